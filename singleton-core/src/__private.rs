@@ -1,0 +1,64 @@
+//! What the expansions of the macros call; no part of the API.
+
+pub use inventory;
+
+pub use crate::descriptor::{Descriptor, Registration};
+pub use crate::ready::Ready;
+
+use crate::engine;
+use crate::error::Error;
+use crate::initialization;
+use crate::service::Singleton;
+
+/// Returns the ready instance: one load and one branch, unless the long way round is needed.
+#[inline(always)]
+pub fn instance<T: Singleton>() -> Result<&'static T, Error> {
+    match T::ready().get() {
+        Some(instance) => Ok(instance),
+        None => resolve::<T>(),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn resolve<T: Singleton>() -> Result<&'static T, Error> {
+    let descriptor = T::descriptor();
+    let instance = initialization::resolve(descriptor)?;
+    Ok(instance
+        .as_any()
+        .downcast_ref()
+        .expect("a slot holds an instance of the type that its descriptor names"))
+}
+
+/// Tells whether `T` is ready where the caller runs.
+pub fn is_initialized<T: Singleton>() -> bool {
+    T::ready().get().is_some() || engine::is_ready(T::descriptor())
+}
+
+/// Turns the error of a guard into the result of the guarded method.
+#[cold]
+pub fn failed<R: GuardedResult>(error: Error) -> R {
+    R::from_error(error)
+}
+
+/// What a guarded method may return.
+#[diagnostic::on_unimplemented(
+    message = "a guarded method returns a `Result`, because initialising its service can fail",
+    label = "not a `Result<_, E>` with `E: From<singleton_core::Error>`",
+    note = "write `Result<{Self}, singleton_core::Error>`, or an error type of your own with `impl From<singleton_core::Error>`"
+)]
+pub trait GuardedResult {
+    /// Makes the result that carries `error`.
+    fn from_error(error: Error) -> Self;
+}
+
+impl<T, E: From<Error>> GuardedResult for Result<T, E> {
+    fn from_error(error: Error) -> Self {
+        Err(error.into())
+    }
+}
+
+/// `usize::max` for constants.
+pub const fn max(left: usize, right: usize) -> usize {
+    if left > right { left } else { right }
+}

@@ -1,0 +1,19 @@
+use singleton_core::{Service, guarded, service};
+
+#[service]
+struct Shop;
+
+impl Service for Shop {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Shop)
+    }
+}
+
+impl Shop {
+    #[guarded]
+    fn visit(&self) {}
+}
+
+fn main() {
+    let _ = Shop::visit();
+}

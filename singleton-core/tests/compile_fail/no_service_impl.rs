@@ -1,0 +1,6 @@
+use singleton_core::service;
+
+#[service]
+struct Shop;
+
+fn main() {}

@@ -1,0 +1,13 @@
+use singleton_core::{Service, requires, service};
+
+#[service]
+#[requires("Settings")]
+struct Shop;
+
+impl Service for Shop {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Shop)
+    }
+}
+
+fn main() {}

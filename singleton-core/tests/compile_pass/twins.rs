@@ -1,0 +1,49 @@
+//! What the failing cases look like when they are right.
+#![forbid(unsafe_code)]
+#![deny(warnings, missing_docs)]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use singleton_core::{Error, Service, guarded, requires, service};
+
+/// Settings.
+#[service]
+pub struct Settings;
+
+impl Service for Settings {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Settings)
+    }
+}
+
+/// A shop.
+#[requires(Settings)]
+#[service]
+#[derive(Debug, Default)]
+pub struct Shop {
+    visitors: AtomicU32,
+}
+
+impl Service for Shop {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Shop::default())
+    }
+}
+
+impl Shop {
+    /// Counts a visitor.
+    #[guarded]
+    pub fn visit(&self) -> Result<u32, Error> {
+        Ok(self.visitors.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Sells.
+    #[guarded]
+    pub fn sell(count: u32) -> Result<u32, Error> {
+        Ok(count)
+    }
+}
+
+fn main() {
+    assert_eq!(Shop::visit().unwrap() + Shop::sell(1).unwrap(), 2);
+}

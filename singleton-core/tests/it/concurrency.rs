@@ -1,0 +1,195 @@
+//! Many threads calling first at once.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Barrier, Mutex};
+use std::thread;
+
+use singleton_core::testing::{Scope, ScopeHandle};
+use singleton_core::{Error, Service, guarded, requires, service};
+
+static BASE_STARTS: AtomicUsize = AtomicUsize::new(0);
+static TOP_STARTS: AtomicUsize = AtomicUsize::new(0);
+
+#[service]
+struct Base;
+
+impl Service for Base {
+    fn initialize() -> anyhow::Result<Self> {
+        BASE_STARTS.fetch_add(1, Ordering::Relaxed);
+        Ok(Base)
+    }
+}
+
+#[service]
+#[requires(Base)]
+struct Top {
+    number: usize,
+}
+
+impl Service for Top {
+    fn initialize() -> anyhow::Result<Self> {
+        thread::yield_now();
+        Ok(Top {
+            number: TOP_STARTS.fetch_add(1, Ordering::Relaxed),
+        })
+    }
+}
+
+impl Top {
+    #[guarded]
+    fn number(&self) -> Result<usize, Error> {
+        Ok(self.number)
+    }
+}
+
+/// 64 threads for all rounds; a fresh scope each round is a fresh process to its services.
+#[test]
+fn sixty_four_threads_initialise_once_a_thousand_times_over() {
+    const THREADS: usize = 64;
+    const ROUNDS: usize = 1_000;
+    let scope: Mutex<ScopeHandle> = Mutex::new(Scope::current());
+    let (start, end) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+    thread::scope(|threads| {
+        for _ in 0..THREADS {
+            threads.spawn(|| {
+                for round in 0..ROUNDS {
+                    start.wait();
+                    let scope = scope.lock().unwrap().clone();
+                    let number = scope.enter(Top::number);
+                    end.wait();
+                    assert_eq!(number.unwrap(), round);
+                }
+            });
+        }
+        for round in 1..=ROUNDS {
+            Scope::new().run(|| {
+                *scope.lock().unwrap() = Scope::current();
+                start.wait();
+                end.wait();
+            });
+            assert_eq!(
+                (
+                    BASE_STARTS.load(Ordering::Relaxed),
+                    TOP_STARTS.load(Ordering::Relaxed)
+                ),
+                (round, round)
+            );
+        }
+    });
+}
+
+macro_rules! fresh_services {
+    ($($name:ident)*) => {
+        $(
+            #[service]
+            struct $name;
+
+            impl Service for $name {
+                fn initialize() -> anyhow::Result<Self> {
+                    PROCESS_STARTS.fetch_add(1, Ordering::Relaxed);
+                    Ok($name)
+                }
+            }
+        )*
+        const FIRST_USES: &[fn() -> usize] = &[$(|| std::ptr::from_ref($name::instance().unwrap()).addr()),*];
+    };
+}
+
+static PROCESS_STARTS: AtomicUsize = AtomicUsize::new(0);
+fresh_services! { P00 P01 P02 P03 P04 P05 P06 P07 P08 P09 P10 P11 P12 P13 P14 P15 P16 P17 P18 P19 P20 P21 P22 P23 }
+
+#[test]
+fn outside_of_scopes_threads_race_for_one_instance_too() {
+    const THREADS: usize = 16;
+    for first_use in FIRST_USES {
+        let barrier = Barrier::new(THREADS);
+        let addresses: Vec<usize> = thread::scope(|threads| {
+            let running: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    threads.spawn(|| {
+                        barrier.wait();
+                        first_use()
+                    })
+                })
+                .collect();
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert!(addresses.iter().all(|address| *address == addresses[0]));
+    }
+    assert_eq!(PROCESS_STARTS.load(Ordering::Relaxed), FIRST_USES.len());
+}
+
+static SLOW_GATE: Mutex<Option<(Sender<()>, Receiver<()>)>> = Mutex::new(None);
+
+#[service]
+struct Slow;
+
+impl Service for Slow {
+    fn initialize() -> anyhow::Result<Self> {
+        let (started, go_on) = SLOW_GATE.lock().unwrap().take().unwrap();
+        started.send(())?;
+        go_on.recv()?;
+        anyhow::bail!("slow, then broken")
+    }
+}
+
+#[service]
+struct Independent;
+
+impl Service for Independent {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Independent)
+    }
+}
+
+#[test]
+fn independent_services_do_not_wait_and_waiters_share_the_failure() {
+    let (started, has_started) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    *SLOW_GATE.lock().unwrap() = Some((started, released));
+    let first = thread::spawn(Slow::instance);
+    has_started.recv().unwrap();
+    assert!(
+        Independent::instance().is_ok(),
+        "one service's initialisation holds up another's"
+    );
+
+    // Only the first attempt finds the gate, so a waiter that made an attempt of its own would get another error.
+    let (about_to_wait, threads_that_wait) = mpsc::channel();
+    let waiters: Vec<_> = (0..4)
+        .map(|_| {
+            let about_to_wait = about_to_wait.clone();
+            thread::spawn(move || {
+                about_to_wait
+                    .send(fs::read_link("/proc/thread-self").unwrap())
+                    .unwrap();
+                Slow::instance()
+            })
+        })
+        .collect();
+    for thread in threads_that_wait.iter().take(4) {
+        wait_until_asleep(&thread);
+    }
+    release.send(()).unwrap();
+    for outcome in waiters.into_iter().chain([first]) {
+        let error = outcome.join().unwrap().err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "failed to initialize Slow: slow, then broken"
+        );
+    }
+}
+
+/// Returns once the kernel has put the thread to sleep, which it is only while it waits for another.
+fn wait_until_asleep(thread: &Path) {
+    let status = Path::new("/proc").join(thread).join("stat");
+    while !fs::read_to_string(&status).unwrap().contains(") S ") {
+        thread::yield_now();
+    }
+}

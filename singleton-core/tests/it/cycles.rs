@@ -1,0 +1,168 @@
+//! Uses that `#[requires]` does not declare, and circles among them.
+
+use std::sync::Barrier;
+use std::thread;
+
+use singleton_core::testing::Scope;
+use singleton_core::{Error, Service, guarded, requires, service};
+
+use crate::log_capture;
+
+macro_rules! service_that {
+    ($name:ident $(requires $requirement:ident)? initialises $initialize:block pings $ping:block) => {
+        #[service]
+        $(#[requires($requirement)])?
+        struct $name;
+
+        impl Service for $name {
+            fn initialize() -> anyhow::Result<Self> {
+                $initialize
+                Ok($name)
+            }
+
+            fn ping(&self) -> anyhow::Result<()> {
+                $ping
+                Ok(())
+            }
+        }
+
+        #[allow(dead_code, reason = "some are only required by others")]
+        impl $name {
+            #[guarded]
+            fn call(&self) -> Result<(), Error> {
+                Ok(())
+            }
+        }
+    };
+}
+
+service_that! { OwnInitialize initialises { OwnInitialize::call()?; } pings {} }
+service_that! { OwnPing initialises {} pings { OwnPing::call()?; } }
+service_that! { A initialises { B::call()?; } pings {} }
+service_that! { B initialises { C::call()?; } pings {} }
+service_that! { C requires D initialises {} pings {} }
+service_that! { D initialises {} pings { A::call()?; } }
+service_that! { Swallows initialises { let _ = Swallows::call(); } pings {} }
+service_that! { Rewords initialises { Reworded::call().map_err(|_| anyhow::anyhow!("something else"))?; } pings {} }
+service_that! { Reworded initialises { Rewords::call().unwrap(); } pings {} }
+
+#[test]
+fn a_service_that_calls_itself_is_told() {
+    for result in [
+        OwnInitialize::call(),
+        OwnInitialize::call(),
+        OwnPing::call(),
+        OwnPing::call(),
+    ] {
+        let error = result.unwrap_err();
+        let Error::SelfDependency { service, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            error.to_string(),
+            format!("guarded method of {service} was called while {service} was initializing")
+        );
+    }
+}
+
+#[test]
+fn a_circle_on_one_thread_is_named_whole() {
+    for _ in 0..2 {
+        assert_eq!(
+            A::call().unwrap_err().to_string(),
+            "circular dependency: A -> B -> C -> D -> A"
+        );
+    }
+    assert_eq!(
+        C::call().unwrap_err().to_string(),
+        "circular dependency: C -> D -> A -> B -> C"
+    );
+}
+
+#[test]
+fn a_circle_shows_through_whatever_initialize_makes_of_it() {
+    assert!(
+        Swallows::call().is_ok(),
+        "an error that was dealt with is none"
+    );
+    let text = Rewords::call().unwrap_err().to_string();
+    assert_eq!(text, "circular dependency: Rewords -> Reworded -> Rewords");
+}
+
+static BOTH_INSIDE: Barrier = Barrier::new(2);
+static ALL_INSIDE: Barrier = Barrier::new(3);
+service_that! { Left initialises { BOTH_INSIDE.wait(); Right::call()?; } pings {} }
+service_that! { Right initialises { BOTH_INSIDE.wait(); Left::call()?; } pings {} }
+service_that! { One initialises { ALL_INSIDE.wait(); Two::call()?; } pings {} }
+service_that! { Two initialises { ALL_INSIDE.wait(); Three::call()?; } pings {} }
+service_that! { Three requires Four initialises {} pings {} }
+service_that! { Four initialises { ALL_INSIDE.wait(); One::call()?; } pings {} }
+
+/// Runs the calls on a thread each, in one scope, and returns their errors.
+fn at_once(calls: &[fn() -> Result<(), Error>]) -> Vec<Error> {
+    Scope::new().run(|| {
+        let scope = &Scope::current();
+        thread::scope(|threads| {
+            let running: Vec<_> = calls
+                .iter()
+                .map(|call| threads.spawn(move || scope.enter(call)))
+                .collect();
+            running
+                .into_iter()
+                .filter_map(|thread| thread.join().unwrap().err())
+                .collect()
+        })
+    })
+}
+
+#[track_caller]
+fn assert_circle(error: &Error, names: &[&str]) {
+    let Error::CircularDependency { path, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(path.len(), names.len() + 1);
+    assert_eq!(path.first(), path.last());
+    let first = names.iter().position(|name| *name == path[0]).unwrap();
+    for (step, name) in path.iter().enumerate() {
+        assert_eq!(*name, names[(first + step) % names.len()], "{error}");
+    }
+}
+
+#[test]
+fn a_circle_across_two_threads_ends_in_an_error() {
+    for _ in 0..200 {
+        let errors = at_once(&[Left::call, Right::call]);
+        assert_eq!(errors.len(), 2);
+        errors
+            .iter()
+            .for_each(|error| assert_circle(error, &["Left", "Right"]));
+    }
+}
+
+#[test]
+fn a_circle_across_three_threads_ends_in_an_error() {
+    for _ in 0..200 {
+        let errors = at_once(&[One::call, Two::call, Three::call]);
+        assert_eq!(errors.len(), 3);
+        errors
+            .iter()
+            .for_each(|error| assert_circle(error, &["One", "Two", "Three", "Four"]));
+    }
+}
+
+service_that! { Used initialises {} pings {} }
+service_that! { Deep requires Used initialises {} pings {} }
+service_that! { Forgetful initialises { Used::call()?; Used::call()?; } pings { Used::call()?; } }
+service_that! { Declares requires Deep initialises { Deep::call()?; Used::call()?; } pings {} }
+
+#[test]
+fn an_undeclared_use_works_and_is_warned_of_once() {
+    log_capture::install();
+    Scope::new().run(|| {
+        Forgetful::call().unwrap();
+        Declares::call().unwrap();
+    });
+    let expected = "Forgetful uses Used while initializing but does not declare it; add #[requires(Used)] to Forgetful";
+    assert_eq!(log_capture::warnings_with("Forgetful"), [expected]);
+    assert_eq!(log_capture::warnings_with("Declares"), [""; 0]);
+}

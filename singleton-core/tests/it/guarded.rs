@@ -1,0 +1,244 @@
+//! Every form of method that `#[guarded]` takes.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use singleton_core::{Error, Service, guarded, service};
+
+#[derive(Debug, thiserror::Error)]
+enum ShopError {
+    #[error(transparent)]
+    Service(#[from] Error),
+    #[error("no {0}")]
+    Missing(String),
+}
+
+type ShopResult<T> = Result<T, ShopError>;
+
+#[service]
+struct Shop {
+    name: String,
+    shelf: Vec<String>,
+}
+
+impl Service for Shop {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Shop {
+            name: "Corner".to_owned(),
+            shelf: vec!["tea".to_owned(), "milk".to_owned()],
+        })
+    }
+}
+
+struct View<'a>(&'a str);
+
+#[expect(
+    clippy::extra_unused_type_parameters,
+    clippy::needless_lifetimes,
+    reason = "forms that users write"
+)]
+impl Shop {
+    /// Keeps its documentation.
+    #[guarded]
+    pub fn name(&self) -> Result<&str, Error> {
+        Ok(&self.name)
+    }
+
+    #[guarded]
+    fn explicit<'a>(&'a self, _other: &str) -> Result<&'a str, Error> {
+        Ok(&self.name)
+    }
+
+    #[guarded]
+    fn typed_receiver(self: &Self) -> Result<&String, Error> {
+        Ok(&self.name)
+    }
+
+    #[guarded]
+    fn in_paths(&self) -> Result<(View<'_>, Cow<'_, str>, Option<&[String]>), Error> {
+        Ok((
+            View(&self.name),
+            Cow::Borrowed(&self.name),
+            Some(&self.shelf),
+        ))
+    }
+
+    #[guarded]
+    fn find(&self, name: &str) -> ShopResult<&String> {
+        self.shelf
+            .iter()
+            .find(|item| *item == name)
+            .ok_or_else(|| ShopError::Missing(name.to_owned()))
+    }
+
+    #[guarded]
+    fn generic<T, const N: usize>(&self, values: [T; N]) -> Result<String, Error>
+    where
+        T: Display + Copy,
+    {
+        Ok(values
+            .iter()
+            .map(|value| format!("{}:{value} ", self.name))
+            .collect())
+    }
+
+    #[guarded]
+    fn not_inferable<T>(&self) -> Result<&'static str, Error> {
+        Ok(std::any::type_name::<T>())
+    }
+
+    #[guarded]
+    fn with_impl(
+        &self,
+        prefix: impl Into<String>,
+        items: &[impl Display],
+    ) -> Result<String, Error> {
+        Ok(format!("{} {} {}", prefix.into(), self.name, items.len()))
+    }
+
+    #[guarded]
+    fn items(&self) -> Result<impl Iterator<Item = &String>, Error> {
+        Ok(self.shelf.iter())
+    }
+
+    #[guarded]
+    fn patterns(
+        &self,
+        (left, right): (u32, u32),
+        _: u8,
+        mut last: String,
+        [first, ..]: [u32; 3],
+    ) -> Result<String, Error> {
+        last.push_str(&(left + right + first).to_string());
+        Ok(last)
+    }
+
+    #[guarded]
+    fn callback(
+        &self,
+        choose: fn(&str) -> &str,
+        map: &dyn Fn(&str) -> usize,
+    ) -> Result<(&'static str, usize), Error> {
+        let _ = &self.shelf;
+        Ok((choose("kept"), map("abc")))
+    }
+
+    #[guarded]
+    async fn wait(&self, name: &str) -> Result<&String, ShopError> {
+        std::future::ready(()).await;
+        Self::find(name)
+    }
+
+    #[guarded]
+    fn without_receiver(number: u32) -> Result<u32, Error> {
+        if number == 0 {
+            return Ok(1);
+        }
+        Ok(number * 2)
+    }
+
+    #[guarded]
+    async fn async_without_receiver(number: u32) -> Result<u32, Error> {
+        Self::without_receiver(number)
+    }
+
+    #[guarded]
+    #[must_use = "a receipt"]
+    #[track_caller]
+    #[allow(clippy::unnecessary_wraps)]
+    #[cfg(not(any()))]
+    fn attributes(&self) -> Result<u32, Error> {
+        Ok(std::panic::Location::caller().line())
+    }
+}
+
+#[track_caller]
+fn finished<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("the future has nothing to wait for"),
+    }
+}
+
+#[test]
+fn results_borrow_from_the_instance_for_ever() {
+    let name: &'static str = Shop::name().unwrap();
+    let explicit: &'static str = Shop::explicit(&String::from("short-lived")).unwrap();
+    let typed: &'static String = Shop::typed_receiver().unwrap();
+    let (View(view), cow, shelf): (View<'static>, Cow<'static, str>, Option<&'static [String]>) =
+        Shop::in_paths().unwrap();
+    assert_eq!([name, explicit, typed, view, &cow], ["Corner"; 5]);
+    assert_eq!(shelf.unwrap().len(), 2);
+    let found: &'static String = Shop::find(&String::from("tea")).unwrap();
+    assert_eq!(found, "tea");
+    assert_eq!(Shop::items().unwrap().count(), 2);
+    assert!(
+        std::ptr::eq(name, Shop::name().unwrap()),
+        "there is one instance"
+    );
+}
+
+#[test]
+fn arguments_of_every_form_arrive() {
+    assert_eq!(Shop::generic([1, 2]).unwrap(), "Corner:1 Corner:2 ");
+    assert_eq!(Shop::not_inferable::<u8>().unwrap(), "u8");
+    assert_eq!(Shop::with_impl("the", &[1, 2, 3]).unwrap(), "the Corner 3");
+    assert_eq!(
+        Shop::patterns((1, 2), 9, "sum ".to_owned(), [4, 0, 0]).unwrap(),
+        "sum 7"
+    );
+    assert_eq!(
+        Shop::callback(|text| text, &|text| text.len()).unwrap(),
+        ("kept", 3)
+    );
+    assert_eq!(Shop::without_receiver(21).unwrap(), 42);
+    assert_eq!(Shop::without_receiver(0).unwrap(), 1);
+    assert_eq!(Shop::find("tin").unwrap_err().to_string(), "no tin");
+    assert_eq!(Shop::attributes().unwrap(), line!());
+}
+
+#[test]
+fn async_methods_are_guarded_when_awaited() {
+    assert_eq!(finished(Shop::wait("milk")).unwrap(), "milk");
+    assert_eq!(finished(Shop::async_without_receiver(4)).unwrap(), 8);
+}
+
+mod elsewhere {
+    use singleton_core::{Service, requires, service};
+
+    // Either order of the attributes, several lists, paths and none at all.
+    #[requires(super::Shop)]
+    #[service]
+    #[requires()]
+    pub(crate) struct Above;
+
+    #[singleton_core::requires(Above, super::Shop)]
+    #[singleton_core::service]
+    pub(crate) struct ByPath;
+
+    impl Service for Above {
+        fn initialize() -> anyhow::Result<Self> {
+            Ok(Above)
+        }
+    }
+
+    impl Service for ByPath {
+        fn initialize() -> anyhow::Result<Self> {
+            Ok(ByPath)
+        }
+    }
+}
+
+#[test]
+fn attributes_stand_in_any_order() {
+    use singleton_core::Singleton;
+    assert_eq!(
+        (Shop::RANK, elsewhere::Above::RANK, elsewhere::ByPath::RANK),
+        (1, 2, 3)
+    );
+    assert!(elsewhere::ByPath::instance().is_ok());
+    assert!(elsewhere::Above::is_initialized());
+}

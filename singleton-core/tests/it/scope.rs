@@ -1,0 +1,164 @@
+//! Test scopes: fresh services, fakes, other threads, and an end.
+
+use std::panic;
+use std::sync::{Barrier, Mutex};
+use std::thread;
+
+use singleton_core::testing::Scope;
+use singleton_core::{Error, Service, guarded, requires, service};
+
+static EVENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+#[service]
+struct Clock {
+    hour: u32,
+}
+
+impl Service for Clock {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Clock { hour: 1 })
+    }
+
+    fn ping(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.hour < 24, "a day has 24 hours");
+        Ok(())
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        EVENTS
+            .lock()
+            .unwrap()
+            .push(format!("clock {} stops", self.hour));
+        Ok(())
+    }
+}
+
+impl Clock {
+    #[guarded]
+    fn hour(&self) -> Result<&u32, Error> {
+        Ok(&self.hour)
+    }
+}
+
+#[service]
+#[requires(Clock)]
+struct Diary;
+
+impl Service for Diary {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Diary)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        EVENTS
+            .lock()
+            .unwrap()
+            .push(format!("diary stops at {}", Clock::hour()?));
+        panic!("a diary that fails to stop stops nobody else");
+    }
+}
+
+#[test]
+fn a_fake_takes_the_place_of_a_service_and_nothing_leaks_out() {
+    let outside = std::ptr::from_ref(Clock::hour().unwrap());
+    let inside = Scope::new()
+        .provide(Clock { hour: 99 })
+        .provide(Clock { hour: 30 })
+        .run(|| *Clock::hour().unwrap());
+    assert_eq!(
+        inside, 30,
+        "neither initialize nor ping is run for a provided instance, and the last one counts"
+    );
+    assert_eq!(std::ptr::from_ref(Clock::hour().unwrap()), outside);
+    Scope::new().run(|| {
+        assert_ne!(
+            std::ptr::from_ref(Clock::hour().unwrap()),
+            outside,
+            "a scope starts fresh"
+        )
+    });
+}
+
+#[test]
+fn scopes_nest_and_stay_apart_between_threads() {
+    let together = Barrier::new(2);
+    thread::scope(|threads| {
+        for hour in [5, 6] {
+            let together = &together;
+            threads.spawn(move || {
+                Scope::new().provide(Clock { hour }).run(|| {
+                    together.wait();
+                    assert_eq!(*Clock::hour().unwrap(), hour);
+                    Scope::new().run(|| assert_eq!(*Clock::hour().unwrap(), 1));
+                    assert_eq!(*Clock::hour().unwrap(), hour);
+                    thread::scope(|inner| {
+                        inner
+                            .spawn(|| assert_eq!(*Clock::hour().unwrap(), 1))
+                            .join()
+                            .unwrap()
+                    });
+                    together.wait();
+                });
+            });
+        }
+    });
+}
+
+#[test]
+fn a_handle_carries_the_scope_and_outlives_it_harmlessly() {
+    let outside = Scope::current();
+    let handle = Scope::new().provide(Clock { hour: 7 }).run(|| {
+        let handle = Scope::current();
+        let elsewhere = thread::scope(|threads| {
+            threads
+                .spawn(|| handle.enter(|| *Clock::hour().unwrap()))
+                .join()
+                .unwrap()
+        });
+        assert_eq!(elsewhere, 7);
+        assert_eq!(
+            outside.enter(|| *Clock::hour().unwrap()),
+            1,
+            "the handle of no scope leaves all scopes"
+        );
+        assert_eq!(*Clock::hour().unwrap(), 7);
+        handle
+    });
+    let late = handle.clone().enter(Clock::hour).unwrap_err();
+    assert_eq!(late.to_string(), "Clock has been shut down");
+    assert!(!handle.enter(Clock::is_initialized));
+}
+
+#[test]
+fn the_end_of_a_scope_shuts_down_in_reverse_order_even_after_a_panic() {
+    let caught = panic::catch_unwind(|| {
+        Scope::new().provide(Clock { hour: 12 }).run(|| {
+            Diary::instance().unwrap();
+            panic!("the test failed");
+        })
+    });
+    assert_eq!(
+        *caught.unwrap_err().downcast::<&str>().unwrap(),
+        "the test failed"
+    );
+    let events = EVENTS
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|event| event.contains("12"))
+        .cloned()
+        .collect::<Vec<_>>();
+    assert_eq!(events, ["diary stops at 12", "clock 12 stops"]);
+    assert_eq!(*Clock::hour().unwrap(), 1, "the thread is outside again");
+}
+
+#[test]
+fn the_fast_path_comes_back_when_the_last_scope_ends() {
+    Clock::instance().unwrap();
+    Scope::new().run(|| assert!(!Clock::is_initialized()));
+    assert!(Clock::is_initialized());
+    assert_eq!(
+        format!("{:?}", Scope::new().provide(Clock { hour: 2 })),
+        r#"Scope ["Clock"]"#
+    );
+}

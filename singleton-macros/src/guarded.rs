@@ -1,0 +1,263 @@
+//! `#[guarded]`: the associated function that readies the service, and the method behind it.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::visit_mut::{self, VisitMut};
+use syn::{
+    Attribute, Error, FnArg, GenericParam, ImplItemFn, Lifetime, Pat, Receiver, ReceiverKind,
+    Result, ReturnType, Safety, Signature, Type,
+};
+
+use crate::requires;
+
+/// Expands `#[guarded]`; where the method is wrong, a stub of the same signature keeps its callers quiet.
+pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let method: ImplItemFn = match syn::parse2(item.clone()) {
+        Ok(method) => method,
+        Err(_) => {
+            let error = Error::new_spanned(&item, "`#[guarded]` belongs on a method of a service")
+                .into_compile_error();
+            return quote!(#item #error);
+        }
+    };
+    match validate(&arguments, &method.sig) {
+        Ok(()) => guard(method),
+        Err(error) => {
+            let (signature, _) = outer_signature(&method.sig);
+            let (attributes, visibility) = (outer_attributes(&method.attrs), &method.vis);
+            let error = error.into_compile_error();
+            quote! {
+                #(#attributes)*
+                #[allow(unused_variables, unconditional_recursion, clippy::empty_loop)]
+                #visibility #signature { #error; loop {} }
+            }
+        }
+    }
+}
+
+fn validate(arguments: &TokenStream, signature: &Signature) -> Result<()> {
+    let mut faults = Vec::new();
+    if !arguments.is_empty() {
+        faults.push(Error::new_spanned(
+            arguments,
+            "`#[guarded]` takes no arguments",
+        ));
+    }
+    if let Some(constness) = &signature.constness {
+        faults.push(Error::new_spanned(
+            constness,
+            "a guarded method cannot be `const`: it may have to initialise the service",
+        ));
+    }
+    if let Some(receiver) = signature.receiver() {
+        faults.extend(check_receiver(receiver).err());
+    }
+    faults
+        .into_iter()
+        .reduce(|mut all, fault| {
+            all.combine(fault);
+            all
+        })
+        .map_or(Ok(()), Err)
+}
+
+fn check_receiver(receiver: &Receiver) -> Result<()> {
+    let shared = match &receiver.kind {
+        ReceiverKind::Reference(_, _, mutability) => mutability.is_none(),
+        ReceiverKind::Typed(_, ty) => is_shared_self(ty),
+        _ => false,
+    };
+    if shared {
+        return Ok(());
+    }
+    Err(Error::new_spanned(
+        receiver,
+        "a guarded method takes `&self`, or no receiver: the one instance is shared by all threads; \
+         keep what changes in a `Mutex`, a `RwLock` or an atomic",
+    ))
+}
+
+fn is_shared_self(ty: &Type) -> bool {
+    matches!(ty, Type::Reference(reference) if reference.mutability.is_none()
+        && matches!(&*reference.elem, Type::Path(path) if path.path.is_ident("Self")))
+}
+
+fn guard(method: ImplItemFn) -> TokenStream {
+    if method.sig.receiver().is_some() {
+        guard_method(method)
+    } else {
+        guard_function(method)
+    }
+}
+
+/// Two functions: the public one without a receiver, and the user's own under a hidden name.
+fn guard_method(method: ImplItemFn) -> TokenStream {
+    let ImplItemFn {
+        attrs,
+        vis,
+        sig,
+        block,
+        ..
+    } = method;
+    let (outer, arguments) = outer_signature(&sig);
+    let mut inner = sig.clone();
+    inner.ident = format_ident!("__guarded_{}", sig.ident, span = sig.ident.span());
+    let (outer_attributes, inner_attributes) = (outer_attributes(&attrs), inner_attributes(&attrs));
+    let callee = &inner.ident;
+    let generics = turbofish(&sig);
+    let awaiting = sig.asyncness.map(|_| quote!(.await));
+    let mut call = quote!(Self::#callee #generics (service, #(#arguments),*) #awaiting);
+    if matches!(sig.safety, Safety::Unsafe(_)) {
+        call = quote!(unsafe { #call });
+    }
+    let body = guarded_body(&sig, call, quote!(service));
+    quote! {
+        #(#outer_attributes)*
+        #[inline]
+        #vis #outer { #body }
+
+        #(#inner_attributes)*
+        #[doc(hidden)]
+        #inner #block
+    }
+}
+
+/// Without a receiver one function does: the guard stands in front of the body.
+fn guard_function(method: ImplItemFn) -> TokenStream {
+    let ImplItemFn {
+        attrs,
+        vis,
+        sig,
+        block,
+        ..
+    } = method;
+    let body = guarded_body(&sig, quote!(#block), quote!(_));
+    quote! {
+        #(#attrs)*
+        #vis #sig { #body }
+    }
+}
+
+fn guarded_body(signature: &Signature, then: TokenStream, binding: TokenStream) -> TokenStream {
+    // `Self` is written with the attribute's span: it exists in an `impl` only, and the attribute is what is misplaced.
+    let attribute = Span::call_site();
+    let this = Lifetimes::respan(attribute);
+    let instance = quote_spanned!(attribute=> ::singleton_core::__private::instance::<#this>());
+    let result = match &signature.output {
+        ReturnType::Default => signature.ident.span(),
+        ReturnType::Type(_, ty) => ty.span(),
+    };
+    let failed = quote_spanned!(result=> ::singleton_core::__private::failed(error));
+    quote! {
+        match #instance {
+            ::core::result::Result::Ok(#binding) => #then,
+            ::core::result::Result::Err(error) => #failed,
+        }
+    }
+}
+
+/// The signature without the receiver, and the names that its arguments go by.
+fn outer_signature(signature: &Signature) -> (Signature, Vec<TokenStream>) {
+    let mut outer = signature.clone();
+    if signature.receiver().is_none() {
+        return (outer, Vec::new());
+    }
+    outer.inputs = signature.inputs.iter().skip(1).cloned().collect();
+    let mut names = Vec::new();
+    for (position, input) in outer.inputs.iter_mut().enumerate() {
+        if let FnArg::Typed(argument) = input {
+            let name = match &*argument.pat {
+                Pat::Ident(pattern) => pattern.ident.clone(),
+                _ => format_ident!("argument_{position}"),
+            };
+            *argument.pat = syn::parse_quote!(#name);
+            names.push(name.into_token_stream());
+        }
+    }
+    if let ReturnType::Type(_, ty) = &mut outer.output {
+        Lifetimes.visit_type_mut(ty);
+    }
+    (outer, names)
+}
+
+/// Type and constant parameters, which a call cannot always infer; lifetimes it can.
+fn turbofish(signature: &Signature) -> Option<TokenStream> {
+    let parameters: Vec<_> = signature
+        .generics
+        .params
+        .iter()
+        .filter_map(|parameter| match parameter {
+            GenericParam::Type(parameter) => Some(&parameter.ident),
+            GenericParam::Const(parameter) => Some(&parameter.ident),
+            GenericParam::Lifetime(_) => None,
+        })
+        .collect();
+    (!parameters.is_empty()).then(|| quote!(::<#(#parameters),*>))
+}
+
+const FOR_CALLERS: [&str; 3] = ["doc", "must_use", "deprecated"];
+const FOR_BOTH: [&str; 8] = [
+    "cfg",
+    "cfg_attr",
+    "allow",
+    "warn",
+    "deny",
+    "forbid",
+    "track_caller",
+    "target_feature",
+];
+
+fn outer_attributes(attributes: &[Attribute]) -> Vec<&Attribute> {
+    attributes
+        .iter()
+        .filter(|attribute| is_one_of(attribute, &FOR_CALLERS) || is_one_of(attribute, &FOR_BOTH))
+        .collect()
+}
+
+fn inner_attributes(attributes: &[Attribute]) -> Vec<&Attribute> {
+    attributes
+        .iter()
+        .filter(|attribute| !is_one_of(attribute, &FOR_CALLERS))
+        .collect()
+}
+
+fn is_one_of(attribute: &Attribute, names: &[&str]) -> bool {
+    names.iter().any(|name| requires::is_named(attribute, name))
+}
+
+/// Writes `'static` where a lifetime was elided: in the result it was that of `&self`, and the instance lives for ever.
+struct Lifetimes;
+
+impl Lifetimes {
+    fn respan(span: Span) -> TokenStream {
+        quote_spanned!(span=> Self)
+    }
+
+    fn forever(span: Span) -> Lifetime {
+        Lifetime::new("'static", span)
+    }
+}
+
+impl VisitMut for Lifetimes {
+    fn visit_type_reference_mut(&mut self, reference: &mut syn::TypeReference) {
+        reference
+            .lifetime
+            .get_or_insert_with(|| Self::forever(reference.and_token.span()));
+        visit_mut::visit_type_reference_mut(self, reference);
+    }
+
+    fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {
+        if lifetime.ident == "_" {
+            *lifetime = Self::forever(lifetime.span());
+        }
+    }
+
+    // Elision in the signature of a function type is that type's own affair.
+    fn visit_type_fn_ptr_mut(&mut self, _: &mut syn::TypeFnPtr) {}
+    fn visit_parenthesized_generic_arguments_mut(
+        &mut self,
+        _: &mut syn::ParenthesizedGenericArguments,
+    ) {
+    }
+}

@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+
+mod guarded;
+mod requires;
+mod service;
+
+use proc_macro::TokenStream;
+
+/// Makes a struct a service: a type of which the process has exactly one instance.
+///
+/// See `singleton_core`'s documentation; use it from there.
+#[proc_macro_attribute]
+pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    service::expand(arguments.into(), item.into()).into()
+}
+
+/// Names the services that must be ready before this one initialises.
+///
+/// See `singleton_core`'s documentation; use it from there.
+#[proc_macro_attribute]
+pub fn requires(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    requires::expand(arguments.into(), item.into()).into()
+}
+
+/// Makes a method of a service an associated function that initialises the service first.
+///
+/// See `singleton_core`'s documentation; use it from there.
+#[proc_macro_attribute]
+pub fn guarded(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    guarded::expand(arguments.into(), item.into()).into()
+}

@@ -1,1 +1,51 @@
-//! x
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!(
+    "db-service needs a backend: turn on the feature `sqlite`, `postgres` or `postgres-bundled`"
+);
+
+// Named so that the linker takes in what they bring: libpq and OpenSSL from source.
+#[cfg(feature = "postgres-bundled")]
+extern crate openssl_sys as _;
+#[cfg(feature = "postgres-bundled")]
+extern crate pq_src as _;
+
+mod batch;
+mod config;
+mod connection;
+mod error;
+mod gate;
+mod migrations;
+#[allow(missing_docs, reason = "what the derive of diesel makes is not documented")]
+mod multi;
+mod observer;
+mod params;
+mod pool;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod row;
+mod scanner;
+mod schema;
+mod service;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod statement;
+mod statistics;
+mod testing;
+mod url;
+mod value;
+
+pub use config::{ConfigError, ConfigFault, ConfigService, DatabaseConfig};
+pub use error::DbError;
+pub use migrations::{MigrationStatus, Migrations};
+pub use multi::{DbConnection as Connection, MultiBackend};
+pub use params::Params;
+pub use pool::PooledConnection;
+pub use row::Row;
+pub use schema::{ColumnInfo, TableInfo};
+pub use service::DatabaseService;
+pub use statistics::PoolStatus;
+pub use url::{Backend, DatabaseUrl, UrlError};
+pub use value::{FromValue, Value};

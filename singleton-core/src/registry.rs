@@ -30,9 +30,10 @@ pub struct Registry {}
 /// # impl Service for Car { fn initialize() -> anyhow::Result<Self> { Ok(Car) } }
 ///
 /// let services = registry().services();
-/// assert_eq!(services[0].name(), "Engine");
-/// assert_eq!(services[1].dependencies(), ["Engine"]);
-/// assert_eq!(services[1].state(), State::Uninitialized);
+/// let car = services.iter().find(|service| service.name() == "Car").expect("it is linked");
+/// assert_eq!(car.rank(), 2);
+/// assert_eq!(car.dependencies(), ["Engine"]);
+/// assert_eq!(car.state(), State::Uninitialized);
 /// ```
 pub fn registry() -> Registry {
     Registry {}

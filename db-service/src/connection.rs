@@ -1,0 +1,198 @@
+//! One connection to either backend.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+
+use diesel::connection::{
+    AnsiTransactionManager, SimpleConnection, TransactionManager, TransactionManagerStatus,
+};
+use diesel::result::Error as DieselError;
+
+use crate::batch;
+use crate::error::DbError;
+use crate::multi::DbConnection as Connection;
+use crate::observer::{self, Known};
+use crate::params::Params;
+use crate::row::Row;
+use crate::scanner;
+use crate::statement::Statement;
+use crate::url::Backend;
+
+/// Runs the same on whichever connection it is.
+macro_rules! on_each {
+    ($connection:expr, $inner:ident => $work:expr) => {
+        match $connection {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres($inner) => $work,
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite($inner) => $work,
+        }
+    };
+}
+pub(crate) use on_each;
+
+impl Connection {
+    /// The backend at the other end.
+    pub fn backend(&self) -> Backend {
+        match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => Backend::Postgres,
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(_) => Backend::Sqlite,
+        }
+    }
+
+    /// Executes one statement with `:name` parameters and returns its rows.
+    ///
+    /// Outside of a transaction what it changes is committed when it returns.
+    ///
+    /// # Errors
+    ///
+    /// Parameters that are missing or too many, and whatever the server says.
+    pub fn execute_query(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
+        let parsed = scanner::parse(sql, self.backend())?;
+        let known = Known {
+            begins_transaction: parsed.begins_transaction,
+            counts: true,
+        };
+        observer::with_known(known, || match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                crate::postgres::load(connection, Statement::new(&parsed, &params)?)
+            }
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(connection) => {
+                crate::sqlite::load(connection, Statement::new(&parsed, &params)?)
+            }
+        })
+    }
+
+    /// Executes one statement once for each row of parameters, in one transaction, and returns the number of rows affected.
+    ///
+    /// On PostgreSQL an `INSERT … VALUES (…)` is sent with many rows at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute_query`](Connection::execute_query); then nothing is changed.
+    pub fn execute_many(&mut self, sql: &str, rows: &[Params]) -> Result<u64, DbError> {
+        batch::execute(self, sql, rows)
+    }
+
+    /// Runs `work` in a transaction: committed on `Ok`, rolled back on `Err` and on panic.
+    ///
+    /// Inside another transaction it is a savepoint. On SQLite the outermost one takes the write lock
+    /// at once (`BEGIN IMMEDIATE`), since one that takes it later can fail where it cannot be repeated.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and what goes wrong at the beginning or end.
+    pub fn transaction<T, E, F>(&mut self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: From<DieselError>,
+    {
+        let depth = self.transaction_depth();
+        self.begin()?;
+        match panic::catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(Ok(value)) => match self.commit() {
+                Ok(()) => Ok(value),
+                Err(error) => {
+                    self.roll_back_to(depth);
+                    Err(error.into())
+                }
+            },
+            Ok(Err(error)) => {
+                self.roll_back_to(depth);
+                Err(error)
+            }
+            Err(payload) => {
+                self.roll_back_to(depth);
+                panic::resume_unwind(payload)
+            }
+        }
+    }
+
+    /// Runs statements that are ours, known to leave nothing behind, and not to be counted.
+    pub(crate) fn run(&mut self, sql: &str) -> Result<(), DieselError> {
+        let known = Known {
+            begins_transaction: false,
+            counts: false,
+        };
+        observer::with_known(
+            known,
+            || on_each!(self, connection => connection.batch_execute(sql)),
+        )
+    }
+
+    /// Leaves the connection as a new borrower expects it; `false` where it has to be discarded.
+    pub(crate) fn restore(&mut self, raw_transaction: bool) -> bool {
+        self.roll_back_to(0);
+        if raw_transaction && !self.roll_back_raw() {
+            return false;
+        }
+        // A panic may have left a result half read.
+        !thread::panicking()
+            && !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection))
+    }
+
+    fn begin(&mut self) -> Result<(), DieselError> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                AnsiTransactionManager::begin_transaction(connection)
+            }
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(connection) => {
+                if depth_of(AnsiTransactionManager::transaction_manager_status_mut(
+                    connection,
+                )) == 0
+                {
+                    AnsiTransactionManager::begin_transaction_sql(connection, "BEGIN IMMEDIATE")
+                } else {
+                    AnsiTransactionManager::begin_transaction(connection)
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), DieselError> {
+        on_each!(self, connection => AnsiTransactionManager::commit_transaction(connection))
+    }
+
+    /// Rolls back all transactions above `depth`; what cannot be rolled back breaks the connection.
+    fn roll_back_to(&mut self, depth: u32) {
+        while self.transaction_depth() > depth {
+            let before = self.transaction_depth();
+            let result = on_each!(self, connection => AnsiTransactionManager::rollback_transaction(connection));
+            if let Err(error) = result {
+                log::warn!("a transaction could not be rolled back: {error}");
+                if self.transaction_depth() >= before {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn transaction_depth(&mut self) -> u32 {
+        on_each!(self, connection => depth_of(AnsiTransactionManager::transaction_manager_status_mut(connection)))
+    }
+
+    fn roll_back_raw(&mut self) -> bool {
+        match (self.run("ROLLBACK"), self.backend()) {
+            (Ok(()), _) => true,
+            (Err(DieselError::DatabaseError(_, information)), Backend::Sqlite) => {
+                information.message().contains("no transaction is active")
+            }
+            (Err(_), _) => false,
+        }
+    }
+}
+
+fn depth_of(status: &TransactionManagerStatus) -> u32 {
+    match status {
+        TransactionManagerStatus::Valid(status) => {
+            status.transaction_depth().map_or(0, |depth| depth.get())
+        }
+        TransactionManagerStatus::InError => 0,
+    }
+}

@@ -1,0 +1,67 @@
+//! The named parameters of a statement.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::value::Value;
+
+/// The named parameters of one statement; made with [`params!`](crate::params). `Debug` shows names, not values.
+#[derive(Clone, PartialEq, Default)]
+pub struct Params {
+    entries: Vec<(Cow<'static, str>, Value)>,
+}
+
+impl Params {
+    /// Makes an empty set.
+    pub fn new() -> Self {
+        Params::default()
+    }
+
+    /// Adds a parameter, or replaces the one of that name.
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        match self.entries.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.entries.push((name, value)),
+        }
+        self
+    }
+
+    /// The value of a parameter.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.entries
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The names, in the order in which they were added.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|(name, _)| name.as_ref())
+    }
+}
+
+impl fmt::Debug for Params {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Params ")?;
+        formatter.debug_set().entries(self.names()).finish()
+    }
+}
+
+/// Makes [`Params`] from names and values: `params! { "id" => 1, "name" => "x", "none" => None::<i32> }`.
+///
+/// # Examples
+///
+/// ```
+/// use db_service::{Value, params};
+///
+/// let parameters = params! { "id" => 7, "name" => "Ada" };
+/// assert_eq!(parameters.get("id"), Some(&Value::Int(7)));
+/// assert_eq!(params! {}.get("id"), None);
+/// ```
+#[macro_export]
+macro_rules! params {
+    ($($name:expr => $value:expr),* $(,)?) => {
+        $crate::Params::new()$(.with($name, $value))*
+    };
+}

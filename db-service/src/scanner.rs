@@ -1,0 +1,518 @@
+//! Finds the `:name` parameters of a statement, and the little else that must be known of it.
+//!
+//! A hand-written scan, because it runs on every call: a full tokenizer costs eighty times as much.
+
+use crate::error::DbError;
+use crate::url::Backend;
+
+/// A statement taken apart: text to send as it is, and parameters in between.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Parsed<'a> {
+    pub(crate) pieces: Vec<Piece<'a>>,
+    /// The parameters, each once, in the order in which they first stand.
+    pub(crate) names: Vec<&'a str>,
+    /// The pieces of the parenthesised row of `INSERT … VALUES (…)` where nothing follows it.
+    pub(crate) row: Option<(usize, usize)>,
+    pub(crate) begins_transaction: bool,
+    /// Whether the statement is one that is sent again and again, so that preparing it pays.
+    pub(crate) is_repeatable: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Piece<'a> {
+    Text(&'a str),
+    /// The position of its name in [`Parsed::names`].
+    Parameter(usize),
+}
+
+/// Takes a single statement apart.
+pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> {
+    let mut parsed = Parsed {
+        pieces: Vec::new(),
+        names: Vec::new(),
+        row: None,
+        begins_transaction: begins_transaction(sql, backend),
+        is_repeatable: false,
+    };
+    let mut outline = Outline::default();
+    for Token { kind, text } in Tokens::new(sql, backend) {
+        if kind == Kind::Placeholder {
+            return Err(DbError::RawPlaceholder {
+                placeholder: text.to_owned(),
+            });
+        }
+        outline.check_single(kind, text, backend)?;
+        match kind {
+            Kind::Parameter => {
+                let name = &text[1..];
+                let known = parsed.names.iter().position(|known| *known == name);
+                let index = known.unwrap_or_else(|| {
+                    parsed.names.push(name);
+                    parsed.names.len() - 1
+                });
+                parsed.pieces.push(Piece::Parameter(index));
+            }
+            Kind::EscapedColon => parsed.pieces.push(Piece::Text(&text[1..])),
+            _ => parsed.pieces.push(Piece::Text(text)),
+        }
+        outline.note(kind, text, parsed.pieces.len() - 1);
+    }
+    let Some(first) = outline.first_word else {
+        return Err(DbError::EmptyStatement);
+    };
+    const REPEATABLE: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
+    parsed.is_repeatable = REPEATABLE
+        .iter()
+        .any(|word| word.eq_ignore_ascii_case(first));
+    parsed.row = outline.row().filter(|(open, _)| {
+        !parsed.pieces[..*open]
+            .iter()
+            .any(|piece| matches!(piece, Piece::Parameter(_)))
+    });
+    Ok(parsed)
+}
+
+/// Tells whether a text of one or several statements leaves a transaction open that the driver knows nothing of.
+pub(crate) fn begins_transaction(sql: &str, backend: Backend) -> bool {
+    let mut begins = false;
+    let mut first: Option<&str> = None;
+    for Token { kind, text } in Tokens::new(sql, backend) {
+        let is = |word: &str| text.eq_ignore_ascii_case(word);
+        match (kind, first) {
+            (Kind::Semicolon, _) => first = None,
+            (Kind::Word, None) => {
+                begins |= is("BEGIN") || is("START") || is("SAVEPOINT");
+                first = Some(text);
+            }
+            (Kind::Word, Some(first)) if is("CHAIN") => {
+                begins |= ["COMMIT", "END", "ROLLBACK", "ABORT"]
+                    .iter()
+                    .any(|word| word.eq_ignore_ascii_case(first));
+            }
+            (Kind::Space, _) | (_, Some(_)) => {}
+            (_, None) => first = Some(text),
+        }
+    }
+    begins
+}
+
+/// What the words of a statement say, as far as it matters.
+#[derive(Default)]
+struct Outline<'a> {
+    first_word: Option<&'a str>,
+    words: usize,
+    is_trigger: bool,
+    ended: bool,
+    is_insert: bool,
+    depth: usize,
+    state: RowState,
+}
+
+#[derive(Default, Clone, Copy, PartialEq)]
+enum RowState {
+    #[default]
+    Before,
+    Values,
+    Inside(usize),
+    After(usize, usize),
+    None,
+}
+
+impl<'a> Outline<'a> {
+    /// SQLite would silently run the first of several statements; PostgreSQL refuses by itself.
+    fn check_single(&mut self, kind: Kind, text: &str, backend: Backend) -> Result<(), DbError> {
+        match kind {
+            Kind::Space => {}
+            Kind::Semicolon => self.ended = self.first_word.is_some(),
+            _ if self.ended && !self.is_trigger && backend == Backend::Sqlite => {
+                return Err(DbError::MultipleStatements {
+                    second: text.to_owned(),
+                });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, kind: Kind, text: &'a str, piece: usize) {
+        if matches!(kind, Kind::Space | Kind::Semicolon) {
+            return;
+        }
+        if self.first_word.is_none() {
+            self.first_word = Some(text);
+            self.is_insert = text.eq_ignore_ascii_case("INSERT");
+        }
+        if kind == Kind::Word {
+            // CREATE [TEMP|TEMPORARY] TRIGGER: its body holds semicolons.
+            self.is_trigger |=
+                (1..=2).contains(&self.words) && text.eq_ignore_ascii_case("TRIGGER");
+            self.words += 1;
+        }
+        match kind {
+            Kind::Open => {
+                if self.state == RowState::Values && self.depth == 0 {
+                    self.state = RowState::Inside(piece);
+                }
+                self.depth += 1;
+            }
+            Kind::Close => {
+                self.depth = self.depth.saturating_sub(1);
+                if let (RowState::Inside(open), 0) = (self.state, self.depth) {
+                    self.state = RowState::After(open, piece);
+                }
+            }
+            Kind::Word
+                if self.is_insert && self.depth == 0 && text.eq_ignore_ascii_case("VALUES") =>
+            {
+                self.state = RowState::Values;
+            }
+            _ if matches!(self.state, RowState::After(..)) => self.state = RowState::None,
+            _ => {}
+        }
+    }
+
+    fn row(&self) -> Option<(usize, usize)> {
+        match self.state {
+            RowState::After(open, close) => Some((open, close)),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    /// White space and comments.
+    Space,
+    Word,
+    Quoted,
+    Parameter,
+    /// `\:`, which stands for a colon that begins no parameter.
+    EscapedColon,
+    /// A placeholder of the backend itself, such as `?` or `$1`.
+    Placeholder,
+    Semicolon,
+    Open,
+    Close,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Token<'a> {
+    kind: Kind,
+    text: &'a str,
+}
+
+/// Cuts a statement into tokens that, joined, give the statement again.
+struct Tokens<'a> {
+    sql: &'a str,
+    backend: Backend,
+    position: usize,
+    /// Whether the byte before the position belongs to a word or number.
+    after_word: bool,
+}
+
+impl<'a> Tokens<'a> {
+    fn new(sql: &'a str, backend: Backend) -> Self {
+        Tokens {
+            sql,
+            backend,
+            position: 0,
+            after_word: false,
+        }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.sql.as_bytes()[self.position..]
+    }
+
+    /// The kind of the next token and its length in bytes; ASCII bytes alone decide, so it ends between characters.
+    fn next_kind(&self) -> (Kind, usize) {
+        let rest = self.rest();
+        let postgres = self.backend == Backend::Postgres;
+        let second = rest.get(1).copied().unwrap_or(0);
+        match rest[0] {
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => (Kind::Space, 1),
+            b'-' if second == b'-' => (Kind::Space, line_comment(rest)),
+            b'/' if second == b'*' => (Kind::Space, block_comment(rest, postgres)),
+            b'\'' => (Kind::Quoted, quoted(rest, 1, b'\'', false)),
+            b'"' => (Kind::Quoted, quoted(rest, 1, b'"', false)),
+            b'e' | b'E' if postgres && second == b'\'' => {
+                (Kind::Quoted, quoted(rest, 2, b'\'', true))
+            }
+            b'`' if !postgres => (Kind::Quoted, quoted(rest, 1, b'`', false)),
+            b'[' if !postgres => (Kind::Quoted, bracketed(rest)),
+            b'$' if postgres => match dollar_quoted(rest) {
+                Some(length) => (Kind::Quoted, length),
+                None if second.is_ascii_digit() => (Kind::Placeholder, 1 + word(&rest[1..], false)),
+                None => (Kind::Other, 1),
+            },
+            b'?' | b'$' | b'@' | b'#' if !postgres => {
+                (Kind::Placeholder, 1 + word(&rest[1..], false))
+            }
+            b'\\' if second == b':' => (Kind::EscapedColon, 2),
+            b':' if second == b':' || second == b'=' => (Kind::Other, 2),
+            b':' if is_word_start(second) && !self.after_word => {
+                (Kind::Parameter, 1 + word(&rest[1..], false))
+            }
+            b';' => (Kind::Semicolon, 1),
+            b'(' => (Kind::Open, 1),
+            b')' => (Kind::Close, 1),
+            byte if is_word_start(byte) || byte.is_ascii_digit() => {
+                (Kind::Word, word(rest, postgres))
+            }
+            _ => (Kind::Other, 1),
+        }
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        if self.position == self.sql.len() {
+            return None;
+        }
+        let (kind, length) = self.next_kind();
+        let text = &self.sql[self.position..self.position + length];
+        self.position += length;
+        self.after_word = kind == Kind::Word || kind == Kind::EscapedColon;
+        Some(Token { kind, text })
+    }
+}
+
+fn is_word_start(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+/// The length of the run of word bytes; PostgreSQL's names may go on with a dollar sign.
+fn word(bytes: &[u8], dollar: bool) -> usize {
+    bytes
+        .iter()
+        .position(|&byte| !(is_word_start(byte) || byte.is_ascii_digit() || dollar && byte == b'$'))
+        .unwrap_or(bytes.len())
+}
+
+fn line_comment(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .unwrap_or(bytes.len())
+}
+
+/// The length of a `/* … */` comment; PostgreSQL's nest.
+fn block_comment(bytes: &[u8], nests: bool) -> usize {
+    let mut depth = 1;
+    let mut position = 2;
+    while depth > 0 && position < bytes.len() {
+        match &bytes[position..] {
+            [b'*', b'/', ..] => (depth, position) = (depth - 1, position + 2),
+            [b'/', b'*', ..] if nests => (depth, position) = (depth + 1, position + 2),
+            _ => position += 1,
+        }
+    }
+    position
+}
+
+/// The length of a quoted text whose opening, quote included, takes `opening` bytes; a doubled quote does not end it.
+fn quoted(bytes: &[u8], opening: usize, quote: u8, backslash: bool) -> usize {
+    let mut position = opening;
+    while position < bytes.len() {
+        if backslash && bytes[position] == b'\\' {
+            position += 2;
+        } else if bytes[position] != quote {
+            position += 1;
+        } else if bytes.get(position + 1) == Some(&quote) {
+            position += 2;
+        } else {
+            return position + 1;
+        }
+    }
+    // A backslash may have been the last byte, or stand before a character of several.
+    bytes.len()
+}
+
+fn bracketed(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .position(|&byte| byte == b']')
+        .map_or(bytes.len(), |end| end + 1)
+}
+
+/// The length of a `$tag$ … $tag$` text, if one begins here.
+fn dollar_quoted(bytes: &[u8]) -> Option<usize> {
+    let tag = word(&bytes[1..], false);
+    let starts_with_digit = bytes.get(1).is_some_and(u8::is_ascii_digit);
+    if bytes.get(1 + tag) != Some(&b'$') || (tag > 0 && starts_with_digit) {
+        return None;
+    }
+    let delimiter = &bytes[..tag + 2];
+    let body = &bytes[delimiter.len()..];
+    let end = body
+        .windows(delimiter.len())
+        .position(|window| window == delimiter);
+    Some(end.map_or(bytes.len(), |end| delimiter.len() + end + delimiter.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn names(backend: Backend, sql: &str) -> Vec<&str> {
+        let tokens: String = Tokens::new(sql, backend).map(|token| token.text).collect();
+        assert_eq!(tokens, sql, "nothing is lost");
+        parse(sql, backend).unwrap().names
+    }
+
+    const BOTH: [Backend; 2] = [Backend::Postgres, Backend::Sqlite];
+
+    #[test]
+    fn parameters_are_found_where_they_are_and_nowhere_else() {
+        for backend in BOTH {
+            assert_eq!(
+                names(backend, "SELECT :a, :b_2,(:a)+:größe"),
+                ["a", "b_2", "größe"]
+            );
+            assert_eq!(
+                names(backend, "SELECT ':a', 'it''s :b', \":c\", \"x\"\":d\", :e"),
+                ["e"]
+            );
+            assert_eq!(
+                names(backend, "SELECT 1 -- :a\n, :b /* :c */, 2 /* :d"),
+                ["b"]
+            );
+            assert_eq!(
+                names(
+                    backend,
+                    "SELECT :a::int, b := 1, '{\"a\":1}', \\:c, x\\:y, a[1:n]"
+                ),
+                ["a"]
+            );
+            assert_eq!(names(backend, "SELECT ': a', 1 : 2, :1, x:y"), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn quoting_differs_between_the_backends() {
+        let (postgres, sqlite) = (Backend::Postgres, Backend::Sqlite);
+        assert_eq!(
+            names(
+                postgres,
+                "SELECT $$ :a $$, $t$ :b $$ :c $t$, :d, a$b, e$c$ :e"
+            ),
+            ["d", "e"]
+        );
+        assert_eq!(
+            names(postgres, r"SELECT E'\':a', e'x\\', :b, U&'\', :c"),
+            ["b", "c"]
+        );
+        assert_eq!(
+            names(postgres, "/* a /* :b */ :c */ SELECT :d, x[:e]"),
+            ["d", "e"]
+        );
+        assert_eq!(
+            names(sqlite, "/* a /* :b */ SELECT :c, [:d], `:e`, '\\', :f"),
+            ["c", "f"]
+        );
+    }
+
+    #[test]
+    fn hostile_endings_do_not_break_the_scan() {
+        for backend in BOTH {
+            for end in [
+                "'", "\"", "E'\\", "E'\\é", "$", "$$", "$t$é", ":", "\\", "/*", "--", "[", "`",
+                "é:é", ":é",
+            ] {
+                let sql = format!("SELECT 1 {end}");
+                assert_eq!(
+                    Tokens::new(&sql, backend)
+                        .map(|token| token.text)
+                        .collect::<String>(),
+                    sql
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn raw_placeholders_are_refused() {
+        for (backend, sql) in [
+            (Backend::Postgres, "SELECT $1"),
+            (Backend::Sqlite, "SELECT ?"),
+            (Backend::Sqlite, "SELECT ?1"),
+            (Backend::Sqlite, "SELECT @a"),
+            (Backend::Sqlite, "SELECT $a"),
+        ] {
+            assert!(
+                matches!(parse(sql, backend), Err(DbError::RawPlaceholder { .. })),
+                "{sql}"
+            );
+        }
+        assert!(parse("SELECT '{}'::jsonb ? 'a'", Backend::Postgres).is_ok());
+    }
+
+    #[test]
+    fn a_second_statement_would_be_dropped_by_sqlite() {
+        for sql in ["", " ;; -- nothing\n"] {
+            assert!(matches!(
+                parse(sql, Backend::Sqlite),
+                Err(DbError::EmptyStatement)
+            ));
+        }
+        assert!(matches!(
+            parse("SELECT 1; DELETE FROM a", Backend::Sqlite),
+            Err(DbError::MultipleStatements { .. })
+        ));
+        assert!(parse("SELECT ';'; -- end\n ; ", Backend::Sqlite).is_ok());
+        let trigger =
+            "CREATE TEMP TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM b; DELETE FROM c; END";
+        assert!(parse(trigger, Backend::Sqlite).is_ok());
+    }
+
+    #[test]
+    fn transactions_begun_by_hand_are_seen() {
+        for sql in [
+            "begin",
+            " BEGIN;",
+            "/* x */ START TRANSACTION",
+            "SELECT 1; savepoint a",
+            "COMMIT AND CHAIN",
+        ] {
+            assert!(begins_transaction(sql, Backend::Postgres), "{sql}");
+        }
+        for sql in [
+            "SELECT 'BEGIN'",
+            "COMMIT",
+            "SELECT begin FROM start",
+            "INSERT INTO a VALUES (1); COMMIT",
+            "-- begin",
+        ] {
+            assert!(!begins_transaction(sql, Backend::Postgres), "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_row_of_an_insert_is_found_when_it_ends_the_statement() {
+        let row_of = |sql| {
+            let parsed = parse(sql, Backend::Postgres).unwrap();
+            parsed
+                .row
+                .map(|(open, close)| (parsed.pieces[open], parsed.pieces[close]))
+        };
+        let parentheses = Some((Piece::Text("("), Piece::Text(")")));
+        assert_eq!(
+            row_of("INSERT INTO a (b, c) VALUES (:b, lower(:c)) ;"),
+            parentheses
+        );
+        assert_eq!(row_of("insert into a values(:b)"), parentheses);
+        for sql in [
+            "INSERT INTO a VALUES (:b), (:c)",
+            "INSERT INTO a VALUES (:b) RETURNING id",
+            "INSERT INTO a VALUES (:b) ON CONFLICT DO NOTHING",
+            "INSERT INTO a SELECT :b",
+            "UPDATE a SET b = :b",
+        ] {
+            assert_eq!(row_of(sql), None, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the database says of its tables.
+
+use crate::error::DbError;
+use crate::multi::DbConnection as Connection;
+use crate::params;
+use crate::row::Row;
+use crate::url::Backend;
+
+/// A table: its columns and how many rows it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableInfo {
+    /// The name, as it was asked for.
+    pub table_name: String,
+    /// The columns, in the table's order.
+    pub columns: Vec<ColumnInfo>,
+    /// The number of rows, counted.
+    pub row_count: i64,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ColumnInfo {
+    /// The name.
+    pub column_name: String,
+    /// The type, in the database's words.
+    pub data_type: String,
+    /// Whether it may be NULL.
+    pub is_nullable: bool,
+    /// The default, as an expression.
+    pub column_default: Option<String>,
+}
+
+/// A table that exists, with its name quoted for use in a statement.
+struct Table {
+    /// Schema and name, where the backend has schemas.
+    schema: String,
+    name: String,
+    quoted: String,
+}
+
+pub(crate) fn table_info(connection: &mut Connection, table: &str) -> Result<TableInfo, DbError> {
+    let found = find(connection, table)?;
+    let columns = match connection.backend() {
+        Backend::Postgres => connection.execute_query(
+            "SELECT column_name::text, data_type::text, is_nullable = 'YES' AS is_nullable, column_default::text \
+             FROM information_schema.columns WHERE table_schema = :schema AND table_name = :name \
+             ORDER BY ordinal_position",
+            params! { "schema" => found.schema, "name" => found.name },
+        ),
+        Backend::Sqlite => connection.execute_query(
+            // An INTEGER PRIMARY KEY is the row's own number and never NULL, whatever it is declared.
+            "SELECT name AS column_name, type AS data_type, dflt_value AS column_default, \
+             NOT (\"notnull\" OR (pk > 0 AND upper(type) = 'INTEGER')) AS is_nullable \
+             FROM pragma_table_xinfo(:name) WHERE hidden <> 1 ORDER BY cid",
+            params! { "name" => found.name },
+        ),
+    }?;
+    let count = connection.execute_query(
+        &format!("SELECT count(*) AS row_count FROM {}", found.quoted),
+        params! {},
+    )?;
+    Ok(TableInfo {
+        table_name: table.to_owned(),
+        columns: columns.iter().map(column_info).collect::<Result<_, _>>()?,
+        row_count: count.first().map_or(Ok(0), |row| row.get("row_count"))?,
+    })
+}
+
+/// Collects what deleted rows have left, and refreshes the planner's statistics.
+pub(crate) fn vacuum_analyze(
+    connection: &mut Connection,
+    table: Option<&str>,
+) -> Result<(), DbError> {
+    let table = table
+        .map(|table| find(connection, table))
+        .transpose()?
+        .map_or(String::new(), |table| table.quoted);
+    let statement = match connection.backend() {
+        Backend::Postgres => format!("VACUUM (ANALYZE) {table}"),
+        // SQLite vacuums the whole file, or not at all.
+        Backend::Sqlite => format!("VACUUM; ANALYZE {table}"),
+    };
+    Ok(connection.run(&statement)?)
+}
+
+/// Finds a table by its exact name, in PostgreSQL also as `schema.table`.
+fn find(connection: &mut Connection, table: &str) -> Result<Table, DbError> {
+    let unknown = || DbError::UnknownTable {
+        table: table.to_owned(),
+    };
+    // No table has it in its name, and PostgreSQL takes no text that has.
+    if table.contains('\0') {
+        return Err(unknown());
+    }
+    let sql = match connection.backend() {
+        Backend::Postgres => {
+            "SELECT n.nspname::text AS schema, c.relname::text AS name \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+             AND (c.relname = :table AND pg_catalog.pg_table_is_visible(c.oid) \
+                  OR n.nspname || '.' || c.relname = :table) \
+             ORDER BY c.relname = :table DESC LIMIT 1"
+        }
+        Backend::Sqlite => {
+            "SELECT '' AS schema, name FROM sqlite_schema \
+             WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE"
+        }
+    };
+    let rows = connection.execute_query(sql, params! { "table" => table })?;
+    let row = rows.first().ok_or_else(unknown)?;
+    let (schema, name): (String, String) = (row.get("schema")?, row.get("name")?);
+    let quoted = if schema.is_empty() {
+        quote(&name)
+    } else {
+        format!("{}.{}", quote(&schema), quote(&name))
+    };
+    Ok(Table {
+        schema,
+        name,
+        quoted,
+    })
+}
+
+/// Quotes a name as standard SQL does, which both backends follow.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn column_info(row: &Row) -> Result<ColumnInfo, DbError> {
+    Ok(ColumnInfo {
+        column_name: row.get("column_name")?,
+        data_type: row.get("data_type")?,
+        is_nullable: row.get("is_nullable")?,
+        column_default: row.get("column_default")?,
+    })
+}

@@ -1,0 +1,305 @@
+//! The service itself: what its users call.
+
+use std::fmt;
+
+use singleton_core::{Service, guarded, requires, service};
+
+use crate::config::ConfigService;
+use crate::error::DbError;
+use crate::migrations::{self, MigrationStatus, Migrations};
+use crate::multi::DbConnection as Connection;
+use crate::observer::{self, Known};
+use crate::params::Params;
+use crate::pool::{ConnectionPool, PooledConnection};
+use crate::row::Row;
+use crate::schema::{self, TableInfo};
+use crate::statistics::PoolStatus;
+use crate::testing::FakeDatabase;
+
+/// The process's database: a pool of connections to whatever `DATABASE_URL` names.
+#[service]
+#[requires(ConfigService)]
+pub struct DatabaseService {
+    source: Source,
+}
+
+enum Source {
+    Pool(ConnectionPool),
+    Fake(FakeDatabase),
+}
+
+impl Service for DatabaseService {
+    fn initialize() -> anyhow::Result<Self> {
+        let config = ConfigService::get_config()?;
+        let pool = ConnectionPool::open(config)?;
+        log::info!(
+            "connected to {} with a pool of {}",
+            config.url,
+            config.pool_size
+        );
+        Ok(DatabaseService {
+            source: Source::Pool(pool),
+        })
+    }
+
+    fn ping(&self) -> anyhow::Result<()> {
+        match &self.source {
+            Source::Pool(pool) => Ok(pool.get()?.run("SELECT 1")?),
+            Source::Fake(_) => Ok(()),
+        }
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        if let Source::Pool(pool) = &self.source {
+            pool.close();
+        }
+        Ok(())
+    }
+}
+
+impl DatabaseService {
+    /// Makes a service that opens no database and answers every statement from `answer`, for unit tests.
+    ///
+    /// It has rows and nothing else: [`connection`](Self::connection) and [`transaction`](Self::transaction)
+    /// are [`DbError::Fake`], and migrations are none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use db_service::{DatabaseService, DbError, Row, params};
+    /// use singleton_core::testing::Scope;
+    ///
+    /// let fake = DatabaseService::fake(|sql, params| {
+    ///     assert!(sql.contains("FROM users"));
+    ///     Ok(vec![Row::new([("name", params.get("name").cloned().unwrap_or_default())])])
+    /// });
+    /// let rows = Scope::new()
+    ///     .provide(fake)
+    ///     .run(|| DatabaseService::execute_query("SELECT name FROM users WHERE name = :name", params! { "name" => "Ada" }))?;
+    /// assert_eq!(rows[0].get::<String>("name")?, "Ada");
+    /// # Ok::<(), DbError>(())
+    /// ```
+    pub fn fake(
+        answer: impl Fn(&str, &Params) -> Result<Vec<Row>, DbError> + Send + Sync + 'static,
+    ) -> Self {
+        DatabaseService {
+            source: Source::Fake(FakeDatabase::new(answer)),
+        }
+    }
+
+    /// Executes one statement with `:name` parameters, commits what it changes, and returns its rows.
+    ///
+    /// It is prepared once on each connection. A parameter may be repeated; within strings, comments,
+    /// quoted names, `$$` bodies and `::casts` there are none, and `\:` stands for a plain colon.
+    ///
+    /// # Errors
+    ///
+    /// Parameters that are missing or too many, no connection within the time limit, and whatever the server says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+    /// # use singleton_core::testing::Scope;
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// DatabaseService::execute_query("CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT)", params! {})?;
+    /// DatabaseService::execute_query("INSERT INTO pets (name) VALUES (:name)", params! { "name" => "Rex" })?;
+    /// let rows = DatabaseService::execute_query("SELECT * FROM pets WHERE id = :id", params! { "id" => 1 })?;
+    /// assert_eq!(rows[0].get::<String>("name")?, "Rex");
+    /// # Ok::<(), DbError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[guarded]
+    pub fn execute_query(&self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
+        match &self.source {
+            Source::Pool(pool) => counted(pool, |connection| connection.execute_query(sql, params)),
+            Source::Fake(fake) => fake.execute_query(sql, &params),
+        }
+    }
+
+    /// Executes one statement once for each row of parameters, in one transaction, and returns the number of rows affected.
+    ///
+    /// On PostgreSQL an `INSERT … VALUES (…)` is sent with many rows at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute_query`](Self::execute_query); then nothing is changed.
+    #[guarded]
+    pub fn execute_many(&self, sql: &str, rows: &[Params]) -> Result<u64, DbError> {
+        match &self.source {
+            Source::Pool(pool) => counted(pool, |connection| connection.execute_many(sql, rows)),
+            Source::Fake(fake) => fake.execute_many(sql, rows),
+        }
+    }
+
+    /// Runs `work` in a transaction: committed on `Ok`, rolled back on `Err` and on panic.
+    ///
+    /// `work` gets the connection, and only what runs on it is part of the transaction.
+    /// [`Connection::transaction`] inside makes a savepoint.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and what goes wrong at the beginning or end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+    /// # use singleton_core::testing::Scope;
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// let paid: Result<(), DbError> = DatabaseService::transaction(|connection| {
+    ///     connection.execute_query("CREATE TABLE bills (id INTEGER)", params! {})?;
+    ///     connection.execute_query("INSERT INTO bils VALUES (1)", params! {})?;
+    ///     Ok(())
+    /// });
+    /// assert!(paid.is_err());
+    /// assert!(DatabaseService::get_table_info("bills").is_err(), "nothing is left of it");
+    /// # });
+    /// # Ok::<(), db_service::UrlError>(())
+    /// ```
+    pub fn transaction<T, E, F>(work: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Connection) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let mut connection = Self::connection()?;
+        let outcome = connection.transaction(|connection| work(connection).map_err(Outcome::Work));
+        outcome.map_err(|outcome| match outcome {
+            Outcome::Work(error) => error,
+            Outcome::Database(error) => error.into(),
+        })
+    }
+
+    /// Takes a connection from the pool; it goes back on drop, and what was not committed is rolled back.
+    ///
+    /// # Errors
+    ///
+    /// No connection within the time limit.
+    #[guarded]
+    pub fn connection(&self) -> Result<PooledConnection, DbError> {
+        self.pool("connections")?.get()
+    }
+
+    /// Describes a table and counts its rows.
+    ///
+    /// `table` is the exact name, in PostgreSQL also `schema.name`; it is never taken for anything but a name.
+    ///
+    /// # Errors
+    ///
+    /// [`DbError::UnknownTable`], and whatever the server says.
+    #[guarded]
+    pub fn get_table_info(&self, table: &str) -> Result<TableInfo, DbError> {
+        uncounted(|| schema::table_info(&mut *self.pool("tables")?.get()?, table))
+    }
+
+    /// Tells the state of the pool and what was counted since the service started.
+    ///
+    /// # Errors
+    ///
+    /// The service could not be initialised.
+    #[guarded]
+    pub fn get_pool_status(&self) -> Result<PoolStatus, DbError> {
+        Ok(self.pool("pool")?.status())
+    }
+
+    /// Collects what deleted rows have left and refreshes the planner's statistics, of one table or of all.
+    ///
+    /// SQLite always vacuums the whole file.
+    ///
+    /// # Errors
+    ///
+    /// [`DbError::UnknownTable`], and whatever the server says.
+    #[guarded]
+    pub fn vacuum_analyze(&self, table: Option<&str>) -> Result<(), DbError> {
+        uncounted(|| schema::vacuum_analyze(&mut *self.pool("tables")?.get()?, table))
+    }
+
+    /// Applies the pending migrations of `source`, in order, and returns their versions.
+    ///
+    /// When several processes do so at once, one applies them and the others wait for it.
+    ///
+    /// # Errors
+    ///
+    /// [`DbError::Migration`]; on SQLite nothing of the whole run is left then, on PostgreSQL the
+    /// migrations before the one that failed are.
+    #[guarded]
+    pub fn run_migrations(&self, source: &Migrations) -> Result<Vec<String>, DbError> {
+        match &self.source {
+            Source::Pool(pool) => uncounted(|| migrations::run(&mut *pool.get()?, source)),
+            Source::Fake(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Lists the migrations of `source` and whether the database has them.
+    ///
+    /// # Errors
+    ///
+    /// [`DbError::Migration`].
+    #[guarded]
+    pub fn migration_status(&self, source: &Migrations) -> Result<Vec<MigrationStatus>, DbError> {
+        uncounted(|| migrations::status(&mut *self.pool("migrations")?.get()?, source))
+    }
+
+    fn pool(&self, what: &'static str) -> Result<&ConnectionPool, DbError> {
+        match &self.source {
+            Source::Pool(pool) => Ok(pool),
+            Source::Fake(_) => Err(DbError::Fake { what }),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseService {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.source {
+            Source::Pool(pool) => formatter
+                .debug_tuple("DatabaseService")
+                .field(&pool.status())
+                .finish(),
+            Source::Fake(fake) => formatter
+                .debug_tuple("DatabaseService")
+                .field(fake)
+                .finish(),
+        }
+    }
+}
+
+/// Tells the errors of the caller's closure from those of the transaction around it, so that the
+/// caller's type need not be made from diesel's errors.
+enum Outcome<E> {
+    Work(E),
+    Database(DbError),
+}
+
+impl<E> From<diesel::result::Error> for Outcome<E> {
+    fn from(error: diesel::result::Error) -> Self {
+        Outcome::Database(error.into())
+    }
+}
+
+/// Counts a call as one query, however it went and however many statements it took.
+fn counted<R>(
+    pool: &ConnectionPool,
+    work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
+) -> Result<R, DbError> {
+    let result = uncounted(|| work(&mut *pool.get()?));
+    let counter = match result {
+        Ok(_) => &pool.statistics.successful_queries,
+        Err(_) => &pool.statistics.failed_queries,
+    };
+    counter.increment();
+    result
+}
+
+/// Keeps what the service does on its own account out of the counts of queries.
+fn uncounted<R>(work: impl FnOnce() -> R) -> R {
+    observer::with_known(
+        Known {
+            begins_transaction: false,
+            counts: false,
+        },
+        work,
+    )
+}

@@ -1,0 +1,107 @@
+//! A statement with its values, in the form that diesel prepares once per connection.
+
+use diesel::backend::Backend as DieselBackend;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+use diesel::sql_types::Untyped;
+
+use crate::error::DbError;
+use crate::params::Params;
+use crate::scanner::{Parsed, Piece};
+use crate::value::Value;
+
+/// A backend's way to take values.
+pub(crate) trait Dialect: DieselBackend {
+    /// A value in the form in which this backend is given it.
+    type Bind<'a>: std::fmt::Debug;
+
+    /// What the backend's own placeholders begin with.
+    const PLACEHOLDER: &'static str;
+
+    /// Puts a value into that form.
+    fn bind(value: &Value) -> Self::Bind<'_>;
+
+    fn push<'b>(bind: &'b Self::Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()>
+    where
+        Self: Sized;
+}
+
+/// Text and values of one statement, for one backend.
+#[derive(Debug)]
+pub(crate) struct Statement<'a, D: Dialect> {
+    pieces: Vec<Piece<'a>>,
+    binds: Vec<D::Bind<'a>>,
+    is_repeatable: bool,
+}
+
+impl<'a, D: Dialect> Statement<'a, D> {
+    pub(crate) fn new(parsed: &Parsed<'a>, params: &'a Params) -> Result<Self, DbError> {
+        Ok(Statement {
+            pieces: parsed.pieces.clone(),
+            binds: values(parsed, params)?.into_iter().map(D::bind).collect(),
+            is_repeatable: parsed.is_repeatable,
+        })
+    }
+
+    #[cfg(feature = "postgres")]
+    /// A statement from pieces that the caller has put together; each bind belongs to one parameter.
+    pub(crate) fn from_parts(pieces: Vec<Piece<'a>>, binds: Vec<D::Bind<'a>>) -> Self {
+        Statement {
+            pieces,
+            binds,
+            is_repeatable: true,
+        }
+    }
+}
+
+/// The values of the parameters in the order of their names in the statement.
+pub(crate) fn values<'a>(
+    parsed: &Parsed<'_>,
+    params: &'a Params,
+) -> Result<Vec<&'a Value>, DbError> {
+    if let Some(name) = params.names().find(|name| !parsed.names.contains(name)) {
+        return Err(DbError::UnusedParameter {
+            name: name.to_owned(),
+        });
+    }
+    let value = |name: &&str| {
+        params.get(name).ok_or_else(|| DbError::MissingParameter {
+            name: (*name).to_owned(),
+        })
+    };
+    parsed.names.iter().map(value).collect()
+}
+
+impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, D>) -> QueryResult<()> {
+        if !self.is_repeatable {
+            out.unsafe_to_cache_prepared();
+        }
+        let mut bound = 0;
+        for piece in &self.pieces {
+            match *piece {
+                Piece::Text(text) => out.push_sql(text),
+                // Names are numbered as they first stand, so the next one is the one to bind now.
+                Piece::Parameter(index) if index == bound => {
+                    D::push(&self.binds[index], &mut out)?;
+                    bound += 1;
+                }
+                Piece::Parameter(index) => {
+                    out.push_sql(D::PLACEHOLDER);
+                    out.push_sql(&(index + 1).to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<D: Dialect> QueryId for Statement<'_, D> {
+    type QueryId = ();
+    // The text decides: diesel looks it up by what `walk_ast` writes.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<D: Dialect> Query for Statement<'_, D> {
+    type SqlType = Untyped;
+}

@@ -90,6 +90,9 @@ pub enum DbError {
         /// The parameter.
         name: String,
     },
+    /// A statement that always has a row had none.
+    #[error("the statement returned no row where there must be one")]
+    NoRow,
     /// The row has no such column.
     #[error("there is no column {column:?} in the row; it has {}", available.join(", "))]
     #[non_exhaustive]

@@ -18,7 +18,10 @@ mod connection;
 mod error;
 mod gate;
 mod migrations;
-#[allow(missing_docs, reason = "what the derive of diesel makes is not documented")]
+#[allow(
+    missing_docs,
+    reason = "what the derive of diesel makes is not documented"
+)]
 mod multi;
 mod observer;
 mod params;

@@ -25,7 +25,7 @@ use crate::url::Backend;
 /// use db_service::Migrations;
 /// use diesel_migrations::embed_migrations;
 ///
-/// let migrations = Migrations::new().sqlite(embed_migrations!("tests/migrations/sqlite"));
+/// static MIGRATIONS: Migrations = Migrations::new().sqlite(embed_migrations!("tests/migrations/sqlite"));
 /// ```
 #[derive(Default)]
 pub struct Migrations {
@@ -43,15 +43,19 @@ impl Migrations {
     }
 
     /// Sets the migrations for SQLite, as `diesel_migrations::embed_migrations!` makes them.
-    pub fn sqlite(mut self, migrations: EmbeddedMigrations) -> Self {
-        self.sqlite = Some(migrations);
-        self
+    pub const fn sqlite(self, migrations: EmbeddedMigrations) -> Self {
+        Migrations {
+            sqlite: Some(migrations),
+            ..self
+        }
     }
 
     /// Sets the migrations for PostgreSQL, as `diesel_migrations::embed_migrations!` makes them.
-    pub fn postgres(mut self, migrations: EmbeddedMigrations) -> Self {
-        self.postgres = Some(migrations);
-        self
+    pub const fn postgres(self, migrations: EmbeddedMigrations) -> Self {
+        Migrations {
+            postgres: Some(migrations),
+            ..self
+        }
     }
 
     fn of(&self, backend: Backend) -> Result<&EmbeddedMigrations, DbError> {

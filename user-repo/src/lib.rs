@@ -1,1 +1,15 @@
-//! x
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
+
+mod error;
+mod password;
+mod repository;
+mod schema;
+mod user;
+mod validation;
+
+pub use error::{UserError, ValidationFault};
+pub use password::{Argon2Params, PasswordService};
+pub use repository::UserRepository;
+pub use schema::MIGRATIONS;
+pub use user::{ListUsers, User, UserStats, UserUpdate};

@@ -1,0 +1,320 @@
+//! The service itself: what its users call.
+
+use std::fmt;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use db_service::{DatabaseService, DbError, Params, Row, params};
+use singleton_core::{Service, guarded, requires, service};
+
+use crate::error::UserError;
+use crate::password::{CheckError, PasswordService, Verdict};
+use crate::schema::MIGRATIONS;
+use crate::user::{ListUsers, User, UserStats, UserUpdate};
+use crate::validation::validate;
+
+/// The longest list of users that is given out at once.
+const MAX_LIMIT: u32 = 1000;
+
+/// The process's users, stored in the table `users` of [`DatabaseService`].
+#[service]
+#[requires(DatabaseService, PasswordService)]
+pub struct UserRepository {
+    _private: (),
+}
+
+impl Service for UserRepository {
+    fn initialize() -> anyhow::Result<Self> {
+        for version in DatabaseService::run_migrations(&MIGRATIONS)? {
+            log::info!("applied migration {version} of the users");
+        }
+        Ok(UserRepository { _private: () })
+    }
+}
+
+impl UserRepository {
+    /// Creates an active user, in one round trip to the database.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::Invalid`], [`UserError::UsernameTaken`], [`UserError::EmailTaken`], also when two come at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig};
+    /// # use singleton_core::testing::Scope;
+    /// # use user_repo::{UserError, UserRepository};
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// let ada = UserRepository::create_user("ada", "ada@example.com", "correct horse")?;
+    /// assert!(UserRepository::verify_password("ada", "correct horse")?.is_some());
+    /// let again = UserRepository::create_user("ada", "other@example.com", "battery staple");
+    /// assert_eq!(again.unwrap_err().to_string(), "Username 'ada' already exists");
+    /// # Ok::<(), UserError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[guarded]
+    pub fn create_user(
+        &self,
+        username: &str,
+        email: &str,
+        password: &str,
+    ) -> Result<User, UserError> {
+        validate(Some(username), Some(email), Some(password))?;
+        let now = now();
+        let sql = format!(
+            "INSERT INTO users (username, email, password_hash, is_active, created_at, updated_at) \
+             VALUES (:username, :email, :password_hash, :is_active, :now, :now) RETURNING {}",
+            User::COLUMNS
+        );
+        let params = params! {
+            "username" => username,
+            "email" => email,
+            "password_hash" => PasswordService::hash(password)?,
+            "is_active" => true,
+            "now" => now,
+        };
+        let rows = DatabaseService::execute_query(&sql, params)
+            .map_err(|error| taken(error, username, email))?;
+        Ok(User::from_row(only(&rows)?)?)
+    }
+
+    /// Finds a user by its number, deleted or not.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::Database`].
+    #[guarded]
+    pub fn get_user_by_id(&self, id: i64) -> Result<Option<User>, UserError> {
+        let sql = format!("SELECT {} FROM users WHERE id = :id", User::COLUMNS);
+        first_user(&sql, params! { "id" => id })
+    }
+
+    /// Finds a user by its exact name, deleted or not.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::Database`].
+    #[guarded]
+    pub fn get_user_by_username(&self, username: &str) -> Result<Option<User>, UserError> {
+        // No user has it in the name, and PostgreSQL takes no text that has.
+        if username.contains('\0') {
+            return Ok(None);
+        }
+        let sql = format!(
+            "SELECT {} FROM users WHERE username = :username",
+            User::COLUMNS
+        );
+        first_user(&sql, params! { "username" => username })
+    }
+
+    /// Changes a user, deleted or not, and returns it as it is then; `None` where there is none of that number.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create_user`](Self::create_user), and [`UserError::NoUpdates`].
+    #[guarded]
+    pub fn update_user(&self, id: i64, update: UserUpdate) -> Result<Option<User>, UserError> {
+        let UserUpdate {
+            username,
+            email,
+            is_active,
+        } = update;
+        validate(username.as_deref(), email.as_deref(), None)?;
+        let mut changes = Vec::new();
+        let mut params = params! { "id" => id, "now" => now() };
+        if let Some(username) = &username {
+            changes.push("username = :username, ");
+            params = params.with("username", username);
+        }
+        if let Some(email) = &email {
+            changes.push("email = :email, ");
+            params = params.with("email", email);
+        }
+        if let Some(is_active) = is_active {
+            changes.push("is_active = :is_active, ");
+            params = params.with("is_active", is_active);
+        }
+        if changes.is_empty() {
+            return Err(UserError::NoUpdates);
+        }
+        let sql = format!(
+            "UPDATE users SET {}updated_at = :now WHERE id = :id RETURNING {}",
+            changes.concat(),
+            User::COLUMNS
+        );
+        let rows = DatabaseService::execute_query(&sql, params).map_err(|error| {
+            taken(
+                error,
+                username.as_deref().unwrap_or_default(),
+                email.as_deref().unwrap_or_default(),
+            )
+        })?;
+        Ok(rows.first().map(User::from_row).transpose()?)
+    }
+
+    /// Marks a user as deleted; false where there is no active user of that number.
+    ///
+    /// Its name and address stay taken.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::Database`].
+    #[guarded]
+    pub fn delete_user(&self, id: i64) -> Result<bool, UserError> {
+        let sql = "UPDATE users SET is_active = FALSE, updated_at = :now WHERE id = :id AND is_active RETURNING id";
+        let rows = DatabaseService::execute_query(sql, params! { "id" => id, "now" => now() })?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Lists users, the newest first; of those created at the same moment the one with the higher number first.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::LimitExceeded`], [`UserError::Database`].
+    #[guarded]
+    pub fn list_users(&self, options: ListUsers) -> Result<Vec<User>, UserError> {
+        if options.limit > MAX_LIMIT {
+            return Err(UserError::LimitExceeded);
+        }
+        let sql = format!(
+            "SELECT {} FROM users {} ORDER BY created_at DESC, id DESC LIMIT :limit OFFSET :offset",
+            User::COLUMNS,
+            if options.active_only {
+                "WHERE is_active"
+            } else {
+                ""
+            }
+        );
+        let offset = i64::try_from(options.offset).unwrap_or(i64::MAX);
+        let rows = DatabaseService::execute_query(
+            &sql,
+            params! { "limit" => options.limit, "offset" => offset },
+        )?;
+        Ok(rows.iter().map(User::from_row).collect::<Result<_, _>>()?)
+    }
+
+    /// Counts the users, or the active ones.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::Database`].
+    #[guarded]
+    pub fn count_users(&self, active_only: bool) -> Result<i64, UserError> {
+        let filter = if active_only { "WHERE is_active" } else { "" };
+        let rows = DatabaseService::execute_query(
+            &format!("SELECT count(*) AS count FROM users {filter}"),
+            params! {},
+        )?;
+        Ok(only(&rows)?.get("count")?)
+    }
+
+    /// Returns the user if it is active and the password is right.
+    ///
+    /// `None` for an unknown user, a deleted one and a wrong password alike, and after the same time.
+    /// A hash of the seed is replaced by a better one when it has proved right.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::UnusableHash`], [`UserError::Database`].
+    #[guarded]
+    pub fn verify_password(
+        &self,
+        username: &str,
+        password: &str,
+    ) -> Result<Option<User>, UserError> {
+        let user = Self::get_user_by_username(username)?.filter(|user| user.is_active);
+        let stored = user.as_ref().map(|user| user.password_hash.as_str());
+        let verdict = PasswordService::check(password, stored);
+        let Some(mut user) = user else {
+            return Ok(None);
+        };
+        match verdict {
+            Ok(Verdict::Right) => Ok(Some(user)),
+            Ok(Verdict::RightButOutdated) => {
+                match replace_hash(&user, password) {
+                    Ok(hash) => user.password_hash = hash,
+                    // The password is right all the same; the next login tries again.
+                    Err(error) => log::warn!(
+                        "the password hash of user {} was not replaced: {error}",
+                        user.id
+                    ),
+                }
+                Ok(Some(user))
+            }
+            Ok(Verdict::Wrong) => Ok(None),
+            Err(CheckError::Service(error)) => Err(error.into()),
+            Err(CheckError::Unusable(reason)) => Err(UserError::UnusableHash {
+                user_id: user.id,
+                reason,
+            }),
+        }
+    }
+
+    /// Counts the users and tells when the first and the last were created.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError::Database`].
+    #[guarded]
+    pub fn get_user_stats(&self) -> Result<UserStats, UserError> {
+        let sql = "SELECT count(*) AS total_users, \
+                   count(*) FILTER (WHERE is_active) AS active_users, \
+                   count(*) FILTER (WHERE NOT is_active) AS inactive_users, \
+                   min(created_at) AS first_user_created, max(created_at) AS last_user_created FROM users";
+        let rows = DatabaseService::execute_query(sql, params! {})?;
+        Ok(UserStats::from_row(only(&rows)?)?)
+    }
+}
+
+impl fmt::Debug for UserRepository {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("UserRepository")
+    }
+}
+
+/// The present moment in the precision that both backends store.
+fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}
+
+fn first_user(sql: &str, params: Params) -> Result<Option<User>, UserError> {
+    let rows = DatabaseService::execute_query(sql, params)?;
+    Ok(rows.first().map(User::from_row).transpose()?)
+}
+
+/// The row of a statement that always has one.
+fn only(rows: &[Row]) -> Result<&Row, UserError> {
+    rows.first().ok_or(UserError::Database(DbError::NoRow))
+}
+
+/// Reads from the violated constraint which field another user has.
+fn taken(error: DbError, username: &str, email: &str) -> UserError {
+    let DbError::UniqueViolation {
+        constraint,
+        columns,
+        ..
+    } = &error
+    else {
+        return error.into();
+    };
+    let is_about =
+        |column: &str, name: &str| constraint.as_deref() == Some(name) || *columns == [column];
+    if is_about("username", "users_username_key") {
+        UserError::UsernameTaken(username.to_owned())
+    } else if is_about("email", "users_email_key") {
+        UserError::EmailTaken(email.to_owned())
+    } else {
+        error.into()
+    }
+}
+
+/// Stores a new hash unless somebody has changed the old one meanwhile.
+fn replace_hash(user: &User, password: &str) -> Result<String, UserError> {
+    let hash = PasswordService::hash(password)?;
+    let sql = "UPDATE users SET password_hash = :new WHERE id = :id AND password_hash = :old";
+    let params = params! { "new" => &hash, "id" => user.id, "old" => &user.password_hash };
+    DatabaseService::execute_query(sql, params)?;
+    Ok(hash)
+}

@@ -1,0 +1,167 @@
+//! The three programs, run as a user runs them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tests::TestDatabase;
+
+fn program(name: &str, folder: &Path) -> Command {
+    let here = std::env::current_exe().expect("a path");
+    let built: PathBuf = here
+        .ancestors()
+        .nth(2)
+        .expect("target/<profile>/deps")
+        .join("examples")
+        .join(name);
+    let mut command = Command::new(built);
+    command
+        .current_dir(folder)
+        .env_remove("DATABASE_URL")
+        .env_remove("RUST_LOG");
+    for variable in [
+        "DB_POOL_SIZE",
+        "DB_MAX_OVERFLOW",
+        "DB_POOL_TIMEOUT",
+        "DB_POOL_RECYCLE",
+        "DB_ECHO_SQL",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+#[track_caller]
+fn text(output: Output) -> String {
+    let errors = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{}: {errors}", output.status);
+    assert_eq!(errors, "");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[track_caller]
+fn assert_each(text: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(text.contains(line), "{line:?} is missing in: {text}");
+    }
+}
+
+/// Each program twice, as each can be run again and again.
+fn run_all(folder: &Path, url: Option<&str>) {
+    let run = |name| {
+        let mut command = program(name, folder);
+        if let Some(url) = url {
+            command.env("DATABASE_URL", url);
+        }
+        let text = text(command.output().expect("the program runs"));
+        assert_eq!(
+            text.contains("DATABASE_URL is not set: using the SQLite file"),
+            url.is_none()
+        );
+        text
+    };
+    for _ in 0..2 {
+        assert_each(
+            &run("quickstart"),
+            &[
+                "Created user: john_doe (ID: ",
+                "Retrieved user: john@example.com",
+                "Updated email: john.doe@example.com",
+                "Password verification successful",
+                "users\nUser stats: UserStats {",
+                "Pool status: PoolStatus {\n    pool_size: 5,\n    checked_in: 1,\n    checked_out: 0,\n",
+            ],
+        );
+        assert_each(
+            &run("transaction"),
+            &[
+                "Successfully created 3 users in transaction: [(\"alice\", ",
+                "Transaction failed, all changes rolled back: ",
+                "dave exists: false",
+                "rolled back: 1",
+            ],
+        );
+        assert_each(
+            &run("maintenance"),
+            &[
+                "Users table has 4 rows",
+                "  username ",
+                "Database maintenance completed",
+                "pool_size: 5",
+            ],
+        );
+    }
+}
+
+#[test]
+fn without_a_url_the_programs_use_a_file_and_say_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    run_all(folder.path(), None);
+    assert!(folder.path().join("singleton-services.db").exists());
+}
+
+#[test]
+fn the_same_programs_run_on_postgres() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    run_all(
+        tempfile::tempdir().expect("a folder").path(),
+        Some(database.url()),
+    );
+}
+
+#[test]
+fn a_dotenv_file_is_honoured_and_a_broken_one_not_quoted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(
+        folder.path().join(".env"),
+        "DATABASE_URL=sqlite:///from-dotenv.db\nDB_POOL_SIZE=2\n",
+    )
+    .expect("a file");
+    let shown = text(
+        program("maintenance", folder.path())
+            .output()
+            .expect("the program runs"),
+    );
+    assert_each(&shown, &["pool_size: 2"]);
+    assert!(folder.path().join("from-dotenv.db").exists());
+
+    fs::write(
+        folder.path().join(".env"),
+        "DATABASE_URL=postgres://u:hunter2@h/d oops\n",
+    )
+    .expect("a file");
+    let output = program("maintenance", folder.path())
+        .output()
+        .expect("the program runs");
+    let errors = String::from_utf8(output.stderr).expect("text");
+    assert!(
+        !output.status.success() && errors.contains("a line of .env cannot be read"),
+        "{errors}"
+    );
+    assert!(!errors.contains("hunter2"), "{errors}");
+}
+
+#[test]
+fn wrong_settings_are_all_named_and_change_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = program("quickstart", folder.path())
+        .env("DATABASE_URL", "mysql://u:hunter2@h/d")
+        .env("DB_POOL_SIZE", "0")
+        .env("DB_POOL_TIMEOUT", "soon")
+        .output()
+        .expect("the program runs");
+    let errors = String::from_utf8(output.stderr).expect("text");
+    assert_each(
+        &errors,
+        &[
+            "failed to initialize UserRepository because of ConfigService: ",
+            "DATABASE_URL: the scheme is none of",
+            "; DB_POOL_SIZE must be between 1 and 100",
+            "; Invalid database configuration: DB_POOL_TIMEOUT: \"soon\" is not a whole number",
+        ],
+    );
+    assert!(!output.status.success() && !errors.contains("hunter2"));
+    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+}

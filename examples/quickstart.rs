@@ -1,0 +1,39 @@
+//! The life of a user: created, found, changed, logged in, listed and counted.
+
+use db_service::{DatabaseService, params};
+use user_repo::{ListUsers, UserRepository, UserUpdate};
+
+fn main() -> anyhow::Result<()> {
+    examples::prepare()?;
+    remove_leftovers()?;
+
+    let user = UserRepository::create_user("john_doe", "john@example.com", "secure_password123")?;
+    println!("Created user: {} (ID: {})", user.username, user.id);
+
+    if let Some(found) = UserRepository::get_user_by_id(user.id)? {
+        println!("Retrieved user: {}", found.email);
+    }
+    if let Some(updated) =
+        UserRepository::update_user(user.id, UserUpdate::new().email("john.doe@example.com"))?
+    {
+        println!("Updated email: {}", updated.email);
+    }
+    if UserRepository::verify_password("john_doe", "secure_password123")?.is_some() {
+        println!("Password verification successful");
+    }
+    let users = UserRepository::list_users(ListUsers::default().limit(10))?;
+    println!("Found {} users", users.len());
+    println!("User stats: {:#?}", UserRepository::get_user_stats()?);
+    println!("Pool status: {:#?}", DatabaseService::get_pool_status()?);
+    Ok(())
+}
+
+/// Users are never deleted for good, so an earlier run's still has the name.
+fn remove_leftovers() -> anyhow::Result<()> {
+    UserRepository::instance()?;
+    DatabaseService::execute_query(
+        "DELETE FROM users WHERE username = :username",
+        params! { "username" => "john_doe" },
+    )?;
+    Ok(())
+}

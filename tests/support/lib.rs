@@ -1,0 +1,6 @@
+//! Databases for tests: one of its own for each test, removed when the test ends.
+
+mod cluster;
+mod database;
+
+pub use database::{TestDatabase, cheap_passwords};

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tests::TestDatabase;
 
@@ -109,6 +109,41 @@ fn the_same_programs_run_on_postgres() {
         tempfile::tempdir().expect("a folder").path(),
         Some(database.url()),
     );
+}
+
+/// The table is not there yet, so all of them want to make it.
+fn many_processes_start_at_once(url: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let running: Vec<_> = (0..8)
+        .map(|_| {
+            let mut command = program("maintenance", folder.path());
+            command
+                .env("DATABASE_URL", url)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            command.spawn().expect("the program runs")
+        })
+        .collect();
+    for process in running {
+        let shown = text(process.wait_with_output().expect("the program runs"));
+        assert_each(
+            &shown,
+            &["Users table has 0 rows", "Database maintenance completed"],
+        );
+    }
+}
+
+#[test]
+fn many_processes_start_at_once_on_sqlite() {
+    many_processes_start_at_once(TestDatabase::sqlite().url());
+}
+
+#[test]
+fn many_processes_start_at_once_on_postgres() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    many_processes_start_at_once(database.url());
 }
 
 #[test]

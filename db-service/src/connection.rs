@@ -93,6 +93,9 @@ impl Connection {
     {
         let depth = self.transaction_depth();
         self.begin()?;
+        if depth == 0 {
+            observer::forget_failures();
+        }
         match panic::catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(Ok(value)) => match self.commit() {
                 Ok(()) => Ok(value),
@@ -156,6 +159,13 @@ impl Connection {
     }
 
     fn commit(&mut self) -> Result<(), DieselError> {
+        // PostgreSQL answers COMMIT with a silent rollback if a statement has failed; any other statement it refuses.
+        if self.backend() == Backend::Postgres
+            && self.transaction_depth() == 1
+            && observer::has_failed()
+        {
+            self.run("SELECT 1")?;
+        }
         on_each!(self, connection => AnsiTransactionManager::commit_transaction(connection))
     }
 

@@ -12,6 +12,7 @@ use crate::connection::on_each;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::params;
+use crate::pool::BUSY_TIMEOUT;
 use crate::url::Backend;
 
 /// The migrations of one crate, for each backend that it supports.
@@ -181,7 +182,10 @@ fn alone<R>(
         Backend::Sqlite => {
             connection.run(&format!("PRAGMA busy_timeout = {}", PATIENCE.as_millis()))?;
             let result = connection.transaction(work);
-            connection.run("PRAGMA busy_timeout = 5000")?;
+            connection.run(&format!(
+                "PRAGMA busy_timeout = {}",
+                BUSY_TIMEOUT.as_millis()
+            ))?;
             result
         }
     }

@@ -29,6 +29,20 @@ thread_local! {
     static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
 }
 
+thread_local! {
+    static FAILED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Forgets the failures that [`has_failed`] tells of.
+pub(crate) fn forget_failures() {
+    FAILED.set(false);
+}
+
+/// Tells whether a statement has failed on this thread, on whatever connection.
+pub(crate) fn has_failed() -> bool {
+    FAILED.get()
+}
+
 /// Runs `work`, whose statements are `known`, so that their text need not be written out and scanned.
 pub(crate) fn with_known<R>(known: Known, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<Known>);
@@ -98,6 +112,9 @@ impl Observer {
     }
 
     fn finished(&mut self, succeeded: bool) {
+        if !succeeded {
+            FAILED.set(true);
+        }
         match self.command.take() {
             Some(Command::Begin) => {
                 self.forget_transaction();

@@ -19,6 +19,9 @@ use crate::observer::{Observer, Traces};
 use crate::statistics::{PoolStatus, Statistics};
 use crate::url::Target;
 
+/// How long SQLite waits for the locks of others.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A connection that was in use this recently is taken to be alive, as HikariCP does: a check is a round trip.
 const ALIVE_WINDOW: Duration = Duration::from_millis(500);
 
@@ -187,7 +190,12 @@ impl Manager {
         if matches!(config.url.target(), Target::SqliteMemory) {
             config.memory = Some(next_memory_name());
         }
-        let first = establish(&config)?;
+        #[cfg_attr(not(feature = "sqlite"), allow(unused_mut))]
+        let mut first = establish(&config)?;
+        #[cfg(feature = "sqlite")]
+        if matches!(config.url.target(), Target::SqliteFile(_)) {
+            write_ahead(&mut first)?;
+        }
         let anchor = config
             .memory
             .is_some()
@@ -313,7 +321,7 @@ fn establish(config: &DatabaseConfig) -> Result<Connection, DbError> {
             } else {
                 format!("./{path}")
             };
-            sqlite(&path).and_then(write_ahead).map_err(failed)
+            sqlite(&path).map_err(failed)
         }
         #[cfg(feature = "sqlite")]
         Target::SqliteMemory => {
@@ -335,16 +343,27 @@ fn sqlite(path: &str) -> Result<Connection, diesel::ConnectionError> {
     let mut connection = Connection::Sqlite(diesel::SqliteConnection::establish(path)?);
     // The time-out first: the rest may have to wait for another process.
     connection
-        .run("PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON")
+        .run(&format!(
+            "PRAGMA busy_timeout = {}; PRAGMA foreign_keys = ON",
+            BUSY_TIMEOUT.as_millis()
+        ))
         .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
     Ok(connection)
 }
 
-/// Lets readers go on while somebody writes. The file remembers it, so this is quick on all connections but the first.
+/// Lets readers go on while somebody writes; the file remembers it. SQLite does not wait by itself for
+/// another process that is about to do the same.
 #[cfg(feature = "sqlite")]
-fn write_ahead(mut connection: Connection) -> Result<Connection, diesel::ConnectionError> {
-    connection
-        .run("PRAGMA journal_mode = WAL")
-        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-    Ok(connection)
+fn write_ahead(connection: &mut Connection) -> Result<(), diesel::result::Error> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match connection.run("PRAGMA journal_mode = WAL") {
+            Err(diesel::result::Error::DatabaseError(_, information))
+                if information.message().contains("locked") && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
 }

@@ -119,6 +119,7 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
 
         #(#inner_attributes)*
         #[doc(hidden)]
+        #[allow(clippy::type_complexity, clippy::too_many_arguments)] // said of the public one already
         #inner #block
     }
 }

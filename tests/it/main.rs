@@ -1,1 +1,36 @@
-fn main() {}
+//! The services together, as their users use them, on SQLite and on PostgreSQL.
+
+/// Makes a test of each function for each backend, with a database of its own.
+macro_rules! on_both_backends {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test(&tests::TestDatabase::sqlite());
+                }
+            )*
+        }
+
+        mod postgres {
+            $(
+                #[test]
+                fn $test() {
+                    if let Some(database) = tests::TestDatabase::postgres() {
+                        super::$test(&database);
+                    }
+                }
+            )*
+        }
+    };
+}
+
+mod bad_input;
+mod fakes;
+mod lifecycle;
+mod migrations;
+mod pool;
+mod queries;
+mod schema;
+mod seed_faults;
+mod transactions;

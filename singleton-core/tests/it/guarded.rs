@@ -35,9 +35,9 @@ impl Service for Shop {
 
 struct View<'a>(&'a str);
 
-#[expect(
-    clippy::extra_unused_type_parameters,
-    clippy::needless_lifetimes,
+#[allow(
+    clippy::needless_arbitrary_self_type,
+    clippy::type_complexity,
     reason = "forms that users write"
 )]
 impl Shop {

@@ -1,0 +1,106 @@
+//! Wrong statements, parameters, names and numbers: a typed error, nothing changed, the pool whole.
+
+use db_service::{Backend, DatabaseService, DbError, Params, params};
+use tests::TestDatabase;
+use user_repo::{UserError, UserRepository, UserUpdate};
+
+on_both_backends!(wrong_statements_and_parameters, wrong_users);
+
+#[track_caller]
+fn error(sql: &str, params: Params) -> DbError {
+    let error = DatabaseService::execute_query(sql, params).unwrap_err();
+    let status = DatabaseService::get_pool_status().unwrap();
+    assert_eq!((status.checked_out, status.invalid), (0, 0), "{error}");
+    error
+}
+
+fn wrong_statements_and_parameters(database: &TestDatabase) {
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            DatabaseService::execute_query("CREATE TABLE t (n INTEGER NOT NULL)", params! {})
+                .unwrap();
+            let missing = error("INSERT INTO t VALUES (:n)", params! {});
+            assert_eq!(
+                missing.to_string(),
+                "the statement needs a parameter :n, which was not given"
+            );
+            let unused = error("INSERT INTO t VALUES (1)", params! { "n" => 1 });
+            assert_eq!(
+                unused.to_string(),
+                "the parameter :n was given, but the statement does not use it"
+            );
+            assert!(matches!(error("", params! {}), DbError::EmptyStatement));
+            assert!(matches!(
+                error(" -- nothing", params! {}),
+                DbError::EmptyStatement
+            ));
+            for sql in [
+                "SELEC 1",
+                "SELECT * FROM nowhere",
+                "INSERT INTO t VALUES (NULL)",
+                "INSERT INTO t VALUES (1); INSERT INTO t VALUES (2)",
+                "SELECT 'unterminated",
+                "SELECT (1",
+                "SELECT \0",
+                "INSERT INTO t VALUES (1, 2, 3)",
+                "COMMIT PREPARED 'x'",
+            ] {
+                let text = error(sql, params! {}).to_string();
+                assert!(!text.is_empty(), "{sql}");
+            }
+            let nul = DatabaseService::execute_query(
+                "SELECT :text AS text",
+                params! { "text" => "a\0b" },
+            );
+            match DatabaseService::connection().unwrap().backend() {
+                Backend::Postgres => assert!(nul.unwrap_err().to_string().contains("0x00")),
+                _ => assert_eq!(nul.unwrap()[0].get::<String>("text").unwrap(), "a\0b"),
+            }
+            let too_many = "INSERT INTO t VALUES (:n)";
+            assert!(
+                DatabaseService::execute_many(
+                    too_many,
+                    &[params! { "n" => 1 }, params! { "m" => 1 }]
+                )
+                .is_err()
+            );
+            assert!(
+                DatabaseService::execute_many(
+                    too_many,
+                    &[params! { "n" => 1 }, params! { "n" => None::<i32> }]
+                )
+                .is_err()
+            );
+            assert_eq!(
+                DatabaseService::get_table_info("t").unwrap().row_count,
+                0,
+                "nothing was changed"
+            );
+        });
+}
+
+fn wrong_users(database: &TestDatabase) {
+    database.scope().run(|| {
+        let error = UserRepository::create_user("", "x", "y").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Username must be at least 3 characters; Valid email address is required; Password must be at least 6 characters"
+        );
+        for (name, email) in [("a\0b", "a@b"), ("abc", "a\0@b"), ("'; DROP TABLE users; --\n", "a@b"), (&*"x".repeat(51), "a@b")] {
+            assert!(matches!(UserRepository::create_user(name, email, "secret"), Err(UserError::Invalid(_))), "{name:?} {email:?}");
+        }
+        let bobby = UserRepository::create_user("'; DROP TABLE users; --", "b@x", "secret'; --").unwrap();
+        assert!(UserRepository::verify_password("'; DROP TABLE users; --", "secret'; --").unwrap().is_some());
+        for name in ["", "\0", "a\0b", "' OR 1=1 --", &"x".repeat(100_000)] {
+            assert_eq!(UserRepository::get_user_by_username(name).unwrap(), None);
+            assert_eq!(UserRepository::verify_password(name, "\0").unwrap(), None);
+        }
+        for id in [i64::MIN, -1, 0, i64::MAX] {
+            assert_eq!(UserRepository::get_user_by_id(id).unwrap(), None);
+            assert_eq!(UserRepository::update_user(id, UserUpdate::new().is_active(false)).unwrap(), None);
+            assert!(!UserRepository::delete_user(id).unwrap());
+        }
+        assert_eq!(UserRepository::list_users(Default::default()).unwrap(), [bobby]);
+    });
+}

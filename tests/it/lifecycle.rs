@@ -1,0 +1,238 @@
+//! The whole life of a user.
+
+use chrono::{TimeDelta, Utc};
+use db_service::{DatabaseService, params};
+use sha2::{Digest, Sha256};
+use tests::TestDatabase;
+use user_repo::{ListUsers, UserError, UserRepository, UserUpdate};
+
+on_both_backends!(
+    a_user_lives,
+    lists_have_pages,
+    old_hashes_are_replaced,
+    a_hostile_hash_is_an_error
+);
+
+fn a_user_lives(database: &TestDatabase) {
+    database.scope().run(|| {
+        let before = Utc::now() - TimeDelta::seconds(1);
+        let user = UserRepository::create_user(
+            "integration_test",
+            "integration@test.com",
+            "test_password123",
+        )
+        .unwrap();
+        assert!(user.id > 0 && user.is_active);
+        assert_eq!(
+            (user.username.as_str(), user.email.as_str()),
+            ("integration_test", "integration@test.com")
+        );
+        assert_eq!(user.created_at, user.updated_at);
+        assert!(user.created_at > before && user.created_at <= Utc::now());
+        assert!(user.password_hash.starts_with("$argon2id$"));
+        assert!(!format!("{user:?}").contains("argon2id"), "{user:?}");
+
+        assert_eq!(
+            UserRepository::get_user_by_id(user.id).unwrap().as_ref(),
+            Some(&user)
+        );
+        assert_eq!(
+            UserRepository::get_user_by_username("integration_test")
+                .unwrap()
+                .as_ref(),
+            Some(&user)
+        );
+        assert_eq!(UserRepository::get_user_by_id(user.id + 1).unwrap(), None);
+        assert_eq!(
+            UserRepository::get_user_by_username("Integration_test").unwrap(),
+            None
+        );
+
+        let update = UserUpdate::new()
+            .email("updated@test.com")
+            .username("renamed");
+        let updated = UserRepository::update_user(user.id, update)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (updated.username.as_str(), updated.email.as_str()),
+            ("renamed", "updated@test.com")
+        );
+        assert!(updated.updated_at > user.updated_at && updated.created_at == user.created_at);
+        assert_eq!(
+            UserRepository::update_user(user.id + 1, UserUpdate::new().is_active(true)).unwrap(),
+            None
+        );
+        assert!(matches!(
+            UserRepository::update_user(user.id, UserUpdate::new()),
+            Err(UserError::NoUpdates)
+        ));
+
+        let login = |name, password| UserRepository::verify_password(name, password).unwrap();
+        assert_eq!(login("renamed", "test_password123").unwrap().id, user.id);
+        assert_eq!(login("renamed", "test_password124"), None);
+        assert_eq!(login("integration_test", "test_password123"), None);
+
+        assert!(UserRepository::delete_user(user.id).unwrap());
+        assert!(
+            !UserRepository::delete_user(user.id).unwrap(),
+            "it was deleted already"
+        );
+        assert!(!UserRepository::delete_user(user.id + 1).unwrap());
+        assert!(
+            !UserRepository::get_user_by_id(user.id)
+                .unwrap()
+                .unwrap()
+                .is_active
+        );
+        assert_eq!(login("renamed", "test_password123"), None);
+        assert_eq!(
+            (
+                UserRepository::count_users(true).unwrap(),
+                UserRepository::count_users(false).unwrap()
+            ),
+            (0, 1)
+        );
+
+        let back = UserRepository::update_user(user.id, UserUpdate::new().is_active(true))
+            .unwrap()
+            .unwrap();
+        assert!(back.is_active && login("renamed", "test_password123").is_some());
+    });
+}
+
+fn lists_have_pages(database: &TestDatabase) {
+    database.scope().run(|| {
+        let empty = UserRepository::get_user_stats().unwrap();
+        assert_eq!(
+            (empty.total_users, empty.active_users, empty.inactive_users),
+            (0, 0, 0)
+        );
+        assert_eq!(
+            (empty.first_user_created, empty.last_user_created),
+            (None, None)
+        );
+
+        let ids: Vec<i64> = (0..7)
+            .map(|number| {
+                UserRepository::create_user(
+                    &format!("user{number}"),
+                    &format!("u{number}@x"),
+                    "secret",
+                )
+                .unwrap()
+                .id
+            })
+            .collect();
+        UserRepository::delete_user(ids[3]).unwrap();
+        // All at one moment, so that only their numbers tell them apart.
+        let moment = Utc::now()
+            .date_naive()
+            .and_hms_opt(1, 2, 3)
+            .unwrap()
+            .and_utc();
+        DatabaseService::execute_query(
+            "UPDATE users SET created_at = :moment",
+            params! { "moment" => moment },
+        )
+        .unwrap();
+
+        let list = |options: ListUsers| -> Vec<i64> {
+            UserRepository::list_users(options)
+                .unwrap()
+                .iter()
+                .map(|user| user.id)
+                .collect()
+        };
+        let newest_first: Vec<i64> = ids.iter().rev().copied().collect();
+        let active: Vec<i64> = newest_first
+            .iter()
+            .copied()
+            .filter(|id| *id != ids[3])
+            .collect();
+        let all = ListUsers::default().active_only(false);
+        assert_eq!(list(ListUsers::default()), active);
+        assert_eq!(list(all), newest_first);
+        let pages: Vec<i64> = (0..4)
+            .flat_map(|page| list(all.offset(page * 2).limit(2)))
+            .collect();
+        assert_eq!(pages, newest_first, "no user twice and none left out");
+        assert_eq!(list(all.limit(0)), [0; 0]);
+        assert_eq!(list(all.offset(u64::MAX)), [0; 0]);
+        assert_eq!(list(all.limit(1000)).len(), 7);
+        let error = UserRepository::list_users(all.limit(1001)).unwrap_err();
+        assert_eq!(error.to_string(), "Limit cannot exceed 1000");
+
+        let stats = UserRepository::get_user_stats().unwrap();
+        assert_eq!(
+            (stats.total_users, stats.active_users, stats.inactive_users),
+            (7, 6, 1)
+        );
+        assert_eq!(
+            (stats.first_user_created, stats.last_user_created),
+            (Some(moment), Some(moment))
+        );
+    });
+}
+
+fn set_hash(id: i64, hash: &str) {
+    let params = params! { "id" => id, "hash" => hash };
+    DatabaseService::execute_query(
+        "UPDATE users SET password_hash = :hash WHERE id = :id",
+        params,
+    )
+    .unwrap();
+}
+
+fn old_hashes_are_replaced(database: &TestDatabase) {
+    database.scope().run(|| {
+        let id = UserRepository::create_user("veteran", "v@x", "another one")
+            .unwrap()
+            .id;
+        let sha256: String = Sha256::digest("password123")
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        set_hash(id, &sha256);
+        let stored = || {
+            UserRepository::get_user_by_id(id)
+                .unwrap()
+                .unwrap()
+                .password_hash
+        };
+
+        assert_eq!(
+            UserRepository::verify_password("veteran", "password124").unwrap(),
+            None
+        );
+        assert_eq!(stored(), sha256, "a wrong password replaces nothing");
+        let user = UserRepository::verify_password("veteran", "password123")
+            .unwrap()
+            .unwrap();
+        assert!(user.password_hash.starts_with("$argon2id$"));
+        assert_eq!(stored(), user.password_hash);
+        assert!(
+            UserRepository::verify_password("veteran", "password123")
+                .unwrap()
+                .is_some()
+        );
+        assert_eq!(stored(), user.password_hash, "once is enough");
+    });
+}
+
+fn a_hostile_hash_is_an_error(database: &TestDatabase) {
+    database.scope().run(|| {
+        let id = UserRepository::create_user("victim", "v@x", "secret")
+            .unwrap()
+            .id;
+        set_hash(
+            id,
+            "$argon2id$v=19$m=4294967295,t=9,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
+        );
+        let error = UserRepository::verify_password("victim", "secret").unwrap_err();
+        assert!(
+            matches!(error, UserError::UnusableHash { user_id, .. } if user_id == id),
+            "{error}"
+        );
+    });
+}

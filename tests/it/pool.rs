@@ -1,0 +1,327 @@
+//! Connections: how many, how old, how alive, and whose turn it is.
+
+use std::sync::{Barrier, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, PoolStatus, params};
+use singleton_core::testing::Scope;
+use tests::TestDatabase;
+
+on_both_backends!(
+    overflow_is_opened_and_given_up,
+    a_full_pool_tells_and_recovers,
+    counters_are_exact_under_threads,
+    old_connections_are_renewed,
+    shutdown_closes_everything,
+);
+
+fn status() -> PoolStatus {
+    DatabaseService::get_pool_status().unwrap()
+}
+
+fn counts(status: PoolStatus) -> [u32; 4] {
+    [
+        status.pool_size,
+        status.checked_in,
+        status.checked_out,
+        status.overflow,
+    ]
+}
+
+fn overflow_is_opened_and_given_up(database: &TestDatabase) {
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (2, 2))
+        .run(|| {
+            assert_eq!(counts(status()), [2, 1, 0, 0]);
+            let mut connections: Vec<_> = (0..4)
+                .map(|_| DatabaseService::connection().unwrap())
+                .collect();
+            assert_eq!(counts(status()), [2, 0, 4, 2]);
+            assert_eq!(
+                (status().active_connections, status().total_connections),
+                (4, 5),
+                "with the one of the ping"
+            );
+            let expected = [[2, 1, 3, 2], [2, 2, 2, 2], [2, 2, 1, 1], [2, 2, 0, 0]];
+            for expected in expected {
+                connections.pop();
+                assert_eq!(counts(status()), expected);
+            }
+            assert_eq!(
+                status().invalid,
+                0,
+                "giving up what is too many is not finding it broken"
+            );
+        });
+}
+
+fn a_full_pool_tells_and_recovers(database: &TestDatabase) {
+    let small = |config: &mut DatabaseConfig| {
+        (config.pool_size, config.max_overflow, config.pool_timeout) =
+            (1, 0, Duration::from_millis(50));
+    };
+    database.scope_with(small).run(|| {
+        let held = DatabaseService::connection().unwrap();
+        let start = Instant::now();
+        let error = DatabaseService::execute_query("SELECT 1", params! {}).unwrap_err();
+        assert!(start.elapsed() >= Duration::from_millis(50));
+        assert!(
+            matches!(
+                error,
+                DbError::PoolTimeout {
+                    open: 1,
+                    maximum: 1,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("raise DB_POOL_SIZE or DB_POOL_TIMEOUT"),
+            "{error}"
+        );
+        assert_eq!(status().failed_queries, 1);
+        drop(held);
+        assert!(DatabaseService::execute_query("SELECT 1", params! {}).is_ok());
+    });
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            let held = DatabaseService::connection().unwrap();
+            let scope = Scope::current();
+            let (asking, asked) = mpsc::channel();
+            let waiter = thread::spawn(move || {
+                asking.send(()).unwrap();
+                scope.enter(|| {
+                    DatabaseService::execute_query("SELECT 1", params! {}).map(|rows| rows.len())
+                })
+            });
+            asked.recv().unwrap();
+            drop(held);
+            assert_eq!(waiter.join().unwrap().unwrap(), 1);
+        });
+}
+
+fn counters_are_exact_under_threads(database: &TestDatabase) {
+    const THREADS: u64 = 16;
+    const EACH: u64 = 20;
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (3, 2))
+        .run(|| {
+            DatabaseService::execute_query("CREATE TABLE t (n INTEGER)", params! {}).unwrap();
+            let before = status();
+            let (scope, together) = (&Scope::current(), &Barrier::new(THREADS as usize));
+            thread::scope(|threads| {
+                for thread in 0..THREADS {
+                    threads.spawn(move || {
+                        together.wait();
+                        scope.enter(|| {
+                            for round in 0..EACH {
+                                let number = params! { "n" => thread * EACH + round };
+                                DatabaseService::execute_many(
+                                    "INSERT INTO t VALUES (:n)",
+                                    &[number],
+                                )
+                                .unwrap();
+                                DatabaseService::execute_query("SELECT 1", params! {}).unwrap();
+                                DatabaseService::execute_query("SELECT * FROM nowhere", params! {})
+                                    .unwrap_err();
+                                DatabaseService::transaction(|_| Err::<(), _>(DbError::NoRow))
+                                    .unwrap_err();
+                            }
+                        });
+                    });
+                }
+            });
+            let after = status();
+            let calls = THREADS * EACH;
+            assert_eq!(
+                after.successful_queries - before.successful_queries,
+                2 * calls
+            );
+            assert_eq!(after.failed_queries - before.failed_queries, calls);
+            assert_eq!(
+                after.transactions_committed - before.transactions_committed,
+                calls
+            );
+            assert_eq!(
+                after.transactions_rolled_back - before.transactions_rolled_back,
+                calls
+            );
+            assert_eq!(
+                after.total_connections - before.total_connections,
+                4 * calls
+            );
+            assert_eq!(
+                (after.active_connections, after.checked_out, after.overflow),
+                (0, 0, 0)
+            );
+            assert!(after.checked_in <= 3);
+        });
+}
+
+fn old_connections_are_renewed(database: &TestDatabase) {
+    let short_lived = |config: &mut DatabaseConfig| {
+        (config.pool_size, config.max_overflow) = (1, 0);
+        config.pool_recycle = Some(Duration::from_nanos(1));
+    };
+    // The first connection is too old when it is asked for, and so would be any that follows.
+    let error = database.scope_with(|config| {
+        short_lived(config);
+        config.pool_timeout = Duration::from_millis(300);
+    });
+    assert!(error.run(DatabaseService::get_pool_status).is_err());
+    database
+        .scope_with(|config| config.pool_recycle = None)
+        .run(|| assert_eq!(counts(status()), [5, 1, 0, 0]));
+}
+
+fn shutdown_closes_everything(database: &TestDatabase) {
+    let (service, held) = database.scope().run(|| {
+        (
+            DatabaseService::instance().unwrap(),
+            DatabaseService::connection().unwrap(),
+        )
+    });
+    drop(held);
+    assert!(
+        format!("{service:?}").contains("checked_in: 0, checked_out: 0"),
+        "{service:?}"
+    );
+}
+
+/// What the server knows of the last statement of each connection of the database, the asking one apart.
+const LAST_STATEMENT: &str = "SELECT query, state_change FROM pg_stat_activity \
+                              WHERE datname = current_database() AND pid = :pid";
+
+#[test]
+fn a_connection_used_lately_is_handed_out_without_a_round_trip() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            let rows = DatabaseService::execute_query("SELECT pg_backend_pid() AS pid", params! {})
+                .unwrap();
+            let pid: i64 = rows[0].get("pid").unwrap();
+            // Another pool looks on.
+            let last = || {
+                let look = || {
+                    DatabaseService::execute_query(LAST_STATEMENT, params! { "pid" => pid })
+                        .unwrap()
+                        .remove(0)
+                };
+                database.scope().run(look)
+            };
+            let before = last();
+            for _ in 0..10 {
+                drop(DatabaseService::connection().unwrap());
+            }
+            assert_eq!(last(), before, "the server has heard nothing");
+            assert_eq!(
+                before.get::<String>("query").unwrap(),
+                "SELECT pg_backend_pid() AS pid"
+            );
+            database.scope().run(|| {
+                DatabaseService::execute_query("SELECT pg_sleep(0.6)", params! {}).unwrap()
+            });
+            drop(DatabaseService::connection().unwrap());
+            assert_eq!(
+                last().get::<String>("query").unwrap(),
+                "SELECT 1",
+                "after 500 ms it is checked"
+            );
+        });
+}
+
+#[test]
+fn a_killed_connection_is_replaced() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            let mut connection = DatabaseService::connection().unwrap();
+            let rows = connection
+                .execute_query("SELECT pg_backend_pid() AS pid", params! {})
+                .unwrap();
+            let pid: i64 = rows[0].get("pid").unwrap();
+            connection.execute_query("BEGIN", params! {}).unwrap();
+            database.scope().run(|| {
+                // Waits until the process is gone.
+                let sql = "SELECT pg_terminate_backend(:pid::int, 10000) AS gone";
+                let rows = DatabaseService::execute_query(sql, params! { "pid" => pid }).unwrap();
+                assert!(rows[0].get::<bool>("gone").unwrap());
+            });
+            let error = connection
+                .execute_query("SELECT 1", params! {})
+                .unwrap_err();
+            assert!(matches!(error, DbError::Query(_)), "{error}");
+            drop(connection);
+            assert_eq!(
+                (status().invalid, status().checked_in, status().checked_out),
+                (1, 0, 0)
+            );
+            assert!(DatabaseService::execute_query("SELECT 1", params! {}).is_ok());
+            assert_eq!(counts(status()), [1, 1, 0, 0]);
+        });
+}
+
+#[test]
+fn what_is_wrong_with_connecting_shows_at_once_without_the_password() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let url = format!("postgresql://ada:hunter2@{nobody}/shop?password=hunter2");
+    let scope = || {
+        Scope::new().provide(ConfigService::new(DatabaseConfig::new(
+            url.parse().unwrap(),
+        )))
+    };
+    let start = Instant::now();
+    let error = scope()
+        .run(|| DatabaseService::execute_query("SELECT 1", params! {}))
+        .unwrap_err();
+    assert!(
+        start.elapsed() < DatabaseConfig::new(url.parse().unwrap()).pool_timeout,
+        "it waits for nothing"
+    );
+    let texts = format!("{error} {error:?} {:?}", scope());
+    assert!(texts.contains("failed to initialize DatabaseService: could not connect to postgresql://ada:***@127.0.0.1"), "{texts}");
+    assert!(
+        texts.contains("Connection refused") && !texts.contains("hunter2"),
+        "{texts}"
+    );
+}
+
+#[test]
+fn a_database_in_memory_is_one_for_all_connections() {
+    let config = || ConfigService::new(DatabaseConfig::new("sqlite://".parse().unwrap()));
+    Scope::new().provide(config()).run(|| {
+        DatabaseService::execute_query("CREATE TABLE t (n INTEGER)", params! {}).unwrap();
+        let mut connections: Vec<_> = (0..8)
+            .map(|_| DatabaseService::connection().unwrap())
+            .collect();
+        for connection in &mut connections {
+            connection
+                .execute_query("INSERT INTO t VALUES (1)", params! {})
+                .unwrap();
+        }
+        drop(connections);
+        let rows =
+            DatabaseService::execute_query("SELECT count(*) AS n FROM t", params! {}).unwrap();
+        assert_eq!(rows[0].get::<i64>("n").unwrap(), 8);
+        Scope::new().provide(config()).run(|| {
+            assert!(
+                DatabaseService::get_table_info("t").is_err(),
+                "another service's is another"
+            )
+        });
+    });
+}

@@ -10,13 +10,19 @@ use crate::error::Error;
 use crate::initialization;
 use crate::service::Singleton;
 
-/// Returns the ready instance: one load and one branch, unless the long way round is needed.
+/// What has to be called where an instance is not ready.
+pub type Initialize<T> = fn() -> Result<&'static T, Error>;
+
+/// Returns the instance if one load shows it to be ready, else the way to get it.
+#[inline(always)]
+pub fn ready<T: Singleton>() -> Result<&'static T, Initialize<T>> {
+    T::ready().get().ok_or(resolve::<T>)
+}
+
+/// Returns the instance, initialising the service on first use.
 #[inline(always)]
 pub fn instance<T: Singleton>() -> Result<&'static T, Error> {
-    match T::ready().get() {
-        Some(instance) => Ok(instance),
-        None => resolve::<T>(),
-    }
+    ready().or_else(|initialize| initialize())
 }
 
 #[cold]

@@ -3,10 +3,11 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
+use syn::visit::Visit;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    Attribute, Error, FnArg, GenericParam, ImplItemFn, Lifetime, Pat, Receiver, ReceiverKind,
-    Result, ReturnType, Safety, Signature, Type,
+    Attribute, Error, FnArg, GenericParam, Ident, ImplItemFn, Lifetime, Pat, Receiver,
+    ReceiverKind, Result, ReturnType, Safety, Signature, Type, parse_quote,
 };
 
 use crate::requires;
@@ -92,6 +93,9 @@ fn guard(method: ImplItemFn) -> TokenStream {
 }
 
 /// Two functions: the public one without a receiver, and the user's own under a hidden name.
+///
+/// Where the result can be named, a third does what the first use takes, arguments and all, so that
+/// later ones need not set aside registers and stack for it.
 fn guard_method(method: ImplItemFn) -> TokenStream {
     let ImplItemFn {
         attrs,
@@ -102,26 +106,80 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
     } = method;
     let (outer, arguments) = outer_signature(&sig);
     let mut inner = sig.clone();
-    inner.ident = format_ident!("__guarded_{}", sig.ident, span = sig.ident.span());
+    inner.ident = prefixed("__guarded_", &sig);
     let (outer_attributes, inner_attributes) = (outer_attributes(&attrs), inner_attributes(&attrs));
-    let callee = &inner.ident;
-    let generics = turbofish(&sig);
-    let awaiting = sig.asyncness.map(|_| quote!(.await));
-    let mut call = quote!(Self::#callee #generics (service, #(#arguments),*) #awaiting);
-    if matches!(sig.safety, Safety::Unsafe(_)) {
-        call = quote!(unsafe { #call });
-    }
-    let body = guarded_body(&sig, call, quote!(service));
+    let ready = call(&inner, quote!(service, #(#arguments),*));
+    let (body, first_use) = if sig.asyncness.is_some() || returns_opaque(&sig) {
+        (guarded_body(&sig, ready, quote!(service)), None)
+    } else {
+        let mut first_use = outer.clone();
+        first_use.ident = prefixed("__first_use_of_", &sig);
+        first_use.inputs.insert(
+            0,
+            parse_quote!(initialize: ::singleton_core::__private::Initialize<Self>),
+        );
+        let unready = call(&first_use, quote!(initialize, #(#arguments),*));
+        let this = this();
+        let body = quote! {
+            match ::singleton_core::__private::ready::<#this>() {
+                ::core::result::Result::Ok(service) => #ready,
+                ::core::result::Result::Err(initialize) => #unready,
+            }
+        };
+        let first_use_body = match_instance(&sig, quote!(initialize()), ready, quote!(service));
+        let shared = attrs
+            .iter()
+            .filter(|attribute| is_one_of(attribute, &FOR_BOTH));
+        let first_use = quote! {
+            #(#shared)*
+            #[cold]
+            #[inline(never)]
+            #[allow(clippy::type_complexity, clippy::too_many_arguments)] // said of the public one already
+            #first_use { #first_use_body }
+        };
+        (body, Some(first_use))
+    };
     quote! {
         #(#outer_attributes)*
         #[inline]
         #vis #outer { #body }
+
+        #first_use
 
         #(#inner_attributes)*
         #[doc(hidden)]
         #[allow(clippy::type_complexity, clippy::too_many_arguments)] // said of the public one already
         #inner #block
     }
+}
+
+fn prefixed(prefix: &str, signature: &Signature) -> Ident {
+    format_ident!("{prefix}{}", signature.ident, span = signature.ident.span())
+}
+
+/// Calls a function of the same generic parameters, asyncness and safety as the one that calls.
+fn call(callee: &Signature, arguments: TokenStream) -> TokenStream {
+    let (name, generics) = (&callee.ident, turbofish(callee));
+    let awaiting = callee.asyncness.map(|_| quote!(.await));
+    let call = quote!(Self::#name #generics (#arguments) #awaiting);
+    if matches!(callee.safety, Safety::Unsafe(_)) {
+        quote!(unsafe { #call })
+    } else {
+        call
+    }
+}
+
+/// Tells whether the result holds an `impl Trait`, which is another type in each function.
+fn returns_opaque(signature: &Signature) -> bool {
+    struct Search(bool);
+    impl<'ast> Visit<'ast> for Search {
+        fn visit_type_impl_trait(&mut self, _: &'ast syn::TypeImplTrait) {
+            self.0 = true;
+        }
+    }
+    let mut search = Search(false);
+    search.visit_return_type(&signature.output);
+    search.0
 }
 
 /// Without a receiver one function does: the guard stands in front of the body.
@@ -141,10 +199,18 @@ fn guard_function(method: ImplItemFn) -> TokenStream {
 }
 
 fn guarded_body(signature: &Signature, then: TokenStream, binding: TokenStream) -> TokenStream {
-    // `Self` is written with the attribute's span: it exists in an `impl` only, and the attribute is what is misplaced.
-    let attribute = Span::call_site();
-    let this = Lifetimes::respan(attribute);
-    let instance = quote_spanned!(attribute=> ::singleton_core::__private::instance::<#this>());
+    let this = this();
+    let instance =
+        quote_spanned!(Span::call_site()=> ::singleton_core::__private::instance::<#this>());
+    match_instance(signature, instance, then, binding)
+}
+
+fn match_instance(
+    signature: &Signature,
+    instance: TokenStream,
+    then: TokenStream,
+    binding: TokenStream,
+) -> TokenStream {
     let result = match &signature.output {
         ReturnType::Default => signature.ident.span(),
         ReturnType::Type(_, ty) => ty.span(),
@@ -156,6 +222,11 @@ fn guarded_body(signature: &Signature, then: TokenStream, binding: TokenStream) 
             ::core::result::Result::Err(error) => #failed,
         }
     }
+}
+
+/// `Self`, written with the attribute's span: it exists in an `impl` only, and the attribute is what is misplaced.
+fn this() -> TokenStream {
+    quote_spanned!(Span::call_site()=> Self)
 }
 
 /// The signature without the receiver, and the names that its arguments go by.
@@ -172,7 +243,7 @@ fn outer_signature(signature: &Signature) -> (Signature, Vec<TokenStream>) {
                 Pat::Ident(pattern) => pattern.ident.clone(),
                 _ => format_ident!("argument_{position}"),
             };
-            *argument.pat = syn::parse_quote!(#name);
+            *argument.pat = parse_quote!(#name);
             names.push(name.into_token_stream());
         }
     }
@@ -231,10 +302,6 @@ fn is_one_of(attribute: &Attribute, names: &[&str]) -> bool {
 struct Lifetimes;
 
 impl Lifetimes {
-    fn respan(span: Span) -> TokenStream {
-        quote_spanned!(span=> Self)
-    }
-
     fn forever(span: Span) -> Lifetime {
         Lifetime::new("'static", span)
     }

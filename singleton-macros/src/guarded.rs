@@ -108,25 +108,31 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
     let mut inner = sig.clone();
     inner.ident = prefixed("__guarded_", &sig);
     let (outer_attributes, inner_attributes) = (outer_attributes(&attrs), inner_attributes(&attrs));
-    let ready = call(&inner, quote!(service, #(#arguments),*));
+    let (service, initialize) = (local("service"), local("initialize"));
+    let ready = call(&inner, quote!(#service, #(#arguments),*));
     let (body, first_use) = if sig.asyncness.is_some() || returns_opaque(&sig) {
-        (guarded_body(&sig, ready, quote!(service)), None)
+        (guarded_body(&sig, ready, service.to_token_stream()), None)
     } else {
         let mut first_use = outer.clone();
         first_use.ident = prefixed("__first_use_of_", &sig);
         first_use.inputs.insert(
             0,
-            parse_quote!(initialize: ::singleton_core::__private::Initialize<Self>),
+            parse_quote!(#initialize: ::singleton_core::__private::Initialize<Self>),
         );
-        let unready = call(&first_use, quote!(initialize, #(#arguments),*));
+        let unready = call(&first_use, quote!(#initialize, #(#arguments),*));
         let this = this();
         let body = quote! {
             match ::singleton_core::__private::ready::<#this>() {
-                ::core::result::Result::Ok(service) => #ready,
-                ::core::result::Result::Err(initialize) => #unready,
+                ::core::result::Result::Ok(#service) => #ready,
+                ::core::result::Result::Err(#initialize) => #unready,
             }
         };
-        let first_use_body = match_instance(&sig, quote!(initialize()), ready, quote!(service));
+        let first_use_body = match_instance(
+            &sig,
+            quote!(#initialize()),
+            ready,
+            service.to_token_stream(),
+        );
         let shared = attrs
             .iter()
             .filter(|attribute| is_one_of(attribute, &FOR_BOTH));
@@ -151,6 +157,11 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
         #[allow(clippy::type_complexity, clippy::too_many_arguments)] // said of the public one already
         #inner #block
     }
+}
+
+/// A name that no argument of the user's can be taken for.
+fn local(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
 }
 
 fn prefixed(prefix: &str, signature: &Signature) -> Ident {
@@ -215,11 +226,12 @@ fn match_instance(
         ReturnType::Default => signature.ident.span(),
         ReturnType::Type(_, ty) => ty.span(),
     };
-    let failed = quote_spanned!(result=> ::singleton_core::__private::failed(error));
+    let error = local("error");
+    let failed = quote_spanned!(result=> ::singleton_core::__private::failed(#error));
     quote! {
         match #instance {
             ::core::result::Result::Ok(#binding) => #then,
-            ::core::result::Result::Err(error) => #failed,
+            ::core::result::Result::Err(#error) => #failed,
         }
     }
 }

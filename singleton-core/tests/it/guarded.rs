@@ -126,6 +126,17 @@ impl Shop {
         Ok((choose("kept"), map("abc")))
     }
 
+    /// Names that the expansion uses itself.
+    #[guarded]
+    fn names(&self, service: &str, initialize: u8, error: u8, r#type: u8) -> Result<String, Error> {
+        Ok(format!("{service}{initialize}{error}{type}", type = r#type))
+    }
+
+    #[guarded]
+    fn r#match(&self) -> Result<&str, Error> {
+        Ok(&self.name)
+    }
+
     #[guarded]
     async fn wait(&self, name: &str) -> Result<&String, ShopError> {
         std::future::ready(()).await;
@@ -194,6 +205,8 @@ fn arguments_of_every_form_arrive() {
         Shop::callback(|text| text, &|text| text.len()).unwrap(),
         ("kept", 3)
     );
+    assert_eq!(Shop::names("a", 1, 2, 3).unwrap(), "a123");
+    assert_eq!(Shop::r#match().unwrap(), "Corner");
     assert_eq!(Shop::without_receiver(21).unwrap(), 42);
     assert_eq!(Shop::without_receiver(0).unwrap(), 1);
     assert_eq!(Shop::find("tin").unwrap_err().to_string(), "no tin");

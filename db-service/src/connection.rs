@@ -8,6 +8,7 @@ use diesel::connection::{
 };
 use diesel::result::Error as DieselError;
 
+use crate::backend::Backend;
 use crate::batch;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
@@ -16,7 +17,6 @@ use crate::params::Params;
 use crate::row::Row;
 use crate::scanner;
 use crate::statement::Statement;
-use crate::url::Backend;
 
 /// Runs the same on whichever connection it is.
 macro_rules! on_each {

@@ -12,11 +12,14 @@ extern crate openssl_sys as _;
 #[cfg(feature = "postgres-bundled")]
 extern crate pq_src as _;
 
+mod backend;
 mod batch;
 mod config;
 mod connection;
+mod environment;
 mod error;
 mod gate;
+mod manager;
 mod migrations;
 #[allow(
     missing_docs,
@@ -37,10 +40,13 @@ mod sqlite;
 mod statement;
 mod statistics;
 mod testing;
+mod tokens;
 mod url;
 mod value;
 
-pub use config::{ConfigError, ConfigFault, ConfigService, DatabaseConfig};
+pub use backend::Backend;
+pub use config::{ConfigService, DatabaseConfig};
+pub use environment::{ConfigError, ConfigFault};
 pub use error::DbError;
 pub use migrations::{MigrationStatus, Migrations};
 pub use multi::{DbConnection as Connection, MultiBackend};
@@ -50,5 +56,5 @@ pub use row::Row;
 pub use schema::{ColumnInfo, TableInfo};
 pub use service::DatabaseService;
 pub use statistics::PoolStatus;
-pub use url::{Backend, DatabaseUrl, UrlError};
+pub use url::{DatabaseUrl, UrlError};
 pub use value::{FromValue, Value};

@@ -8,12 +8,12 @@ use diesel::backend::Backend as DieselBackend;
 use diesel::migration::{Migration, MigrationSource};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness};
 
+use crate::backend::Backend;
 use crate::connection::on_each;
 use crate::error::DbError;
+use crate::manager::BUSY_TIMEOUT;
 use crate::multi::DbConnection as Connection;
 use crate::params;
-use crate::pool::BUSY_TIMEOUT;
-use crate::url::Backend;
 
 /// The migrations of one crate, for each backend that it supports.
 ///

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
 
+use crate::backend::Backend;
 use crate::scanner;
 use crate::statistics::Statistics;
-use crate::url::Backend;
 
 /// What the pool has to know of a connection when it comes back.
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
 //! What the database says of its tables.
 
+use crate::backend::Backend;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::params;
 use crate::row::Row;
-use crate::url::Backend;
 
 /// A table: its columns and how many rows it has.
 #[derive(Debug, Clone, PartialEq, Eq)]

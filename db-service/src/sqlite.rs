@@ -15,7 +15,12 @@ use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
 use crate::error::DbError;
 use crate::row::Row;
 use crate::statement::{Dialect, Statement};
-use crate::value::{MOMENT_FORMAT, TIMESTAMP_FORMAT, Value};
+use crate::value::Value;
+
+/// How moments are written: of fixed width, so that texts sort as times do.
+const MOMENT_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f+00:00";
+/// How timestamps without a zone are written.
+const TIMESTAMP_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f";
 
 /// A value as SQLite is given it: in one of its five storage classes.
 #[derive(Debug)]

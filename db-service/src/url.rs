@@ -6,24 +6,7 @@ use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
-/// A kind of database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Backend {
-    /// PostgreSQL, through libpq.
-    Postgres,
-    /// SQLite, embedded.
-    Sqlite,
-}
-
-impl fmt::Display for Backend {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Backend::Postgres => "PostgreSQL",
-            Backend::Sqlite => "SQLite",
-        })
-    }
-}
+use crate::backend::Backend;
 
 /// Why a text is no URL of a database that this build can open. It never repeats the text, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

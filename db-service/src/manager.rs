@@ -1,0 +1,241 @@
+//! How r2d2 makes, checks and cleans connections.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use diesel::connection::Connection as _;
+use parking_lot::Mutex;
+use r2d2::{HandleError, ManageConnection};
+
+use crate::config::DatabaseConfig;
+use crate::error::DbError;
+use crate::multi::DbConnection as Connection;
+use crate::observer::{Observer, Traces};
+use crate::statistics::Statistics;
+use crate::url::{DatabaseUrl, Target};
+
+/// How long SQLite waits for the locks of others.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that was in use this recently is taken to be alive, as HikariCP does: a check is a round trip.
+const ALIVE_WINDOW: Duration = Duration::from_millis(500);
+
+/// Makes, checks and cleans connections for r2d2.
+pub(crate) struct Manager {
+    config: DatabaseConfig,
+    /// The name of the shared database in memory, if it is one.
+    memory: Option<String>,
+    statistics: Arc<Statistics>,
+    /// The connection that showed that the database can be reached; the pool's first.
+    first: Mutex<Option<Connection>>,
+    /// Keeps a database in memory alive while no other connection is open.
+    _anchor: Mutex<Option<Connection>>,
+    /// How many connections r2d2 holds idle.
+    idle: Mutex<u32>,
+}
+
+pub(crate) struct Managed {
+    pub(crate) connection: Connection,
+    traces: Arc<Traces>,
+    opened: Instant,
+    used: Instant,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ManagerError {
+    #[error(transparent)]
+    Connect(#[from] DbError),
+    #[error("a connection was lost: {0}")]
+    Lost(#[source] diesel::result::Error),
+    #[error("a connection was renewed after DB_POOL_RECYCLE")]
+    Recycled,
+    #[error("the driver panicked while connecting")]
+    Panicked,
+}
+
+impl Manager {
+    pub(crate) fn open(
+        config: &DatabaseConfig,
+        statistics: Arc<Statistics>,
+    ) -> Result<Self, DbError> {
+        let memory = matches!(config.url.target(), Target::SqliteMemory).then(next_memory_name);
+        let open = || establish(&config.url, memory.as_deref());
+        #[cfg_attr(not(feature = "sqlite"), allow(unused_mut))]
+        let mut first = open()?;
+        #[cfg(feature = "sqlite")]
+        if matches!(config.url.target(), Target::SqliteFile(_)) {
+            write_ahead(&mut first)?;
+        }
+        let anchor = memory.is_some().then(open).transpose()?;
+        Ok(Manager {
+            config: config.clone(),
+            memory,
+            statistics,
+            first: Mutex::new(Some(first)),
+            _anchor: Mutex::new(anchor),
+            idle: Mutex::new(0),
+        })
+    }
+}
+
+impl ManageConnection for Manager {
+    type Connection = Managed;
+    type Error = ManagerError;
+
+    fn connect(&self) -> Result<Managed, ManagerError> {
+        let first = self.first.lock().take();
+        let mut connection = match first {
+            Some(connection) => connection,
+            // r2d2 would lose the place of a connection for good whose making panics.
+            None => panic::catch_unwind(AssertUnwindSafe(|| {
+                establish(&self.config.url, self.memory.as_deref())
+            }))
+            .map_err(|_| ManagerError::Panicked)??,
+        };
+        let traces = Arc::new(Traces::default());
+        connection.set_instrumentation(Observer::new(
+            self.config.url.backend(),
+            self.config.echo_sql,
+            Arc::clone(&self.statistics),
+            Arc::clone(&traces),
+        ));
+        *self.idle.lock() += 1;
+        let now = Instant::now();
+        Ok(Managed {
+            connection,
+            traces,
+            opened: now,
+            used: now,
+        })
+    }
+
+    /// Runs at every checkout, so the connection is idle no longer, whatever comes out.
+    fn is_valid(&self, managed: &mut Managed) -> Result<(), ManagerError> {
+        let mut idle = self.idle.lock();
+        *idle = idle.saturating_sub(1);
+        drop(idle);
+        if self
+            .config
+            .pool_recycle
+            .is_some_and(|recycle| managed.opened.elapsed() >= recycle)
+        {
+            return Err(ManagerError::Recycled);
+        }
+        if managed.used.elapsed() < ALIVE_WINDOW {
+            return Ok(());
+        }
+        managed.connection.run("SELECT 1").map_err(|error| {
+            self.statistics.invalid.increment();
+            ManagerError::Lost(error)
+        })
+    }
+
+    /// Runs when a connection comes back: cleans it, and gives up what is broken or beyond the size of the pool.
+    fn has_broken(&self, managed: &mut Managed) -> bool {
+        managed.used = Instant::now();
+        let raw_transaction = managed
+            .traces
+            .raw_transaction
+            .swap(false, Ordering::Relaxed);
+        if !managed.connection.restore(raw_transaction) {
+            self.statistics.invalid.increment();
+            return true;
+        }
+        // As SQLAlchemy does: what is open beyond the pool's size is closed once that many are idle.
+        let mut idle = self.idle.lock();
+        let surplus = *idle >= self.config.pool_size;
+        if !surplus {
+            *idle += 1;
+        }
+        surplus
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct LogErrors;
+
+impl HandleError<ManagerError> for LogErrors {
+    fn handle_error(&self, error: ManagerError) {
+        match error {
+            ManagerError::Recycled => log::debug!("{error}"),
+            _ => log::warn!("{error}"),
+        }
+    }
+}
+
+fn next_memory_name() -> String {
+    use std::sync::atomic::AtomicU64;
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // The `memdb` file system shares a database among the connections of a process by its name,
+    // with the locking of a file: https://sqlite.org/src/file/src/memdb.c
+    format!(
+        "file:/db-service-{}?vfs=memdb",
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+#[cfg_attr(not(feature = "sqlite"), allow(unused_variables))]
+fn establish(url: &DatabaseUrl, memory: Option<&str>) -> Result<Connection, DbError> {
+    let failed = |source| DbError::Connect {
+        target: url.to_string(),
+        source,
+    };
+    match url.target() {
+        #[cfg(feature = "postgres")]
+        Target::Postgres(conninfo) => diesel::PgConnection::establish(conninfo)
+            .map(Connection::Postgres)
+            .map_err(failed),
+        #[cfg(feature = "sqlite")]
+        Target::SqliteFile(path) => {
+            // Without a prefix SQLite would take some names for something else, such as `file:…`.
+            let path = if path.starts_with('/') {
+                path.clone()
+            } else {
+                format!("./{path}")
+            };
+            sqlite(&path).map_err(failed)
+        }
+        #[cfg(feature = "sqlite")]
+        Target::SqliteMemory => sqlite(memory.unwrap_or(":memory:")).map_err(failed),
+        // `DatabaseUrl` refuses what is not compiled in.
+        #[allow(
+            unreachable_patterns,
+            reason = "both backends are compiled in, or one is not"
+        )]
+        _ => Err(failed(diesel::ConnectionError::InvalidConnectionUrl(
+            "this backend is not compiled in".to_owned(),
+        ))),
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite(path: &str) -> Result<Connection, diesel::ConnectionError> {
+    let mut connection = Connection::Sqlite(diesel::SqliteConnection::establish(path)?);
+    // The time-out first: the rest may have to wait for another process.
+    connection
+        .run(&format!(
+            "PRAGMA busy_timeout = {}; PRAGMA foreign_keys = ON",
+            BUSY_TIMEOUT.as_millis()
+        ))
+        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(connection)
+}
+
+/// Lets readers go on while somebody writes; the file remembers it. SQLite does not wait by itself for
+/// another process that is about to do the same.
+#[cfg(feature = "sqlite")]
+fn write_ahead(connection: &mut Connection) -> Result<(), diesel::result::Error> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        match connection.run("PRAGMA journal_mode = WAL") {
+            Err(diesel::result::Error::DatabaseError(_, information))
+                if information.message().contains("locked") && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}

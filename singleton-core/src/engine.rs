@@ -44,10 +44,23 @@ impl RealmId {
 #[derive(Default)]
 struct Realm {
     slots: HashMap<&'static Descriptor, Slot>,
-    /// Services that became ready, in that order.
+    /// Services that became ready, each after all that it requires.
     started: Vec<&'static Descriptor>,
     /// Undeclared uses that were logged already.
     reported: HashSet<(&'static Descriptor, &'static Descriptor)>,
+}
+
+impl Realm {
+    fn start(&mut self, service: &'static Descriptor, instance: &'static dyn Instance) {
+        self.slots.insert(service, Slot::Ready(instance));
+        // An instance that was provided may be there before what it requires.
+        let dependents = self
+            .started
+            .iter()
+            .position(|started| started.depends_on(service));
+        self.started
+            .insert(dependents.unwrap_or(self.started.len()), service);
+    }
 }
 
 pub(crate) struct Engine {
@@ -156,8 +169,7 @@ impl Engine {
         let service = attempt.service;
         let outcome = match (self.realms.get_mut(&realm), result) {
             (Some(known), Ok(instance)) => {
-                known.slots.insert(service, Slot::Ready(instance));
-                known.started.push(service);
+                known.start(service, instance);
                 if realm == RealmId::PROCESS && self.inside_scopes == 0 {
                     service.publish(Some(instance));
                 }
@@ -179,13 +191,21 @@ impl Engine {
         outcome
     }
 
-    /// Notes that `dependent` cannot go on before `attempt` ends.
-    pub(crate) fn needs(&mut self, dependent: &Attempt, attempt: &Arc<Attempt>) {
-        self.needs.insert(dependent.id, Arc::clone(attempt));
+    /// Notes that `dependent` cannot go on before `attempt` ends, and returns what it noted before:
+    /// a logger called in between may have needs of its own.
+    pub(crate) fn needs(
+        &mut self,
+        dependent: &Attempt,
+        attempt: &Arc<Attempt>,
+    ) -> Option<Arc<Attempt>> {
+        self.needs.insert(dependent.id, Arc::clone(attempt))
     }
 
-    pub(crate) fn needs_no_more(&mut self, dependent: &Attempt) {
-        self.needs.remove(&dependent.id);
+    pub(crate) fn needs_no_more(&mut self, dependent: &Attempt, before: Option<Arc<Attempt>>) {
+        match before {
+            Some(before) => self.needs.insert(dependent.id, before),
+            None => self.needs.remove(&dependent.id),
+        };
     }
 
     /// The error for `dependent` needing `attempt`, if that one, through however many threads, needs `dependent`.
@@ -207,16 +227,18 @@ impl Engine {
         Some(Error::CircularDependency { path: path.into() })
     }
 
-    /// Tells whether this is the first time that `user` is seen to use `used` without having declared it.
+    /// Tells whether `user` is seen for the first time to use `used` before that one is ready.
     pub(crate) fn is_news(
         &mut self,
         realm: RealmId,
         user: &'static Descriptor,
         used: &'static Descriptor,
     ) -> bool {
-        self.realms
-            .get_mut(&realm)
-            .is_some_and(|realm| realm.reported.insert((user, used)))
+        let realm = self.realms.get_mut(&realm);
+        realm.is_some_and(|realm| {
+            !matches!(realm.slots.get(used), Some(Slot::Ready(_)))
+                && realm.reported.insert((user, used))
+        })
     }
 
     /// Opens a realm in which the given instances are ready and nothing else is.
@@ -227,8 +249,7 @@ impl Engine {
         let id = RealmId(self.next_id());
         let mut realm = Realm::default();
         for (service, instance) in provided {
-            realm.slots.insert(service, Slot::Ready(instance));
-            realm.started.push(service);
+            realm.start(service, instance);
         }
         self.realms.insert(id, realm);
         id

@@ -7,7 +7,8 @@ use std::sync::Arc;
 /// Why a guarded call did not reach its service.
 ///
 /// Cheap to clone: everyone who waited for a failed initialisation gets the same error. Services are
-/// named as declared, without their modules.
+/// named as declared, without their modules. The text ends with that of the cause; `{:#}` adds the causes of the
+/// cause, which [`source`](std::error::Error::source) leads to as well.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
@@ -116,14 +117,13 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // `{:#}` follows the cause down: a log line should hold all of it.
             Error::InitializationFailed {
                 service,
                 because_of,
                 cause,
             } => {
                 write_failed(formatter, service, *because_of)?;
-                write!(formatter, "{cause:#}")
+                write_cause(formatter, cause)
             }
             Error::PingFailed {
                 service,
@@ -131,7 +131,8 @@ impl fmt::Display for Error {
                 cause,
             } => {
                 write_failed(formatter, service, *because_of)?;
-                write!(formatter, "ping failed: {cause:#}")
+                formatter.write_str("ping failed: ")?;
+                write_cause(formatter, cause)
             }
             Error::Panicked {
                 service,
@@ -179,4 +180,13 @@ fn write_failed(
         write!(formatter, " because of {culprit}")?;
     }
     formatter.write_str(": ")
+}
+
+/// `{:#}` follows the cause down to its root, as it does for `anyhow::Error`.
+fn write_cause(formatter: &mut fmt::Formatter<'_>, cause: &anyhow::Error) -> fmt::Result {
+    if formatter.alternate() {
+        write!(formatter, "{cause:#}")
+    } else {
+        write!(formatter, "{cause}")
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::error::Error as StdError;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub(crate) fn resolve(service: &'static Descriptor) -> Outcome {
     if let (Some(user), Err(error)) = (user, &outcome)
         && error.is_cycle()
     {
-        // Whatever `initialize` makes of the error it gets, the circle is why it fails.
+        // If the service fails of it, this is what its users are told.
         let _ = user.cycle.set(error.clone());
     }
     outcome
@@ -53,6 +54,26 @@ fn message(payload: &(dyn Any + Send)) -> String {
     }
 }
 
+/// Marks an attempt as the innermost of this thread until the value is dropped.
+struct Running;
+
+impl Running {
+    /// Destructors of other thread-locals may start services when ours is gone; then nothing is marked.
+    fn enter(attempt: &Arc<Attempt>) -> Option<Self> {
+        RUNNING
+            .try_with(|running| running.borrow_mut().push(Arc::clone(attempt)))
+            .ok()
+            .map(|()| Running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let ended = RUNNING.try_with(|running| running.borrow_mut().pop());
+        drop(ended);
+    }
+}
+
 fn innermost() -> Option<Arc<Attempt>> {
     RUNNING
         .try_with(|running| running.borrow().last().cloned())
@@ -61,7 +82,11 @@ fn innermost() -> Option<Arc<Attempt>> {
 }
 
 fn report_undeclared(realm: RealmId, user: &'static Descriptor, used: &'static Descriptor) {
-    if user != used && !user.depends_on(used) && engine::lock().is_news(realm, user, used) {
+    // Where the other depends on the user, no declaration would help: it is a circle, and becomes an error.
+    if user == used || user.depends_on(used) || used.depends_on(user) {
+        return;
+    }
+    if engine::lock().is_news(realm, user, used) {
         log::warn!(
             "{} uses {} while initializing but does not declare it; add #[requires({})] to {}",
             user.name,
@@ -85,29 +110,29 @@ fn obtain(realm: RealmId, service: &'static Descriptor, dependent: Option<&Attem
         None => None,
     };
     if let Some(attempt) = running {
-        if let Some(dependent) = dependent {
-            if let Some(cycle) = engine.find_cycle(dependent, &attempt) {
-                return Err(cycle);
-            }
-            engine.needs(dependent, &attempt);
+        if let Some(dependent) = dependent
+            && let Some(cycle) = engine.find_cycle(dependent, &attempt)
+        {
+            return Err(cycle);
         }
+        let before = dependent.and_then(|dependent| engine.needs(dependent, &attempt));
         let outcome = attempt.wait(&mut engine);
         if let Some(dependent) = dependent {
-            engine.needs_no_more(dependent);
+            engine.needs_no_more(dependent, before);
         }
         return outcome;
     }
     let attempt = engine.begin(realm, service);
-    if let Some(dependent) = dependent {
-        engine.needs(dependent, &attempt);
-    }
+    let before = dependent.and_then(|dependent| engine.needs(dependent, &attempt));
     drop(engine);
 
-    let result = run(realm, &attempt);
+    // Contained as a whole: a logger or the destructor of an error may panic too.
+    let result =
+        contain(|| run(realm, &attempt)).unwrap_or_else(|message| Err(panicked(service, message)));
     let orphan = result.as_ref().ok().copied();
     let mut engine = engine::lock();
     if let Some(dependent) = dependent {
-        engine.needs_no_more(dependent);
+        engine.needs_no_more(dependent, before);
     }
     let outcome = engine.finish(realm, &attempt, result);
     drop(engine);
@@ -117,49 +142,45 @@ fn obtain(realm: RealmId, service: &'static Descriptor, dependent: Option<&Attem
     outcome
 }
 
-/// Runs an attempt to its end on the calling thread; whatever the user's code does, it comes back.
+/// Runs an attempt to its end on the calling thread.
 fn run(realm: RealmId, attempt: &Arc<Attempt>) -> Outcome {
     let service = attempt.service;
+    // From the beginning, so that a logger that uses this very service gets an error and does not wait for itself.
+    let _running = Running::enter(attempt);
     for requirement in service.requirements() {
         obtain(realm, requirement, Some(attempt))
             .map_err(|error| error.for_dependent(service.name))?;
     }
     log::debug!("initializing {}", service.name);
-    RUNNING.with_borrow_mut(|running| running.push(Arc::clone(attempt)));
-    let result = initialize(service);
-    RUNNING.with_borrow_mut(|running| running.pop());
-    match result {
-        Ok(instance) => {
-            log::debug!("{} is ready", service.name);
-            // The instance lives as long as the process: guarded methods hand out `&'static` parts of it.
-            Ok(Box::leak(instance))
-        }
-        Err(error) => Err(attempt.cycle.get().cloned().unwrap_or(error)),
-    }
+    let instance = initialize(attempt)?;
+    log::debug!("{} is ready", service.name);
+    // The instance lives as long as the process: guarded methods hand out `&'static` parts of it.
+    Ok(Box::leak(instance))
 }
 
-fn initialize(service: &'static Descriptor) -> Result<Box<dyn Instance>, Error> {
+fn initialize(attempt: &Attempt) -> Result<Box<dyn Instance>, Error> {
+    let service = attempt.service;
     let name = service.name;
-    let panicked = |message: String| Error::Panicked {
-        service: name,
-        because_of: None,
-        message: message.into(),
+    let failed_in_panic = |message: String| match attempt.cycle.get() {
+        // `unwrap` on the error of a circle.
+        Some(cycle) if message.contains(&format!("{cycle:?}")) => cycle.clone(),
+        _ => panicked(service, message),
     };
     let instance = contain(service.initialize)
-        .map_err(panicked)?
+        .map_err(failed_in_panic)?
         .map_err(|cause| {
-            failure(name, cause, |service, cause| Error::InitializationFailed {
-                service,
+            failure(attempt, cause, |cause| Error::InitializationFailed {
+                service: name,
                 because_of: None,
                 cause,
             })
         })?;
     let checked = contain(|| instance.as_ref().ping())
-        .map_err(panicked)
+        .map_err(failed_in_panic)
         .and_then(|result| {
             result.map_err(|cause| {
-                failure(name, cause, |service, cause| Error::PingFailed {
-                    service,
+                failure(attempt, cause, |cause| Error::PingFailed {
+                    service: name,
                     because_of: None,
                     cause,
                 })
@@ -177,15 +198,31 @@ fn initialize(service: &'static Descriptor) -> Result<Box<dyn Instance>, Error> 
     }
 }
 
-/// A service that hands on the error of one that it used has failed because of that one.
+fn panicked(service: &Descriptor, message: String) -> Error {
+    Error::Panicked {
+        service: service.name,
+        because_of: None,
+        message: message.into(),
+    }
+}
+
+/// Makes the error of a service whose `initialize` or `ping` returned one.
 fn failure(
-    service: &'static str,
+    attempt: &Attempt,
     cause: anyhow::Error,
-    own: impl FnOnce(&'static str, Arc<anyhow::Error>) -> Error,
+    own: impl FnOnce(Arc<anyhow::Error>) -> Error,
 ) -> Error {
-    match cause.downcast::<Error>() {
-        Ok(error) => error.for_dependent(service),
-        Err(cause) => own(service, Arc::new(cause)),
+    // However it was wrapped, a circle is more telling than the service that noticed it.
+    if let Some(cycle) = attempt.cycle.get()
+        && format!("{cause:#}").contains(&cycle.to_string())
+    {
+        return cycle.clone();
+    }
+    // A service that hands on the error of one that it used, as it is, has failed because of that one.
+    let outermost: &(dyn StdError + 'static) = cause.as_ref();
+    match outermost.downcast_ref::<Error>() {
+        Some(error) => error.clone().for_dependent(attempt.service.name),
+        None => own(Arc::new(cause)),
     }
 }
 

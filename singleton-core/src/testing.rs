@@ -13,7 +13,8 @@ use crate::service::Singleton;
 /// a scope is fresh as well. Code outside of any scope keeps its instances, and is none the wiser
 /// except that while a scope is open anywhere every guarded call takes a lock.
 ///
-/// When [`run`](Scope::run) ends, the services that the scope started are shut down in reverse order.
+/// When [`run`](Scope::run) ends, the services that the scope started and those provided are shut down,
+/// each before what it requires.
 /// Their memory is never given back: guarded methods may have handed out `&'static` parts of it.
 ///
 /// # Examples
@@ -80,7 +81,7 @@ impl Scope {
         self
     }
 
-    /// Runs `work` inside the scope, then shuts down what the scope has started, also if `work` panics.
+    /// Runs `work` inside the scope, then shuts down the scope's services, also if `work` panics.
     pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
         let provided = self
             .provided
@@ -141,7 +142,7 @@ impl ScopeHandle {
     }
 }
 
-/// Shuts the scope's services down, the last started first, while the thread is still inside.
+/// Shuts the scope's services down, each before what it requires, while the thread is still inside.
 struct Closing(RealmId);
 
 impl Drop for Closing {

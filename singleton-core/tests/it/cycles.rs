@@ -43,7 +43,8 @@ service_that! { B initialises { C::call()?; } pings {} }
 service_that! { C requires D initialises {} pings {} }
 service_that! { D initialises {} pings { A::call()?; } }
 service_that! { Swallows initialises { let _ = Swallows::call(); } pings {} }
-service_that! { Rewords initialises { Reworded::call().map_err(|_| anyhow::anyhow!("something else"))?; } pings {} }
+service_that! { FailsOtherwise initialises { let _ = FailsOtherwise::call(); anyhow::bail!("disk full"); #[allow(unreachable_code)] {} } pings {} }
+service_that! { Rewords initialises { Reworded::call().map_err(|error| anyhow::anyhow!("while starting: {error}"))?; } pings {} }
 service_that! { Reworded initialises { Rewords::call().unwrap(); } pings {} }
 
 #[test]

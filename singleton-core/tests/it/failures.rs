@@ -85,6 +85,16 @@ impl Service for Outer {
 }
 
 #[service]
+struct Explains;
+
+impl Service for Explains {
+    fn initialize() -> anyhow::Result<Self> {
+        Moody::call().context("asking Moody")?;
+        Ok(Explains)
+    }
+}
+
+#[service]
 struct Undeclared;
 
 impl Service for Undeclared {
@@ -105,8 +115,8 @@ fn each_failure_is_told_and_the_next_call_starts_again() {
         for (mode, own, through_others) in [
             (
                 FAILS,
-                "failed to initialize Moody: reading the settings: entity not found",
-                "failed to initialize Outer because of Moody: reading the settings: entity not found",
+                "failed to initialize Moody: reading the settings",
+                "failed to initialize Outer because of Moody: reading the settings",
             ),
             (
                 PING_FAILS,
@@ -147,8 +157,13 @@ fn each_failure_is_told_and_the_next_call_starts_again() {
         assert!(matches!(error, Error::InitializationFailed { service: "Outer", because_of: Some("Moody"), .. }));
         let cause = error.source().unwrap();
         assert_eq!(cause.to_string(), "reading the settings");
+        assert_eq!(format!("{error:#}"), "failed to initialize Outer because of Moody: reading the settings: entity not found");
         let root = cause.source().unwrap().downcast_ref::<io::Error>().unwrap();
         assert_eq!(root.kind(), io::ErrorKind::NotFound);
+
+        let explained = error_of(Explains::instance());
+        let text = "failed to initialize Explains: asking Moody: failed to initialize Moody: reading the settings";
+        assert!(format!("{explained:#}").starts_with(text), "{explained:#}");
 
         MODE.store(WORKS, Ordering::SeqCst);
         assert_eq!(Moody::call().unwrap(), 1);

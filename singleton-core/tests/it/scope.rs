@@ -153,10 +153,23 @@ fn the_end_of_a_scope_shuts_down_in_reverse_order_even_after_a_panic() {
 }
 
 #[test]
-fn the_fast_path_comes_back_when_the_last_scope_ends() {
-    Clock::instance().unwrap();
-    Scope::new().run(|| assert!(!Clock::is_initialized()));
-    assert!(Clock::is_initialized());
+fn a_provided_service_stops_before_what_it_requires() {
+    Scope::new().provide(Diary).run(|| {
+        Diary::instance().unwrap();
+        Scope::new()
+            .provide(Diary)
+            .provide(Clock { hour: 21 })
+            .run(|| ());
+        assert_eq!(*Clock::hour().unwrap(), 1, "started after its dependent");
+    });
+    let events = EVENTS.lock().unwrap();
+    let position = |event: &str| events.iter().position(|known| known == event);
+    assert!(position("diary stops at 21").unwrap() < position("clock 21 stops").unwrap());
+    assert!(position("diary stops at 1").is_some(), "{events:?}");
+}
+
+#[test]
+fn a_scope_shows_what_it_provides() {
     assert_eq!(
         format!("{:?}", Scope::new().provide(Clock { hour: 2 })),
         r#"Scope ["Clock"]"#

@@ -1,0 +1,41 @@
+//! The pointer that guarded calls load, alone in a process: a scope open in any other test would divert it.
+
+use singleton_core::__private::ready;
+use singleton_core::testing::Scope;
+use singleton_core::{Service, service};
+
+#[service]
+struct Early;
+
+#[service]
+struct Late;
+
+impl Service for Early {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Early)
+    }
+}
+
+impl Service for Late {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Late)
+    }
+}
+
+#[test]
+fn it_is_diverted_while_a_scope_is_open_and_comes_back() {
+    assert!(ready::<Early>().is_err(), "nobody has used it");
+    assert!(Early::instance().is_ok() && ready::<Early>().is_ok());
+    Scope::new().run(|| {
+        assert!(ready::<Early>().is_err() && !Early::is_initialized());
+        Scope::new().run(|| assert!(Early::instance().is_ok()));
+        assert!(ready::<Early>().is_err(), "the outer scope is still open");
+        let outside = std::thread::spawn(|| (Early::is_initialized(), Late::instance().is_ok()));
+        assert_eq!(outside.join().unwrap(), (true, true));
+        assert!(
+            ready::<Late>().is_err(),
+            "what starts meanwhile stays diverted"
+        );
+    });
+    assert!(ready::<Early>().is_ok() && ready::<Late>().is_ok());
+}

@@ -1,0 +1,100 @@
+//! A logger that uses services, and one that panics: the engine logs, and must not trip over it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use log::{LevelFilter, Log, Metadata, Record};
+use singleton_core::{Error, Service, guarded, requires, service};
+
+static PANICS: AtomicBool = AtomicBool::new(false);
+
+struct Hostile;
+
+impl Log for Hostile {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, _: &Record<'_>) {
+        assert!(!PANICS.load(Ordering::Relaxed), "no space left on device");
+        let _ = Sink::put();
+    }
+
+    fn flush(&self) {}
+}
+
+macro_rules! service_that {
+    ($name:ident $(requires $requirement:ident)? initialises $initialize:block) => {
+        #[service]
+        $(#[requires($requirement)])?
+        struct $name;
+
+        impl Service for $name {
+            fn initialize() -> anyhow::Result<Self> {
+                $initialize
+                Ok($name)
+            }
+        }
+
+        #[allow(dead_code, reason = "one is only required by others")]
+        impl $name {
+            #[guarded]
+            fn put(&self) -> Result<(), Error> {
+                Ok(())
+            }
+        }
+    };
+}
+
+service_that! { Store initialises {} }
+service_that! { Sink requires Store initialises {} }
+service_that! { User initialises { Asked::put()?; } }
+service_that! { Asked requires Required initialises {} }
+service_that! { Required initialises { User::put()?; } }
+service_that! { Unlucky initialises {} }
+service_that! { Late initialises {} }
+
+#[test]
+fn it_neither_hangs_nor_leaves_anything_behind() {
+    log::set_logger(&Hostile).unwrap();
+    log::set_max_level(LevelFilter::Debug);
+    let circle = User::put().unwrap_err();
+    assert_eq!(
+        circle.to_string(),
+        "circular dependency: User -> Asked -> Required -> User"
+    );
+    assert!(Sink::put().is_ok());
+
+    PANICS.store(true, Ordering::Relaxed);
+    let error = Unlucky::put().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to initialize Unlucky: panicked: no space left on device"
+    );
+    PANICS.store(false, Ordering::Relaxed);
+    assert!(Unlucky::put().is_ok());
+
+    destructors_of_thread_locals_may_start_services();
+}
+
+/// Starts a service when the thread-locals are being destroyed.
+struct AtTheEnd;
+
+impl Drop for AtTheEnd {
+    fn drop(&mut self) {
+        assert!(Late::put().is_ok());
+    }
+}
+
+thread_local! {
+    static AT_THE_END: AtTheEnd = const { AtTheEnd };
+}
+
+fn destructors_of_thread_locals_may_start_services() {
+    let thread = thread::spawn(|| {
+        AT_THE_END.with(|_| ());
+        Store::put().unwrap();
+    });
+    assert!(thread.join().is_ok());
+    assert!(Late::is_initialized());
+}

@@ -6,7 +6,7 @@ use syn::spanned::Spanned;
 use syn::visit::Visit;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    Attribute, Error, FnArg, GenericParam, Ident, ImplItemFn, Lifetime, Pat, Receiver,
+    Attribute, Error, FnArg, GenericParam, Ident, ImplItemFn, Lifetime, Meta, Pat, Receiver,
     ReceiverKind, Result, ReturnType, Safety, Signature, Type, parse_quote,
 };
 
@@ -14,7 +14,7 @@ use crate::requires;
 
 /// Expands `#[guarded]`; where the method is wrong, a stub of the same signature keeps its callers quiet.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    let method: ImplItemFn = match syn::parse2(item.clone()) {
+    let mut method: ImplItemFn = match syn::parse2(item.clone()) {
         Ok(method) => method,
         Err(_) => {
             let error = Error::new_spanned(&item, "`#[guarded]` belongs on a method of a service")
@@ -22,7 +22,8 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             return quote!(#item #error);
         }
     };
-    match validate(&arguments, &method.sig) {
+    expect_nothing(&mut method.attrs);
+    match validate(&arguments, &method) {
         Ok(()) => guard(method),
         Err(error) => {
             let (signature, _) = outer_signature(&method.sig);
@@ -37,8 +38,37 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     }
 }
 
-fn validate(arguments: &TokenStream, signature: &Signature) -> Result<()> {
+/// Turns `#[expect]` into `#[allow]`: of the functions that we make of one, some do not fulfil it.
+fn expect_nothing(attributes: &mut [Attribute]) {
+    for attribute in attributes
+        .iter_mut()
+        .filter(|attribute| requires::is_named(attribute, "expect"))
+    {
+        if let Meta::List(list) = &mut attribute.meta {
+            list.path = parse_quote!(allow);
+        }
+    }
+}
+
+fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
+    let signature = &method.sig;
     let mut faults = Vec::new();
+    faults.extend(
+        method
+            .attrs
+            .iter()
+            .filter(|attribute| requires::is_named(attribute, "guarded"))
+            .map(|again| Error::new_spanned(again, "this method has `#[guarded]` already")),
+    );
+    for input in &signature.inputs {
+        let attributes = match input {
+            FnArg::Receiver(receiver) => &receiver.attrs,
+            FnArg::Typed(argument) => &argument.attrs,
+        };
+        faults.extend(attributes.iter().filter(|attribute| is_one_of(attribute, &["cfg", "cfg_attr"])).map(|attribute| {
+            Error::new_spanned(attribute, "an argument of a guarded method cannot depend on `cfg`: write the method twice")
+        }));
+    }
     if !arguments.is_empty() {
         faults.push(Error::new_spanned(
             arguments,
@@ -108,7 +138,7 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
     let mut inner = sig.clone();
     inner.ident = prefixed("__guarded_", &sig);
     let (outer_attributes, inner_attributes) = (outer_attributes(&attrs), inner_attributes(&attrs));
-    let (service, initialize) = (local("service"), local("initialize"));
+    let (service, initialize) = (local("__service"), local("__initialize"));
     let ready = call(&inner, quote!(#service, #(#arguments),*));
     let (body, first_use) = if sig.asyncness.is_some() || returns_opaque(&sig) {
         (guarded_body(&sig, ready, service.to_token_stream()), None)
@@ -140,7 +170,7 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
             #(#shared)*
             #[cold]
             #[inline(never)]
-            #[allow(clippy::type_complexity, clippy::too_many_arguments)] // said of the public one already
+            #[allow(dead_code, clippy::type_complexity, clippy::too_many_arguments)] // as above
             #first_use { #first_use_body }
         };
         (body, Some(first_use))
@@ -154,12 +184,15 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
 
         #(#inner_attributes)*
         #[doc(hidden)]
-        #[allow(clippy::type_complexity, clippy::too_many_arguments)] // said of the public one already
+        // Said of the public one already, or asked for by us.
+        #[allow(dead_code, clippy::type_complexity, clippy::too_many_arguments)]
+        #[allow(clippy::missing_const_for_fn, clippy::unnecessary_wraps)]
         #inner #block
     }
 }
 
-/// A name that no argument of the user's can be taken for.
+/// A name that neither an argument nor an item of the user's can be taken for: a pattern that is the
+/// name of a constant or unit struct in scope would be that, hygiene or not.
 fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
@@ -226,7 +259,7 @@ fn match_instance(
         ReturnType::Default => signature.ident.span(),
         ReturnType::Type(_, ty) => ty.span(),
     };
-    let error = local("error");
+    let error = local("__error");
     let failed = quote_spanned!(result=> ::singleton_core::__private::failed(#error));
     quote! {
         match #instance {
@@ -253,9 +286,10 @@ fn outer_signature(signature: &Signature) -> (Signature, Vec<TokenStream>) {
         if let FnArg::Typed(argument) = input {
             let name = match &*argument.pat {
                 Pat::Ident(pattern) => pattern.ident.clone(),
-                _ => format_ident!("argument_{position}"),
+                _ => local(&format!("__argument_{position}")),
             };
             *argument.pat = parse_quote!(#name);
+            argument.attrs.clear();
             names.push(name.into_token_stream());
         }
     }

@@ -13,7 +13,15 @@ pub(crate) fn parse(arguments: TokenStream) -> Result<Vec<Path>> {
     let paths = Punctuated::<Path, Token![,]>::parse_terminated.parse2(arguments).map_err(|error| {
         Error::new(error.span(), "`#[requires]` lists services by their types, such as `#[requires(Config, Database)]`")
     })?;
-    Ok(paths.into_iter().collect())
+    let paths: Vec<Path> = paths.into_iter().collect();
+    match paths
+        .iter()
+        .enumerate()
+        .find(|(position, path)| paths[..*position].contains(path))
+    {
+        Some((_, again)) => Err(Error::new_spanned(again, "this service is listed already")),
+        None => Ok(paths),
+    }
 }
 
 /// Tells whether an attribute's path ends in `name`, as in `service` or `singleton_core::service`.
@@ -47,7 +55,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             return quote!(#error #item);
         }
     };
-    let own: Attribute = syn::parse_quote!(#[requires(#arguments)]);
+    let own: Attribute = syn::parse_quote!(#[::singleton_core::requires(#arguments)]);
     match declaration
         .attrs
         .iter()

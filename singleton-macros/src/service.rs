@@ -2,6 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Attribute, DeriveInput, Error, Path, Result};
 
@@ -94,7 +95,7 @@ fn check_generics(declaration: &DeriveInput) -> Result<()> {
 
 fn implement(declaration: &DeriveInput, requirements: &Requirements) -> TokenStream {
     let (name, visibility) = (&declaration.ident, &declaration.vis);
-    let text = name.to_string();
+    let text = name.unraw().to_string();
     let rank = rank(&requirements.services);
     // The constants are what a cycle goes through: they lie where the requirements are written.
     let rank = quote_spanned! {requirements.span.unwrap_or_else(Span::call_site)=> const RANK: usize = #rank; };

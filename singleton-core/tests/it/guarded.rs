@@ -18,6 +18,16 @@ enum ShopError {
 
 type ShopResult<T> = Result<T, ShopError>;
 
+/// What diesel's `dsl` modules bring into scope: unit structs with the names of columns.
+mod columns {
+    #![allow(non_camel_case_types, dead_code)]
+    pub(super) struct error;
+    pub(super) struct service;
+    pub(super) struct initialize;
+}
+#[allow(unused_imports)]
+use columns::*;
+
 #[service]
 struct Shop {
     name: String,
@@ -128,8 +138,35 @@ impl Shop {
 
     /// Names that the expansion uses itself.
     #[guarded]
-    fn names(&self, service: &str, initialize: u8, error: u8, r#type: u8) -> Result<String, Error> {
-        Ok(format!("{service}{initialize}{error}{type}", type = r#type))
+    fn names(&self, this: &str, instance: u8, r#type: u8) -> Result<String, Error> {
+        Ok(format!("{this}{instance}{type}", type = r#type))
+    }
+
+    #[guarded]
+    fn unnamed(&self, _: u8, argument_1: u8, (__a, _): (u8, u8)) -> Result<u8, Error> {
+        Ok(argument_1 + __a)
+    }
+
+    #[guarded]
+    #[expect(
+        non_snake_case,
+        clippy::too_many_arguments,
+        unused_variables,
+        reason = "survives"
+    )]
+    fn expectantMethod(
+        &self,
+        a: u8,
+        b: u8,
+        c: u8,
+        d: u8,
+        e: u8,
+        f: u8,
+        g: u8,
+        h: u8,
+    ) -> Result<u8, Error> {
+        let unused = 1;
+        Ok(a)
     }
 
     #[guarded]
@@ -205,7 +242,9 @@ fn arguments_of_every_form_arrive() {
         Shop::callback(|text| text, &|text| text.len()).unwrap(),
         ("kept", 3)
     );
-    assert_eq!(Shop::names("a", 1, 2, 3).unwrap(), "a123");
+    assert_eq!(Shop::names("a", 1, 3).unwrap(), "a13");
+    assert_eq!(Shop::unnamed(1, 2, (3, 4)).unwrap(), 5);
+    assert_eq!(Shop::expectantMethod(1, 2, 3, 4, 5, 6, 7, 8).unwrap(), 1);
     assert_eq!(Shop::r#match().unwrap(), "Corner");
     assert_eq!(Shop::without_receiver(21).unwrap(), 42);
     assert_eq!(Shop::without_receiver(0).unwrap(), 1);
@@ -220,12 +259,12 @@ fn async_methods_are_guarded_when_awaited() {
 }
 
 mod elsewhere {
-    use singleton_core::{Service, requires, service};
+    use singleton_core::Service;
 
     // Either order of the attributes, several lists, paths and none at all.
-    #[requires(super::Shop)]
-    #[service]
-    #[requires()]
+    #[singleton_core::requires(super::Shop)]
+    #[singleton_core::service]
+    #[singleton_core::requires()]
     pub(crate) struct Above;
 
     #[singleton_core::requires(Above, super::Shop)]

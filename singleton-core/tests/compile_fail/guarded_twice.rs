@@ -1,0 +1,20 @@
+use singleton_core::{Error, Service, guarded, service};
+
+#[service]
+struct Shop;
+
+impl Service for Shop {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Shop)
+    }
+}
+
+impl Shop {
+    #[guarded]
+    #[guarded]
+    fn visit(&self) -> Result<(), Error> { Ok(()) }
+}
+
+fn main() {
+    let _ = Shop::visit();
+}

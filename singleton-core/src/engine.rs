@@ -191,21 +191,13 @@ impl Engine {
         outcome
     }
 
-    /// Notes that `dependent` cannot go on before `attempt` ends, and returns what it noted before:
-    /// a logger called in between may have needs of its own.
-    pub(crate) fn needs(
-        &mut self,
-        dependent: &Attempt,
-        attempt: &Arc<Attempt>,
-    ) -> Option<Arc<Attempt>> {
-        self.needs.insert(dependent.id, Arc::clone(attempt))
+    /// Notes that `dependent` cannot go on before `attempt` ends.
+    pub(crate) fn needs(&mut self, dependent: &Attempt, attempt: &Arc<Attempt>) {
+        self.needs.insert(dependent.id, Arc::clone(attempt));
     }
 
-    pub(crate) fn needs_no_more(&mut self, dependent: &Attempt, before: Option<Arc<Attempt>>) {
-        match before {
-            Some(before) => self.needs.insert(dependent.id, before),
-            None => self.needs.remove(&dependent.id),
-        };
+    pub(crate) fn needs_no_more(&mut self, dependent: &Attempt) {
+        self.needs.remove(&dependent.id);
     }
 
     /// The error for `dependent` needing `attempt`, if that one, through however many threads, needs `dependent`.

@@ -110,20 +110,22 @@ fn obtain(realm: RealmId, service: &'static Descriptor, dependent: Option<&Attem
         None => None,
     };
     if let Some(attempt) = running {
-        if let Some(dependent) = dependent
-            && let Some(cycle) = engine.find_cycle(dependent, &attempt)
-        {
-            return Err(cycle);
+        if let Some(dependent) = dependent {
+            if let Some(cycle) = engine.find_cycle(dependent, &attempt) {
+                return Err(cycle);
+            }
+            engine.needs(dependent, &attempt);
         }
-        let before = dependent.and_then(|dependent| engine.needs(dependent, &attempt));
         let outcome = attempt.wait(&mut engine);
         if let Some(dependent) = dependent {
-            engine.needs_no_more(dependent, before);
+            engine.needs_no_more(dependent);
         }
         return outcome;
     }
     let attempt = engine.begin(realm, service);
-    let before = dependent.and_then(|dependent| engine.needs(dependent, &attempt));
+    if let Some(dependent) = dependent {
+        engine.needs(dependent, &attempt);
+    }
     drop(engine);
 
     // Contained as a whole: a logger or the destructor of an error may panic too.
@@ -132,7 +134,7 @@ fn obtain(realm: RealmId, service: &'static Descriptor, dependent: Option<&Attem
     let orphan = result.as_ref().ok().copied();
     let mut engine = engine::lock();
     if let Some(dependent) = dependent {
-        engine.needs_no_more(dependent, before);
+        engine.needs_no_more(dependent);
     }
     let outcome = engine.finish(realm, &attempt, result);
     drop(engine);
@@ -145,7 +147,8 @@ fn obtain(realm: RealmId, service: &'static Descriptor, dependent: Option<&Attem
 /// Runs an attempt to its end on the calling thread.
 fn run(realm: RealmId, attempt: &Arc<Attempt>) -> Outcome {
     let service = attempt.service;
-    // From the beginning, so that a logger that uses this very service gets an error and does not wait for itself.
+    // From the beginning, so that what a logger uses is used by this attempt: it must neither wait for
+    // itself nor be taken for a need of the attempt outside, which has one already.
     let _running = Running::enter(attempt);
     for requirement in service.requirements() {
         obtain(realm, requirement, Some(attempt))

@@ -80,14 +80,6 @@ fn many_at_once_apply_them_once(database: &TestDatabase) {
         .run(|| assert_eq!(UserRepository::count_users(true).unwrap(), PROCESSES as i64));
 }
 
-/// The first ones also want to change the file's journal mode, where SQLite does not wait by itself.
-#[test]
-fn many_at_once_make_a_new_file() {
-    for _ in 0..20 {
-        many_at_once_apply_them_once(&TestDatabase::sqlite());
-    }
-}
-
 fn a_failed_one_leaves_nothing_of_itself(database: &TestDatabase) {
     database.scope().run(|| {
         let error = DatabaseService::run_migrations(&BROKEN_ON_BOTH).unwrap_err();

@@ -86,6 +86,11 @@ fn a_circle_shows_through_whatever_initialize_makes_of_it() {
         Swallows::call().is_ok(),
         "an error that was dealt with is none"
     );
+    let error = FailsOtherwise::call().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to initialize FailsOtherwise: disk full"
+    );
     let text = Rewords::call().unwrap_err().to_string();
     assert_eq!(text, "circular dependency: Rewords -> Reworded -> Rewords");
 }

@@ -223,8 +223,8 @@ fn sqlite(path: &str) -> Result<Connection, diesel::ConnectionError> {
     Ok(connection)
 }
 
-/// Lets readers go on while somebody writes; the file remembers it. SQLite does not wait by itself for
-/// another process that is about to do the same.
+/// Lets readers go on while somebody writes; the file remembers it. Of several processes that are about
+/// to do so SQLite refuses all but one, without waiting.
 #[cfg(feature = "sqlite")]
 fn write_ahead(connection: &mut Connection) -> Result<(), diesel::result::Error> {
     let deadline = Instant::now() + BUSY_TIMEOUT;

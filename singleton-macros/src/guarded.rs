@@ -6,11 +6,11 @@ use syn::spanned::Spanned;
 use syn::visit::Visit;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    Attribute, Error, FnArg, GenericParam, Ident, ImplItemFn, Lifetime, Meta, Pat, Receiver,
-    ReceiverKind, Result, ReturnType, Safety, Signature, Type, parse_quote,
+    Error, FnArg, GenericParam, Ident, ImplItemFn, Lifetime, Pat, Receiver, ReceiverKind, Result,
+    ReturnType, Safety, Signature, Type, parse_quote,
 };
 
-use crate::requires;
+use crate::attributes;
 
 /// Expands `#[guarded]`; where the method is wrong, a stub of the same signature keeps its callers quiet.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -22,30 +22,18 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             return quote!(#item #error);
         }
     };
-    expect_nothing(&mut method.attrs);
+    attributes::expect_nothing(&mut method.attrs);
     match validate(&arguments, &method) {
         Ok(()) => guard(method),
         Err(error) => {
             let (signature, _) = outer_signature(&method.sig);
-            let (attributes, visibility) = (outer_attributes(&method.attrs), &method.vis);
+            let (attributes, visibility) = (attributes::outer(&method.attrs), &method.vis);
             let error = error.into_compile_error();
             quote! {
                 #(#attributes)*
                 #[allow(unused_variables, unconditional_recursion, clippy::empty_loop)]
                 #visibility #signature { #error; loop {} }
             }
-        }
-    }
-}
-
-/// Turns `#[expect]` into `#[allow]`: of the functions that we make of one, some do not fulfil it.
-fn expect_nothing(attributes: &mut [Attribute]) {
-    for attribute in attributes
-        .iter_mut()
-        .filter(|attribute| requires::is_named(attribute, "expect"))
-    {
-        if let Meta::List(list) = &mut attribute.meta {
-            list.path = parse_quote!(allow);
         }
     }
 }
@@ -57,7 +45,7 @@ fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
         method
             .attrs
             .iter()
-            .filter(|attribute| requires::is_named(attribute, "guarded"))
+            .filter(|attribute| attributes::is_named(attribute, "guarded"))
             .map(|again| Error::new_spanned(again, "this method has `#[guarded]` already")),
     );
     for input in &signature.inputs {
@@ -65,7 +53,7 @@ fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
             FnArg::Receiver(receiver) => &receiver.attrs,
             FnArg::Typed(argument) => &argument.attrs,
         };
-        faults.extend(attributes.iter().filter(|attribute| is_one_of(attribute, &["cfg", "cfg_attr"])).map(|attribute| {
+        faults.extend(attributes.iter().filter(|attribute| attributes::is_one_of(attribute, &["cfg", "cfg_attr"])).map(|attribute| {
             Error::new_spanned(attribute, "an argument of a guarded method cannot depend on `cfg`: write the method twice")
         }));
     }
@@ -137,7 +125,8 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
     let (outer, arguments) = outer_signature(&sig);
     let mut inner = sig.clone();
     inner.ident = prefixed("__guarded_", &sig);
-    let (outer_attributes, inner_attributes) = (outer_attributes(&attrs), inner_attributes(&attrs));
+    let (outer_attributes, inner_attributes) =
+        (attributes::outer(&attrs), attributes::inner(&attrs));
     let (service, initialize) = (local("__service"), local("__initialize"));
     let ready = call(&inner, quote!(#service, #(#arguments),*));
     let (body, first_use) = if sig.asyncness.is_some() || returns_opaque(&sig) {
@@ -165,7 +154,7 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
         );
         let shared = attrs
             .iter()
-            .filter(|attribute| is_one_of(attribute, &FOR_BOTH));
+            .filter(|attribute| attributes::is_one_of(attribute, &attributes::FOR_BOTH));
         let first_use = quote! {
             #(#shared)*
             #[cold]
@@ -312,36 +301,6 @@ fn turbofish(signature: &Signature) -> Option<TokenStream> {
         })
         .collect();
     (!parameters.is_empty()).then(|| quote!(::<#(#parameters),*>))
-}
-
-const FOR_CALLERS: [&str; 3] = ["doc", "must_use", "deprecated"];
-const FOR_BOTH: [&str; 8] = [
-    "cfg",
-    "cfg_attr",
-    "allow",
-    "warn",
-    "deny",
-    "forbid",
-    "track_caller",
-    "target_feature",
-];
-
-fn outer_attributes(attributes: &[Attribute]) -> Vec<&Attribute> {
-    attributes
-        .iter()
-        .filter(|attribute| is_one_of(attribute, &FOR_CALLERS) || is_one_of(attribute, &FOR_BOTH))
-        .collect()
-}
-
-fn inner_attributes(attributes: &[Attribute]) -> Vec<&Attribute> {
-    attributes
-        .iter()
-        .filter(|attribute| !is_one_of(attribute, &FOR_CALLERS))
-        .collect()
-}
-
-fn is_one_of(attribute: &Attribute, names: &[&str]) -> bool {
-    names.iter().any(|name| requires::is_named(attribute, name))
 }
 
 /// Writes `'static` where a lifetime was elided: in the result it was that of `&self`, and the instance lives for ever.

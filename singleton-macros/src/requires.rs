@@ -6,6 +6,7 @@ use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::{Attribute, DeriveInput, Error, Path, Result, Token};
 
+use crate::attributes::is_named;
 use crate::service;
 
 /// Parses the services named between the parentheses; none at all is allowed.
@@ -22,15 +23,6 @@ pub(crate) fn parse(arguments: TokenStream) -> Result<Vec<Path>> {
         Some((_, again)) => Err(Error::new_spanned(again, "this service is listed already")),
         None => Ok(paths),
     }
-}
-
-/// Tells whether an attribute's path ends in `name`, as in `service` or `singleton_core::service`.
-pub(crate) fn is_named(attribute: &Attribute, name: &str) -> bool {
-    attribute
-        .path()
-        .segments
-        .last()
-        .is_some_and(|segment| segment.ident == name)
 }
 
 /// Replaces the list by the mark that `expand` knows.

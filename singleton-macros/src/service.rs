@@ -6,7 +6,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Attribute, DeriveInput, Error, Path, Result};
 
-use crate::requires;
+use crate::{attributes, requires};
 
 /// Expands `#[service]`; the user's item is emitted whatever is wrong with it.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -55,7 +55,7 @@ fn take_requirements(attributes: &mut [Attribute]) -> (Requirements, Vec<Error>)
     let mut errors = Vec::new();
     for attribute in attributes
         .iter_mut()
-        .filter(|attribute| requires::is_named(attribute, "requires"))
+        .filter(|attribute| attributes::is_named(attribute, "requires"))
     {
         let read = attribute.meta.require_list().and_then(|list| {
             requirements.span = Some(list.delimiter.span().join());

@@ -39,8 +39,10 @@ fn one_by_one(
 ) -> Result<u64, DbError> {
     let mut affected = 0;
     for row in rows {
-        affected += on_each!(connection, inner => inner.execute_returning_count(&Statement::new(parsed, row)?))?
+        let count = on_each!(connection, inner => inner.execute_returning_count(&Statement::new(parsed, row)?))?
             as u64;
+        // SQLite repeats the count of the last statement that changed rows.
+        affected += if parsed.changes_rows { count } else { 0 };
     }
     Ok(affected)
 }

@@ -4,7 +4,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 
 use diesel::connection::{
-    AnsiTransactionManager, SimpleConnection, TransactionManager, TransactionManagerStatus,
+    AnsiTransactionManager, CacheSize, SimpleConnection, TransactionManager,
+    TransactionManagerStatus,
 };
 use diesel::result::Error as DieselError;
 
@@ -12,10 +13,10 @@ use crate::backend::Backend;
 use crate::batch;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
-use crate::observer::{self, Known};
+use crate::observer::{self, Known, Observer};
 use crate::params::Params;
 use crate::row::Row;
-use crate::scanner;
+use crate::scanner::{self, Parsed};
 use crate::statement::Statement;
 
 /// Runs the same on whichever connection it is.
@@ -51,6 +52,17 @@ impl Connection {
     /// Parameters that are missing or too many, and whatever the server says.
     pub fn execute_query(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
         let parsed = scanner::parse(sql, self.backend())?;
+        let first = self.load(&parsed, &params);
+        if first.as_ref().is_err_and(is_stale_statement) && self.transaction_depth() == 0 {
+            // Nothing was executed: somebody has changed the table under the prepared statement.
+            diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
+            diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Unbounded);
+            return self.load(&parsed, &params);
+        }
+        first
+    }
+
+    fn load(&mut self, parsed: &Parsed<'_>, params: &Params) -> Result<Vec<Row>, DbError> {
         let known = Known {
             begins_transaction: parsed.begins_transaction,
             counts: true,
@@ -58,11 +70,11 @@ impl Connection {
         observer::with_known(known, || match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(connection) => {
-                crate::postgres::load(connection, Statement::new(&parsed, &params)?)
+                crate::postgres::load(connection, Statement::new(parsed, params)?)
             }
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(connection) => {
-                crate::sqlite::load(connection, Statement::new(&parsed, &params)?)
+                crate::sqlite::load(connection, Statement::new(parsed, params)?)
             }
         })
     }
@@ -93,9 +105,6 @@ impl Connection {
     {
         let depth = self.transaction_depth();
         self.begin()?;
-        if depth == 0 {
-            observer::forget_failures();
-        }
         match panic::catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(Ok(value)) => match self.commit() {
                 Ok(()) => Ok(value),
@@ -128,14 +137,24 @@ impl Connection {
     }
 
     /// Leaves the connection as a new borrower expects it; `false` where it has to be discarded.
-    pub(crate) fn restore(&mut self, raw_transaction: bool) -> bool {
+    pub(crate) fn restore(&mut self) -> bool {
         self.roll_back_to(0);
-        if raw_transaction && !self.roll_back_raw() {
+        // Who has put an observer of their own in the place of ours has run nobody knows what.
+        let Some(observer) = self.observer() else {
+            return false;
+        };
+        let is_lost = observer.is_lost;
+        let raw_transaction = std::mem::take(&mut observer.raw_transaction);
+        if is_lost || raw_transaction && !self.roll_back_raw() {
             return false;
         }
         // A panic may have left a result half read.
         !thread::panicking()
             && !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection))
+    }
+
+    fn observer(&mut self) -> Option<&mut Observer> {
+        diesel::Connection::instrumentation(self).downcast_mut()
     }
 
     fn begin(&mut self) -> Result<(), DieselError> {
@@ -162,7 +181,7 @@ impl Connection {
         // PostgreSQL answers COMMIT with a silent rollback if a statement has failed; any other statement it refuses.
         if self.backend() == Backend::Postgres
             && self.transaction_depth() == 1
-            && observer::has_failed()
+            && self.observer().is_none_or(|observer| observer.has_failed)
         {
             self.run("SELECT 1")?;
         }
@@ -196,6 +215,12 @@ impl Connection {
             (Err(_), _) => false,
         }
     }
+}
+
+/// Tells whether PostgreSQL refuses a statement only because it was prepared before a change of the schema.
+fn is_stale_statement(error: &DbError) -> bool {
+    matches!(error, DbError::Query(DieselError::DatabaseError(_, information))
+        if information.message().contains("cached plan must not change result type"))
 }
 
 fn depth_of(status: &TransactionManagerStatus) -> u32 {

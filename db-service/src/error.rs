@@ -69,6 +69,11 @@ pub enum DbError {
         /// The first word of the second statement.
         second: String,
     },
+    /// `COPY` between server and client.
+    #[error(
+        "COPY … FROM STDIN and TO STDOUT are no statements with rows; use execute_many, or diesel's copy_from and copy_to"
+    )]
+    CopyUnsupported,
     /// The statement holds a placeholder that is none of ours.
     #[error("{placeholder} is no parameter here; name it, as in :id, and give it with params!")]
     #[non_exhaustive]

@@ -2,7 +2,6 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use diesel::connection::Connection as _;
@@ -12,7 +11,7 @@ use r2d2::{HandleError, ManageConnection};
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
-use crate::observer::{Observer, Traces};
+use crate::observer::Observer;
 use crate::statistics::Statistics;
 use crate::url::{DatabaseUrl, Target};
 
@@ -38,7 +37,6 @@ pub(crate) struct Manager {
 
 pub(crate) struct Managed {
     pub(crate) connection: Connection,
-    traces: Arc<Traces>,
     opened: Instant,
     used: Instant,
 }
@@ -94,18 +92,15 @@ impl ManageConnection for Manager {
             }))
             .map_err(|_| ManagerError::Panicked)??,
         };
-        let traces = Arc::new(Traces::default());
         connection.set_instrumentation(Observer::new(
             self.config.url.backend(),
             self.config.echo_sql,
             Arc::clone(&self.statistics),
-            Arc::clone(&traces),
         ));
         *self.idle.lock() += 1;
         let now = Instant::now();
         Ok(Managed {
             connection,
-            traces,
             opened: now,
             used: now,
         })
@@ -135,11 +130,7 @@ impl ManageConnection for Manager {
     /// Runs when a connection comes back: cleans it, and gives up what is broken or beyond the size of the pool.
     fn has_broken(&self, managed: &mut Managed) -> bool {
         managed.used = Instant::now();
-        let raw_transaction = managed
-            .traces
-            .raw_transaction
-            .swap(false, Ordering::Relaxed);
-        if !managed.connection.restore(raw_transaction) {
+        if !managed.connection.restore() {
             self.statistics.invalid.increment();
             return true;
         }
@@ -166,7 +157,7 @@ impl HandleError<ManagerError> for LogErrors {
 }
 
 fn next_memory_name() -> String {
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // The `memdb` file system shares a database among the connections of a process by its name,
     // with the locking of a file: https://sqlite.org/src/file/src/memdb.c

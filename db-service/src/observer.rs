@@ -2,20 +2,13 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 use crate::backend::Backend;
 use crate::scanner;
 use crate::statistics::Statistics;
-
-/// What the pool has to know of a connection when it comes back.
-#[derive(Debug, Default)]
-pub(crate) struct Traces {
-    /// Whether a statement has begun a transaction that diesel knows nothing of.
-    pub(crate) raw_transaction: AtomicBool,
-}
 
 /// How a statement of our own, whose text was scanned already, is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,20 +20,6 @@ pub(crate) struct Known {
 
 thread_local! {
     static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
-}
-
-thread_local! {
-    static FAILED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Forgets the failures that [`has_failed`] tells of.
-pub(crate) fn forget_failures() {
-    FAILED.set(false);
-}
-
-/// Tells whether a statement has failed on this thread, on whatever connection.
-pub(crate) fn has_failed() -> bool {
-    FAILED.get()
 }
 
 /// Runs `work`, whose statements are `known`, so that their text need not be written out and scanned.
@@ -62,7 +41,12 @@ pub(crate) struct Observer {
     backend: Backend,
     echo: bool,
     statistics: Arc<Statistics>,
-    traces: Arc<Traces>,
+    /// Whether a statement has begun a transaction that diesel knows nothing of.
+    pub(crate) raw_transaction: bool,
+    /// Whether a statement has failed since the transaction began.
+    pub(crate) has_failed: bool,
+    /// Whether the server was found to be gone.
+    pub(crate) is_lost: bool,
     /// The transaction command that diesel has announced and not yet sent.
     command: Option<Command>,
     in_transaction: bool,
@@ -78,23 +62,20 @@ enum Command {
 }
 
 impl Observer {
-    pub(crate) fn new(
-        backend: Backend,
-        echo: bool,
-        statistics: Arc<Statistics>,
-        traces: Arc<Traces>,
-    ) -> Self {
+    pub(crate) fn new(backend: Backend, echo: bool, statistics: Arc<Statistics>) -> Self {
         Observer {
             backend,
             echo,
             statistics,
-            traces,
+            raw_transaction: false,
+            has_failed: false,
+            is_lost: false,
             command: None,
             in_transaction: false,
         }
     }
 
-    fn started(&self, query: &dyn std::fmt::Display) {
+    fn started(&mut self, query: &dyn std::fmt::Display) {
         let known = KNOWN.get();
         if self.echo {
             log::info!("{}", text_of(query));
@@ -104,28 +85,30 @@ impl Observer {
         }
         let begins = match known {
             Some(known) => known.begins_transaction,
-            None => scanner::begins_transaction(&text_of(query), self.backend),
+            None => scanner::begins_transaction(&query.to_string(), self.backend),
         };
         if begins {
-            self.traces.raw_transaction.store(true, Ordering::Relaxed);
+            self.raw_transaction = true;
         }
     }
 
-    fn finished(&mut self, succeeded: bool) {
-        if !succeeded {
-            FAILED.set(true);
-        }
+    fn finished(&mut self, error: Option<&DieselError>) {
+        let succeeded = error.is_none();
+        self.has_failed |= !succeeded;
+        self.is_lost |= error.is_some_and(tells_of_loss);
         match self.command.take() {
             Some(Command::Begin) => {
                 self.forget_transaction();
                 self.in_transaction = succeeded;
+                self.has_failed = false;
             }
             Some(Command::Commit) if succeeded => {
                 self.in_transaction = false;
                 self.statistics.transactions_committed.increment();
             }
-            Some(Command::RollBack) => self.forget_transaction(),
-            Some(Command::Commit | Command::Nested) => {}
+            // What could not be committed is rolled back, by the server or by diesel.
+            Some(Command::RollBack | Command::Commit) => self.forget_transaction(),
+            Some(Command::Nested) => {}
             None if KNOWN.get().is_none_or(|known| known.counts) => {
                 let counter = if succeeded {
                     &self.statistics.successful_queries
@@ -158,7 +141,7 @@ impl Instrumentation for Observer {
             |depth: u32, command| Some(if depth == 1 { command } else { Command::Nested });
         match event {
             InstrumentationEvent::StartQuery { query, .. } => self.started(&query),
-            InstrumentationEvent::FinishQuery { error, .. } => self.finished(error.is_none()),
+            InstrumentationEvent::FinishQuery { error, .. } => self.finished(error),
             InstrumentationEvent::BeginTransaction { depth, .. } => {
                 self.command = command(depth.get(), Command::Begin);
             }
@@ -170,6 +153,28 @@ impl Instrumentation for Observer {
             }
             _ => {}
         }
+    }
+}
+
+/// Tells whether an error says that the connection is of no use any more.
+///
+/// diesel itself notices that only inside a transaction.
+fn tells_of_loss(error: &DieselError) -> bool {
+    const LAST_WORDS: [&str; 4] = [
+        "terminating connection",
+        "server closed the connection",
+        "connection not open",
+        "no connection to the server",
+    ];
+    match error {
+        DieselError::DatabaseError(
+            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
+            _,
+        ) => true,
+        DieselError::DatabaseError(_, information) => LAST_WORDS
+            .iter()
+            .any(|words| information.message().contains(words)),
+        _ => false,
     }
 }
 

@@ -23,7 +23,8 @@ use crate::value::Value;
 /// A value as PostgreSQL is given it: typed and in binary format.
 #[derive(Debug)]
 pub(crate) enum Bind<'a> {
-    Null,
+    /// A NULL, and how to bind it.
+    Null(BindNull),
     Bool(bool),
     Int4(i32),
     Int8(i64),
@@ -46,7 +47,7 @@ impl Dialect for Pg {
 
     fn bind(value: &Value) -> Bind<'_> {
         match value {
-            Value::Null => Bind::Null,
+            Value::Null => Bind::Null(null::<Unspecified>),
             Value::Bool(value) => Bind::Bool(*value),
             Value::Int(value) => i32::try_from(*value).map_or(Bind::Int8(*value), Bind::Int4),
             Value::Float(value) => Bind::Float8(*value),
@@ -64,7 +65,7 @@ impl Dialect for Pg {
 
     fn push<'b>(bind: &'b Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()> {
         match bind {
-            Bind::Null => out.push_bind_param::<Unspecified, _>(&Null),
+            Bind::Null(bind) => bind(out),
             Bind::Bool(value) => out.push_bind_param::<sql_types::Bool, _>(value),
             Bind::Int4(value) => out.push_bind_param::<sql_types::Integer, _>(value),
             Bind::Int8(value) => out.push_bind_param::<sql_types::BigInt, _>(value),
@@ -95,19 +96,58 @@ impl HasSqlType<Unspecified> for Pg {
 #[derive(Debug)]
 struct Null;
 
-impl ToSql<Unspecified, Pg> for Null {
+impl<ST> ToSql<ST, Pg> for Null {
     fn to_sql<'b>(&'b self, _: &mut Output<'b, '_, Pg>) -> diesel::serialize::Result {
         Ok(IsNull::Yes)
     }
 }
 
-/// Makes the binds of one parameter over many rows of one type, so that the rows share a prepared statement.
+/// Makes the binds of one parameter over many rows of one type, NULLs included, so that the rows share a
+/// prepared statement.
 pub(crate) fn unify(column: &mut [&mut Bind<'_>]) {
     let wide = column.iter().any(|bind| matches!(bind, Bind::Int8(_)));
-    for bind in column {
+    for bind in column.iter_mut() {
         if let (true, Bind::Int4(value)) = (wide, &**bind) {
             **bind = Bind::Int8(i64::from(*value));
         }
+    }
+    let null = column.iter().find_map(|bind| bind.null_of_same_type());
+    for bind in column.iter_mut() {
+        if let (Some(null), Bind::Null(_)) = (null, &**bind) {
+            **bind = Bind::Null(null);
+        }
+    }
+}
+
+/// Binds a NULL of one type.
+type BindNull = for<'a, 'b, 'c> fn(&'a mut AstPass<'b, 'c, Pg>) -> QueryResult<()>;
+
+fn null<ST>(out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()>
+where
+    Pg: HasSqlType<ST>,
+    Null: ToSql<ST, Pg>,
+{
+    out.push_bind_param::<ST, Null>(&Null)
+}
+
+impl Bind<'_> {
+    fn null_of_same_type(&self) -> Option<BindNull> {
+        Some(match self {
+            Bind::Null(_) => return None,
+            Bind::Bool(_) => null::<sql_types::Bool>,
+            Bind::Int4(_) => null::<sql_types::Integer>,
+            Bind::Int8(_) => null::<sql_types::BigInt>,
+            Bind::Float8(_) => null::<sql_types::Double>,
+            Bind::Text(_) => null::<sql_types::Text>,
+            Bind::Bytes(_) => null::<sql_types::Binary>,
+            Bind::Date(_) => null::<sql_types::Date>,
+            Bind::Time(_) => null::<sql_types::Time>,
+            Bind::Timestamp(_) => null::<sql_types::Timestamp>,
+            Bind::TimestampTz(_) => null::<sql_types::Timestamptz>,
+            Bind::Uuid(_) => null::<sql_types::Uuid>,
+            Bind::Numeric(_) => null::<sql_types::Numeric>,
+            Bind::Json(_) => null::<sql_types::Jsonb>,
+        })
     }
 }
 
@@ -205,7 +245,7 @@ fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> 
         oid::NUMERIC => Value::Decimal(FromSql::<sql_types::Numeric, Pg>::from_sql(value)?),
         oid::JSON => Value::Json(FromSql::<sql_types::Json, Pg>::from_sql(value)?),
         oid::JSONB => Value::Json(FromSql::<sql_types::Jsonb, Pg>::from_sql(value)?),
-        // Enumerations and `citext` send their text. Composite types and arrays send lengths, which hold zeros.
+        // Enumerations and `citext` send their text. Others send lengths, versions or flags: control characters.
         oid::FIRST_NORMAL.. if is_text(value.as_bytes()) => text(value)?,
         _ => Value::Other {
             oid,
@@ -221,5 +261,6 @@ fn text(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
 }
 
 fn is_text(bytes: &[u8]) -> bool {
-    !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()
+    let is_binary = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    !bytes.iter().any(is_binary) && std::str::from_utf8(bytes).is_ok()
 }

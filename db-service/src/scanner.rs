@@ -10,6 +10,8 @@ pub(crate) struct Parsed<'a> {
     pub(crate) pieces: Vec<Piece<'a>>,
     /// The parameters, each once, in the order in which they first stand.
     pub(crate) names: Vec<&'a str>,
+    /// Whether the statement changes rows, so that the backend's count of them is about it.
+    pub(crate) changes_rows: bool,
     /// The pieces of the parenthesised row of `INSERT … VALUES (…)` where nothing follows it.
     pub(crate) row: Option<(usize, usize)>,
     pub(crate) begins_transaction: bool,
@@ -32,6 +34,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
         row: None,
         begins_transaction: begins_transaction(sql, backend),
         is_repeatable: false,
+        changes_rows: false,
     };
     let mut outline = Outline::default();
     for Token { kind, text } in Tokens::new(sql, backend) {
@@ -59,10 +62,14 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
     let Some(first) = outline.first_word else {
         return Err(DbError::EmptyStatement);
     };
+    let is = |word: &&str| word.eq_ignore_ascii_case(first);
+    if is(&"COPY") && outline.is_copy_with_client {
+        return Err(DbError::CopyUnsupported);
+    }
+    const CHANGING: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"];
+    parsed.changes_rows = CHANGING.iter().any(is);
     const REPEATABLE: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
-    parsed.is_repeatable = REPEATABLE
-        .iter()
-        .any(|word| word.eq_ignore_ascii_case(first));
+    parsed.is_repeatable = REPEATABLE.iter().any(is);
     parsed.row = outline.row().filter(|(open, _)| {
         !parsed.pieces[..*open]
             .iter()
@@ -103,6 +110,8 @@ struct Outline<'a> {
     is_trigger: bool,
     ended: bool,
     is_insert: bool,
+    /// `COPY … FROM STDIN` or `TO STDOUT`, for which there is no way to send or take the data.
+    is_copy_with_client: bool,
     depth: usize,
     state: RowState,
 }
@@ -141,11 +150,21 @@ impl<'a> Outline<'a> {
             self.first_word = Some(text);
             self.is_insert = text.eq_ignore_ascii_case("INSERT");
         }
+        let is = |word: &str| text.eq_ignore_ascii_case(word);
         if kind == Kind::Word {
             // CREATE [TEMP|TEMPORARY] TRIGGER: its body holds semicolons.
             self.is_trigger |=
                 (1..=2).contains(&self.words) && text.eq_ignore_ascii_case("TRIGGER");
             self.words += 1;
+            self.is_copy_with_client |= is("STDIN") || is("STDOUT");
+            // What is computed for each row is not the same for many rows at once.
+            if ["SELECT", "WITH", "GENERATE_SERIES", "UNNEST"]
+                .into_iter()
+                .any(is)
+            {
+                self.is_insert = false;
+                self.state = RowState::None;
+            }
         }
         match kind {
             Kind::Open => {
@@ -207,13 +226,10 @@ mod tests {
                 ["b"]
             );
             assert_eq!(
-                names(
-                    backend,
-                    "SELECT :a::int, b := 1, '{\"a\":1}', \\:c, x\\:y, a[1:n]"
-                ),
+                names(backend, "SELECT :a::int, b := 1, '{\"a\":1}', a[1]"),
                 ["a"]
             );
-            assert_eq!(names(backend, "SELECT ': a', 1 : 2, :1, x:y"), [""; 0]);
+            assert_eq!(names(backend, "SELECT ': a', 1 : 2"), [""; 0]);
         }
     }
 
@@ -239,6 +255,38 @@ mod tests {
             names(sqlite, "/* a /* :b */ SELECT :c, [:d], `:e`, '\\', :f"),
             ["c", "f"]
         );
+    }
+
+    #[test]
+    fn what_looks_like_a_parameter_depends_on_the_backend() {
+        assert_eq!(
+            names(
+                Backend::Postgres,
+                "SELECT \\:c, x\\:y, a[1:n], x:y, :1, :a -- \r:b"
+            ),
+            ["a", "b"]
+        );
+        assert_eq!(names(Backend::Sqlite, "SELECT:a, x:y -- \r:b"), ["a", "y"]);
+        for sql in ["SELECT :1", "SELECT x:1"] {
+            assert!(parse(sql, Backend::Sqlite).is_err(), "{sql}");
+        }
+        assert!(begins_transaction("\u{feff}BEGIN", Backend::Sqlite));
+        assert!(begins_transaction(
+            "SELECT 1 -- binds: \n; BEGIN",
+            Backend::Postgres
+        ));
+        assert!(begins_transaction("-- x\rBEGIN", Backend::Postgres));
+    }
+
+    #[test]
+    fn copying_to_and_from_the_client_is_refused() {
+        for sql in ["COPY t FROM STDIN", "copy (SELECT 1) to stdout"] {
+            assert!(
+                matches!(parse(sql, Backend::Postgres), Err(DbError::CopyUnsupported)),
+                "{sql}"
+            );
+        }
+        assert!(parse("COPY t FROM '/tmp/stdin'", Backend::Postgres).is_ok());
     }
 
     #[test]
@@ -334,6 +382,8 @@ mod tests {
             "INSERT INTO a VALUES (:b), (:c)",
             "INSERT INTO a VALUES (:b) RETURNING id",
             "INSERT INTO a VALUES (:b) ON CONFLICT DO NOTHING",
+            "INSERT INTO a VALUES ((SELECT max(b) FROM a), :b)",
+            "INSERT INTO a VALUES (generate_series(1, :b))",
             "INSERT INTO a SELECT :b",
             "UPDATE a SET b = :b",
         ] {

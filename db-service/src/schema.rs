@@ -44,15 +44,21 @@ pub(crate) fn table_info(connection: &mut Connection, table: &str) -> Result<Tab
     let found = find(connection, table)?;
     let columns = match connection.backend() {
         Backend::Postgres => connection.execute_query(
-            "SELECT column_name::text, data_type::text, is_nullable = 'YES' AS is_nullable, column_default::text \
-             FROM information_schema.columns WHERE table_schema = :schema AND table_name = :name \
-             ORDER BY ordinal_position",
+            "SELECT a.attname::text AS column_name, pg_catalog.format_type(a.atttypid, NULL) AS data_type, \
+             NOT a.attnotnull AS is_nullable, pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS column_default \
+             FROM pg_catalog.pg_attribute a \
+             JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+             WHERE n.nspname = :schema AND c.relname = :name AND a.attnum > 0 AND NOT a.attisdropped \
+             ORDER BY a.attnum",
             params! { "schema" => found.schema, "name" => found.name },
         ),
         Backend::Sqlite => connection.execute_query(
-            // An INTEGER PRIMARY KEY is the row's own number and never NULL, whatever it is declared.
+            // Alone, an INTEGER PRIMARY KEY is the row's own number and never NULL, whatever it is declared.
             "SELECT name AS column_name, type AS data_type, dflt_value AS column_default, \
-             NOT (\"notnull\" OR (pk > 0 AND upper(type) = 'INTEGER')) AS is_nullable \
+             NOT (\"notnull\" OR (pk > 0 AND upper(type) = 'INTEGER' \
+             AND (SELECT count(*) FROM pragma_table_info(:name) WHERE pk > 0) = 1)) AS is_nullable \
              FROM pragma_table_xinfo(:name) WHERE hidden <> 1 ORDER BY cid",
             params! { "name" => found.name },
         ),
@@ -104,7 +110,8 @@ fn find(connection: &mut Connection, table: &str) -> Result<Table, DbError> {
              ORDER BY c.relname = :table DESC LIMIT 1"
         }
         Backend::Sqlite => {
-            "SELECT '' AS schema, name FROM sqlite_schema \
+            "SELECT '' AS schema, name FROM \
+             (SELECT type, name FROM sqlite_temp_schema UNION ALL SELECT type, name FROM sqlite_schema) \
              WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE"
         }
     };

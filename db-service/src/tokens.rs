@@ -57,7 +57,8 @@ impl<'a> Tokens<'a> {
         let second = rest.get(1).copied().unwrap_or(0);
         match rest[0] {
             b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => (Kind::Space, 1),
-            b'-' if second == b'-' => (Kind::Space, line_comment(rest)),
+            0xef if rest.starts_with("\u{feff}".as_bytes()) => (Kind::Space, 3),
+            b'-' if second == b'-' => (Kind::Space, line_comment(rest, postgres)),
             b'/' if second == b'*' => (Kind::Space, block_comment(rest, postgres)),
             b'\'' => (Kind::Quoted, quoted(rest, 1, b'\'', false)),
             b'"' => (Kind::Quoted, quoted(rest, 1, b'"', false)),
@@ -74,10 +75,14 @@ impl<'a> Tokens<'a> {
             b'?' | b'$' | b'@' | b'#' if !postgres => {
                 (Kind::Placeholder, 1 + word(&rest[1..], false))
             }
-            b'\\' if second == b':' => (Kind::EscapedColon, 2),
+            b'\\' if second == b':' && postgres => (Kind::EscapedColon, 2),
             b':' if second == b':' || second == b'=' => (Kind::Other, 2),
-            b':' if is_word_start(second) && !self.after_word => {
+            // To SQLite every `:name` is a parameter, and so is every `:1`.
+            b':' if is_word_start(second) && !(postgres && self.after_word) => {
                 (Kind::Parameter, 1 + word(&rest[1..], false))
+            }
+            b':' if second.is_ascii_digit() && !postgres => {
+                (Kind::Placeholder, 1 + word(&rest[1..], false))
             }
             b';' => (Kind::Semicolon, 1),
             b'(' => (Kind::Open, 1),
@@ -117,11 +122,10 @@ fn word(bytes: &[u8], dollar: bool) -> usize {
         .unwrap_or(bytes.len())
 }
 
-fn line_comment(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .position(|&byte| byte == b'\n')
-        .unwrap_or(bytes.len())
+/// The length of a `--` comment; PostgreSQL's ends at a carriage return as well.
+fn line_comment(bytes: &[u8], carriage_return: bool) -> usize {
+    let ends = |byte: &u8| *byte == b'\n' || carriage_return && *byte == b'\r';
+    bytes.iter().position(ends).unwrap_or(bytes.len())
 }
 
 /// The length of a `/* … */` comment; PostgreSQL's nest.

@@ -160,20 +160,27 @@ fn sqlite_target(rest: &str) -> Result<Target, UrlError> {
 
 /// Refuses what libpq would misread, since its messages quote the pieces that it misreads: pieces of a password.
 fn check_postgres(rest: &str) -> Result<(), UrlError> {
-    let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // libpq takes the first @ as the end of the user's part; a slash before it ends the search.
-    let authority_end = location.find('/').unwrap_or(location.len());
-    let (authority, path) = location.split_at(authority_end);
-    let user = authority.split_once('@').map_or("", |(user, _)| user);
-    if authority.matches('@').count() > 1
+    // As libpq does: the user's part ends at the first @, unless a slash comes before it.
+    let (user, place) = match rest.find(['@', '/']) {
+        Some(end) if rest[end..].starts_with('@') => (&rest[..end], &rest[end + 1..]),
+        _ => ("", rest),
+    };
+    let hosts = place.split(['/', '?']).next().unwrap_or_default();
+    let path = place[hosts.len()..].split('?').next().unwrap_or_default();
+    if user.contains(['?', '#'])
+        || user.matches(':').count() > 1
+        || hosts.contains('@')
         || path.contains('@')
-        || query
-            .split('&')
-            .any(|pair| !pair.contains('=') && pair.contains('@'))
     {
         return Err(UrlError::UnencodedCharacter);
     }
-    if user.matches(':').count() > 1 {
+    // Without an @ a password would stand where libpq expects a port, and tells what it found there.
+    let has_port = |host: &str| match host.rsplit_once(':') {
+        Some((name, _)) if name.starts_with('[') && !name.ends_with(']') => true,
+        Some((_, port)) => port.bytes().all(|byte| byte.is_ascii_digit()),
+        None => true,
+    };
+    if !hosts.split(',').all(has_port) {
         return Err(UrlError::UnencodedCharacter);
     }
     check_encoding(rest)
@@ -220,18 +227,25 @@ fn redacted(url: &str) -> String {
     {
         shown.push(if position == 0 { '?' } else { '&' });
         match pair.split_once('=') {
-            Some((name, _)) if is_secret(name) => shown.extend([name, "=", HIDDEN]),
+            Some((name, _)) if !is_harmless(name) => shown.extend([name, "=", HIDDEN]),
             _ => shown.push_str(pair),
         }
     }
     shown
 }
 
-fn is_secret(name: &str) -> bool {
-    percent_decode_str(name)
-        .decode_utf8_lossy()
-        .to_ascii_lowercase()
-        .contains("password")
+/// Parameters that hold no secret, and are worth showing; libpq gets new ones with each version.
+fn is_harmless(name: &str) -> bool {
+    const HARMLESS: [&str; 7] = [
+        "application_name",
+        "connect_timeout",
+        "host",
+        "hostaddr",
+        "port",
+        "sslmode",
+        "target_session_attrs",
+    ];
+    HARMLESS.contains(&name)
 }
 
 #[cfg(test)]
@@ -295,7 +309,16 @@ mod tests {
 
     #[test]
     fn ambiguous_passwords_are_refused_before_libpq_quotes_them() {
-        for url in ["u:p@ss@h/d", "u:p/ss@h/d", "u:p:ss@h/d", "u:p/ss?x@h/d"] {
+        for url in [
+            "u:p@ss@h/d",
+            "u:p/ss@h/d",
+            "u:p:ss@h/d",
+            "u:p/ss?x@h/d",
+            "u:p?a=b@h/d",
+            "u:secret",
+            "u:secret/d",
+            "h:1,u:secret/d",
+        ] {
             assert_eq!(
                 check_postgres(url),
                 Err(UrlError::UnencodedCharacter),
@@ -331,9 +354,9 @@ mod tests {
         );
         assert_eq!(
             redacted(
-                "postgresql://h/d?user=a&password=secret&sslpassword=secret&p%61ssword=secret"
+                "postgresql://h/d?port=1&password=secret&sslpassword=secret&p%61ssword=secret&user=a;password=secret"
             ),
-            "postgresql://h/d?user=a&password=***&sslpassword=***&p%61ssword=***"
+            "postgresql://h/d?port=1&password=***&sslpassword=***&p%61ssword=***&user=***"
         );
         assert_eq!(redacted("postgresql://ada@h"), "postgresql://ada@h");
     }

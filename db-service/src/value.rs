@@ -153,7 +153,7 @@ from_value! {
     u64, "u64", Value::Int(value) => (*value).try_into().ok(), Value::Decimal(value) => value.is_integer().then(|| value.to_plain_string().parse().ok()).flatten(),
         Value::Text(value) => value.parse().ok();
     f64, "f64", Value::Float(value) => Some(*value), Value::Int(value) => exact(*value);
-    f32, "f32", Value::Float(value) => Some(*value as f32);
+    f32, "f32", Value::Float(value) => Some(*value as f32).filter(|narrow| narrow.is_finite() || !value.is_finite());
     String, "String", Value::Text(value) => Some(value.clone());
     Vec<u8>, "bytes", Value::Bytes(value) => Some(value.clone());
     NaiveDate, "date", Value::Date(value) => Some(*value), Value::Text(value) => value.parse().ok();

@@ -156,6 +156,9 @@ impl PasswordService {
     fn check_argon2(&self, password: &str, stored: &str) -> Result<Verdict, CheckError> {
         let mut hash =
             PasswordHash::new(stored).map_err(|error| CheckError::Unusable(error.to_string()))?;
+        if hash.salt.is_none() || hash.hash.is_none() {
+            return Err(CheckError::Unusable("it is not complete".to_owned()));
+        }
         let params =
             Params::try_from(&hash).map_err(|error| CheckError::Unusable(error.to_string()))?;
         let limit = Argon2Params::LIMIT;
@@ -283,6 +286,8 @@ mod tests {
         for (stored, reason) in [
             ("", ""),
             ("plain text", ""),
+            ("$argon2id", "not complete"),
+            ("$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ", "not complete"),
             (
                 "$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
                 "beyond what is allowed",

@@ -52,6 +52,30 @@ impl DatabaseConfig {
         }
     }
 
+    /// Checks the ranges, which fields that are set by hand may have left.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let in_time = |time: Duration| !time.is_zero();
+        let faults = [
+            (
+                (1..=100).contains(&self.pool_size),
+                "DB_POOL_SIZE",
+                "between 1 and 100",
+            ),
+            (
+                self.max_overflow <= 100,
+                "DB_MAX_OVERFLOW",
+                "between 0 and 100",
+            ),
+            (in_time(self.pool_timeout), "DB_POOL_TIMEOUT", "more than 0"),
+            (
+                self.pool_recycle.is_none_or(in_time),
+                "DB_POOL_RECYCLE",
+                "more than 0, or -1 for never",
+            ),
+        ];
+        ConfigError::of_ranges(faults)
+    }
+
     /// Reads the environment.
     ///
     /// # Errors

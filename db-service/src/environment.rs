@@ -44,6 +44,22 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// Gathers the variables that are not in their range: whether each is, its name and the range.
+    pub(crate) fn of_ranges<const N: usize>(
+        checks: [(bool, &'static str, &'static str); N],
+    ) -> Result<(), ConfigError> {
+        let faults: Vec<_> = checks
+            .into_iter()
+            .filter(|(in_range, ..)| !in_range)
+            .map(|(_, variable, range)| ConfigFault::OutOfRange { variable, range })
+            .collect();
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError { faults })
+        }
+    }
+
     /// The faults, one a variable.
     pub fn faults(&self) -> &[ConfigFault] {
         &self.faults

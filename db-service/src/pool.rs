@@ -14,6 +14,9 @@ use crate::manager::{LogErrors, Manager};
 use crate::multi::DbConnection as Connection;
 use crate::statistics::{PoolStatus, Statistics};
 
+/// Longer than any wait, and short enough to be added to any moment.
+const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 pub(crate) struct ConnectionPool {
     /// `None` once the service was shut down.
     pool: RwLock<Option<r2d2::Pool<Manager>>>,
@@ -35,7 +38,7 @@ impl ConnectionPool {
             .min_idle(Some(0))
             .max_lifetime(None)
             .idle_timeout(None)
-            .connection_timeout(config.pool_timeout)
+            .connection_timeout(config.pool_timeout.min(LONGEST_WAIT))
             .error_handler(Box::new(LogErrors))
             .build_unchecked(manager);
         Ok(ConnectionPool {
@@ -50,7 +53,7 @@ impl ConnectionPool {
 
     /// Hands out a connection within the time limit.
     pub(crate) fn get(&self) -> Result<PooledConnection, DbError> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.timeout.min(LONGEST_WAIT);
         let Some(permit) = self.gate.acquire(deadline) else {
             return Err(self.timed_out(None));
         };

@@ -31,6 +31,7 @@ enum Source {
 impl Service for DatabaseService {
     fn initialize() -> anyhow::Result<Self> {
         let config = ConfigService::get_config()?;
+        config.check()?;
         let pool = ConnectionPool::open(config)?;
         log::info!(
             "connected to {} with a pool of {}",

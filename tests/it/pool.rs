@@ -272,6 +272,51 @@ fn a_killed_connection_is_replaced() {
         });
 }
 
+/// Used again at once, so that the check of idle connections does not find it.
+#[test]
+fn a_connection_killed_while_idle_fails_once() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            let rows = DatabaseService::execute_query("SELECT pg_backend_pid() AS pid", params! {})
+                .unwrap();
+            let pid: i64 = rows[0].get("pid").unwrap();
+            database.scope().run(|| {
+                let sql = "SELECT pg_terminate_backend(:pid::int, 10000)";
+                DatabaseService::execute_query(sql, params! { "pid" => pid }).unwrap();
+            });
+            let failed = (0..5)
+                .filter(|_| DatabaseService::execute_query("SELECT 1", params! {}).is_err())
+                .count();
+            assert!(failed <= 1, "{failed} of 5 calls failed");
+            assert_eq!((status().invalid, counts(status())), (1, [1, 1, 0, 0]));
+        });
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused() {
+    for change in [
+        (|config| config.pool_size = 0) as fn(&mut DatabaseConfig),
+        |config| config.pool_size = u32::MAX,
+        |config| config.max_overflow = 101,
+        |config| config.pool_timeout = Duration::ZERO,
+        |config| config.pool_recycle = Some(Duration::ZERO),
+    ] {
+        let error = TestDatabase::sqlite()
+            .scope_with(change)
+            .run(DatabaseService::get_pool_status)
+            .unwrap_err();
+        assert!(error.to_string().contains(" must be "), "{error}");
+    }
+    let for_ever = TestDatabase::sqlite()
+        .scope_with(|config| config.pool_timeout = Duration::MAX)
+        .run(DatabaseService::get_pool_status);
+    assert!(for_ever.is_ok());
+}
+
 #[test]
 fn what_is_wrong_with_connecting_shows_at_once_without_the_password() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")

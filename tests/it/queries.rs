@@ -217,6 +217,93 @@ fn rows_know_their_columns(database: &TestDatabase) {
 }
 
 #[test]
+fn a_changed_table_does_not_spoil_prepared_statements() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            query("CREATE TABLE t (n INTEGER)", params! {});
+            query("INSERT INTO t VALUES (1)", params! {});
+            assert_eq!(query("SELECT * FROM t", params! {})[0].columns(), ["n"]);
+            query("ALTER TABLE t ADD COLUMN m TEXT", params! {});
+            assert_eq!(
+                query("SELECT * FROM t", params! {})[0].columns(),
+                ["n", "m"]
+            );
+        });
+}
+
+#[test]
+fn batches_are_prepared_once_and_mean_what_single_rows_mean() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            query("CREATE TABLE t (n INTEGER, s TEXT)", params! {});
+            for round in 0..20 {
+                let rows: Vec<_> = (0..64)
+                    .map(|row| params! { "n" => (row % 7 != round % 7).then_some(row), "s" => "x" })
+                    .collect();
+                assert_eq!(
+                    DatabaseService::execute_many("INSERT INTO t (n, s) VALUES (:n, :s)", &rows)
+                        .unwrap(),
+                    64
+                );
+            }
+            let sql =
+                "SELECT count(*) AS n FROM pg_prepared_statements WHERE statement LIKE 'INSERT%'";
+            assert_eq!(query(sql, params! {})[0].get::<i64>("n").unwrap(), 1);
+
+            query("DELETE FROM t", params! {});
+            let next = "INSERT INTO t (n, s) VALUES ((SELECT coalesce(max(n), 0) + 1 FROM t), :s)";
+            DatabaseService::execute_many(
+                next,
+                &[
+                    params! { "s" => "a" },
+                    params! { "s" => "b" },
+                    params! { "s" => "c" },
+                ],
+            )
+            .unwrap();
+            let numbers: Vec<i64> = query("SELECT n FROM t ORDER BY n", params! {})
+                .iter()
+                .map(|row| row.get("n").unwrap())
+                .collect();
+            assert_eq!(numbers, [1, 2, 3]);
+
+            for copy in ["COPY t FROM STDIN", "COPY t TO STDOUT"] {
+                assert!(matches!(
+                    DatabaseService::execute_query(copy, params! {}),
+                    Err(db_service::DbError::CopyUnsupported)
+                ));
+                assert!(DatabaseService::execute_many(copy, &[params! {}]).is_err());
+            }
+        });
+}
+
+#[test]
+fn sqlite_counts_only_rows_that_the_statement_changed() {
+    TestDatabase::sqlite().scope().run(|| {
+        query("CREATE TABLE t (n INTEGER)", params! {});
+        query("INSERT INTO t VALUES (1), (2), (3)", params! {});
+        query("DELETE FROM t", params! {});
+        assert_eq!(
+            DatabaseService::execute_many("SELECT :n", &[params! { "n" => 1 }]).unwrap(),
+            0
+        );
+        assert_eq!(
+            DatabaseService::execute_many("CREATE TABLE IF NOT EXISTS t (n)", &[params! {}])
+                .unwrap(),
+            0
+        );
+    });
+}
+
+#[test]
 fn types_of_postgres_without_a_counterpart_ask_for_a_cast() {
     let Some(database) = TestDatabase::postgres() else {
         return;

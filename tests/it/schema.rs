@@ -87,6 +87,38 @@ fn upkeep_works(database: &TestDatabase) {
 }
 
 #[test]
+fn tables_of_every_kind_are_described() {
+    TestDatabase::sqlite()
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            execute("CREATE TEMP TABLE short_lived (a INTEGER, b INTEGER, PRIMARY KEY (a, b))");
+            let columns = DatabaseService::get_table_info("short_lived")
+                .unwrap()
+                .columns;
+            assert!(
+                columns.iter().all(|column| column.is_nullable),
+                "of several, none is the row's number: {columns:?}"
+            );
+        });
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        execute("CREATE MATERIALIZED VIEW seen AS SELECT 1 AS n, 'x'::text AS s");
+        let table = DatabaseService::get_table_info("seen").unwrap();
+        let columns: Vec<_> = table
+            .columns
+            .iter()
+            .map(|column| (column.column_name.as_str(), column.data_type.as_str()))
+            .collect();
+        assert_eq!(
+            (columns, table.row_count),
+            (vec![("n", "integer"), ("s", "text")], 1)
+        );
+    });
+}
+
+#[test]
 fn schemas_of_postgres_are_searched_as_the_server_does() {
     let Some(database) = TestDatabase::postgres() else {
         return;

@@ -157,6 +157,46 @@ fn a_swallowed_error_does_not_pass_for_a_commit(database: &TestDatabase) {
     });
 }
 
+/// What else the thread does meanwhile, on other connections, must not hide the failure.
+#[test]
+fn a_swallowed_error_is_remembered_by_its_own_connection() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        table();
+        let result = DatabaseService::transaction(|connection| {
+            connection.execute_query(INSERT, n(1))?;
+            let _ = connection.execute_query("SELECT 1 / 0", params! {});
+            DatabaseService::execute_many(INSERT, &[n(2)])?;
+            Ok::<_, DbError>(())
+        });
+        assert!(
+            result
+                .unwrap_err()
+                .to_string()
+                .contains("current transaction is aborted")
+        );
+        assert_eq!(numbers(), [2]);
+    });
+}
+
+#[test]
+fn a_commit_that_fails_counts_as_rolled_back() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        let sql = "CREATE TABLE t (n INTEGER PRIMARY KEY REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED, m INTEGER REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED)";
+        DatabaseService::execute_query(sql, params! {}).unwrap();
+        let result = DatabaseService::transaction(|connection| {
+            connection.execute_query("INSERT INTO t VALUES (1, 2)", params! {})
+        });
+        assert!(matches!(result, Err(DbError::Query(_))), "{result:?}");
+        assert_eq!((status().transactions_committed, status().transactions_rolled_back), (0, 1));
+    });
+}
+
 fn connections_come_back_clean(database: &TestDatabase) {
     database
         .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))

@@ -91,7 +91,9 @@ impl DatabaseService {
     /// Executes one statement with `:name` parameters, commits what it changes, and returns its rows.
     ///
     /// It is prepared once on each connection. A parameter may be repeated; within strings, comments,
-    /// quoted names, `$$` bodies and `::casts` there are none, and `\:` stands for a plain colon.
+    /// quoted names, `$$` bodies and `::casts` there are none, and on PostgreSQL `\:` stands for a plain colon.
+    /// A NULL takes the type of the place where it stands; where PostgreSQL cannot tell, as in
+    /// `:name IS NULL`, write a cast, as in `:name::int IS NULL`.
     ///
     /// # Errors
     ///

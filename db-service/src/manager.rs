@@ -134,7 +134,8 @@ impl ManageConnection for Manager {
             self.statistics.invalid.increment();
             return true;
         }
-        // As SQLAlchemy does: what is open beyond the pool's size is closed once that many are idle.
+        // As SQLAlchemy does: what is open beyond the pool's size is closed once that many are idle. One
+        // that was opened for a caller whom a returned one served first goes the next time that one is used.
         let mut idle = self.idle.lock();
         let surplus = *idle >= self.config.pool_size;
         if !surplus {

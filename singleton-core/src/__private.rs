@@ -2,13 +2,17 @@
 
 pub use inventory;
 
-pub use crate::descriptor::{Descriptor, Registration};
+pub use crate::descriptor::{Descriptor, Kind, Registration, asynchronous, blocking, run};
+pub use crate::dynamic::{Chosen, TraitService, bind, describe, provide, provide_chosen};
+pub use crate::policy::{Policy, Retry};
 pub use crate::ready::Ready;
+pub use crate::setup::Setup;
 
 use crate::engine;
 use crate::error::Error;
 use crate::initialization;
-use crate::service::Singleton;
+use crate::registry::State;
+use crate::service::{Requirement, Singleton};
 
 /// What has to be called where an instance is not ready.
 pub type Initialize<T> = fn() -> Result<&'static T, Error>;
@@ -36,9 +40,44 @@ fn resolve<T: Singleton>() -> Result<&'static T, Error> {
         .expect("a slot holds an instance of the type that its descriptor names"))
 }
 
+/// The same for a task, which waits without blocking its thread.
+pub async fn instance_async<T: Singleton>() -> Result<&'static T, Error> {
+    match ready() {
+        Ok(instance) => Ok(instance),
+        // Boxed, since it is large and hardly ever needed.
+        Err(_) => Box::pin(resolve_async::<T>()).await,
+    }
+}
+
+async fn resolve_async<T: Singleton>() -> Result<&'static T, Error> {
+    let instance = crate::asynchronous::resolve(T::descriptor()).await?;
+    Ok(instance
+        .as_any()
+        .downcast_ref()
+        .expect("a slot holds an instance of the type that its descriptor names"))
+}
+
+/// Returns the implementation that was chosen, initialising it on first use.
+pub fn chosen<D: TraitService + ?Sized>() -> Result<&'static D, Error> {
+    if let Some(chosen) = D::ready().get() {
+        return Ok(chosen.0);
+    }
+    let instance = initialization::resolve(D::descriptor())?;
+    let chosen: &'static Chosen<D> = instance
+        .as_any()
+        .downcast_ref()
+        .expect("a slot holds an instance of the type that its descriptor names");
+    Ok(chosen.0)
+}
+
 /// Tells whether `T` is ready where the caller runs.
 pub fn is_initialized<T: Singleton>() -> bool {
-    T::ready().get().is_some() || engine::is_ready(T::descriptor())
+    T::ready().get().is_some() || is_ready::<T>()
+}
+
+/// The same without the short cut, for trait objects as well.
+pub fn is_ready<T: Requirement + ?Sized>() -> bool {
+    engine::lock().state(engine::current_realm(), T::descriptor()) == State::Ready
 }
 
 /// Turns the error of a guard into the result of the guarded method.

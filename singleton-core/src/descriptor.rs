@@ -1,63 +1,161 @@
 //! What the engine knows of a service without knowing its type.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
+use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::ptr;
 
-use crate::service::{Service, Singleton};
+use futures_util::future::BoxFuture;
+
+use crate::policy::Policy;
+use crate::service::{AsyncService, BackgroundService, Requirement, Service, Singleton};
+use crate::stop::Stop;
 
 /// An instance whose type the engine need not know.
-pub(crate) trait Instance: Any + Send + Sync {
-    fn ping(&self) -> anyhow::Result<()>;
-    fn shutdown(&self) -> anyhow::Result<()>;
-    fn as_any(&self) -> &dyn Any;
+pub(crate) trait Instance: Send + Sync {
+    /// Checks that it works.
+    fn ping(&self) -> Work<'_>;
+    /// Releases what it holds.
+    fn shutdown(&self) -> Work<'_>;
+    /// The instance as its own type.
+    fn as_any(&self) -> &(dyn Any + Send + Sync);
 }
 
-impl<T: Service> Instance for T {
-    fn ping(&self) -> anyhow::Result<()> {
-        Service::ping(self)
+/// What a step of a service's life comes to: done by the call itself, or by a future.
+pub(crate) enum Work<'a> {
+    /// It has been done.
+    Done(anyhow::Result<()>),
+    /// It is done when the future is.
+    Later(BoxFuture<'a, anyhow::Result<()>>),
+}
+
+/// An instance of a [`Service`].
+pub(crate) struct Blocking<T>(pub(crate) T);
+
+impl<T: Service> Instance for Blocking<T> {
+    fn ping(&self) -> Work<'_> {
+        Work::Done(self.0.ping())
     }
 
-    fn shutdown(&self) -> anyhow::Result<()> {
-        Service::shutdown(self)
+    fn shutdown(&self) -> Work<'_> {
+        Work::Done(self.0.shutdown())
     }
 
-    fn as_any(&self) -> &dyn Any {
-        self
+    fn as_any(&self) -> &(dyn Any + Send + Sync) {
+        &self.0
+    }
+}
+
+/// An instance of an [`AsyncService`].
+pub(crate) struct Asynchronous<T>(pub(crate) T);
+
+impl<T: AsyncService> Instance for Asynchronous<T> {
+    fn ping(&self) -> Work<'_> {
+        Work::Later(Box::pin(self.0.ping()))
+    }
+
+    fn shutdown(&self) -> Work<'_> {
+        Work::Later(Box::pin(self.0.shutdown()))
+    }
+
+    fn as_any(&self) -> &(dyn Any + Send + Sync) {
+        &self.0
+    }
+}
+
+type Made = anyhow::Result<Box<dyn Instance>>;
+
+/// How an instance comes about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Initialize {
+    /// By a call that may block.
+    Blocking(fn() -> Made),
+    /// By a future.
+    Async(fn() -> BoxFuture<'static, Made>),
+    /// Only by what was provided.
+    Provided,
+}
+
+/// What tells the services of one type from those of another: how an instance comes about, and as what
+/// the engine knows it.
+#[allow(missing_debug_implementations, reason = "functions show nothing")]
+pub struct Kind<T> {
+    pub(crate) initialize: Initialize,
+    pub(crate) erase: fn(T) -> Box<dyn Instance>,
+}
+
+/// That of a [`Service`].
+pub const fn blocking<T: Service>() -> Kind<T> {
+    Kind {
+        initialize: Initialize::Blocking(|| Ok(Box::new(Blocking(T::initialize()?)))),
+        erase: |instance| Box::new(Blocking(instance)),
+    }
+}
+
+/// That of an [`AsyncService`].
+pub const fn asynchronous<T: AsyncService>() -> Kind<T> {
+    Kind {
+        initialize: Initialize::Async(|| {
+            Box::pin(async {
+                let instance: Box<dyn Instance> = Box::new(Asynchronous(T::initialize().await?));
+                Ok(instance)
+            })
+        }),
+        erase: |instance| Box::new(Asynchronous(instance)),
+    }
+}
+
+/// What a background service does on its thread.
+pub(crate) type Run = fn(&(dyn Any + Send + Sync), &Stop) -> anyhow::Result<()>;
+
+/// That of a [`BackgroundService`].
+pub const fn run<T: BackgroundService>() -> Run {
+    |instance, stop| match instance.downcast_ref::<T>() {
+        Some(service) => service.run(stop),
+        None => Ok(()),
     }
 }
 
 /// The static description that `#[service]` makes of each service.
-#[derive(Debug)]
 pub struct Descriptor {
     pub(crate) name: &'static str,
     pub(crate) path: &'static str,
     pub(crate) rank: usize,
-    requirements: &'static [fn() -> &'static Descriptor],
-    pub(crate) initialize: fn() -> anyhow::Result<Box<dyn Instance>>,
-    publish: fn(Option<&'static dyn Instance>),
-    type_id: fn() -> TypeId,
+    /// Whether only an `async` caller can wait for it.
+    pub(crate) asynchronous: bool,
+    pub(crate) initialize: Initialize,
+    pub(crate) run: Option<Run>,
+    pub(crate) policy: Policy,
+    pub(crate) requirements: &'static [fn() -> &'static Descriptor],
+    pub(crate) publish: fn(Option<&'static dyn Instance>),
 }
 
 impl Descriptor {
-    /// Describes `T`, whose `name` and `path` are those of its declaration.
+    /// Describes the service `T`, whose `name` and `path` are those of its declaration.
     pub const fn new<T: Singleton>(
         name: &'static str,
         path: &'static str,
         requirements: &'static [fn() -> &'static Descriptor],
+        run: Option<Run>,
+        policy: Policy,
     ) -> Self {
         Descriptor {
             name,
             path,
             rank: T::RANK,
+            asynchronous: T::ASYNC,
+            initialize: T::KIND.initialize,
+            run,
+            policy,
             requirements,
-            initialize: initialize::<T>,
             publish: publish::<T>,
-            type_id: TypeId::of::<T>,
         }
     }
 
     /// The services that `#[requires]` lists, in its order.
-    pub(crate) fn requirements(&self) -> impl ExactSizeIterator<Item = &'static Descriptor> {
+    pub(crate) fn requirements(
+        &self,
+    ) -> impl ExactSizeIterator<Item = &'static Descriptor> + use<> {
         self.requirements.iter().map(|descriptor| descriptor())
     }
 
@@ -76,9 +174,10 @@ impl Descriptor {
     }
 }
 
+// A descriptor is a static: there is one of each service, and its address is its identity.
 impl PartialEq for Descriptor {
     fn eq(&self, other: &Self) -> bool {
-        (self.type_id)() == (other.type_id)()
+        ptr::eq(self, other)
     }
 }
 
@@ -86,7 +185,13 @@ impl Eq for Descriptor {}
 
 impl Hash for Descriptor {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.type_id)().hash(state);
+        ptr::from_ref(self).hash(state);
+    }
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.path)
     }
 }
 
@@ -98,7 +203,7 @@ pub struct Registration {
 
 impl Registration {
     /// Registers the service `T`.
-    pub const fn of<T: Singleton>() -> Self {
+    pub const fn of<T: Requirement + ?Sized>() -> Self {
         Registration {
             descriptor: T::descriptor,
         }
@@ -106,10 +211,6 @@ impl Registration {
 }
 
 inventory::collect!(Registration);
-
-fn initialize<T: Service>() -> anyhow::Result<Box<dyn Instance>> {
-    Ok(Box::new(T::initialize()?))
-}
 
 fn publish<T: Singleton>(instance: Option<&'static dyn Instance>) {
     T::ready().set(instance.and_then(|instance| instance.as_any().downcast_ref()));

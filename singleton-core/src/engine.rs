@@ -1,36 +1,21 @@
-//! What is known of every service in every realm, behind one lock that guarded calls of ready services never take.
+//! All realms, behind one lock that guarded calls of ready services never take.
 //!
 //! A realm is a set of instances: the process's own, or those of one test scope. No code of a user
-//! runs while the lock is held: no `initialize`, no logger, no destructor of a service.
+//! runs while the lock is held: no `initialize`, no logger, no waker, no destructor of a service.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::ffi::OsString;
+use std::sync::Arc;
+#[cfg(not(loom))]
+use std::sync::LazyLock;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
+use crate::attempt::{Attempt, Outcome};
 use crate::descriptor::{Descriptor, Instance};
 use crate::error::Error;
+use crate::realm::{Realm, Slot};
 use crate::registry::State;
-
-/// The outcome of an attempt: everyone who waited for it gets the same.
-pub(crate) type Outcome = Result<&'static dyn Instance, Error>;
-
-/// One run of a service's initialisation, its requirements included.
-pub(crate) struct Attempt {
-    id: u64,
-    pub(crate) service: &'static Descriptor,
-    pub(crate) outcome: OnceLock<Outcome>,
-    /// The first circle that `initialize` or `ping` ran into.
-    pub(crate) cycle: OnceLock<Error>,
-    done: Condvar,
-}
-
-pub(crate) enum Slot {
-    Initializing(Arc<Attempt>),
-    Ready(&'static dyn Instance),
-    ShutDown,
-}
+use crate::sync::{Mutex, MutexGuard};
 
 /// Names a realm; ids are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,52 +26,35 @@ impl RealmId {
     pub(crate) const PROCESS: RealmId = RealmId(0);
 }
 
-#[derive(Default)]
-struct Realm {
-    slots: HashMap<&'static Descriptor, Slot>,
-    /// Services that became ready, each after all that it requires.
-    started: Vec<&'static Descriptor>,
-    /// Undeclared uses that were logged already.
-    reported: HashSet<(&'static Descriptor, &'static Descriptor)>,
-}
-
-impl Realm {
-    fn start(&mut self, service: &'static Descriptor, instance: &'static dyn Instance) {
-        self.slots.insert(service, Slot::Ready(instance));
-        // An instance that was provided may be there before what it requires.
-        let dependents = self
-            .started
-            .iter()
-            .position(|started| started.depends_on(service));
-        self.started
-            .insert(dependents.unwrap_or(self.started.len()), service);
-    }
-}
-
 pub(crate) struct Engine {
     realms: HashMap<RealmId, Realm>,
-    /// Which attempt cannot go on before which other one ends: nested in it, or waiting for another thread's.
-    needs: HashMap<u64, Arc<Attempt>>,
+    /// Which attempts an attempt waits for: nested in it, or another thread's, or several tasks'.
+    needs: HashMap<u64, Vec<Arc<Attempt>>>,
     /// How many times threads have entered scopes and not left them.
     inside_scopes: usize,
     last_id: u64,
 }
 
-static ENGINE: LazyLock<Mutex<Engine>> = LazyLock::new(|| {
-    Mutex::new(Engine {
-        realms: HashMap::from([(RealmId::PROCESS, Realm::default())]),
-        needs: HashMap::new(),
-        inside_scopes: 0,
-        last_id: 0,
-    })
-});
+#[cfg(not(loom))]
+static ENGINE: LazyLock<Mutex<Engine>> = LazyLock::new(|| Mutex::new(Engine::new()));
 
+#[cfg(not(loom))]
 thread_local! {
     static CURRENT_REALM: Cell<RealmId> = const { Cell::new(RealmId::PROCESS) };
 }
 
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref ENGINE: Mutex<Engine> = Mutex::new(Engine::new());
+}
+
+#[cfg(loom)]
+loom::thread_local! {
+    static CURRENT_REALM: Cell<RealmId> = Cell::new(RealmId::PROCESS);
+}
+
 pub(crate) fn lock() -> MutexGuard<'static, Engine> {
-    ENGINE.lock()
+    crate::sync::lock(&ENGINE)
 }
 
 /// The realm whose instances the calling thread sees.
@@ -95,10 +63,6 @@ pub(crate) fn current_realm() -> RealmId {
     CURRENT_REALM
         .try_with(Cell::get)
         .unwrap_or(RealmId::PROCESS)
-}
-
-pub(crate) fn is_ready(service: &'static Descriptor) -> bool {
-    lock().state(current_realm(), service) == State::Ready
 }
 
 /// Makes `realm` the calling thread's until the value is dropped.
@@ -111,15 +75,17 @@ pub(crate) fn enter(realm: RealmId) -> Entered {
     if realm != RealmId::PROCESS {
         lock().divert();
     }
+    let previous = CURRENT_REALM.try_with(|current| current.replace(realm));
     Entered {
         realm,
-        previous: CURRENT_REALM.replace(realm),
+        previous: previous.unwrap_or(RealmId::PROCESS),
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT_REALM.set(self.previous);
+        // As in `current_realm`.
+        let _ = CURRENT_REALM.try_with(|current| current.set(self.previous));
         if self.realm != RealmId::PROCESS {
             lock().undivert();
         }
@@ -127,139 +93,190 @@ impl Drop for Entered {
 }
 
 impl Engine {
-    /// What is known of the service; `None` where nobody has asked for it yet.
-    pub(crate) fn slot(&self, realm: RealmId, service: &Descriptor) -> Option<&Slot> {
-        match self.realms.get(&realm) {
-            Some(realm) => realm.slots.get(service),
-            None => Some(&Slot::ShutDown),
+    fn new() -> Self {
+        Engine {
+            realms: HashMap::from([(RealmId::PROCESS, Realm::new(HashMap::new()))]),
+            needs: HashMap::new(),
+            inside_scopes: 0,
+            last_id: 0,
         }
     }
 
-    pub(crate) fn state(&self, realm: RealmId, service: &Descriptor) -> State {
-        match self.slot(realm, service) {
-            None => State::Uninitialized,
+    /// The realm, unless it was that of a scope that has ended.
+    pub(crate) fn realm(&self, id: RealmId) -> Option<&Realm> {
+        self.realms.get(&id)
+    }
+
+    pub(crate) fn realm_mut(&mut self, id: RealmId) -> Option<&mut Realm> {
+        self.realms.get_mut(&id)
+    }
+
+    pub(crate) fn state(&self, id: RealmId, service: &Descriptor) -> State {
+        let Some(realm) = self.realm(id) else {
+            return State::ShutDown;
+        };
+        match realm.get(service).map(|entry| &entry.slot) {
+            None | Some(Slot::Idle) if realm.closing.is_requested() => State::ShutDown,
+            None | Some(Slot::Idle) => State::Uninitialized,
             Some(Slot::Initializing(_)) => State::Initializing,
             Some(Slot::Ready(_)) => State::Ready,
-            Some(Slot::ShutDown) => State::ShutDown,
+            Some(Slot::Stopping | Slot::ShutDown) => State::ShutDown,
         }
     }
 
     /// Starts an attempt; everyone else who asks for the service from now on waits for it.
-    pub(crate) fn begin(&mut self, realm: RealmId, service: &'static Descriptor) -> Arc<Attempt> {
-        let id = self.next_id();
-        let attempt = Arc::new(Attempt {
-            id,
-            service,
-            outcome: OnceLock::new(),
-            cycle: OnceLock::new(),
-            done: Condvar::new(),
-        });
-        if let Some(realm) = self.realms.get_mut(&realm) {
-            realm
-                .slots
-                .insert(service, Slot::Initializing(Arc::clone(&attempt)));
+    pub(crate) fn begin(
+        &mut self,
+        id: RealmId,
+        service: &'static Descriptor,
+    ) -> Result<Arc<Attempt>, Error> {
+        let next_id = self.next_id();
+        match self.realms.get_mut(&id) {
+            Some(realm) if !realm.closing.is_requested() => {
+                let attempt = Arc::new(Attempt::new(next_id, id, service));
+                realm.get_mut(service).slot = Slot::Initializing(Arc::clone(&attempt));
+                Ok(attempt)
+            }
+            _ => Err(Error::ShutDown {
+                service: service.name,
+            }),
         }
-        attempt
     }
 
     /// Ends an attempt: stores the instance, or leaves the service as if nobody had asked for it.
     ///
-    /// Returns `ShutDown` for an instance whose realm has been closed meanwhile; it is the caller's to release.
-    pub(crate) fn finish(&mut self, realm: RealmId, attempt: &Attempt, result: Outcome) -> Outcome {
+    /// Returns `ShutDown` for an instance that nobody waited for until it was there; it is the caller's to release.
+    pub(crate) fn finish(&mut self, attempt: &Attempt, result: Outcome) -> Outcome {
         let service = attempt.service;
-        let outcome = match (self.realms.get_mut(&realm), result) {
-            (Some(known), Ok(instance)) => {
-                known.start(service, instance);
-                if realm == RealmId::PROCESS && self.inside_scopes == 0 {
+        let publish = attempt.realm == RealmId::PROCESS && self.inside_scopes == 0;
+        let known = self.realms.get_mut(&attempt.realm).filter(|realm| {
+            realm.get(service).is_some_and(
+                |entry| matches!(&entry.slot, Slot::Initializing(current) if current.id == attempt.id),
+            )
+        });
+        let outcome = match (known, result) {
+            (Some(realm), Ok(instance)) => {
+                realm.start(service, instance);
+                realm.get_mut(service).timing = attempt.timing.get().copied();
+                if publish {
                     service.publish(Some(instance));
                 }
                 Ok(instance)
             }
+            (Some(realm), Err(error)) => {
+                realm.let_go(service);
+                let entry = realm.get_mut(service);
+                entry.slot = Slot::Idle;
+                entry.failure = Some(error.clone());
+                entry.timing = attempt.timing.get().copied();
+                Err(error)
+            }
             (None, Ok(_)) => Err(Error::ShutDown {
                 service: service.name,
             }),
-            (known, Err(error)) => {
-                if let Some(realm) = known {
-                    realm.slots.remove(service);
-                }
-                Err(error)
-            }
+            (None, Err(error)) => Err(error),
         };
-        // Nobody else sets it: an attempt ends once, on the thread that began it.
-        let _ = attempt.outcome.set(outcome.clone());
-        attempt.done.notify_all();
+        attempt.end(&outcome);
         outcome
+    }
+
+    /// Lets the service of `user` hold on to `used`.
+    pub(crate) fn link(&mut self, user: &Attempt, used: &'static Descriptor) {
+        if let Some(realm) = self.realms.get_mut(&user.realm) {
+            realm.link(user.service, used);
+        }
     }
 
     /// Notes that `dependent` cannot go on before `attempt` ends.
     pub(crate) fn needs(&mut self, dependent: &Attempt, attempt: &Arc<Attempt>) {
-        self.needs.insert(dependent.id, Arc::clone(attempt));
+        let needed = self.needs.entry(dependent.id).or_default();
+        needed.push(Arc::clone(attempt));
     }
 
-    pub(crate) fn needs_no_more(&mut self, dependent: &Attempt) {
-        self.needs.remove(&dependent.id);
+    pub(crate) fn needs_no_more(&mut self, dependent: &Attempt, attempt: &Attempt) {
+        if let Some(needed) = self.needs.get_mut(&dependent.id) {
+            if let Some(position) = needed.iter().position(|needed| needed.id == attempt.id) {
+                needed.swap_remove(position);
+            }
+            if needed.is_empty() {
+                self.needs.remove(&dependent.id);
+            }
+        }
     }
 
     /// The error for `dependent` needing `attempt`, if that one, through however many threads, needs `dependent`.
-    ///
-    /// An attempt runs on one thread, so it needs at most one other at a time: the way is a chain.
-    pub(crate) fn find_cycle(&self, dependent: &Attempt, attempt: &Attempt) -> Option<Error> {
-        let mut path = vec![attempt.service.name];
-        let mut last = attempt;
-        while last.id != dependent.id {
-            last = self.needs.get(&last.id)?;
-            path.push(last.service.name);
+    pub(crate) fn find_cycle(&self, dependent: &Attempt, attempt: &Arc<Attempt>) -> Option<Error> {
+        let service = attempt.service.name;
+        if attempt.id == dependent.id {
+            return Some(Error::SelfDependency { service });
         }
-        if path.len() == 1 {
-            return Some(Error::SelfDependency {
-                service: attempt.service.name,
-            });
+        let mut path = vec![attempt];
+        if !self.leads_to(dependent, &mut path, &mut HashSet::new()) {
+            return None;
         }
-        path.push(attempt.service.name);
-        Some(Error::CircularDependency { path: path.into() })
+        let names = path.iter().map(|attempt| attempt.service.name);
+        Some(Error::CircularDependency {
+            path: names.chain([service]).collect(),
+        })
     }
 
-    /// Tells whether `user` is seen for the first time to use `used` before that one is ready.
-    pub(crate) fn is_news(
-        &mut self,
-        realm: RealmId,
-        user: &'static Descriptor,
-        used: &'static Descriptor,
+    /// Extends the path from its end along what is waited for until it reaches `goal`.
+    fn leads_to<'a>(
+        &'a self,
+        goal: &Attempt,
+        path: &mut Vec<&'a Arc<Attempt>>,
+        seen: &mut HashSet<u64>,
     ) -> bool {
-        let realm = self.realms.get_mut(&realm);
-        realm.is_some_and(|realm| {
-            !matches!(realm.slots.get(used), Some(Slot::Ready(_)))
-                && realm.reported.insert((user, used))
-        })
+        let Some(last) = path.last() else {
+            return false;
+        };
+        if last.id == goal.id {
+            return true;
+        }
+        if !seen.insert(last.id) {
+            return false;
+        }
+        for next in self.needs.get(&last.id).into_iter().flatten() {
+            path.push(next);
+            if self.leads_to(goal, path, seen) {
+                return true;
+            }
+            path.pop();
+        }
+        false
+    }
+
+    /// The service that an attempt has been waiting for at the end of the chain, itself if for none.
+    pub(crate) fn waits_for(&self, attempt: &Attempt) -> &'static Descriptor {
+        let mut service = attempt.service;
+        let mut id = attempt.id;
+        while let Some(next) = self.needs.get(&id).and_then(|needed| needed.first()) {
+            (service, id) = (next.service, next.id);
+        }
+        service
     }
 
     /// Opens a realm in which the given instances are ready and nothing else is.
     pub(crate) fn open_realm(
         &mut self,
         provided: Vec<(&'static Descriptor, &'static dyn Instance)>,
+        environment: HashMap<OsString, Option<OsString>>,
     ) -> RealmId {
         let id = RealmId(self.next_id());
-        let mut realm = Realm::default();
+        let mut realm = Realm::new(environment);
         for (service, instance) in provided {
             realm.start(service, instance);
+            // A fake is ready as it is: its thread is not started, so none is to be waited for.
+            realm.get_mut(service).background = None;
         }
         self.realms.insert(id, realm);
         id
     }
 
-    /// Takes the service that started last out of a realm, or closes the realm if there is none left.
-    pub(crate) fn stop_next(
-        &mut self,
-        id: RealmId,
-    ) -> Option<(&'static Descriptor, &'static dyn Instance)> {
-        let realm = self.realms.get_mut(&id)?;
-        while let Some(service) = realm.started.pop() {
-            if let Some(Slot::Ready(instance)) = realm.slots.insert(service, Slot::ShutDown) {
-                return Some((service, instance));
-            }
+    pub(crate) fn forget_realm(&mut self, id: RealmId) {
+        if id != RealmId::PROCESS {
+            self.realms.remove(&id);
         }
-        self.realms.remove(&id);
-        None
     }
 
     /// Sends all guarded calls the long way round, so that they ask which realm they are in.
@@ -278,14 +295,10 @@ impl Engine {
     }
 
     fn publish_all(&self, direct: bool) {
-        for (service, slot) in self
-            .realms
-            .get(&RealmId::PROCESS)
-            .into_iter()
-            .flat_map(|realm| &realm.slots)
-        {
-            if let Slot::Ready(instance) = slot {
-                service.publish(direct.then_some(*instance));
+        let process = self.realm(RealmId::PROCESS);
+        for (service, entry) in process.into_iter().flat_map(Realm::entries) {
+            if let Slot::Ready(instance) = entry.slot {
+                service.publish(direct.then_some(instance));
             }
         }
     }
@@ -293,17 +306,5 @@ impl Engine {
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
-    }
-}
-
-impl Attempt {
-    /// Waits until the attempt has ended, on whatever thread it runs.
-    pub(crate) fn wait(&self, engine: &mut MutexGuard<'static, Engine>) -> Outcome {
-        loop {
-            if let Some(outcome) = self.outcome.get() {
-                return outcome.clone();
-            }
-            self.done.wait(engine);
-        }
     }
 }

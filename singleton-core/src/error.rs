@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a guarded call did not reach its service.
 ///
@@ -55,6 +56,59 @@ pub enum Error {
         /// The service.
         service: &'static str,
     },
+    /// The service was not ready within its `init_timeout`. An `initialize` that is still running is left
+    /// to itself: if it succeeds after all the service is ready, and until it ends further calls fail at once.
+    #[non_exhaustive]
+    TimedOut {
+        /// The service that was to be used.
+        service: &'static str,
+        /// The required service that had not ended, if it was not `service` itself.
+        because_of: Option<&'static str>,
+        /// The `init_timeout`.
+        limit: Duration,
+    },
+    /// The service, or one that it requires, initialises asynchronously, and the call was not `async`.
+    #[non_exhaustive]
+    NeedsAsync {
+        /// The service that was to be used.
+        service: &'static str,
+        /// The required service that initialises asynchronously, if it was not `service` itself.
+        because_of: Option<&'static str>,
+    },
+    /// `provide` or `bind` came when the service was in use already.
+    #[non_exhaustive]
+    ProvidedTooLate {
+        /// The service.
+        service: &'static str,
+    },
+    /// `provide` or `bind` came a second time.
+    #[non_exhaustive]
+    ProvidedTwice {
+        /// The service.
+        service: &'static str,
+    },
+    /// The function with `#[setup]` returned an error or panicked; no service starts without it.
+    #[non_exhaustive]
+    SetupFailed {
+        /// The function, with its crate and modules.
+        setup: &'static str,
+        /// What it returned.
+        cause: Arc<anyhow::Error>,
+    },
+    /// Two crates of the program have a function with `#[setup]`; which comes first is for a third to say.
+    #[non_exhaustive]
+    SeveralSetups {
+        /// One function, with its crate and modules.
+        first: &'static str,
+        /// Another.
+        second: &'static str,
+    },
+    /// The function with `#[setup]` used a service; it runs before any.
+    #[non_exhaustive]
+    UsedInSetup {
+        /// The service.
+        service: &'static str,
+    },
     /// The service was shut down and does not start again.
     #[non_exhaustive]
     ShutDown {
@@ -64,44 +118,63 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names the service whose own initialisation failed, for failures that have one.
-    fn culprit(service: &'static str, because_of: Option<&'static str>) -> Option<&'static str> {
-        Some(because_of.unwrap_or(service))
+    /// The same failure as seen by `dependent`, which needed the service that failed.
+    pub(crate) fn for_dependent(mut self, dependent: &'static str) -> Self {
+        if let Error::InitializationFailed {
+            service,
+            because_of,
+            ..
+        }
+        | Error::PingFailed {
+            service,
+            because_of,
+            ..
+        }
+        | Error::Panicked {
+            service,
+            because_of,
+            ..
+        }
+        | Error::TimedOut {
+            service,
+            because_of,
+            ..
+        }
+        | Error::NeedsAsync {
+            service,
+            because_of,
+        } = &mut self
+        {
+            because_of.get_or_insert(*service);
+            *service = dependent;
+        }
+        self
     }
 
-    /// The same failure as seen by `dependent`, which needed the service that failed.
-    pub(crate) fn for_dependent(self, dependent: &'static str) -> Self {
-        match self {
+    /// Tells whether the service's own `initialize` or `ping` returned an error.
+    pub(crate) fn is_own_failure(&self) -> bool {
+        matches!(
+            self,
             Error::InitializationFailed {
-                service,
-                because_of,
-                cause,
-            } => Error::InitializationFailed {
-                service: dependent,
-                because_of: Self::culprit(service, because_of),
-                cause,
-            },
-            Error::PingFailed {
-                service,
-                because_of,
-                cause,
-            } => Error::PingFailed {
-                service: dependent,
-                because_of: Self::culprit(service, because_of),
-                cause,
-            },
-            Error::Panicked {
-                service,
-                because_of,
-                message,
-            } => Error::Panicked {
-                service: dependent,
-                because_of: Self::culprit(service, because_of),
-                message,
-            },
-            Error::CircularDependency { .. }
-            | Error::SelfDependency { .. }
-            | Error::ShutDown { .. } => self,
+                because_of: None,
+                ..
+            } | Error::PingFailed {
+                because_of: None,
+                ..
+            }
+        )
+    }
+
+    /// Tells whether `service` failed of itself, not of one that it required.
+    pub(crate) fn is_of(&self, service: &str) -> bool {
+        match self {
+            Error::InitializationFailed { because_of, .. }
+            | Error::PingFailed { because_of, .. }
+            | Error::Panicked { because_of, .. }
+            | Error::TimedOut { because_of, .. }
+            | Error::NeedsAsync { because_of, .. } => because_of.is_none(),
+            Error::ShutDown { service: gone } => *gone == service,
+            _ => true,
         }
     }
 
@@ -151,6 +224,44 @@ impl fmt::Display for Error {
                     "guarded method of {service} was called while {service} was initializing"
                 )
             }
+            Error::TimedOut {
+                service,
+                because_of,
+                limit,
+            } => {
+                write_failed(formatter, service, *because_of)?;
+                write!(formatter, "not ready after {limit:?}")
+            }
+            Error::NeedsAsync {
+                service,
+                because_of,
+            } => {
+                let asynchronous = because_of.unwrap_or(service);
+                write_failed(formatter, service, *because_of)?;
+                write!(
+                    formatter,
+                    "{asynchronous} initializes asynchronously; await {service}::instance_async() first"
+                )
+            }
+            Error::ProvidedTooLate { service } => write!(
+                formatter,
+                "{service} is in use already; provide it before its first use"
+            ),
+            Error::ProvidedTwice { service } => {
+                write!(formatter, "{service} has been provided already")
+            }
+            Error::SetupFailed { setup, cause } => {
+                write!(formatter, "setup function {setup} failed: ")?;
+                write_cause(formatter, cause)
+            }
+            Error::SeveralSetups { first, second } => write!(
+                formatter,
+                "two setup functions: {first} and {second}; keep #[setup] on one of them"
+            ),
+            Error::UsedInSetup { service } => write!(
+                formatter,
+                "{service} was used in the setup function, which runs before any service"
+            ),
             Error::ShutDown { service } => write!(formatter, "{service} has been shut down"),
         }
     }
@@ -159,13 +270,10 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Error::InitializationFailed { cause, .. } | Error::PingFailed { cause, .. } => {
-                Some(cause.as_ref().as_ref())
-            }
-            Error::Panicked { .. }
-            | Error::CircularDependency { .. }
-            | Error::SelfDependency { .. }
-            | Error::ShutDown { .. } => None,
+            Error::InitializationFailed { cause, .. }
+            | Error::PingFailed { cause, .. }
+            | Error::SetupFailed { cause, .. } => Some(cause.as_ref().as_ref()),
+            _ => None,
         }
     }
 }

@@ -1,239 +1,330 @@
 //! The long way round: finding an instance that cannot be had with one load, and making it if need be.
 
-use std::any::Any;
-use std::cell::RefCell;
-use std::error::Error as StdError;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
 
-use crate::descriptor::{Descriptor, Instance};
-use crate::engine::{self, Attempt, Outcome, RealmId, Slot};
+use crate::attempt::{Attempt, Outcome, Timing};
+use crate::background;
+use crate::context::{Running, contain, innermost};
+use crate::descriptor::{Descriptor, Initialize, Instance, Work};
+use crate::driver::Driver;
+use crate::engine::{self, RealmId};
 use crate::error::Error;
-
-thread_local! {
-    /// The attempts that run on this thread, the innermost last.
-    static RUNNING: RefCell<Vec<Arc<Attempt>>> = const { RefCell::new(Vec::new()) };
-}
+use crate::fault::{self, Step};
+use crate::realm::{Provided, Slot};
+use crate::shutdown::stop;
+use crate::{setup, watch};
 
 /// Returns the service's instance in the caller's realm, initialising it and all it requires on first use.
 pub(crate) fn resolve(service: &'static Descriptor) -> Outcome {
+    setup::ensure(service)?;
     let realm = engine::current_realm();
     let user = innermost();
     if let Some(user) = &user {
         report_undeclared(realm, user.service, service);
     }
     let outcome = obtain(realm, service, user.as_deref());
-    if let (Some(user), Err(error)) = (user, &outcome)
-        && error.is_cycle()
-    {
-        // If the service fails of it, this is what its users are told.
-        let _ = user.cycle.set(error.clone());
+    if let Some(user) = &user {
+        remember_cycle(user, &outcome);
     }
     outcome
 }
 
-/// Runs `work`, which is a user's, and gives the message of its panic if it panics.
-pub(crate) fn contain<R>(work: impl FnOnce() -> R) -> Result<R, String> {
-    panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
-        let message = message(&*payload);
-        // The payload is the user's as well, and so is its destructor; a second panic is not worth more than the first.
-        if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            std::mem::forget(second);
-        }
-        message
-    })
-}
-
-fn message(payload: &(dyn Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "with a value that is no text".to_owned()
+/// If the service fails of a circle, this is what its users are told.
+pub(crate) fn remember_cycle(user: &Attempt, outcome: &Outcome) {
+    if let Err(error) = outcome
+        && error.is_cycle()
+    {
+        let _ = user.cycle.set(error.clone());
     }
 }
 
-/// Marks an attempt as the innermost of this thread until the value is dropped.
-struct Running;
-
-impl Running {
-    /// Destructors of other thread-locals may start services when ours is gone; then nothing is marked.
-    fn enter(attempt: &Arc<Attempt>) -> Option<Self> {
-        RUNNING
-            .try_with(|running| running.borrow_mut().push(Arc::clone(attempt)))
-            .ok()
-            .map(|()| Running)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let ended = RUNNING.try_with(|running| running.borrow_mut().pop());
-        drop(ended);
-    }
-}
-
-fn innermost() -> Option<Arc<Attempt>> {
-    RUNNING
-        .try_with(|running| running.borrow().last().cloned())
-        .ok()
-        .flatten()
-}
-
-fn report_undeclared(realm: RealmId, user: &'static Descriptor, used: &'static Descriptor) {
+pub(crate) fn report_undeclared(
+    realm: RealmId,
+    user: &'static Descriptor,
+    used: &'static Descriptor,
+) {
     // Where the other depends on the user, no declaration would help: it is a circle, and becomes an error.
     if user == used || user.depends_on(used) || used.depends_on(user) {
         return;
     }
-    if engine::lock().is_news(realm, user, used) {
-        log::warn!(
-            "{} uses {} while initializing but does not declare it; add #[requires({})] to {}",
-            user.name,
-            used.name,
-            used.name,
-            user.name,
+    let mut engine = engine::lock();
+    let news = engine
+        .realm_mut(realm)
+        .is_some_and(|realm| realm.is_news(user, used));
+    drop(engine);
+    if news {
+        watch::undeclared(user, used);
+    }
+}
+
+/// What there is of a service when someone asks for it.
+pub(crate) enum Found {
+    Ready(&'static dyn Instance),
+    Initializing(Arc<Attempt>),
+    Idle,
+}
+
+/// Looks a service up on behalf of `user`, which from now on holds on to it if it is ready.
+pub(crate) fn look(
+    engine: &mut engine::Engine,
+    realm: RealmId,
+    service: &'static Descriptor,
+    user: Option<&Attempt>,
+) -> Result<Found, Error> {
+    let gone = Error::ShutDown {
+        service: service.name,
+    };
+    let Some(known) = engine.realm(realm) else {
+        return Err(gone);
+    };
+    match known.get(service).map(|entry| &entry.slot) {
+        Some(Slot::Ready(instance)) => {
+            let instance = *instance;
+            if let Some(user) = user {
+                engine.link(user, service);
+            }
+            Ok(Found::Ready(instance))
+        }
+        Some(Slot::Initializing(attempt)) => Ok(Found::Initializing(Arc::clone(attempt))),
+        Some(Slot::Stopping | Slot::ShutDown) => Err(gone),
+        Some(Slot::Idle) | None => Ok(Found::Idle),
+    }
+}
+
+pub(crate) fn obtain(
+    realm: RealmId,
+    service: &'static Descriptor,
+    user: Option<&Attempt>,
+) -> Outcome {
+    let mut engine = engine::lock();
+    loop {
+        let (attempt, mine) = match look(&mut engine, realm, service, user)? {
+            Found::Ready(instance) => return Ok(instance),
+            _ if service.asynchronous => {
+                return Err(Error::NeedsAsync {
+                    service: service.name,
+                    because_of: None,
+                });
+            }
+            Found::Initializing(attempt) => (attempt, false),
+            Found::Idle => (engine.begin(realm, service)?, true),
+        };
+        if let Some(user) = user {
+            if let Some(cycle) = engine.find_cycle(user, &attempt) {
+                return Err(cycle);
+            }
+            engine.needs(user, &attempt);
+        }
+        let bounded = attempt.deadline.is_some();
+        if mine {
+            drop(engine);
+            if bounded {
+                conduct_elsewhere(&attempt);
+            } else {
+                conduct(&attempt);
+            }
+            engine = engine::lock();
+        }
+        let (relocked, ended) = attempt.wait(engine);
+        engine = relocked;
+        let late = ended.is_none().then(|| timed_out(&engine, &attempt));
+        if let Some(user) = user {
+            engine.needs_no_more(user, &attempt);
+        }
+        if let Some(error) = late {
+            return Err(error);
+        }
+        // A ready service is looked up again: it may have been shut down before this thread woke.
+        if let Some(Err(error)) = ended {
+            return Err(error);
+        }
+    }
+}
+
+/// The error for an attempt that has not ended in time.
+pub(crate) fn timed_out(engine: &engine::Engine, attempt: &Attempt) -> Error {
+    let culprit = engine.waits_for(attempt);
+    Error::TimedOut {
+        service: attempt.service.name,
+        because_of: (culprit != attempt.service).then_some(culprit.name),
+        limit: attempt.service.policy.init_timeout.unwrap_or_default(),
+    }
+}
+
+/// Runs an attempt to its end on the calling thread.
+pub(crate) fn conduct(attempt: &Arc<Attempt>) {
+    // Contained as a whole: a logger or the destructor of an error may panic too.
+    let result = contain(|| run(attempt))
+        .unwrap_or_else(|message| Err(fault::panicked(attempt.service, message)));
+    // Whoever waits gets the outcome from the attempt.
+    let _ = conclude(attempt, result);
+}
+
+/// Runs an attempt on a thread of its own, which nobody has to wait for.
+pub(crate) fn conduct_elsewhere(attempt: &Arc<Attempt>) {
+    let own = Arc::clone(attempt);
+    let spawned = thread::Builder::new()
+        .name(format!("init {}", attempt.service.name))
+        .spawn(move || conduct(&own));
+    if let Err(error) = spawned {
+        let cause = anyhow::Error::new(error).context("no thread to initialize it on");
+        let _ = conclude(
+            attempt,
+            Err(fault::failed(attempt, Step::Initialize, cause)),
         );
     }
 }
 
-fn obtain(realm: RealmId, service: &'static Descriptor, dependent: Option<&Attempt>) -> Outcome {
-    let mut engine = engine::lock();
-    let running = match engine.slot(realm, service) {
-        Some(Slot::Ready(instance)) => return Ok(*instance),
-        Some(Slot::ShutDown) => {
-            return Err(Error::ShutDown {
-                service: service.name,
-            });
+/// Ends an attempt; an instance that came too late is shut down.
+pub(crate) fn conclude(attempt: &Arc<Attempt>, result: Outcome) -> Outcome {
+    let instance = result.as_ref().ok().copied();
+    let outcome = engine::lock().finish(attempt, result);
+    attempt.wake();
+    let service = attempt.service;
+    // What is foreign here, a logger or a thread's start, may panic; the attempt has ended all the same.
+    let _ = contain(|| match (&outcome, instance) {
+        (Ok(instance), _) => {
+            watch::ready(attempt);
+            background::start(attempt.realm, service, *instance);
         }
-        Some(Slot::Initializing(attempt)) => Some(Arc::clone(attempt)),
-        None => None,
-    };
-    if let Some(attempt) = running {
-        if let Some(dependent) = dependent {
-            if let Some(cycle) = engine.find_cycle(dependent, &attempt) {
-                return Err(cycle);
+        (Err(error), orphan) => {
+            watch::failed(attempt, error);
+            if let Some(instance) = orphan {
+                // A failure has been logged, and there is nobody left to tell.
+                let _ = stop(service, instance, &Driver::Here);
             }
-            engine.needs(dependent, &attempt);
         }
-        let outcome = attempt.wait(&mut engine);
-        if let Some(dependent) = dependent {
-            engine.needs_no_more(dependent);
-        }
-        return outcome;
-    }
-    let attempt = engine.begin(realm, service);
-    if let Some(dependent) = dependent {
-        engine.needs(dependent, &attempt);
-    }
-    drop(engine);
-
-    // Contained as a whole: a logger or the destructor of an error may panic too.
-    let result =
-        contain(|| run(realm, &attempt)).unwrap_or_else(|message| Err(panicked(service, message)));
-    let orphan = result.as_ref().ok().copied();
-    let mut engine = engine::lock();
-    if let Some(dependent) = dependent {
-        engine.needs_no_more(dependent);
-    }
-    let outcome = engine.finish(realm, &attempt, result);
-    drop(engine);
-    if let (Err(_), Some(instance)) = (&outcome, orphan) {
-        stop(service, instance);
-    }
+    });
     outcome
 }
 
-/// Runs an attempt to its end on the calling thread.
-fn run(realm: RealmId, attempt: &Arc<Attempt>) -> Outcome {
+fn run(attempt: &Arc<Attempt>) -> Outcome {
     let service = attempt.service;
     // From the beginning, so that what a logger uses is used by this attempt: it must neither wait for
     // itself nor be taken for a need of the attempt outside, which has one already.
     let _running = Running::enter(attempt);
-    for requirement in service.requirements() {
-        obtain(realm, requirement, Some(attempt))
+    let _span = attempt.span.enter();
+    for requirement in missing_requirements(attempt) {
+        obtain(attempt.realm, requirement, Some(attempt))
             .map_err(|error| error.for_dependent(service.name))?;
     }
-    log::debug!("initializing {}", service.name);
-    let instance = initialize(attempt)?;
-    log::debug!("{} is ready", service.name);
-    // The instance lives as long as the process: guarded methods hand out `&'static` parts of it.
-    Ok(Box::leak(instance))
+    initialize(attempt)
 }
 
-fn initialize(attempt: &Attempt) -> Result<Box<dyn Instance>, Error> {
-    let service = attempt.service;
-    let name = service.name;
-    let failed_in_panic = |message: String| match attempt.cycle.get() {
-        // `unwrap` on the error of a circle.
-        Some(cycle) if message.contains(&format!("{cycle:?}")) => cycle.clone(),
-        _ => panicked(service, message),
+/// Holds on to the requirements that are ready, and gives the others.
+pub(crate) fn missing_requirements(attempt: &Attempt) -> Vec<&'static Descriptor> {
+    let mut engine = engine::lock();
+    let Some(realm) = engine.realm_mut(attempt.realm) else {
+        return Vec::new();
     };
-    let instance = contain(service.initialize)
-        .map_err(failed_in_panic)?
-        .map_err(|cause| {
-            failure(attempt, cause, |cause| Error::InitializationFailed {
-                service: name,
-                because_of: None,
-                cause,
-            })
-        })?;
-    let checked = contain(|| instance.as_ref().ping())
-        .map_err(failed_in_panic)
-        .and_then(|result| {
-            result.map_err(|cause| {
-                failure(attempt, cause, |cause| Error::PingFailed {
-                    service: name,
-                    because_of: None,
-                    cause,
-                })
-            })
-        });
-    match checked {
-        Ok(()) => Ok(instance),
+    let user = attempt.service;
+    realm
+        .requirements(user)
+        .filter(|requirement| {
+            realm.link(user, requirement);
+            !matches!(
+                realm.get(requirement).map(|entry| &entry.slot),
+                Some(Slot::Ready(_))
+            )
+        })
+        .collect()
+}
+
+/// Makes an instance and checks it, as often as the policy allows.
+pub(crate) fn initialize(attempt: &Attempt) -> Outcome {
+    let began = Instant::now();
+    watch::initializing(attempt);
+    let mut pauses = attempt.service.policy.pauses();
+    let outcome = loop {
+        let failure = match make(attempt) {
+            Ok(instance) => break Ok(instance),
+            Err(failure) => failure,
+        };
+        let pause = pauses.next().filter(|_| failure.is_own_failure());
+        let Some(pause) = pause else {
+            break Err(failure);
+        };
+        watch::retrying(attempt.service, &failure, pause);
+        if closing(attempt).is_none_or(|closing| closing.wait(pause)) {
+            break Err(failure);
+        }
+    };
+    note_time(attempt, began);
+    outcome
+}
+
+pub(crate) fn note_time(attempt: &Attempt, began: Instant) {
+    let own = began.elapsed();
+    // Set once for each attempt.
+    let _ = attempt.timing.set(Timing { began, own });
+}
+
+pub(crate) fn closing(attempt: &Attempt) -> Option<Arc<crate::stop::Stop>> {
+    let engine = engine::lock();
+    let realm = engine.realm(attempt.realm)?;
+    Some(Arc::clone(&realm.closing))
+}
+
+/// What takes the place of `initialize`, if anything does.
+pub(crate) fn provided(attempt: &Attempt) -> Option<Result<&'static dyn Instance, Error>> {
+    let engine = engine::lock();
+    let realm = engine.realm(attempt.realm)?;
+    let (bound, cast) = match realm.get(attempt.service)?.provided? {
+        Provided::Instance(instance) => return Some(Ok(instance)),
+        Provided::Service(bound, cast) => (bound, cast),
+    };
+    let Some(Slot::Ready(instance)) = realm.get(bound).map(|entry| &entry.slot) else {
+        return Some(Err(Error::ShutDown {
+            service: bound.name,
+        }));
+    };
+    let any = instance.as_any();
+    drop(engine);
+    let alias = cast(any)?;
+    Some(Ok(Box::leak(alias)))
+}
+
+fn make(attempt: &Attempt) -> Outcome {
+    if let Some(provided) = provided(attempt) {
+        let instance = provided?;
+        check(attempt, instance)?;
+        return Ok(instance);
+    }
+    let made = match attempt.service.initialize {
+        Initialize::Blocking(initialize) => contain(initialize),
+        Initialize::Async(_) | Initialize::Provided => Ok(Err(fault::not_provided())),
+    };
+    let instance = fault::judge(attempt, Step::Initialize, made)?;
+    match check(attempt, instance.as_ref()) {
+        // The instance lives as long as the process: guarded methods hand out `&'static` parts of it.
+        Ok(()) => Ok(Box::leak(instance)),
         Err(error) => {
-            // What does not work is not kept, and its destructor may panic as well.
-            if let Err(message) = contain(|| drop(instance)) {
-                log::warn!("{name} panicked while it was dropped: {message}");
-            }
+            discard(attempt.service, instance);
             Err(error)
         }
     }
 }
 
-fn panicked(service: &Descriptor, message: String) -> Error {
-    Error::Panicked {
-        service: service.name,
-        because_of: None,
-        message: message.into(),
-    }
+fn check(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> {
+    let began = Instant::now();
+    let checked = contain(|| match instance.ping() {
+        Work::Done(result) => result,
+        Work::Later(future) => pollster::block_on(future),
+    });
+    let checked = fault::usable(attempt.service, checked);
+    watch::pinged(
+        attempt.service,
+        began.elapsed(),
+        matches!(checked, Ok(Ok(()))),
+    );
+    fault::judge(attempt, Step::Ping, checked)
 }
 
-/// Makes the error of a service whose `initialize` or `ping` returned one.
-fn failure(
-    attempt: &Attempt,
-    cause: anyhow::Error,
-    own: impl FnOnce(Arc<anyhow::Error>) -> Error,
-) -> Error {
-    // However it was wrapped, a circle is more telling than the service that noticed it.
-    if let Some(cycle) = attempt.cycle.get()
-        && format!("{cause:#}").contains(&cycle.to_string())
-    {
-        return cycle.clone();
-    }
-    // A service that hands on the error of one that it used, as it is, has failed because of that one.
-    let outermost: &(dyn StdError + 'static) = cause.as_ref();
-    match outermost.downcast_ref::<Error>() {
-        Some(error) => error.clone().for_dependent(attempt.service.name),
-        None => own(Arc::new(cause)),
-    }
-}
-
-/// Shuts an instance down; a failure is logged, for there is nobody left to tell.
-pub(crate) fn stop(service: &'static Descriptor, instance: &'static dyn Instance) {
-    match contain(|| instance.shutdown()) {
-        Ok(Ok(())) => log::debug!("{} has been shut down", service.name),
-        Ok(Err(error)) => log::warn!("{} failed to shut down: {error:#}", service.name),
-        Err(message) => log::warn!("{} panicked while shutting down: {message}", service.name),
+/// Drops an instance that does not work; its destructor may panic as well.
+pub(crate) fn discard(service: &Descriptor, instance: Box<dyn Instance>) {
+    if let Err(message) = contain(|| drop(instance)) {
+        log::warn!("{} panicked while it was dropped: {message}", service.name);
     }
 }

@@ -1,19 +1,54 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
 
+mod asynchronous;
+mod attempt;
+mod background;
+mod context;
+mod crew;
+mod degraded;
 mod descriptor;
+mod driver;
+mod dynamic;
 mod engine;
+pub mod env;
 mod error;
+mod fault;
+mod graph;
+mod health;
+mod health_report;
 mod initialization;
+mod policy;
 mod ready;
+mod realm;
 mod registry;
 mod service;
+mod setup;
+mod shutdown;
+#[cfg(unix)]
+mod signals;
+mod start;
+mod start_report;
+mod stop;
+mod sync;
+mod table;
 pub mod testing;
+mod watch;
 
 #[doc(hidden)]
 pub mod __private;
 
+pub use degraded::Degraded;
 pub use error::Error;
+pub use graph::{Graph, GraphService};
+pub use health::PingOptions;
+pub use health_report::{Health, HealthReport, ServiceHealth};
 pub use registry::{Registry, ServiceInfo, State, registry};
-pub use service::{Service, Singleton};
-pub use singleton_macros::{guarded, requires, service};
+pub use service::{AsyncService, BackgroundService, Requirement, Service, Singleton};
+pub use shutdown::{ServiceShutdown, ShutdownOptions, ShutdownOutcome, ShutdownReport};
+#[cfg(unix)]
+pub use signals::RunError;
+pub use singleton_macros::{guarded, requires, service, setup};
+pub use start::StartOptions;
+pub use start_report::{ServiceStart, StartError, StartOutcome, StartReport, Waterfall};
+pub use stop::Stop;

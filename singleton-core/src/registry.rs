@@ -2,9 +2,21 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use serde::Serialize;
 
 use crate::descriptor::{Descriptor, Registration};
+use crate::driver::{Driver, off_thread};
 use crate::engine;
+use crate::graph::Graph;
+use crate::health::{self, PingOptions};
+use crate::health_report::HealthReport;
+use crate::service::Requirement;
+use crate::shutdown::{Extent, ShutdownOptions, ShutdownReport, shut_down};
+use crate::start::{StartOptions, start};
+use crate::start_report::{StartError, StartReport};
 
 /// The services linked into the program, registered by `#[service]` alone; see [`registry`].
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +56,193 @@ impl Registry {
     ///
     /// The states are those of the moment, in the caller's [`Scope`](crate::testing::Scope) if it is in one.
     pub fn services(&self) -> Vec<ServiceInfo> {
+        let id = engine::current_realm();
+        let engine = engine::lock();
+        let realm = engine.realm(id);
+        let info = |descriptor: &'static Descriptor| ServiceInfo {
+            descriptor,
+            state: engine.state(id, descriptor),
+            own_time: realm.and_then(|realm| Some(realm.get(descriptor)?.timing?.own)),
+            bound: realm.and_then(|realm| {
+                realm
+                    .requirements(descriptor)
+                    .nth(descriptor.requirements.len())
+            }),
+        };
+        all().iter().copied().map(info).collect()
+    }
+
+    /// Returns the services and what they require, to be printed as a text tree or in other formats.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use singleton_core::registry;
+    ///
+    /// let graph = registry().graph();
+    /// println!("{graph}");
+    /// std::fs::write(std::env::temp_dir().join("services.dot"), graph.to_dot())?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn graph(&self) -> Graph {
+        Graph::new(&self.services())
+    }
+
+    /// Initialises every service linked into the program, each as soon as what it requires is ready.
+    ///
+    /// # Errors
+    ///
+    /// Services failed: all of them are in the report, and those behind them are skipped. What the call
+    /// had started is shut down again, and can be started anew.
+    pub fn start_all(&self) -> Result<StartReport, StartError> {
+        self.start_all_with(&StartOptions::default())
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`start_all`](Registry::start_all).
+    pub fn start_all_with(&self, options: &StartOptions) -> Result<StartReport, StartError> {
+        start(
+            engine::current_realm(),
+            all().to_vec(),
+            options,
+            &Driver::Here,
+        )
+    }
+
+    /// The same for a task, whose executor drives the asynchronous services.
+    ///
+    /// # Errors
+    ///
+    /// As [`start_all`](Registry::start_all).
+    pub async fn start_all_async(&self) -> Result<StartReport, StartError> {
+        off_thread(|driver| {
+            let options = StartOptions::default();
+            start(engine::current_realm(), all().to_vec(), &options, driver)
+        })
+        .await
+    }
+
+    /// Initialises the services that are marked `eager`, the background services, and all they require.
+    ///
+    /// # Errors
+    ///
+    /// As [`start_all`](Registry::start_all).
+    pub fn start_eager(&self) -> Result<StartReport, StartError> {
+        start(
+            engine::current_realm(),
+            eager(),
+            &StartOptions::default(),
+            &Driver::Here,
+        )
+    }
+
+    /// The same for a task, whose executor drives the asynchronous services.
+    ///
+    /// # Errors
+    ///
+    /// As [`start_all`](Registry::start_all).
+    pub async fn start_eager_async(&self) -> Result<StartReport, StartError> {
+        off_thread(|driver| {
+            start(
+                engine::current_realm(),
+                eager(),
+                &StartOptions::default(),
+                driver,
+            )
+        })
+        .await
+    }
+
+    /// Initialises one service and all it requires.
+    ///
+    /// # Errors
+    ///
+    /// As [`start_all`](Registry::start_all).
+    pub fn start<T: Requirement + ?Sized>(&self) -> Result<StartReport, StartError> {
+        let services = vec![T::descriptor()];
+        start(
+            engine::current_realm(),
+            services,
+            &StartOptions::default(),
+            &Driver::Here,
+        )
+    }
+
+    /// The same for a task, whose executor drives the asynchronous services.
+    ///
+    /// # Errors
+    ///
+    /// As [`start_all`](Registry::start_all).
+    pub async fn start_async<T: Requirement + ?Sized>(&self) -> Result<StartReport, StartError> {
+        off_thread(|driver| {
+            let services = vec![T::descriptor()];
+            start(
+                engine::current_realm(),
+                services,
+                &StartOptions::default(),
+                driver,
+            )
+        })
+        .await
+    }
+
+    /// Checks the services that are ready, several at once, and reports on all.
+    ///
+    /// A check that does not answer in time makes its service unhealthy; it goes on by itself, and until
+    /// it has ended no second one is begun.
+    pub fn ping_all(&self, options: &PingOptions) -> HealthReport {
+        health::ping_all(
+            engine::current_realm(),
+            all().to_vec(),
+            options,
+            &Driver::Here,
+        )
+    }
+
+    /// The same for a task, whose executor drives the asynchronous services.
+    pub async fn ping_all_async(&self, options: &PingOptions) -> HealthReport {
+        let options = options.clone();
+        off_thread(move |driver| {
+            health::ping_all(engine::current_realm(), all().to_vec(), &options, driver)
+        })
+        .await
+    }
+
+    /// Shuts every service down as soon as nothing that holds on to it is left, several at once.
+    ///
+    /// From the call on nothing starts any more, and afterwards guarded calls give
+    /// [`Error::ShutDown`](crate::Error::ShutDown), of services that nobody has used as well. Initialisations
+    /// that are going on are waited for within the time limit.
+    pub fn shutdown_all(&self) -> ShutdownReport {
+        self.shutdown_all_with(&ShutdownOptions::default())
+    }
+
+    /// The same with options.
+    pub fn shutdown_all_with(&self, options: &ShutdownOptions) -> ShutdownReport {
+        shut_down(
+            engine::current_realm(),
+            Extent::Realm,
+            options,
+            &Driver::Here,
+        )
+    }
+
+    /// The same for a task, whose executor drives the asynchronous services.
+    pub async fn shutdown_all_async(&self, options: &ShutdownOptions) -> ShutdownReport {
+        let options = options.clone();
+        off_thread(move |driver| {
+            shut_down(engine::current_realm(), Extent::Realm, &options, driver)
+        })
+        .await
+    }
+}
+
+/// Every service linked into the program, each after all that it requires.
+fn all() -> &'static [&'static Descriptor] {
+    static ALL: LazyLock<Vec<&'static Descriptor>> = LazyLock::new(|| {
         let mut found = HashSet::new();
         let mut pending: Vec<_> = inventory::iter::<Registration>
             .into_iter()
@@ -54,18 +253,17 @@ impl Registry {
                 pending.extend(service.requirements());
             }
         }
-        let realm = engine::current_realm();
-        let engine = engine::lock();
-        let mut services: Vec<_> = found
-            .into_iter()
-            .map(|descriptor| ServiceInfo {
-                descriptor,
-                state: engine.state(realm, descriptor),
-            })
-            .collect();
-        services.sort_by_key(|service| (service.rank(), service.path()));
+        let mut services: Vec<_> = found.into_iter().collect();
+        services.sort_by_key(|service| (service.rank, service.path));
         services
-    }
+    });
+    &ALL
+}
+
+/// The services that start with an application.
+pub(crate) fn eager() -> Vec<&'static Descriptor> {
+    let starts = |service: &&Descriptor| service.policy.eager || service.run.is_some();
+    all().iter().copied().filter(starts).collect()
 }
 
 /// One service as the registry knows it.
@@ -73,6 +271,9 @@ impl Registry {
 pub struct ServiceInfo {
     descriptor: &'static Descriptor,
     state: State,
+    own_time: Option<Duration>,
+    /// The service that was bound to a trait object.
+    bound: Option<&'static Descriptor>,
 }
 
 impl ServiceInfo {
@@ -91,12 +292,31 @@ impl ServiceInfo {
         self.descriptor.rank
     }
 
-    /// The names of the services listed in `#[requires]`, in that order.
+    /// The names of the services listed in `#[requires]`, in that order; of a trait object that of the service
+    /// bound to it.
     pub fn dependencies(&self) -> Vec<&'static str> {
-        self.descriptor
-            .requirements()
+        self.required()
             .map(|requirement| requirement.name)
             .collect()
+    }
+
+    /// The paths of the same services.
+    pub(crate) fn requirements(&self) -> impl Iterator<Item = &'static str> {
+        self.required().map(|requirement| requirement.path)
+    }
+
+    fn required(&self) -> impl Iterator<Item = &'static Descriptor> + use<> {
+        self.descriptor.requirements().chain(self.bound)
+    }
+
+    /// The tags of its `#[service(tags(…))]`.
+    pub fn tags(&self) -> &'static [&'static str] {
+        self.descriptor.policy.tags
+    }
+
+    /// How long its own `initialize` and `ping` took the last time; none if that has not ended yet.
+    pub fn own_time(&self) -> Option<Duration> {
+        self.own_time
     }
 
     /// What the service was doing when it was listed.
@@ -118,7 +338,8 @@ impl fmt::Debug for ServiceInfo {
 }
 
 /// What a service is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
     /// Nobody has used it yet, or the last attempt to initialise it failed.

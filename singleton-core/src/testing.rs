@@ -1,11 +1,18 @@
 //! Fresh services for each test, with fakes in the place of real ones.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
+use std::future::Future;
+use std::io;
+use std::thread;
 
+use crate::context::Inside;
 use crate::descriptor::{Descriptor, Instance};
+use crate::driver::{Driver, off_thread};
 use crate::engine::{self, RealmId};
-use crate::initialization;
 use crate::service::Singleton;
+use crate::shutdown::{Extent, ShutdownOptions, shut_down};
 
 /// A set of services of its own: inside it every service is fresh, except for those provided.
 ///
@@ -62,6 +69,7 @@ use crate::service::Singleton;
 #[must_use = "a scope does nothing until `run` is called"]
 pub struct Scope {
     provided: Vec<(&'static Descriptor, Box<dyn Instance>)>,
+    environment: HashMap<OsString, Option<OsString>>,
 }
 
 impl Scope {
@@ -77,21 +85,46 @@ impl Scope {
     pub fn provide<T: Singleton>(mut self, instance: T) -> Self {
         let service = T::descriptor();
         self.provided.retain(|(provided, _)| *provided != service);
-        self.provided.push((service, Box::new(instance)));
+        self.provided.push((service, (T::KIND.erase)(instance)));
+        self
+    }
+
+    /// Sets an environment variable inside the scope, for those who read it by [`env::var`](crate::env::var).
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.insert(name.into(), Some(value.into()));
+        self
+    }
+
+    /// Takes an environment variable away inside the scope, likewise.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
+        self.environment.insert(name.into(), None);
         self
     }
 
     /// Runs `work` inside the scope, then shuts down the scope's services, also if `work` panics.
     pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
-        let provided = self
-            .provided
-            .into_iter()
-            .map(|(service, instance)| (service, &*Box::leak(instance)))
-            .collect();
-        let realm = engine::lock().open_realm(provided);
+        let realm = self.open();
         let _entered = engine::enter(realm);
         let _closing = Closing(realm);
         work()
+    }
+
+    /// The same for a future: it is polled inside the scope, on whatever threads.
+    ///
+    /// If it is dropped before its end, the services are shut down on the spot.
+    pub async fn run_async<R>(self, work: impl Future<Output = R>) -> R {
+        let realm = self.open();
+        let closing = Closing(realm);
+        let value = Inside::new(realm, work).await;
+        std::mem::forget(closing);
+        off_thread(move |driver| close(realm, driver)).await;
+        value
+    }
+
+    fn open(self) -> RealmId {
+        let provided = self.provided.into_iter();
+        let provided = provided.map(|(service, instance)| (service, &*Box::leak(instance)));
+        engine::lock().open_realm(provided.collect(), self.environment)
     }
 
     /// Returns the innermost scope that the calling thread is in, to be carried to another thread.
@@ -140,19 +173,108 @@ impl ScopeHandle {
         let _entered = engine::enter(self.realm);
         work()
     }
+
+    /// Spawns a thread inside the scope.
+    ///
+    /// # Errors
+    ///
+    /// The operating system has no thread to spare.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use singleton_core::{env, testing::Scope};
+    ///
+    /// Scope::new().env("PORT", "8080").run(|| {
+    ///     let port = Scope::current().spawn(|| env::var("PORT"))?.join();
+    ///     assert_eq!(port.unwrap().as_deref(), Ok("8080"));
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn spawn<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<thread::JoinHandle<R>> {
+        let handle = self.clone();
+        thread::Builder::new().spawn(move || handle.enter(work))
+    }
+
+    /// Puts a future inside the scope, for an executor that polls it on other threads.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use singleton_core::{env, testing::Scope};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() {
+    /// let port = Scope::new().env("PORT", "8080").run_async(async {
+    ///     tokio::spawn(Scope::current().carry(async { env::var("PORT") })).await
+    /// });
+    /// assert_eq!(port.await.unwrap().as_deref(), Ok("8080"));
+    /// # }
+    /// ```
+    pub fn carry<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        Inside::new(self.realm, work)
+    }
+
+    /// Lists the services that became ready in the scope, in that order, and have not been shut down;
+    /// those that were provided come first.
+    pub fn initialized(&self) -> Vec<&'static str> {
+        let engine = engine::lock();
+        let started = engine.realm(self.realm).map(|realm| &realm.started);
+        started
+            .into_iter()
+            .flatten()
+            .map(|service| service.name)
+            .collect()
+    }
+
+    /// Asserts that these services and no others became ready in the scope, in this order.
+    ///
+    /// # Panics
+    ///
+    /// They did not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use singleton_core::testing::Scope;
+    /// # use singleton_core::{Service, requires, service};
+    /// # #[service] struct Engine;
+    /// # #[service] #[requires(Engine)] struct Car;
+    /// # impl Service for Engine { fn initialize() -> anyhow::Result<Self> { Ok(Engine) } }
+    /// # impl Service for Car { fn initialize() -> anyhow::Result<Self> { Ok(Car) } }
+    ///
+    /// Scope::new().run(|| {
+    ///     Car::instance()?;
+    ///     Scope::current().assert_initialized(["Engine", "Car"]);
+    ///     Ok(())
+    /// })
+    /// # .map_err(|error: singleton_core::Error| error)?;
+    /// # Ok::<(), singleton_core::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn assert_initialized<'a>(&self, expected: impl AsRef<[&'a str]>) {
+        let (initialized, expected) = (self.initialized(), expected.as_ref());
+        assert!(
+            initialized == expected,
+            "the services initialized in this scope are {initialized:?}, expected were {expected:?}"
+        );
+    }
 }
 
-/// Shuts the scope's services down, each before what it requires, while the thread is still inside.
+/// Shuts the scope's services down, each before what it requires.
 struct Closing(RealmId);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        loop {
-            let next = engine::lock().stop_next(self.0);
-            let Some((service, instance)) = next else {
-                break;
-            };
-            initialization::stop(service, instance);
-        }
+        close(self.0, &Driver::Here);
     }
+}
+
+fn close(realm: RealmId, driver: &Driver) {
+    shut_down(realm, Extent::Realm, &ShutdownOptions::default(), driver);
+    engine::lock().forget_realm(realm);
 }

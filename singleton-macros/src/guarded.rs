@@ -233,8 +233,11 @@ fn guard_function(method: ImplItemFn) -> TokenStream {
 
 fn guarded_body(signature: &Signature, then: TokenStream, binding: TokenStream) -> TokenStream {
     let this = this();
-    let instance =
-        quote_spanned!(Span::call_site()=> ::singleton_core::__private::instance::<#this>());
+    let instance = if signature.asyncness.is_some() {
+        quote_spanned!(Span::call_site()=> ::singleton_core::__private::instance_async::<#this>().await)
+    } else {
+        quote_spanned!(Span::call_site()=> ::singleton_core::__private::instance::<#this>())
+    };
     match_instance(signature, instance, then, binding)
 }
 

@@ -3,12 +3,16 @@
 
 mod attributes;
 mod guarded;
+mod policy;
 mod requires;
 mod service;
+mod setup;
+mod trait_service;
 
 use proc_macro::TokenStream;
 
-/// Makes a struct a service: a type of which the process has exactly one instance.
+/// Makes a struct a service, a type of which the process has exactly one instance; or makes a trait one
+/// whose implementation is chosen elsewhere.
 ///
 /// See `singleton_core`'s documentation; use it from there.
 #[proc_macro_attribute]
@@ -30,4 +34,12 @@ pub fn requires(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn guarded(arguments: TokenStream, item: TokenStream) -> TokenStream {
     guarded::expand(arguments.into(), item.into()).into()
+}
+
+/// Marks the function that runs once, before the first service of the process.
+///
+/// See `singleton_core`'s documentation; use it from there.
+#[proc_macro_attribute]
+pub fn setup(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    setup::expand(arguments.into(), item.into()).into()
 }

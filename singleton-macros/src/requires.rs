@@ -4,24 +4,29 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
-use syn::{Attribute, DeriveInput, Error, Path, Result, Token};
+use syn::{Attribute, DeriveInput, Error, Result, Token, Type};
 
 use crate::attributes::is_named;
 use crate::service;
 
 /// Parses the services named between the parentheses; none at all is allowed.
-pub(crate) fn parse(arguments: TokenStream) -> Result<Vec<Path>> {
-    let paths = Punctuated::<Path, Token![,]>::parse_terminated.parse2(arguments).map_err(|error| {
-        Error::new(error.span(), "`#[requires]` lists services by their types, such as `#[requires(Config, Database)]`")
-    })?;
-    let paths: Vec<Path> = paths.into_iter().collect();
-    match paths
+pub(crate) fn parse(arguments: TokenStream) -> Result<Vec<Type>> {
+    const FORM: &str = "`#[requires]` lists services by their types, such as `#[requires(Config, Database, dyn Clock)]`";
+    let services = Punctuated::<Type, Token![,]>::parse_terminated
+        .parse2(arguments)
+        .map_err(|error| Error::new(error.span(), FORM))?;
+    let services: Vec<Type> = services.into_iter().collect();
+    let named = |service: &&Type| !matches!(service, Type::Path(_) | Type::TraitObject(_));
+    if let Some(unnamed) = services.iter().find(named) {
+        return Err(Error::new_spanned(unnamed, FORM));
+    }
+    match services
         .iter()
         .enumerate()
-        .find(|(position, path)| paths[..*position].contains(path))
+        .find(|(position, service)| services[..*position].contains(service))
     {
         Some((_, again)) => Err(Error::new_spanned(again, "this service is listed already")),
-        None => Ok(paths),
+        None => Ok(services),
     }
 }
 

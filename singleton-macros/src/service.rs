@@ -1,15 +1,19 @@
-//! `#[service]`: registers a struct and gives it `instance` and `is_initialized`.
+//! `#[service]`: registers a struct and gives it `instance`, `is_initialized` and `provide`.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Attribute, DeriveInput, Error, Path, Result};
+use syn::{Attribute, DeriveInput, Error, Result, Type};
 
-use crate::{attributes, requires};
+use crate::policy::Policy;
+use crate::{attributes, policy, requires, trait_service};
 
 /// Expands `#[service]`; the user's item is emitted whatever is wrong with it.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    if let Ok(declaration) = syn::parse2(item.clone()) {
+        return trait_service::expand(&arguments, declaration);
+    }
     let mut declaration: DeriveInput = match syn::parse2(item.clone()) {
         Ok(declaration) => declaration,
         Err(_) => {
@@ -19,19 +23,15 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         }
     };
     let (requirements, mut errors) = take_requirements(&mut declaration.attrs);
-    if !arguments.is_empty() {
-        errors.push(Error::new_spanned(
-            &arguments,
-            "`#[service]` takes no arguments; write `#[service]`",
-        ));
-    }
+    let (policy, error) = policy::parse(arguments);
+    errors.extend(error);
     if let Err(error) = check_kind(&declaration) {
         errors.push(error);
     }
     let generic = check_generics(&declaration);
     let implementation = generic
         .is_ok()
-        .then(|| implement(&declaration, &requirements));
+        .then(|| implement(&declaration, &requirements, &policy));
     errors.extend(generic.err());
     let errors = errors.into_iter().map(Error::into_compile_error);
     quote! {
@@ -44,7 +44,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// What the `#[requires(…)]` of one item say together.
 #[derive(Default)]
 struct Requirements {
-    services: Vec<Path>,
+    services: Vec<Type>,
     /// Where the last list stands: what a cycle is reported at.
     span: Option<Span>,
 }
@@ -93,72 +93,127 @@ fn check_generics(declaration: &DeriveInput) -> Result<()> {
     ))
 }
 
-fn implement(declaration: &DeriveInput, requirements: &Requirements) -> TokenStream {
+fn implement(
+    declaration: &DeriveInput,
+    requirements: &Requirements,
+    policy: &Policy,
+) -> TokenStream {
     let (name, visibility) = (&declaration.ident, &declaration.vis);
     let text = name.unraw().to_string();
-    let rank = rank(&requirements.services);
+    let private = quote!(::singleton_core::__private);
+    let services = &requirements.services;
     // The constants are what a cycle goes through: they lie where the requirements are written.
-    let rank = quote_spanned! {requirements.span.unwrap_or_else(Span::call_site)=> const RANK: usize = #rank; };
-    let descriptors = requirements
-        .services
+    let span = requirements.span.unwrap_or_else(Span::call_site);
+    let rank = rank(services);
+    let rank = quote_spanned! {span=> const RANK: usize = #rank; };
+    let own = policy.asynchronous;
+    let asynchronous = services
         .iter()
-        .map(|path| member(path, quote!(descriptor)));
+        .map(|service| member(service, quote!(ASYNC)));
+    let asynchronous = quote! { const ASYNC: bool = #own #(|| #asynchronous)*; };
+    let descriptors = services
+        .iter()
+        .map(|service| member(service, quote!(descriptor)));
+    let kind = if own {
+        quote!(asynchronous)
+    } else {
+        quote!(blocking)
+    };
+    let run = if policy.background {
+        quote!(::core::option::Option::Some(#private::run::<#name>()))
+    } else {
+        quote!(::core::option::Option::None)
+    };
+    let inherent = inherent(visibility);
     quote! {
-        impl ::singleton_core::Singleton for #name {
+        impl ::singleton_core::Requirement for #name {
             #rank
+            #asynchronous
 
-            #[inline(always)]
-            fn ready() -> &'static ::singleton_core::__private::Ready<Self> {
-                static READY: ::singleton_core::__private::Ready<#name> = ::singleton_core::__private::Ready::new();
-                &READY
-            }
-
-            fn descriptor() -> &'static ::singleton_core::__private::Descriptor {
+            fn descriptor() -> &'static #private::Descriptor {
                 // Evaluated by `cargo check` as well, and with it every rank.
-                static DESCRIPTOR: ::singleton_core::__private::Descriptor =
-                    ::singleton_core::__private::Descriptor::new::<#name>(
-                        #text,
-                        ::core::concat!(::core::module_path!(), "::", #text),
-                        &[#(#descriptors),*],
-                    );
+                static DESCRIPTOR: #private::Descriptor = #private::Descriptor::new::<#name>(
+                    #text,
+                    ::core::concat!(::core::module_path!(), "::", #text),
+                    &[#(#descriptors),*],
+                    #run,
+                    #policy,
+                );
                 &DESCRIPTOR
             }
         }
 
-        ::singleton_core::__private::inventory::submit! {
-            ::singleton_core::__private::Registration::of::<#name>()
+        impl ::singleton_core::Singleton for #name {
+            const KIND: #private::Kind<Self> = #private::#kind::<#name>();
+
+            #[inline(always)]
+            fn ready() -> &'static #private::Ready<Self> {
+                static READY: #private::Ready<#name> = #private::Ready::new();
+                &READY
+            }
+
+        }
+
+        #private::inventory::submit! {
+            #private::Registration::of::<#name>()
         }
 
         impl #name {
-            /// Returns the one instance, initialising the service and all it requires on first use.
-            ///
-            /// # Errors
-            ///
-            /// The service, or one that it requires, could not be initialised.
-            #[inline]
-            #visibility fn instance() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
-                ::singleton_core::__private::instance::<Self>()
-            }
+            #inherent
+        }
+    }
+}
 
-            /// Tells whether the service is ready, without initialising it.
-            #visibility fn is_initialized() -> bool {
-                ::singleton_core::__private::is_initialized::<Self>()
-            }
+fn inherent(visibility: &syn::Visibility) -> TokenStream {
+    let private = quote!(::singleton_core::__private);
+    quote! {
+        /// Returns the one instance, initialising the service and all it requires on first use.
+        ///
+        /// # Errors
+        ///
+        /// The service, or one that it requires, could not be initialised.
+        #[inline]
+        #visibility fn instance() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
+            #private::instance::<Self>()
+        }
+
+        /// The same for a task, which waits without blocking its thread.
+        ///
+        /// # Errors
+        ///
+        /// As those of `instance`.
+        #visibility async fn instance_async() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
+            #private::instance_async::<Self>().await
+        }
+
+        /// Tells whether the service is ready, without initialising it.
+        #visibility fn is_initialized() -> bool {
+            #private::is_initialized::<Self>()
+        }
+
+        /// Puts `instance` in the place of what `initialize` would make; on first use it is checked by `ping`
+        /// as that would be, and what the service requires is initialised before it.
+        ///
+        /// # Errors
+        ///
+        /// The service is in use already, an instance was provided already, or the service was shut down.
+        #visibility fn provide(instance: Self) -> ::core::result::Result<(), ::singleton_core::Error> {
+            #private::provide(instance)
         }
     }
 }
 
 /// Nested calls rather than a slice: rustc explains a cycle in far fewer notes.
-fn rank(requirements: &[Path]) -> TokenStream {
-    let highest = requirements.iter().fold(quote!(0), |highest, path| {
-        let rank = member(path, quote!(RANK));
-        quote_spanned!(path.span()=> ::singleton_core::__private::max(#highest, #rank))
+fn rank(requirements: &[Type]) -> TokenStream {
+    let highest = requirements.iter().fold(quote!(0), |highest, service| {
+        let rank = member(service, quote!(RANK));
+        quote_spanned!(service.span()=> ::singleton_core::__private::max(#highest, #rank))
     });
     quote!(1 + #highest)
 }
 
-/// Refers to a member of `Singleton` so that an error about it points at the entry in `#[requires]`.
-fn member(path: &Path, member: TokenStream) -> TokenStream {
-    let path = path.to_token_stream();
-    quote_spanned!(path.span()=> <#path as ::singleton_core::Singleton>::#member)
+/// Refers to a member of `Requirement` so that an error about it points at the entry in `#[requires]`.
+fn member(service: &Type, member: TokenStream) -> TokenStream {
+    let service_tokens = service.to_token_stream();
+    quote_spanned!(service.span()=> <#service_tokens as ::singleton_core::Requirement>::#member)
 }

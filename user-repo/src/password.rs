@@ -1,13 +1,12 @@
 //! Hashing passwords and checking them: Argon2id, and the seed's SHA-256 for as long as some are left.
 
-use std::env;
 use std::fmt;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{Error as HashError, PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use sha2::{Digest, Sha256};
-use singleton_core::{Service, guarded, service};
+use singleton_core::{Service, env, guarded, service};
 use subtle::ConstantTimeEq;
 
 use crate::error::UserError;

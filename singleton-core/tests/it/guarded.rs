@@ -286,7 +286,7 @@ mod elsewhere {
 
 #[test]
 fn attributes_stand_in_any_order() {
-    use singleton_core::Singleton;
+    use singleton_core::Requirement;
     assert_eq!(
         (Shop::RANK, elsewhere::Above::RANK, elsewhere::ByPath::RANK),
         (1, 2, 3)

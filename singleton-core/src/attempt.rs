@@ -1,0 +1,143 @@
+//! One run of a service's initialisation, and how others wait for it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, Shared};
+
+use crate::descriptor::{Descriptor, Instance};
+use crate::engine::{Engine, RealmId};
+use crate::error::Error;
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_until};
+use crate::watch;
+
+/// The outcome of an attempt: everyone who waited for it gets the same.
+pub(crate) type Outcome = Result<&'static dyn Instance, Error>;
+
+/// When a service was made, requirements not included.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    pub(crate) began: Instant,
+    pub(crate) own: Duration,
+}
+
+/// One run of a service's initialisation, its requirements included.
+pub(crate) struct Attempt {
+    pub(crate) id: u64,
+    pub(crate) realm: RealmId,
+    pub(crate) service: &'static Descriptor,
+    /// When callers stop waiting; none where the service has no `init_timeout`.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) outcome: OnceLock<Outcome>,
+    /// The first circle that `initialize` or `ping` ran into.
+    pub(crate) cycle: OnceLock<Error>,
+    pub(crate) timing: OnceLock<Timing>,
+    /// What carries on an asynchronous service's attempt, whoever polls it.
+    pub(crate) future: OnceLock<Shared<BoxFuture<'static, Outcome>>>,
+    pub(crate) span: watch::Span,
+    done: Condvar,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Attempt {
+    pub(crate) fn new(id: u64, realm: RealmId, service: &'static Descriptor) -> Self {
+        Attempt {
+            id,
+            realm,
+            service,
+            // Too far away to be told is as good as never.
+            deadline: service
+                .policy
+                .init_timeout
+                .and_then(|limit| Instant::now().checked_add(limit)),
+            outcome: OnceLock::new(),
+            cycle: OnceLock::new(),
+            timing: OnceLock::new(),
+            future: OnceLock::new(),
+            span: watch::Span::of(service),
+            done: Condvar::new(),
+            wakers: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Ends the attempt; called with the engine locked, so that no thread that waits can miss it.
+    pub(crate) fn end(&self, outcome: &Outcome) {
+        // Nobody else sets it: an attempt ends once.
+        let _ = self.outcome.set(outcome.clone());
+        self.done.notify_all();
+    }
+
+    /// Wakes the tasks that wait for the end; called with the engine unlocked, for a waker is foreign code.
+    pub(crate) fn wake(&self) {
+        let wakers = std::mem::take(&mut *lock(&self.wakers));
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    /// Waits until the attempt has ended, on whatever thread it runs, or is overdue: then there is no outcome.
+    pub(crate) fn wait<'a>(
+        &self,
+        engine: MutexGuard<'a, Engine>,
+    ) -> (MutexGuard<'a, Engine>, Option<Outcome>) {
+        self.wait_until(engine, self.deadline)
+    }
+
+    /// The same with a deadline of the caller's.
+    pub(crate) fn wait_until<'a>(
+        &self,
+        mut engine: MutexGuard<'a, Engine>,
+        deadline: Option<Instant>,
+    ) -> (MutexGuard<'a, Engine>, Option<Outcome>) {
+        loop {
+            if let Some(outcome) = self.outcome.get() {
+                let outcome = outcome.clone();
+                return (engine, Some(outcome));
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return (engine, None);
+            }
+            engine = wait_until(&self.done, engine, deadline);
+        }
+    }
+
+    /// The same as [`wait`](Attempt::wait), for a task.
+    pub(crate) fn ended(self: &Arc<Self>) -> Ended {
+        Ended {
+            attempt: Arc::clone(self),
+            timer: self.deadline.map(|deadline| {
+                futures_timer::Delay::new(deadline.saturating_duration_since(Instant::now()))
+            }),
+        }
+    }
+}
+
+/// Ready when an attempt on another thread has ended, or with `None` when it is overdue.
+pub(crate) struct Ended {
+    attempt: Arc<Attempt>,
+    timer: Option<futures_timer::Delay>,
+}
+
+impl Future for Ended {
+    type Output = Option<Outcome>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // First the waker, then the look: who ends the attempt does it the other way round.
+        {
+            let mut wakers = lock(&self.attempt.wakers);
+            if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+                wakers.push(context.waker().clone());
+            }
+        }
+        if let Some(outcome) = self.attempt.outcome.get() {
+            return Poll::Ready(Some(outcome.clone()));
+        }
+        match &mut self.timer {
+            Some(timer) => Pin::new(timer).poll(context).map(|()| None),
+            None => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Whose work the calling thread does: which realm it is in, and which attempt it carries on.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::{self, AssertUnwindSafe};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::attempt::Attempt;
+use crate::engine::{self, RealmId};
+
+#[cfg(not(loom))]
+thread_local! {
+    /// The attempts that run on this thread, the innermost last.
+    static RUNNING: RefCell<Vec<Arc<Attempt>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[cfg(loom)]
+loom::thread_local! {
+    static RUNNING: RefCell<Vec<Arc<Attempt>>> = RefCell::new(Vec::new());
+}
+
+/// Marks an attempt as the innermost of this thread, in its realm, until the value is dropped.
+pub(crate) struct Running {
+    marked: bool,
+    _realm: Option<engine::Entered>,
+}
+
+impl Running {
+    pub(crate) fn enter(attempt: &Arc<Attempt>) -> Self {
+        let foreign = engine::current_realm() != attempt.realm;
+        // Destructors of other thread-locals may start services when ours is gone; then nothing is marked.
+        let marked = RUNNING.try_with(|running| running.borrow_mut().push(Arc::clone(attempt)));
+        Running {
+            marked: marked.is_ok(),
+            _realm: foreign.then(|| engine::enter(attempt.realm)),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.marked {
+            let ended = RUNNING.try_with(|running| running.borrow_mut().pop());
+            drop(ended);
+        }
+    }
+}
+
+/// The attempt that the calling thread carries on, if it is within one.
+pub(crate) fn innermost() -> Option<Arc<Attempt>> {
+    RUNNING
+        .try_with(|running| running.borrow().last().cloned())
+        .ok()
+        .flatten()
+}
+
+/// A future that is polled as part of an attempt.
+pub(crate) struct PartOf<F> {
+    attempt: Arc<Attempt>,
+    inner: Pin<Box<F>>,
+}
+
+impl<F: Future> PartOf<F> {
+    pub(crate) fn new(attempt: &Arc<Attempt>, inner: F) -> Self {
+        PartOf {
+            attempt: Arc::clone(attempt),
+            inner: Box::pin(inner),
+        }
+    }
+}
+
+impl<F: Future> Future for PartOf<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let _running = Running::enter(&self.attempt);
+        let _span = self.attempt.span.enter();
+        self.inner.as_mut().poll(context)
+    }
+}
+
+/// A future that is polled inside a realm.
+pub(crate) struct Inside<F> {
+    realm: RealmId,
+    inner: Pin<Box<F>>,
+}
+
+impl<F: Future> Inside<F> {
+    pub(crate) fn new(realm: RealmId, inner: F) -> Self {
+        Inside {
+            realm,
+            inner: Box::pin(inner),
+        }
+    }
+}
+
+impl<F: Future> Future for Inside<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let _entered = engine::enter(self.realm);
+        self.inner.as_mut().poll(context)
+    }
+}
+
+/// Runs `work`, which is a user's, and gives the message of its panic if it panics.
+pub(crate) fn contain<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    panic::catch_unwind(AssertUnwindSafe(work)).map_err(message)
+}
+
+/// The message of a panic, whose payload is dropped.
+pub(crate) fn message(payload: Box<dyn Any + Send>) -> String {
+    let message = if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "with a value that is no text".to_owned()
+    };
+    // The payload is the user's as well, and so is its destructor; a second panic is not worth more than the first.
+    if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+    message
+}

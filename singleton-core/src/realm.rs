@@ -1,0 +1,158 @@
+//! What is known of every service in one set of instances, and who holds on to whom.
+
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use crate::attempt::{Attempt, Timing};
+use crate::background::Supervision;
+use crate::descriptor::{Descriptor, Instance};
+use crate::error::Error;
+use crate::health::Check;
+use crate::stop::Stop;
+use crate::sync::Mutex;
+
+#[derive(Default)]
+pub(crate) enum Slot {
+    #[default]
+    Idle,
+    Initializing(Arc<Attempt>),
+    Ready(&'static dyn Instance),
+    /// Its `shutdown` runs, or its thread is waited for.
+    Stopping,
+    ShutDown,
+}
+
+/// What takes the place of `initialize`.
+#[derive(Clone, Copy)]
+pub(crate) enum Provided {
+    Instance(&'static dyn Instance),
+    /// Another service, which the function turns into an instance of this one.
+    Service(&'static Descriptor, &'static Cast),
+}
+
+pub(crate) type Cast =
+    dyn Fn(&'static (dyn Any + Send + Sync)) -> Option<Box<dyn Instance>> + Send + Sync;
+
+/// One service in one realm.
+#[derive(Default)]
+pub(crate) struct Entry {
+    pub(crate) slot: Slot,
+    pub(crate) provided: Option<Provided>,
+    /// What it holds on to: what it required or used while it was initialising, once each.
+    pub(crate) uses: Vec<&'static Descriptor>,
+    /// How many services hold on to it.
+    pub(crate) users: usize,
+    pub(crate) timing: Option<Timing>,
+    /// Why the last attempt failed, if it did.
+    pub(crate) failure: Option<Error>,
+    pub(crate) check: Option<Arc<Check>>,
+    pub(crate) background: Option<Arc<Supervision>>,
+}
+
+pub(crate) struct Realm {
+    entries: HashMap<&'static Descriptor, Entry>,
+    /// Services in the order in which they became ready.
+    pub(crate) started: Vec<&'static Descriptor>,
+    /// Undeclared uses that were logged already.
+    reported: HashSet<(&'static Descriptor, &'static Descriptor)>,
+    /// Requested when nothing starts any more.
+    pub(crate) closing: Arc<Stop>,
+    /// Held by the one who shuts services down.
+    pub(crate) shutting_down: Arc<Mutex<()>>,
+    /// Environment variables that differ from the process's; `None` is one that is not set.
+    pub(crate) environment: HashMap<OsString, Option<OsString>>,
+}
+
+impl Realm {
+    pub(crate) fn new(environment: HashMap<OsString, Option<OsString>>) -> Self {
+        Realm {
+            entries: HashMap::new(),
+            started: Vec::new(),
+            reported: HashSet::new(),
+            closing: Arc::new(Stop::new()),
+            shutting_down: Arc::new(Mutex::new(())),
+            environment,
+        }
+    }
+
+    pub(crate) fn get(&self, service: &Descriptor) -> Option<&Entry> {
+        self.entries.get(service)
+    }
+
+    pub(crate) fn get_mut(&mut self, service: &'static Descriptor) -> &mut Entry {
+        self.entries.entry(service).or_default()
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'static Descriptor, &Entry)> {
+        self.entries
+            .iter()
+            .map(|(service, entry)| (*service, entry))
+    }
+
+    /// What the service requires: what it declares, and for a trait object the service bound to it.
+    pub(crate) fn requirements(
+        &self,
+        service: &'static Descriptor,
+    ) -> impl Iterator<Item = &'static Descriptor> + use<> {
+        let bound = match self.get(service).and_then(|entry| entry.provided) {
+            Some(Provided::Service(bound, _)) => Some(bound),
+            _ => None,
+        };
+        service.requirements().chain(bound)
+    }
+
+    /// Notes that the service is ready.
+    pub(crate) fn start(&mut self, service: &'static Descriptor, instance: &'static dyn Instance) {
+        let entry = self.get_mut(service);
+        entry.slot = Slot::Ready(instance);
+        entry.failure = None;
+        if service.run.is_some() {
+            entry.background = Some(Arc::new(Supervision::new()));
+        }
+        self.started.push(service);
+    }
+
+    /// Lets `user` hold on to `used` if that one is ready.
+    pub(crate) fn link(&mut self, user: &'static Descriptor, used: &'static Descriptor) {
+        let ready = self
+            .get(used)
+            .is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)));
+        if !ready || user == used || self.get_mut(user).uses.contains(&used) {
+            return;
+        }
+        self.get_mut(user).uses.push(used);
+        self.get_mut(used).users += 1;
+    }
+
+    /// Lets the service hold on to nothing any more; gives those whom nobody else holds on to now.
+    pub(crate) fn let_go(&mut self, service: &'static Descriptor) -> Vec<&'static Descriptor> {
+        let uses = std::mem::take(&mut self.get_mut(service).uses);
+        uses.into_iter()
+            .filter(|used| {
+                let entry = self.get_mut(used);
+                entry.users -= 1;
+                entry.users == 0
+            })
+            .collect()
+    }
+
+    /// Tells whether `user` is seen for the first time to use `used` before that one is ready.
+    pub(crate) fn is_news(&mut self, user: &'static Descriptor, used: &'static Descriptor) -> bool {
+        let ready = self
+            .get(used)
+            .is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)));
+        !ready && self.reported.insert((user, used))
+    }
+
+    /// Instances that were provided for a scope did not start after what they require: only now it
+    /// is known what of it there is.
+    pub(crate) fn link_requirements(&mut self) {
+        for service in self.started.clone() {
+            for requirement in service.requirements() {
+                self.link(service, requirement);
+            }
+        }
+    }
+}

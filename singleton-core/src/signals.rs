@@ -1,0 +1,144 @@
+//! An application's life from its start to the signal that ends it.
+
+use std::fmt;
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use crate::driver::{Driver, off_thread};
+use crate::engine;
+use crate::registry::{self, Registry};
+use crate::shutdown::{Extent, ShutdownOptions, ShutdownReport, shut_down};
+use crate::start::{StartOptions, start};
+use crate::start_report::{StartError, StartReport};
+
+/// Why an application did not run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The operating system did not let signals be received.
+    Signals(io::Error),
+    /// Services failed to start; those that had started were shut down.
+    Start(StartError),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Signals(error) => write!(formatter, "cannot receive signals: {error}"),
+            RunError::Start(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for RunError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            RunError::Signals(error) => Some(error),
+            RunError::Start(error) => error.source(),
+        }
+    }
+}
+
+impl Registry {
+    /// Starts the `eager` services and the background services, and runs until SIGINT or SIGTERM; then
+    /// shuts all services down, each before what it requires. Unix only.
+    ///
+    /// A signal during the start ends the start. A second signal ends the process at once, with the exit
+    /// status 128 + its number. If a service fails to start, all services are shut down at once.
+    ///
+    /// # Errors
+    ///
+    /// A service failed to start, or signals cannot be received.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use singleton_core::registry;
+    ///
+    /// fn main() -> Result<(), singleton_core::RunError> {
+    ///     let report = registry().run_until_signal()?;
+    ///     print!("{report}");
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn run_until_signal(&self) -> Result<ShutdownReport, RunError> {
+        run_until_signal(&Driver::Here)
+    }
+
+    /// The same for a task, whose executor drives the asynchronous services.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_until_signal`](Registry::run_until_signal).
+    pub async fn run_until_signal_async(&self) -> Result<ShutdownReport, RunError> {
+        off_thread(run_until_signal).await
+    }
+}
+
+/// Gives the signals back when the application has ended.
+struct Listening(Handle);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+enum Event {
+    Signal,
+    Started(Result<StartReport, StartError>),
+}
+
+fn run_until_signal(driver: &Driver) -> Result<ShutdownReport, RunError> {
+    let realm = engine::current_realm();
+    let signals = Signals::new([SIGINT, SIGTERM]).map_err(RunError::Signals)?;
+    let _listening = Listening(signals.handle());
+    let (sender, events) = mpsc::channel();
+    let signalled = sender.clone();
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || listen(signals, &signalled))
+        .map_err(RunError::Signals)?;
+    // On a thread of its own: an `initialize` that never returns must not keep a signal from being obeyed.
+    let own = driver.clone();
+    thread::Builder::new()
+        .name("start".to_owned())
+        .spawn(move || {
+            let options = StartOptions::default();
+            let started = start(realm, registry::eager(), &options, &own);
+            // Nobody waits any more if a signal was faster.
+            let _ = sender.send(Event::Started(started));
+        })
+        .map_err(RunError::Signals)?;
+    let failed = loop {
+        match events.recv() {
+            Ok(Event::Started(Ok(report))) => log::info!("started {report}"),
+            Ok(Event::Started(Err(error))) => break Some(error),
+            // Without a sender nobody could ask any more.
+            Ok(Event::Signal) | Err(mpsc::RecvError) => break None,
+        }
+    };
+    let options = ShutdownOptions::default();
+    let report = shut_down(realm, Extent::Realm, &options, driver);
+    match failed {
+        Some(error) => Err(RunError::Start(error)),
+        None => Ok(report),
+    }
+}
+
+fn listen(mut signals: Signals, events: &mpsc::Sender<Event>) {
+    let mut again = false;
+    for signal in &mut signals {
+        if again {
+            log::warn!("received signal {signal} again: exiting at once");
+            signal_hook::low_level::exit(128 + signal);
+        }
+        again = true;
+        log::info!("received signal {signal}: shutting down");
+        let _ = events.send(Event::Signal);
+    }
+}

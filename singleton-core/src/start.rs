@@ -1,0 +1,307 @@
+//! Starting many services at once, each as soon as what it requires is ready.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::attempt::Outcome;
+use crate::context::contain;
+use crate::descriptor::Descriptor;
+use crate::driver::Driver;
+use crate::engine::{self, RealmId};
+use crate::error::Error;
+use crate::fault;
+use crate::realm::Slot;
+use crate::shutdown::{Extent, ShutdownOptions, shut_down};
+use crate::start_report::{ServiceStart, StartError, StartOutcome, StartReport};
+use crate::{asynchronous, initialization, setup};
+
+/// How [`start_all_with`](crate::Registry::start_all_with) goes about it.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct StartOptions {
+    threads: usize,
+}
+
+impl Default for StartOptions {
+    fn default() -> Self {
+        StartOptions { threads: 8 }
+    }
+}
+
+impl StartOptions {
+    /// The defaults, which each of the methods states.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many services are initialised at once, the calling thread's included; 8.
+    ///
+    /// Most services wait for something else while they start, so more than the processor's cores make sense.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+}
+
+/// Starts the services and all they require; if one fails, what this call had started is shut down again.
+pub(crate) fn start(
+    realm: RealmId,
+    services: Vec<&'static Descriptor>,
+    options: &StartOptions,
+    driver: &Driver,
+) -> Result<StartReport, StartError> {
+    let began = Instant::now();
+    let mut plan = Plan::new(realm, services);
+    let ready = plan.nodes.first().map(|node| setup::ensure(node.service));
+    let setup = ready.and_then(Result::err);
+    if setup.is_none() {
+        plan = plan.carry_out(options, driver);
+    }
+    let report = StartReport::new(plan.services(began), began.elapsed());
+    if setup.is_none() && report.is_success() {
+        return Ok(report);
+    }
+    let started: HashSet<_> = report.started().collect();
+    let taken_back = shut_down(
+        realm,
+        Extent::Only(&started),
+        &ShutdownOptions::default(),
+        driver,
+    );
+    Err(StartError::new(report, setup, taken_back))
+}
+
+struct Node {
+    service: &'static Descriptor,
+    /// Requirements that have not ended.
+    missing: usize,
+    requirements: Vec<usize>,
+    dependents: Vec<usize>,
+    outcome: Option<StartOutcome>,
+    began: Instant,
+    took: Duration,
+}
+
+struct Plan {
+    realm: RealmId,
+    nodes: Vec<Node>,
+    /// Nodes that lack nothing and that nobody has begun.
+    ready: VecDeque<usize>,
+    left: usize,
+    workers: usize,
+    idle: usize,
+}
+
+impl Plan {
+    fn new(realm: RealmId, mut pending: Vec<&'static Descriptor>) -> Self {
+        let engine = engine::lock();
+        let requirements = |service: &'static Descriptor| -> Vec<_> {
+            match engine.realm(realm) {
+                Some(realm) => realm.requirements(service).collect(),
+                None => service.requirements().collect(),
+            }
+        };
+        let mut positions = HashMap::with_capacity(pending.len());
+        let mut found = Vec::with_capacity(pending.len());
+        while let Some(service) = pending.pop() {
+            if positions.contains_key(service) {
+                continue;
+            }
+            positions.insert(service, found.len());
+            let required = requirements(service);
+            pending.extend(&required);
+            found.push((service, required));
+        }
+        let now = Instant::now();
+        let mut nodes: Vec<Node> = found
+            .into_iter()
+            .map(|(service, required)| Node {
+                service,
+                missing: required.len(),
+                requirements: required
+                    .iter()
+                    .map(|required| positions[required])
+                    .collect(),
+                dependents: Vec::new(),
+                outcome: None,
+                began: now,
+                took: Duration::ZERO,
+            })
+            .collect();
+        for position in 0..nodes.len() {
+            for required in nodes[position].requirements.clone() {
+                nodes[required].dependents.push(position);
+            }
+        }
+        let ready = (0..nodes.len()).filter(|position| nodes[*position].missing == 0);
+        Plan {
+            realm,
+            ready: ready.collect(),
+            left: nodes.len(),
+            nodes,
+            workers: 1,
+            idle: 0,
+        }
+    }
+
+    /// Works through the plan on the calling thread and as many others as find something to do.
+    fn carry_out(self, options: &StartOptions, driver: &Driver) -> Plan {
+        let shared = Shared {
+            realm: self.realm,
+            plan: Mutex::new(self),
+            changed: Condvar::new(),
+            threads: options.threads,
+            driver,
+        };
+        thread::scope(|scope| shared.work(scope));
+        shared
+            .plan
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how a node ended: its dependents come a step nearer, or are skipped if it failed.
+    fn end(&mut self, position: usize, outcome: StartOutcome) {
+        self.left -= 1;
+        let culprit = match &outcome {
+            StartOutcome::Started | StartOutcome::AlreadyReady => None,
+            StartOutcome::Failed(_) => Some(self.nodes[position].service.name),
+            StartOutcome::Skipped { because_of } => Some(*because_of),
+        };
+        self.nodes[position].outcome = Some(outcome);
+        let dependents = std::mem::take(&mut self.nodes[position].dependents);
+        for dependent in dependents {
+            let node = &mut self.nodes[dependent];
+            node.missing -= 1;
+            match culprit {
+                Some(because_of) if node.outcome.is_none() => {
+                    self.end(dependent, StartOutcome::Skipped { because_of });
+                }
+                None if node.missing == 0 && node.outcome.is_none() => {
+                    self.ready.push_back(dependent);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn services(self, began: Instant) -> Vec<ServiceStart> {
+        let engine = engine::lock();
+        let realm = engine.realm(self.realm);
+        let timing = |service| realm.and_then(|realm| realm.get(service)?.timing);
+        self.nodes
+            .into_iter()
+            .map(|node| {
+                let timing = timing(node.service).filter(|timing| timing.began >= began);
+                let (since, own) = match timing {
+                    Some(timing) => (timing.began, timing.own),
+                    None => (node.began, node.took),
+                };
+                ServiceStart {
+                    service: node.service,
+                    requirements: node.requirements,
+                    waited: since.saturating_duration_since(began),
+                    own,
+                    // What the plan did not get to, for the set-up failed.
+                    outcome: node.outcome.unwrap_or(StartOutcome::Skipped {
+                        because_of: "setup",
+                    }),
+                }
+            })
+            .collect()
+    }
+}
+
+struct Shared<'a> {
+    realm: RealmId,
+    plan: Mutex<Plan>,
+    changed: Condvar,
+    threads: usize,
+    driver: &'a Driver,
+}
+
+impl Shared<'_> {
+    fn lock(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work<'scope, 'env>(&'env self, scope: &'scope thread::Scope<'scope, 'env>) {
+        let _entered = (engine::current_realm() != self.realm).then(|| engine::enter(self.realm));
+        let mut plan = self.lock();
+        while plan.left > 0 {
+            let Some(position) = plan.ready.pop_front() else {
+                plan.idle += 1;
+                plan = self
+                    .changed
+                    .wait(plan)
+                    .unwrap_or_else(PoisonError::into_inner);
+                plan.idle -= 1;
+                continue;
+            };
+            let service = plan.nodes[position].service;
+            // This thread takes one; the others are there for the rest.
+            let rest = plan.ready.len();
+            let wanted = rest.saturating_sub(plan.idle).min(1);
+            let hire = wanted > 0 && plan.workers < self.threads;
+            plan.workers += usize::from(hire);
+            let wake = rest > 0 && plan.idle > 0;
+            drop(plan);
+            if wake {
+                self.changed.notify_one();
+            }
+            if hire && !self.hire(scope) {
+                self.lock().workers -= 1;
+            }
+
+            let began = Instant::now();
+            let outcome = contain(|| self.start(service))
+                .unwrap_or_else(|message| StartOutcome::Failed(fault::panicked(service, message)));
+            plan = self.lock();
+            plan.nodes[position].began = began;
+            plan.nodes[position].took = began.elapsed();
+            plan.end(position, outcome);
+        }
+        drop(plan);
+        self.changed.notify_all();
+    }
+
+    /// A thread more, if the machine has one to spare: fewer take longer, no more.
+    fn hire<'scope, 'env>(&'env self, scope: &'scope thread::Scope<'scope, 'env>) -> bool {
+        thread::Builder::new()
+            .name("start".to_owned())
+            .spawn_scoped(scope, || self.work(scope))
+            .is_ok()
+    }
+
+    fn start(&self, service: &'static Descriptor) -> StartOutcome {
+        let ready = {
+            let engine = engine::lock();
+            let entry = engine
+                .realm(self.realm)
+                .and_then(|realm| realm.get(service));
+            entry.is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)))
+        };
+        if ready {
+            return StartOutcome::AlreadyReady;
+        }
+        match self.obtain(service) {
+            Ok(_) => StartOutcome::Started,
+            Err(error) => StartOutcome::Failed(error),
+        }
+    }
+
+    fn obtain(&self, service: &'static Descriptor) -> Outcome {
+        if !service.asynchronous {
+            return initialization::obtain(self.realm, service, None);
+        }
+        let cancelled = || {
+            Err(Error::ShutDown {
+                service: service.name,
+            })
+        };
+        let future = asynchronous::obtain(self.realm, service, None);
+        self.driver.block_on(future).unwrap_or_else(cancelled)
+    }
+}

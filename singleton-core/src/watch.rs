@@ -1,0 +1,127 @@
+//! What there is to be seen of each transition: a log record, and with features a span and measurements.
+
+use std::time::Duration;
+
+use crate::attempt::Attempt;
+use crate::descriptor::Descriptor;
+use crate::error::Error;
+
+/// The span of an initialisation: nested in that of the service that needs it.
+pub(crate) struct Span {
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
+}
+
+impl Span {
+    #[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "as named"))]
+    pub(crate) fn of(service: &Descriptor) -> Self {
+        Span {
+            #[cfg(feature = "tracing")]
+            span: tracing::info_span!("initialize", service = service.name),
+        }
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn enter(&self) -> tracing::span::Entered<'_> {
+        self.span.enter()
+    }
+
+    #[cfg(not(feature = "tracing"))]
+    pub(crate) fn enter(&self) -> &Self {
+        self
+    }
+}
+
+pub(crate) fn undeclared(user: &Descriptor, used: &Descriptor) {
+    log::warn!(
+        "{} uses {} while initializing but does not declare it; add #[requires({})] to {}",
+        user.name,
+        used.name,
+        used.name,
+        user.name,
+    );
+}
+
+pub(crate) fn initializing(attempt: &Attempt) {
+    log::debug!("initializing {}", attempt.service.name);
+}
+
+pub(crate) fn retrying(service: &Descriptor, failure: &Error, pause: Duration) {
+    log::warn!("{failure:#}; trying again in {pause:?}");
+    count("singleton_initialization_retries_total", service, "retried");
+}
+
+pub(crate) fn ready(attempt: &Attempt) {
+    let own = own_time(attempt);
+    log::debug!("{} is ready after {own:?}", attempt.service.name);
+    count("singleton_initializations_total", attempt.service, "ready");
+    duration("singleton_initialization_seconds", attempt.service, own);
+}
+
+pub(crate) fn failed(attempt: &Attempt, error: &Error) {
+    if error.is_of(attempt.service.name) {
+        log::warn!("{error:#}");
+    } else {
+        // The one that it failed of has been warned of.
+        log::debug!("{error:#}");
+    }
+    count("singleton_initializations_total", attempt.service, "failed");
+    let own = own_time(attempt);
+    duration("singleton_initialization_seconds", attempt.service, own);
+}
+
+fn own_time(attempt: &Attempt) -> Duration {
+    attempt.timing.get().map_or(Duration::ZERO, |time| time.own)
+}
+
+pub(crate) fn pinged(service: &Descriptor, latency: Duration, healthy: bool) {
+    let outcome = if healthy { "healthy" } else { "unhealthy" };
+    count("singleton_pings_total", service, outcome);
+    duration("singleton_ping_seconds", service, latency);
+}
+
+pub(crate) fn stopping(service: &Descriptor) {
+    log::debug!("shutting down {}", service.name);
+}
+
+pub(crate) fn stopped(service: &Descriptor, took: Duration, failure: Option<&str>) {
+    match failure {
+        None => log::debug!("{} has been shut down in {took:?}", service.name),
+        Some(failure) => log::warn!("{} failed to shut down: {failure}", service.name),
+    }
+    let outcome = if failure.is_none() { "done" } else { "failed" };
+    count("singleton_shutdowns_total", service, outcome);
+    duration("singleton_shutdown_seconds", service, took);
+}
+
+pub(crate) fn overran(service: &Descriptor, limit: Duration) {
+    log::warn!(
+        "{} is still shutting down after {limit:?}; going on without it",
+        service.name
+    );
+    count("singleton_shutdowns_total", service, "overran");
+}
+
+pub(crate) fn restarting(service: &Descriptor, why: &str, pause: Duration) {
+    log::warn!(
+        "run of {} ended before it was asked to: {why}; starting it again in {pause:?}",
+        service.name
+    );
+    count("singleton_background_restarts_total", service, "restarted");
+}
+
+#[cfg(feature = "metrics")]
+fn count(name: &'static str, service: &Descriptor, outcome: &'static str) {
+    metrics::counter!(name, "service" => service.name, "outcome" => outcome).increment(1);
+}
+
+#[cfg(feature = "metrics")]
+fn duration(name: &'static str, service: &Descriptor, duration: Duration) {
+    metrics::histogram!(name, "service" => service.name).record(duration);
+}
+
+#[cfg(not(feature = "metrics"))]
+fn count(_: &'static str, _: &Descriptor, _: &'static str) {}
+
+#[cfg(not(feature = "metrics"))]
+fn duration(_: &'static str, _: &Descriptor, _: Duration) {}

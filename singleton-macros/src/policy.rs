@@ -1,0 +1,246 @@
+//! The arguments of `#[service(…)]`.
+
+use std::time::Duration;
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote};
+use syn::ext::IdentExt;
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::punctuated::Punctuated;
+use syn::{Error, Ident, LitInt, LitStr, Result, Token, parenthesized};
+
+const ARGUMENTS: &str = "`async`, `background`, `eager`, `init_timeout = \"10s\"`, \
+     `retry(attempts = 5, initial = \"100ms\", max = \"5s\")`, `shutdown_timeout = \"10s\"` \
+     and `tags(\"readiness\")`";
+
+/// What `#[service(…)]` says.
+#[derive(Default)]
+pub(crate) struct Policy {
+    pub(crate) asynchronous: bool,
+    pub(crate) background: bool,
+    eager: bool,
+    init_timeout: Option<Duration>,
+    shutdown_timeout: Option<Duration>,
+    retry: Option<Retry>,
+    tags: Vec<LitStr>,
+}
+
+struct Retry {
+    attempts: usize,
+    initial: Duration,
+    max: Duration,
+}
+
+enum Argument {
+    Async,
+    Background,
+    Eager,
+    InitTimeout(Duration),
+    ShutdownTimeout(Duration),
+    Retry(Retry),
+    Tags(Vec<LitStr>),
+}
+
+/// Reads the arguments as far as they can be read; the errors are those of the others.
+pub(crate) fn parse(arguments: TokenStream) -> (Policy, Option<Error>) {
+    let mut policy = Policy::default();
+    let parsed = Punctuated::<Named, Token![,]>::parse_terminated.parse2(arguments);
+    let arguments = match parsed {
+        Ok(arguments) => arguments,
+        Err(error) => return (policy, Some(error)),
+    };
+    let mut known: Vec<Ident> = Vec::new();
+    let mut errors: Option<Error> = None;
+    for Named { name, argument } in arguments {
+        if known.contains(&name) {
+            let again = Error::new(name.span(), format!("`{name}` is there already"));
+            match &mut errors {
+                Some(errors) => errors.combine(again),
+                None => errors = Some(again),
+            }
+        }
+        known.push(name);
+        policy.add(argument);
+    }
+    (policy, errors)
+}
+
+struct Named {
+    name: Ident,
+    argument: Argument,
+}
+
+impl Parse for Named {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let Ok(name) = input.call(Ident::parse_any) else {
+            let message = format!("`#[service]` takes {ARGUMENTS}");
+            return Err(Error::new(input.span(), message));
+        };
+        let argument = match name.to_string().as_str() {
+            "async" => Argument::Async,
+            "background" => Argument::Background,
+            "eager" => Argument::Eager,
+            "init_timeout" => Argument::InitTimeout(value(input)?),
+            "shutdown_timeout" => Argument::ShutdownTimeout(value(input)?),
+            "retry" => Argument::Retry(retry(&name, input)?),
+            "tags" => Argument::Tags(tags(&name, input)?),
+            _ => {
+                let message = format!("no such argument; `#[service]` takes {ARGUMENTS}");
+                return Err(Error::new(name.span(), message));
+            }
+        };
+        Ok(Named { name, argument })
+    }
+}
+
+impl Policy {
+    fn add(&mut self, argument: Argument) {
+        match argument {
+            Argument::Async => self.asynchronous = true,
+            Argument::Background => self.background = true,
+            Argument::Eager => self.eager = true,
+            Argument::InitTimeout(limit) => self.init_timeout = Some(limit),
+            Argument::ShutdownTimeout(limit) => self.shutdown_timeout = Some(limit),
+            Argument::Retry(retry) => self.retry = Some(retry),
+            Argument::Tags(tags) => self.tags = tags,
+        }
+    }
+}
+
+/// `= "10s"`.
+fn value(input: ParseStream<'_>) -> Result<Duration> {
+    input.parse::<Token![=]>()?;
+    duration(&input.parse()?)
+}
+
+fn duration(text: &LitStr) -> Result<Duration> {
+    match humantime::parse_duration(&text.value()) {
+        Ok(duration) if duration.is_zero() => Err(Error::new_spanned(
+            text,
+            "a duration of 0 leaves no time for anything",
+        )),
+        Ok(duration) => Ok(duration),
+        Err(error) => {
+            let message = format!("no duration such as \"100ms\", \"5s\" or \"1m 30s\": {error}");
+            Err(Error::new_spanned(text, message))
+        }
+    }
+}
+
+fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
+    let content = list(
+        name,
+        input,
+        "retry(attempts = 5, initial = \"100ms\", max = \"5s\")",
+    )?;
+    let (mut attempts, mut initial, mut max) = (None, None, None);
+    while !content.is_empty() {
+        let name: Ident = content.parse()?;
+        content.parse::<Token![=]>()?;
+        match name.to_string().as_str() {
+            "attempts" => {
+                let literal: LitInt = content.parse()?;
+                let number: usize = literal.base10_parse()?;
+                if number < 2 {
+                    let message = "the first attempt is counted, so fewer than 2 are no retry";
+                    return Err(Error::new_spanned(literal, message));
+                }
+                attempts = Some(number);
+            }
+            "initial" => initial = Some(duration(&content.parse()?)?),
+            "max" => max = Some(duration(&content.parse()?)?),
+            _ => {
+                let message = "`retry` takes `attempts`, `initial` and `max`";
+                return Err(Error::new(name.span(), message));
+            }
+        }
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
+    }
+    let Some(attempts) = attempts else {
+        let message = "how often? write `retry(attempts = 5)`";
+        return Err(Error::new(name.span(), message));
+    };
+    let initial = initial.unwrap_or(Duration::from_millis(100));
+    let max = max.unwrap_or(initial.max(Duration::from_secs(5)));
+    if max < initial {
+        let message = "`max` is less than `initial`: the pauses grow from `initial` to `max`";
+        return Err(Error::new(name.span(), message));
+    }
+    Ok(Retry {
+        attempts,
+        initial,
+        max,
+    })
+}
+
+fn tags(name: &Ident, input: ParseStream<'_>) -> Result<Vec<LitStr>> {
+    let content = list(name, input, "tags(\"readiness\")")?;
+    let tags = Punctuated::<LitStr, Token![,]>::parse_terminated(&content)?;
+    if tags.is_empty() {
+        let message = "which? write `tags(\"readiness\")`";
+        return Err(Error::new(name.span(), message));
+    }
+    Ok(tags.into_iter().collect())
+}
+
+fn list<'a>(
+    name: &Ident,
+    input: ParseStream<'a>,
+    example: &str,
+) -> Result<syn::parse::ParseBuffer<'a>> {
+    if !input.peek(syn::token::Paren) {
+        return Err(Error::new(name.span(), format!("write `{example}`")));
+    }
+    let content;
+    parenthesized!(content in input);
+    Ok(content)
+}
+
+/// The policy as a constant of `singleton_core`.
+impl ToTokens for Policy {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        let policy = quote!(::singleton_core::__private::Policy);
+        let (eager, tags) = (self.eager, &self.tags);
+        let init_timeout = option(self.init_timeout.map(constant));
+        let shutdown_timeout = option(self.shutdown_timeout.map(constant));
+        let retry = option(self.retry.as_ref().map(|retry| {
+            let (attempts, initial, max) =
+                (retry.attempts, constant(retry.initial), constant(retry.max));
+            quote! {
+                ::singleton_core::__private::Retry {
+                    attempts: #attempts, initial: #initial, max: #max,
+                }
+            }
+        }));
+        tokens.extend(quote! {
+            #policy {
+                eager: #eager,
+                init_timeout: #init_timeout,
+                shutdown_timeout: #shutdown_timeout,
+                retry: #retry,
+                tags: &[#(#tags),*],
+            }
+        });
+    }
+}
+
+fn constant(duration: Duration) -> TokenStream {
+    let (seconds, nanoseconds) = (duration.as_secs(), duration.subsec_nanos());
+    quote!(::core::time::Duration::new(#seconds, #nanoseconds))
+}
+
+fn option(value: Option<TokenStream>) -> TokenStream {
+    match value {
+        Some(value) => quote!(::core::option::Option::Some(#value)),
+        None => quote!(::core::option::Option::None),
+    }
+}
+
+/// Complains of arguments where there is nothing to be said.
+pub(crate) fn none(arguments: &TokenStream, message: &str) -> Option<Error> {
+    let first = arguments.clone().into_iter().next()?;
+    let span: Span = first.span();
+    Some(Error::new(span, message))
+}

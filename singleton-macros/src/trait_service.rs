@@ -1,0 +1,100 @@
+//! `#[service]` on a trait: its implementation is chosen in `main` or in a test.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::ext::IdentExt;
+use syn::{Error, ItemTrait, Result};
+
+use crate::{attributes, policy};
+
+/// Expands `#[service]` on a trait, which is emitted whatever is wrong with it.
+pub(crate) fn expand(arguments: &TokenStream, declaration: ItemTrait) -> TokenStream {
+    let result = validate(arguments, &declaration).map(|()| implement(&declaration));
+    let expansion = result.unwrap_or_else(Error::into_compile_error);
+    quote!(#declaration #expansion)
+}
+
+fn validate(arguments: &TokenStream, declaration: &ItemTrait) -> Result<()> {
+    let message = "a trait has no policies: give them to the service that implements it";
+    let mut faults: Vec<Error> = policy::none(arguments, message).into_iter().collect();
+    if !declaration.generics.params.is_empty() {
+        let message =
+            "a trait that is a service cannot be generic: there is one implementation of it";
+        faults.push(Error::new_spanned(&declaration.generics, message));
+    }
+    let requires = |attribute: &&syn::Attribute| attributes::is_named(attribute, "requires");
+    if let Some(requires) = declaration.attrs.iter().find(requires) {
+        let message = "a trait requires nothing: the service that implements it does";
+        faults.push(Error::new_spanned(requires, message));
+    }
+    let all = faults.into_iter().reduce(|mut all, fault| {
+        all.combine(fault);
+        all
+    });
+    all.map_or(Ok(()), Err)
+}
+
+fn implement(declaration: &ItemTrait) -> TokenStream {
+    let (name, visibility) = (&declaration.ident, &declaration.vis);
+    let text = format!("dyn {}", name.unraw());
+    let private = quote!(::singleton_core::__private);
+    quote! {
+        impl ::singleton_core::Requirement for dyn #name {
+            const RANK: usize = 1;
+            const ASYNC: bool = false;
+
+            fn descriptor() -> &'static #private::Descriptor {
+                static DESCRIPTOR: #private::Descriptor = #private::describe::<dyn #name>(
+                    #text,
+                    ::core::concat!(::core::module_path!(), "::", #text),
+                );
+                &DESCRIPTOR
+            }
+        }
+
+        impl #private::TraitService for dyn #name {
+            fn ready() -> &'static #private::Ready<#private::Chosen<Self>> {
+                static READY: #private::Ready<#private::Chosen<dyn #name>> = #private::Ready::new();
+                &READY
+            }
+        }
+
+        #private::inventory::submit! {
+            #private::Registration::of::<dyn #name>()
+        }
+
+        impl dyn #name {
+            /// Returns the implementation that was chosen, initialising it on first use.
+            ///
+            /// # Errors
+            ///
+            /// None was chosen, or it could not be initialised.
+            #visibility fn instance() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
+                #private::chosen::<Self>()
+            }
+
+            /// Tells whether the implementation is ready, without initialising it.
+            #visibility fn is_initialized() -> bool {
+                #private::is_ready::<Self>()
+            }
+
+            /// Chooses a value as the implementation.
+            ///
+            /// # Errors
+            ///
+            /// One was chosen already, or the service was shut down.
+            #visibility fn provide(implementation: impl #name) -> ::core::result::Result<(), ::singleton_core::Error> {
+                #private::provide_chosen::<Self>(::std::boxed::Box::new(implementation))
+            }
+
+            /// Chooses a service as the implementation; it is initialised when this one is needed.
+            ///
+            /// # Errors
+            ///
+            /// As those of `provide`.
+            #visibility fn bind<T: ::singleton_core::Singleton + #name>() -> ::core::result::Result<(), ::singleton_core::Error> {
+                #private::bind::<Self, T>(|service| service)
+            }
+        }
+    }
+}

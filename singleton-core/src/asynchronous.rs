@@ -48,8 +48,11 @@ pub(crate) fn obtain(
                 Asked::Ready(instance) => return Ok(instance),
                 Asked::Wait(attempt, mine, need) => (attempt, mine, need),
             };
-            if mine && attempt.future.get().is_none() {
-                conduct_elsewhere(&attempt);
+            if mine {
+                let _ = contain(|| attempt.span.open(service));
+                if attempt.future.get().is_none() {
+                    conduct_elsewhere(&attempt);
+                }
             }
             // Whoever awaits an asynchronous attempt carries it on.
             let ended = match attempt.future.get().cloned() {

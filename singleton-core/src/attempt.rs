@@ -57,7 +57,7 @@ impl Attempt {
             cycle: OnceLock::new(),
             timing: OnceLock::new(),
             future: OnceLock::new(),
-            span: watch::Span::of(service),
+            span: watch::Span::default(),
             done: Condvar::new(),
             wakers: Mutex::new(Vec::new()),
         }

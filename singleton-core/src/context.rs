@@ -76,9 +76,10 @@ impl<F: Future> Future for PartOf<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let _running = Running::enter(&self.attempt);
-        let _span = self.attempt.span.enter();
-        self.inner.as_mut().poll(context)
+        let PartOf { attempt, inner } = &mut *self;
+        let _running = Running::enter(attempt);
+        let _span = attempt.span.enter();
+        inner.as_mut().poll(context)
     }
 }
 

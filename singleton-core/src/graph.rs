@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::health_report::milliseconds;
 use crate::registry::{ServiceInfo, State};
 
 /// The services and what they require; see [`Registry::graph`](crate::Registry::graph).
@@ -24,7 +25,7 @@ pub struct GraphService {
     rank: usize,
     state: State,
     /// In milliseconds when serialised.
-    #[serde(rename = "own_time_ms", serialize_with = "milliseconds")]
+    #[serde(rename = "own_time_ms", serialize_with = "in_milliseconds")]
     own_time: Option<Duration>,
     tags: &'static [&'static str],
     dependencies: Vec<&'static str>,
@@ -34,12 +35,11 @@ pub struct GraphService {
     requires: Vec<usize>,
 }
 
-fn milliseconds<S: serde::Serializer>(
+fn in_milliseconds<S: serde::Serializer>(
     time: &Option<Duration>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    time.map(|time| time.as_secs_f64() * 1e3)
-        .serialize(serializer)
+    time.map(milliseconds).serialize(serializer)
 }
 
 impl GraphService {

@@ -106,18 +106,23 @@ impl ServiceHealth {
 
 impl Serialize for ServiceHealth {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let milliseconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
+        let in_milliseconds = |time: Option<Duration>| time.map(milliseconds);
         let mut fields = serializer.serialize_struct("ServiceHealth", 8)?;
         fields.serialize_field("name", self.name())?;
         fields.serialize_field("path", self.service.path)?;
         fields.serialize_field("health", &self.health)?;
-        fields.serialize_field("latency_ms", &milliseconds(self.latency))?;
-        fields.serialize_field("age_ms", &milliseconds(self.age))?;
+        fields.serialize_field("latency_ms", &in_milliseconds(self.latency))?;
+        fields.serialize_field("age_ms", &in_milliseconds(self.age))?;
         fields.serialize_field("error", &self.error)?;
         fields.serialize_field("restarts", &self.restarts)?;
         fields.serialize_field("tags", self.tags())?;
         fields.end()
     }
+}
+
+/// With three decimals, which is as much as anybody wants to read.
+pub(crate) fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// How the services fare, each after what it requires; prints as a table and serialises with serde.

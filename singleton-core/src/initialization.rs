@@ -120,6 +120,7 @@ pub(crate) fn obtain(
         let bounded = attempt.deadline.is_some();
         if mine {
             drop(engine);
+            let _ = contain(|| attempt.span.open(service));
             if bounded {
                 conduct_elsewhere(&attempt);
             } else {

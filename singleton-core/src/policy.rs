@@ -83,7 +83,10 @@ mod tests {
         let pauses: Vec<_> = policy.pauses().collect();
         assert_eq!(pauses.len(), 5, "six attempts have five pauses");
         for (pause, least) in pauses.iter().zip([5, 10, 20, 25, 25]) {
-            assert!((least..=2 * least).contains(&pause.as_millis()), "{pauses:?}");
+            assert!(
+                (least..=2 * least).contains(&pause.as_millis()),
+                "{pauses:?}"
+            );
         }
         let others: Vec<_> = policy.pauses().collect();
         assert_ne!(pauses[..2], others[..2], "two services do not keep step");

@@ -90,6 +90,7 @@ struct Plan {
     /// Nodes that lack nothing and that nobody has begun.
     ready: VecDeque<usize>,
     left: usize,
+    running: usize,
     workers: usize,
     idle: usize,
 }
@@ -141,6 +142,7 @@ impl Plan {
             ready: ready.collect(),
             left: nodes.len(),
             nodes,
+            running: 0,
             workers: 1,
             idle: 0,
         }
@@ -160,6 +162,18 @@ impl Plan {
             .plan
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next node to begin, if there is one.
+    fn take(&mut self) -> Option<usize> {
+        let unended = |node: &Node| node.outcome.is_none();
+        let next = self.ready.pop_front().or_else(|| {
+            // A circle, which trait objects can close: whoever begins is told so.
+            let stuck = self.running == 0;
+            self.nodes.iter().position(unended).filter(|_| stuck)
+        })?;
+        self.running += 1;
+        Some(next)
     }
 
     /// Notes how a node ended: its dependents come a step nearer, or are skipped if it failed.
@@ -231,7 +245,7 @@ impl Shared<'_> {
         let _entered = (engine::current_realm() != self.realm).then(|| engine::enter(self.realm));
         let mut plan = self.lock();
         while plan.left > 0 {
-            let Some(position) = plan.ready.pop_front() else {
+            let Some(position) = plan.take() else {
                 plan.idle += 1;
                 plan = self
                     .changed
@@ -261,6 +275,7 @@ impl Shared<'_> {
             plan = self.lock();
             plan.nodes[position].began = began;
             plan.nodes[position].took = began.elapsed();
+            plan.running -= 1;
             plan.end(position, outcome);
         }
         drop(plan);

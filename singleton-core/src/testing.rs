@@ -10,6 +10,7 @@ use std::thread;
 use crate::context::Inside;
 use crate::descriptor::{Descriptor, Instance};
 use crate::driver::{Driver, off_thread};
+use crate::dynamic::{Chosen, TraitService};
 use crate::engine::{self, RealmId};
 use crate::service::Singleton;
 use crate::shutdown::{Extent, ShutdownOptions, shut_down};
@@ -86,6 +87,15 @@ impl Scope {
         let service = T::descriptor();
         self.provided.retain(|(provided, _)| *provided != service);
         self.provided.push((service, (T::KIND.erase)(instance)));
+        self
+    }
+
+    /// Puts `implementation` in the place of a trait with `#[service]`, likewise.
+    pub fn provide_trait<D: TraitService + ?Sized>(mut self, implementation: Box<D>) -> Self {
+        let service = D::descriptor();
+        self.provided.retain(|(provided, _)| *provided != service);
+        let chosen = Chosen(Box::leak(implementation));
+        self.provided.push((service, Box::new(chosen)));
         self
     }
 

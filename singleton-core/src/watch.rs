@@ -7,24 +7,28 @@ use crate::descriptor::Descriptor;
 use crate::error::Error;
 
 /// The span of an initialisation: nested in that of the service that needs it.
+#[derive(Default)]
 pub(crate) struct Span {
     #[cfg(feature = "tracing")]
-    span: tracing::Span,
+    span: std::sync::OnceLock<tracing::Span>,
 }
 
 impl Span {
-    #[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "as named"))]
-    pub(crate) fn of(service: &Descriptor) -> Self {
-        Span {
-            #[cfg(feature = "tracing")]
-            span: tracing::info_span!("initialize", service = service.name),
-        }
+    /// Opens the span inside the caller's; not before the engine is unlocked, for it is foreign code that opens it.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn open(&self, service: &Descriptor) {
+        let _ = self
+            .span
+            .set(tracing::info_span!("initialize", service = service.name));
     }
 
     #[cfg(feature = "tracing")]
-    pub(crate) fn enter(&self) -> tracing::span::Entered<'_> {
-        self.span.enter()
+    pub(crate) fn enter(&self) -> Option<tracing::span::Entered<'_>> {
+        self.span.get().map(tracing::Span::enter)
     }
+
+    #[cfg(not(feature = "tracing"))]
+    pub(crate) fn open(&self, _: &Descriptor) {}
 
     #[cfg(not(feature = "tracing"))]
     pub(crate) fn enter(&self) -> &Self {

@@ -1,0 +1,389 @@
+//! Asynchronous services: driven by whoever awaits them, on any executor and on none.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use singleton_core::testing::Scope;
+use singleton_core::{
+    AsyncService, Error, Health, PingOptions, Service, ShutdownOptions, env, guarded, registry,
+    requires, service,
+};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, oneshot};
+use tokio::task;
+
+fn runtimes() -> [Runtime; 2] {
+    [
+        Builder::new_current_thread().enable_time().build().unwrap(),
+        Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_time()
+            .build()
+            .unwrap(),
+    ]
+}
+
+static INITIALIZED: AtomicU32 = AtomicU32::new(0);
+
+#[service(async, tags("async"))]
+struct Base;
+
+impl AsyncService for Base {
+    async fn initialize() -> anyhow::Result<Self> {
+        // Fails without the executor that it was written for.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        INITIALIZED.fetch_add(1, Ordering::SeqCst);
+        Ok(Base)
+    }
+
+    async fn ping(&self) -> anyhow::Result<()> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        anyhow::ensure!(env::var("BASE").is_err(), "no base");
+        Ok(())
+    }
+
+    async fn shutdown(&self) -> anyhow::Result<()> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok(())
+    }
+}
+
+impl Base {
+    #[guarded]
+    async fn answer(&self, question: &str) -> Result<usize, Error> {
+        task::yield_now().await;
+        Ok(question.len())
+    }
+
+    #[guarded]
+    fn blocking(&self) -> Result<u32, Error> {
+        Ok(7)
+    }
+}
+
+/// Blocking, behind an asynchronous one: it gets a thread of its own.
+#[service]
+#[requires(Base)]
+struct Middle {
+    thread: String,
+}
+
+impl Service for Middle {
+    fn initialize() -> anyhow::Result<Self> {
+        assert_eq!(Base::blocking()?, 7);
+        let thread = std::thread::current().name().unwrap().to_owned();
+        Ok(Middle { thread })
+    }
+}
+
+impl Middle {
+    #[guarded]
+    async fn thread(&self) -> Result<&str, Error> {
+        Ok(&self.thread)
+    }
+}
+
+#[test]
+fn many_tasks_get_one_instance() {
+    for runtime in runtimes() {
+        let before = INITIALIZED.load(Ordering::SeqCst);
+        runtime.block_on(Scope::new().run_async(async {
+            let tasks: Vec<_> = (0..64)
+                .map(|_| tokio::spawn(Scope::current().carry(Base::answer("how long?"))))
+                .collect();
+            for task in tasks {
+                assert_eq!(task.await.unwrap().unwrap(), 9);
+            }
+            assert_eq!(Middle::thread().await.unwrap(), "init Middle");
+            assert_eq!(Base::blocking().unwrap(), 7, "ready is ready");
+            Scope::current().assert_initialized(["Base", "Middle"]);
+        }));
+        assert_eq!(INITIALIZED.load(Ordering::SeqCst), before + 1);
+    }
+}
+
+#[test]
+fn a_blocking_call_gets_an_error_and_no_panic() {
+    Scope::new().run(|| {
+        let error = Base::blocking().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to initialize Base: Base initializes asynchronously; await Base::instance_async() first"
+        );
+        let error = Middle::instance().err().unwrap();
+        assert!(matches!(error, Error::NeedsAsync { service: "Middle", .. }), "{error}");
+    });
+}
+
+/// Initialises in so many steps, each of which somebody has to poll.
+struct Steps(u32);
+
+impl Future for Steps {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.0 == 0 {
+            return Poll::Ready(());
+        }
+        self.0 -= 1;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+static BEGUN: AtomicU32 = AtomicU32::new(0);
+static ENDED: AtomicU32 = AtomicU32::new(0);
+
+#[service(async)]
+struct Stepwise;
+
+impl AsyncService for Stepwise {
+    async fn initialize() -> anyhow::Result<Self> {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+        Steps(10).await;
+        ENDED.fetch_add(1, Ordering::SeqCst);
+        Ok(Stepwise)
+    }
+}
+
+#[test]
+fn who_is_cancelled_neither_loses_nor_doubles_the_initialization() {
+    for polls in 0..15 {
+        let before = (BEGUN.load(Ordering::SeqCst), ENDED.load(Ordering::SeqCst));
+        Scope::new().run(|| {
+            {
+                let mut first = pin!(Stepwise::instance_async());
+                let mut context = Context::from_waker(Waker::noop());
+                for _ in 0..polls {
+                    if first.as_mut().poll(&mut context).is_ready() {
+                        break;
+                    }
+                }
+            }
+            // No executor at all, but for a thread that waits.
+            pollster::block_on(Stepwise::instance_async()).unwrap();
+        });
+        let after = (BEGUN.load(Ordering::SeqCst), ENDED.load(Ordering::SeqCst));
+        assert_eq!(
+            after,
+            (before.0 + 1, before.1 + 1),
+            "cancelled after {polls} polls"
+        );
+    }
+}
+
+static GATE: Mutex<Option<oneshot::Receiver<()>>> = Mutex::new(None);
+
+#[service(async)]
+struct Gated;
+
+impl AsyncService for Gated {
+    async fn initialize() -> anyhow::Result<Self> {
+        let gate = GATE.lock().unwrap().take();
+        if let Some(gate) = gate {
+            gate.await?;
+        }
+        Ok(Gated)
+    }
+}
+
+#[test]
+fn the_thread_of_a_waiter_is_free_and_a_cancelled_driver_is_replaced() {
+    // One thread: a task that blocked would keep the others from opening the gate.
+    let [runtime, _] = runtimes();
+    runtime.block_on(Scope::new().run_async(async {
+        let (open, gate) = oneshot::channel();
+        *GATE.lock().unwrap() = Some(gate);
+        let scope = Scope::current();
+        let first = tokio::spawn(scope.carry(Gated::instance_async()));
+        let others: Vec<_> = (0..8)
+            .map(|_| tokio::spawn(scope.carry(Gated::instance_async())))
+            .collect();
+        task::yield_now().await;
+        first.abort();
+        assert!(first.await.err().unwrap().is_cancelled());
+        open.send(()).unwrap();
+        for other in others {
+            other.await.unwrap().unwrap();
+        }
+    }));
+}
+
+static NOTIFY: Notify = Notify::const_new();
+
+#[service]
+struct Slow;
+
+impl Service for Slow {
+    fn initialize() -> anyhow::Result<Self> {
+        NOTIFY.notify_one();
+        let open = SLOW.lock().unwrap().take().unwrap();
+        open.blocking_recv()?;
+        Ok(Slow)
+    }
+}
+
+static SLOW: Mutex<Option<oneshot::Receiver<()>>> = Mutex::new(None);
+
+impl Slow {
+    #[guarded]
+    async fn done(&self) -> Result<bool, Error> {
+        Ok(true)
+    }
+}
+
+#[test]
+fn a_blocking_initialization_does_not_block_the_executor_either() {
+    let [runtime, _] = runtimes();
+    runtime.block_on(Scope::new().run_async(async {
+        let (open, gate) = oneshot::channel();
+        *SLOW.lock().unwrap() = Some(gate);
+        let waiting = tokio::spawn(Scope::current().carry(Slow::done()));
+        // This task runs while the other's service initialises, on the same thread.
+        NOTIFY.notified().await;
+        open.send(()).unwrap();
+        assert!(waiting.await.unwrap().unwrap());
+    }));
+}
+
+#[service(async)]
+struct Simple;
+
+impl AsyncService for Simple {
+    async fn initialize() -> anyhow::Result<Self> {
+        Ok(Simple)
+    }
+}
+
+#[service(async)]
+struct Chicken;
+
+impl AsyncService for Chicken {
+    async fn initialize() -> anyhow::Result<Self> {
+        Egg::instance_async().await?;
+        Ok(Chicken)
+    }
+}
+
+#[service(async)]
+struct Egg;
+
+impl AsyncService for Egg {
+    async fn initialize() -> anyhow::Result<Self> {
+        task::yield_now().await;
+        let (chicken, simple) = tokio::join!(Chicken::instance_async(), Simple::instance_async());
+        chicken?;
+        simple?;
+        Ok(Egg)
+    }
+}
+
+#[service(async)]
+struct Narcissus;
+
+impl AsyncService for Narcissus {
+    async fn initialize() -> anyhow::Result<Self> {
+        Narcissus::instance_async().await?;
+        Ok(Narcissus)
+    }
+}
+
+#[test]
+fn circles_are_found_in_one_task_and_across_several() {
+    for runtime in runtimes() {
+        for _ in 0..50 {
+            runtime.block_on(Scope::new().run_async(async {
+                let scope = Scope::current();
+                let tasks = [
+                    tokio::spawn(scope.carry(async { Chicken::instance_async().await.err() })),
+                    tokio::spawn(scope.carry(async { Egg::instance_async().await.err() })),
+                ];
+                for task in tasks {
+                    let error = task.await.unwrap().unwrap();
+                    assert!(matches!(error, Error::CircularDependency { .. }), "{error}");
+                }
+                let error = Narcissus::instance_async().await.err().unwrap();
+                assert!(matches!(error, Error::SelfDependency { .. }), "{error}");
+            }));
+        }
+    }
+}
+
+#[service(
+    async,
+    init_timeout = "10ms",
+    retry(attempts = 1000, initial = "1ms", max = "1ms")
+)]
+struct Never;
+
+impl AsyncService for Never {
+    async fn initialize() -> anyhow::Result<Self> {
+        if env::var("NEVER") == Ok("fails".to_owned()) {
+            anyhow::bail!("again and again");
+        }
+        std::future::pending().await
+    }
+}
+
+#[service(async, retry(attempts = 3, initial = "1ms", max = "1ms"))]
+struct Panicky;
+
+impl AsyncService for Panicky {
+    async fn initialize() -> anyhow::Result<Self> {
+        task::yield_now().await;
+        panic!("out of breath")
+    }
+}
+
+#[test]
+fn limits_and_panics_are_errors() {
+    pollster::block_on(async {
+        for setting in ["hangs", "fails"] {
+            let error = Scope::new()
+                .env("NEVER", setting)
+                .run_async(Never::instance_async())
+                .await;
+            let error = error.err().unwrap();
+            assert_eq!(
+                error.to_string(),
+                "failed to initialize Never: not ready after 10ms"
+            );
+        }
+        let error = Scope::new()
+            .run_async(Panicky::instance_async())
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(
+            error.to_string(),
+            "failed to initialize Panicky: panicked: out of breath"
+        );
+    });
+}
+
+#[test]
+fn the_registry_drives_asynchronous_services_in_the_calling_task() {
+    for runtime in runtimes() {
+        runtime.block_on(Scope::new().run_async(async {
+            let report = registry().start_async::<Middle>().await.unwrap();
+            assert_eq!(report.services().len(), 2);
+            let options = PingOptions::new().tag("async");
+            let report = registry().ping_all_async(&options).await;
+            assert_eq!(report.health(), Health::Healthy, "{report}");
+            let report = registry().shutdown_all_async(&ShutdownOptions::new()).await;
+            assert!(
+                report.is_clean() && report.services().len() == 2,
+                "{report}"
+            );
+        }));
+    }
+    // Off any executor the threads drive them themselves.
+    Scope::new().run(|| {
+        registry().start::<Simple>().unwrap();
+        assert!(Simple::is_initialized());
+    });
+}

@@ -1,0 +1,188 @@
+//! Background services: their thread, its supervision and its end.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::Duration;
+
+use singleton_core::testing::Scope;
+use singleton_core::{
+    BackgroundService, Error, Health, PingOptions, Service, ShutdownOutcome, Stop, guarded,
+    registry, requires, service,
+};
+
+static EVENTS: Mutex<Option<Sender<String>>> = Mutex::new(None);
+static TURN: Mutex<()> = Mutex::new(());
+
+fn tell(event: impl Into<String>) {
+    let events = EVENTS.lock().unwrap();
+    events.as_ref().unwrap().send(event.into()).unwrap();
+}
+
+#[service]
+struct Queue;
+
+impl Service for Queue {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Queue)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        tell("queue stops");
+        Ok(())
+    }
+}
+
+#[service(background, tags("worker"))]
+#[requires(Queue)]
+struct Worker;
+
+impl Service for Worker {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Worker)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        tell("worker stops");
+        Ok(())
+    }
+}
+
+impl Worker {
+    #[guarded]
+    fn name(&self) -> Result<&'static str, Error> {
+        Ok("worker")
+    }
+}
+
+impl BackgroundService for Worker {
+    fn run(&self, stop: &Stop) -> anyhow::Result<()> {
+        // It can call itself, in its own scope.
+        tell(format!(
+            "{} runs on {}",
+            Worker::name()?,
+            thread::current().name().unwrap()
+        ));
+        stop.wait_for_request();
+        assert!(stop.wait(Duration::from_secs(600)) && stop.is_requested());
+        tell("run ends");
+        Ok(())
+    }
+}
+
+#[test]
+fn it_runs_on_a_thread_of_its_name_until_shutdown() {
+    let _turn = TURN.lock().unwrap();
+    let (sender, events) = mpsc::channel();
+    *EVENTS.lock().unwrap() = Some(sender);
+    Scope::new().run(|| {
+        Worker::instance().unwrap();
+        assert_eq!(events.recv().unwrap(), "worker runs on Worker");
+        let report = registry().ping_all(&PingOptions::new().tag("worker"));
+        assert_eq!(report.services()[0].restarts(), Some(0));
+        assert!(registry().shutdown_all().is_clean());
+    });
+    let rest: Vec<_> = events.try_iter().collect();
+    assert_eq!(rest, ["run ends", "worker stops", "queue stops"]);
+}
+
+static RUNS: AtomicU32 = AtomicU32::new(0);
+
+#[service(background, tags("falls"))]
+struct Stumbling;
+
+impl Service for Stumbling {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Stumbling)
+    }
+}
+
+impl BackgroundService for Stumbling {
+    fn run(&self, stop: &Stop) -> anyhow::Result<()> {
+        match RUNS.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(()),
+            1 => anyhow::bail!("lost the way"),
+            2 => panic!("fell"),
+            _ => {
+                tell("stands");
+                stop.wait_for_request();
+                panic!("falls in the end, too")
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_that_ends_is_started_again_and_counted() {
+    let _turn = TURN.lock().unwrap();
+    let (sender, events) = mpsc::channel();
+    *EVENTS.lock().unwrap() = Some(sender);
+    super::log_capture::install();
+    Scope::new().run(|| {
+        Stumbling::instance().unwrap();
+        assert_eq!(events.recv().unwrap(), "stands");
+        let report = registry().ping_all(&PingOptions::new().tag("falls"));
+        let health = &report.services()[0];
+        assert_eq!(
+            (health.restarts(), health.health()),
+            (Some(3), Health::Degraded)
+        );
+        assert_eq!(health.error(), Some("restarted after: panicked: fell"));
+        assert!(registry().shutdown_all().is_clean());
+    });
+    let logged = super::log_capture::warnings_with("run of Stumbling ended before it was asked to");
+    for why in ["it returned", "lost the way", "panicked: fell"] {
+        assert_eq!(
+            logged.iter().filter(|line| line.contains(why)).count(),
+            1,
+            "{logged:?}"
+        );
+    }
+}
+
+static DEAF: Mutex<Option<(Sender<()>, mpsc::Receiver<()>)>> = Mutex::new(None);
+
+#[service(background, shutdown_timeout = "20ms")]
+struct Deaf;
+
+impl Service for Deaf {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Deaf)
+    }
+}
+
+impl BackgroundService for Deaf {
+    fn run(&self, _: &Stop) -> anyhow::Result<()> {
+        let (begun, gate) = DEAF.lock().unwrap().take().unwrap();
+        begun.send(())?;
+        let _ = gate.recv();
+        Ok(())
+    }
+}
+
+#[test]
+fn who_does_not_listen_is_left_behind() {
+    let (open, gate) = mpsc::channel();
+    let (begun, has_begun) = mpsc::channel();
+    *DEAF.lock().unwrap() = Some((begun, gate));
+    Scope::new().run(|| {
+        Deaf::instance().unwrap();
+        has_begun.recv().unwrap();
+        let report = registry().shutdown_all();
+        assert_eq!(*report.services()[0].outcome(), ShutdownOutcome::Overran);
+    });
+    drop(open);
+}
+
+#[test]
+fn a_fake_runs_no_thread() {
+    let (sender, events) = mpsc::channel();
+    let _turn = TURN.lock().unwrap();
+    *EVENTS.lock().unwrap() = Some(sender);
+    Scope::new()
+        .provide(Worker)
+        .run(|| assert_eq!(Worker::name().unwrap(), "worker"));
+    *EVENTS.lock().unwrap() = None;
+    assert_eq!(events.iter().collect::<Vec<_>>(), ["worker stops"]);
+}

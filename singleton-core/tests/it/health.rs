@@ -1,0 +1,229 @@
+//! Health reports: bounded, shared, and without starting anything.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Barrier, Mutex};
+use std::time::Duration;
+
+use singleton_core::testing::Scope;
+use singleton_core::{
+    Degraded, Health, HealthReport, PingOptions, Service, ServiceHealth, env, registry, service,
+};
+
+macro_rules! checked {
+    ($($name:ident ($($tag:literal)*) $([$($policy:tt)*])? => $ping:expr;)*) => {$(
+        #[service(tags($($tag),*) $(, $($policy)*)?)]
+        struct $name;
+
+        impl Service for $name {
+            fn initialize() -> anyhow::Result<Self> {
+                anyhow::ensure!(env::var(stringify!($name)).is_err(), "does not start");
+                Ok($name)
+            }
+
+            fn ping(&self) -> anyhow::Result<()> {
+                let ping: fn() -> anyhow::Result<()> = $ping;
+                ping()
+            }
+        }
+    )*};
+}
+
+checked! {
+    Well("states") => || Ok(());
+    Ailing("states") => || Err(Degraded::because("2 of 3 replicas").into());
+    Sick("states") => || {
+        anyhow::ensure!(SICK.load(Ordering::SeqCst) == 0, "disk full");
+        Ok(())
+    };
+    Lazy("states") => || panic!("nobody asked for it");
+    Awaited("eager") [eager] => || Ok(());
+    Panicking("panics") => || {
+        assert!(SICK.load(Ordering::SeqCst) == 0, "boom");
+        Ok(())
+    };
+    Hanging("hangs") => || {
+        if let Some(gate) = HANG.lock().unwrap().take() {
+            RUNS.fetch_add(1, Ordering::SeqCst);
+            let _ = gate.recv();
+        }
+        Ok(())
+    };
+    One("pair") => || {
+        if BOTH.load(Ordering::SeqCst) { PAIR.wait(); }
+        Ok(())
+    };
+    Other("pair") => || {
+        if BOTH.load(Ordering::SeqCst) { PAIR.wait(); }
+        Ok(())
+    };
+    Counted("counted") => || {
+        COUNT.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    };
+}
+
+static SICK: AtomicU32 = AtomicU32::new(0);
+static HANG: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+static RUNS: AtomicU32 = AtomicU32::new(0);
+static PAIR: Barrier = Barrier::new(2);
+static BOTH: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static TURN: Mutex<()> = Mutex::new(());
+
+fn tagged(tag: &str) -> PingOptions {
+    PingOptions::new().tag(tag).timeout(Duration::from_secs(60))
+}
+
+fn of<'a>(report: &'a HealthReport, name: &str) -> &'a ServiceHealth {
+    let mut services = report.services().iter();
+    services.find(|service| service.name() == name).unwrap()
+}
+
+#[test]
+fn each_state_is_told_and_a_lazy_service_is_not_forced() {
+    let _turn = TURN.lock().unwrap();
+    Scope::new().run(|| {
+        Well::instance().unwrap();
+        Ailing::instance().expect("degraded is good enough to start");
+        Sick::instance().unwrap();
+        SICK.store(1, Ordering::SeqCst);
+        let report = registry().ping_all(&tagged("states"));
+        SICK.store(0, Ordering::SeqCst);
+        assert_eq!(report.services().len(), 4, "{report}");
+        let states = ["Well", "Ailing", "Sick", "Lazy"].map(|name| of(&report, name).health());
+        assert_eq!(
+            states,
+            [
+                Health::Healthy,
+                Health::Degraded,
+                Health::Unhealthy,
+                Health::NotStarted
+            ]
+        );
+        assert_eq!(of(&report, "Ailing").error(), Some("2 of 3 replicas"));
+        assert_eq!(of(&report, "Sick").error(), Some("disk full"));
+        assert!(of(&report, "Well").latency().is_some() && of(&report, "Well").age().is_some());
+        assert!(!Lazy::is_initialized());
+        assert_eq!(
+            (report.health(), report.http_status()),
+            (Health::Unhealthy, 503)
+        );
+
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        assert_eq!(json["health"], "unhealthy");
+        let services = json["services"].as_array().unwrap();
+        let lazy = services
+            .iter()
+            .find(|service| service["name"] == "Lazy")
+            .unwrap();
+        assert_eq!(lazy["health"], "not_started");
+        assert_eq!(lazy["tags"], serde_json::json!(["states"]));
+        assert!(lazy["latency_ms"].is_null() && lazy["error"].is_null());
+        assert!(
+            report.to_string().ends_with("together: unhealthy\n"),
+            "{report}"
+        );
+    });
+}
+
+#[test]
+fn who_should_have_started_or_could_not_is_not_well() {
+    Scope::new().env("Well", "fails").run(|| {
+        let report = registry().ping_all(&tagged("eager"));
+        assert_eq!(of(&report, "Awaited").health(), Health::NotStarted);
+        assert_eq!(report.health(), Health::Unhealthy);
+        Awaited::instance().unwrap();
+        assert_eq!(
+            registry().ping_all(&tagged("eager")).health(),
+            Health::Healthy
+        );
+
+        assert!(Well::instance().is_err());
+        let report = registry().ping_all(&tagged("states"));
+        assert_eq!(of(&report, "Well").health(), Health::Unhealthy);
+        assert_eq!(
+            of(&report, "Well").error(),
+            Some("failed to initialize Well: does not start")
+        );
+        assert!(
+            registry()
+                .ping_all(&tagged("nothing"))
+                .services()
+                .is_empty()
+        );
+    });
+}
+
+#[test]
+fn checks_run_at_once() {
+    Scope::new().run(|| {
+        One::instance().unwrap();
+        Other::instance().unwrap();
+        // Neither gets past the barrier alone.
+        BOTH.store(true, Ordering::SeqCst);
+        let report = registry().ping_all(&tagged("pair"));
+        BOTH.store(false, Ordering::SeqCst);
+        assert_eq!(report.health(), Health::Healthy, "{report}");
+    });
+}
+
+#[test]
+fn a_check_that_hangs_is_left_to_itself_and_not_begun_twice() {
+    Scope::new().run(|| {
+        Hanging::instance().unwrap();
+        let (open, gate) = mpsc::channel();
+        *HANG.lock().unwrap() = Some(gate);
+        let short = tagged("hangs").timeout(Duration::from_millis(20));
+        for _ in 0..3 {
+            let report = registry().ping_all(&short);
+            let hanging = of(&report, "Hanging");
+            assert_eq!(hanging.health(), Health::Unhealthy);
+            assert_eq!(hanging.error(), Some("no answer within 20ms"));
+            assert!(hanging.latency().unwrap() >= Duration::from_millis(20));
+        }
+        assert_eq!(RUNS.load(Ordering::SeqCst), 1);
+        drop(open);
+        assert_eq!(
+            registry().ping_all(&tagged("hangs")).health(),
+            Health::Healthy
+        );
+    });
+}
+
+#[test]
+fn a_panic_is_an_answer() {
+    let _turn = TURN.lock().unwrap();
+    Scope::new().run(|| {
+        Panicking::instance().unwrap();
+        SICK.store(1, Ordering::SeqCst);
+        let report = registry().ping_all(&tagged("panics"));
+        SICK.store(0, Ordering::SeqCst);
+        assert_eq!(of(&report, "Panicking").error(), Some("panicked: boom"));
+        assert_eq!(
+            registry().ping_all(&tagged("panics")).health(),
+            Health::Healthy
+        );
+    });
+}
+
+#[test]
+fn a_result_is_reused_for_as_long_as_said() {
+    Scope::new().run(|| {
+        Counted::instance().unwrap();
+        let before = COUNT.load(Ordering::SeqCst);
+        let options = tagged("counted").reuse_for(Duration::from_secs(600));
+        let first = registry().ping_all(&options);
+        let second = registry().ping_all(&options);
+        assert_eq!(COUNT.load(Ordering::SeqCst), before + 1);
+        assert_eq!(
+            first.services()[0].latency(),
+            second.services()[0].latency()
+        );
+        assert!(first.services()[0].age() < second.services()[0].age());
+        registry().ping_all(&tagged("counted"));
+        assert_eq!(COUNT.load(Ordering::SeqCst), before + 2);
+        let slow = tagged("counted").degraded_after(Duration::ZERO);
+        assert_eq!(registry().ping_all(&slow).health(), Health::Degraded);
+    });
+}

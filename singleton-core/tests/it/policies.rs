@@ -1,0 +1,173 @@
+//! What the arguments of `#[service(…)]` do.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use singleton_core::testing::Scope;
+use singleton_core::{Error, Service, registry, requires, service};
+
+static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
+
+#[service(retry(attempts = 4, initial = "1ms", max = "2ms"))]
+struct Stubborn;
+
+impl Service for Stubborn {
+    fn initialize() -> anyhow::Result<Self> {
+        let attempt = ATTEMPTS.fetch_add(1, Ordering::SeqCst) + 1;
+        anyhow::ensure!(attempt % 4 == 0, "attempt {attempt} fails");
+        Ok(Stubborn)
+    }
+}
+
+#[service(retry(attempts = 3, initial = "1ms", max = "1ms"))]
+#[requires(Hopeless)]
+struct BehindHopeless;
+
+impl Service for BehindHopeless {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(BehindHopeless)
+    }
+}
+
+static HOPELESS: AtomicU32 = AtomicU32::new(0);
+
+#[service(retry(attempts = 3, initial = "1ms", max = "1ms"))]
+struct Hopeless;
+
+impl Service for Hopeless {
+    fn initialize() -> anyhow::Result<Self> {
+        HOPELESS.fetch_add(1, Ordering::SeqCst);
+        Ok(Hopeless)
+    }
+
+    fn ping(&self) -> anyhow::Result<()> {
+        anyhow::bail!("never")
+    }
+}
+
+#[test]
+fn a_failure_is_tried_again_as_often_as_said_and_a_requirement_s_is_not() {
+    Scope::new().run(|| {
+        Stubborn::instance().unwrap();
+        assert_eq!(ATTEMPTS.load(Ordering::SeqCst), 4);
+        let error = BehindHopeless::instance().err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "failed to initialize BehindHopeless because of Hopeless: ping failed: never"
+        );
+        assert_eq!(
+            HOPELESS.load(Ordering::SeqCst),
+            3,
+            "three attempts, not nine"
+        );
+    });
+}
+
+/// Where `Stuck` waits, and what lets it go on.
+static GATE: Mutex<Option<Receiver<anyhow::Result<()>>>> = Mutex::new(None);
+
+fn gate() -> Sender<anyhow::Result<()>> {
+    let (open, gate) = mpsc::channel();
+    *GATE.lock().unwrap() = Some(gate);
+    open
+}
+
+#[service]
+struct Stuck;
+
+impl Service for Stuck {
+    fn initialize() -> anyhow::Result<Self> {
+        let gate = GATE.lock().unwrap().take().unwrap();
+        gate.recv()??;
+        Ok(Stuck)
+    }
+}
+
+#[service(init_timeout = "50ms", tags("readiness", "slow"))]
+#[requires(Stuck)]
+struct Impatient;
+
+impl Service for Impatient {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Impatient)
+    }
+}
+
+#[test]
+fn a_caller_waits_no_longer_than_the_limit_and_a_late_success_counts() {
+    let open = gate();
+    Scope::new().run(|| {
+        let error = Impatient::instance().err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "failed to initialize Impatient because of Stuck: not ready after 50ms"
+        );
+        assert!(matches!(
+            Impatient::instance(),
+            Err(Error::TimedOut {
+                service: "Impatient",
+                ..
+            })
+        ));
+        let waiter = Scope::current().spawn(Stuck::instance).unwrap();
+        open.send(Ok(())).unwrap();
+        waiter.join().unwrap().unwrap();
+        // Overdue, so a call does not wait: it has to come by when the service is ready.
+        while !Impatient::is_initialized() {
+            thread::yield_now();
+        }
+        Impatient::instance().unwrap();
+    });
+}
+
+#[test]
+fn after_a_late_failure_the_next_call_tries_again() {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap();
+    let (open, gate) = mpsc::channel::<()>();
+    *LATE.lock().unwrap() = Some(gate);
+    Scope::new().run(|| {
+        assert!(matches!(
+            Late::instance(),
+            Err(Error::TimedOut {
+                because_of: None,
+                ..
+            })
+        ));
+        drop(open);
+        let error = loop {
+            match Late::instance() {
+                Err(Error::TimedOut { .. }) => thread::yield_now(),
+                other => break other,
+            }
+        };
+        assert!(error.is_ok(), "the second attempt finds no gate");
+    });
+}
+
+static LATE: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+
+#[service(init_timeout = "20ms")]
+struct Late;
+
+impl Service for Late {
+    fn initialize() -> anyhow::Result<Self> {
+        let gate = LATE.lock().unwrap().take();
+        if let Some(gate) = gate {
+            gate.recv()?;
+        }
+        Ok(Late)
+    }
+}
+
+#[test]
+fn the_registry_knows_the_tags() {
+    let services = registry().services();
+    let impatient = services
+        .iter()
+        .find(|service| service.name() == "Impatient")
+        .unwrap();
+    assert_eq!(impatient.tags(), ["readiness", "slow"]);
+}

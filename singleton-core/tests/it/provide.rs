@@ -1,0 +1,217 @@
+//! Instances from `main`, and implementations chosen there.
+
+use std::sync::Mutex;
+
+use singleton_core::testing::Scope;
+use singleton_core::{Error, Service, guarded, registry, requires, service};
+
+#[service]
+struct Base;
+
+impl Service for Base {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Base)
+    }
+}
+
+#[service]
+#[requires(Base)]
+#[derive(Debug)]
+struct Settings {
+    port: u16,
+}
+
+impl Service for Settings {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Settings { port: 80 })
+    }
+
+    fn ping(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.port > 0, "no port");
+        Ok(())
+    }
+}
+
+impl Settings {
+    #[guarded]
+    fn port(&self) -> Result<u16, Error> {
+        Ok(self.port)
+    }
+}
+
+#[test]
+fn what_is_provided_takes_the_place_of_initialize_and_is_checked() {
+    Scope::new().run(|| {
+        Settings::provide(Settings { port: 8080 }).unwrap();
+        assert!(!Settings::is_initialized());
+        let twice = Settings::provide(Settings { port: 1 }).unwrap_err();
+        assert_eq!(twice.to_string(), "Settings has been provided already");
+        assert_eq!(Settings::port().unwrap(), 8080);
+        assert!(
+            Base::is_initialized(),
+            "what it requires is there all the same"
+        );
+        let late = Settings::provide(Settings { port: 1 }).unwrap_err();
+        assert_eq!(
+            late.to_string(),
+            "Settings is in use already; provide it before its first use"
+        );
+    });
+    Scope::new().run(|| {
+        Settings::provide(Settings { port: 0 }).unwrap();
+        for _ in 0..2 {
+            let error = Settings::port().unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "failed to initialize Settings: ping failed: no port"
+            );
+        }
+    });
+    assert_eq!(Settings::port().unwrap(), 80);
+    let ended = Scope::new().run(Scope::current);
+    let error = ended.enter(|| Settings::provide(Settings { port: 1 }).unwrap_err());
+    assert!(matches!(error, Error::ShutDown { .. }));
+}
+
+#[service]
+trait Clock: Send + Sync + 'static {
+    fn hour(&self) -> u32;
+}
+
+static STOPPED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+static TURN: Mutex<()> = Mutex::new(());
+
+/// An implementation that is a service itself.
+#[service]
+#[requires(Base)]
+struct SystemClock;
+
+impl Service for SystemClock {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(SystemClock)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        STOPPED.lock().unwrap().push("clock");
+        Ok(())
+    }
+}
+
+impl Clock for SystemClock {
+    fn hour(&self) -> u32 {
+        9
+    }
+}
+
+struct Noon;
+
+impl Clock for Noon {
+    fn hour(&self) -> u32 {
+        12
+    }
+}
+
+#[service]
+#[requires(Base, dyn Clock)]
+struct Greeter;
+
+impl Service for Greeter {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Greeter)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        STOPPED.lock().unwrap().push("greeter");
+        Ok(())
+    }
+}
+
+impl Greeter {
+    #[guarded]
+    fn hour(&self) -> Result<u32, Error> {
+        Ok(<dyn Clock>::instance()?.hour())
+    }
+}
+
+#[test]
+fn the_implementation_of_a_trait_is_chosen_elsewhere() {
+    let _turn = TURN.lock().unwrap();
+    Scope::new().run(|| {
+        let error = Greeter::hour().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "failed to initialize Greeter because of dyn Clock: no implementation was chosen; call its `provide` or `bind` before the first use"
+        );
+        <dyn Clock>::provide(Noon).unwrap();
+        assert_eq!(Greeter::hour().unwrap(), 12);
+        assert!(matches!(<dyn Clock>::provide(Noon), Err(Error::ProvidedTooLate { .. })));
+    });
+    Scope::new()
+        .provide_trait::<dyn Clock>(Box::new(Noon))
+        .run(|| {
+            assert!(<dyn Clock>::is_initialized());
+            assert_eq!(Greeter::hour().unwrap(), 12);
+        });
+}
+
+#[test]
+fn a_service_that_is_bound_is_part_of_the_graph() {
+    let _turn = TURN.lock().unwrap();
+    Scope::new().run(|| {
+        <dyn Clock>::bind::<SystemClock>().unwrap();
+        assert!(matches!(
+            <dyn Clock>::bind::<SystemClock>(),
+            Err(Error::ProvidedTwice { .. })
+        ));
+        let report = registry().start::<Greeter>().unwrap();
+        let chain: Vec<_> = report
+            .critical_chain()
+            .iter()
+            .map(|service| service.name())
+            .collect();
+        assert_eq!(chain, ["Base", "SystemClock", "dyn Clock", "Greeter"]);
+        assert_eq!(Greeter::hour().unwrap(), 9);
+        let services = registry().services();
+        let clock = services
+            .iter()
+            .find(|service| service.name() == "dyn Clock")
+            .unwrap();
+        assert_eq!(clock.dependencies(), ["SystemClock"]);
+        STOPPED.lock().unwrap().clear();
+    });
+    assert_eq!(*STOPPED.lock().unwrap(), ["greeter", "clock"]);
+}
+
+/// Requires what it is bound to: only the run can tell.
+#[service]
+#[requires(dyn Loop)]
+struct Circle;
+
+#[service]
+trait Loop: Send + Sync + 'static {}
+
+impl Loop for Circle {}
+
+impl Service for Circle {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Circle)
+    }
+}
+
+#[test]
+fn a_circle_through_a_trait_is_an_error() {
+    Scope::new().run(|| {
+        <dyn Loop>::bind::<Circle>().unwrap();
+        let error = Circle::instance().err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "circular dependency: Circle -> dyn Loop -> Circle"
+        );
+        let report = registry().start::<Circle>().unwrap_err();
+        assert!(
+            report.to_string().contains("circular dependency"),
+            "{report}"
+        );
+        assert!(registry().graph().to_string().contains("Circle"));
+    });
+}

@@ -1,0 +1,207 @@
+//! The end of an application: in order, in time, and for good.
+
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Barrier, Mutex};
+use std::time::Duration;
+
+use singleton_core::testing::Scope;
+use singleton_core::{
+    Error, Service, ShutdownOptions, ShutdownOutcome, ShutdownReport, registry, requires, service,
+};
+
+static EVENTS: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+static HANG: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+static SIDES: Barrier = Barrier::new(2);
+static TURN: Mutex<()> = Mutex::new(());
+
+macro_rules! services {
+    ($($name:ident ($($requirement:ident)*) $([$($policy:tt)*])? => $shutdown:expr;)*) => {$(
+        #[service($($($policy)*)?)]
+        #[requires($($requirement),*)]
+        struct $name;
+
+        impl Service for $name {
+            fn initialize() -> anyhow::Result<Self> {
+                Ok($name)
+            }
+
+            fn shutdown(&self) -> anyhow::Result<()> {
+                let shutdown: fn() -> anyhow::Result<()> = $shutdown;
+                let result = std::panic::catch_unwind(shutdown);
+                EVENTS.lock().unwrap().push(stringify!($name));
+                result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+        }
+    )*};
+}
+
+services! {
+    Ground() => || Ok(());
+    // Independent of each other: neither gets past the barrier alone.
+    East(Ground) => || { SIDES.wait(); Ok(()) };
+    West(Ground) => || { SIDES.wait(); Ok(()) };
+    Top(East West) => || {
+        assert!(Ground::is_initialized(), "what it requires is still there");
+        Ok(())
+    };
+    Fails(Ground) => || anyhow::bail!("the tape is full");
+    Panics(Ground) => || panic!("the tape tore");
+    Slow(Ground) [shutdown_timeout = "20ms"] => || {
+        let gate = HANG.lock().unwrap().take();
+        if let Some(gate) = gate { let _ = gate.recv(); }
+        Ok(())
+    };
+    Unused() => || panic!("nobody used it");
+}
+
+#[service]
+struct User;
+
+impl Service for User {
+    fn initialize() -> anyhow::Result<Self> {
+        Used::instance()?;
+        Ok(User)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            Used::is_initialized(),
+            "the one that was used stopped first"
+        );
+        Ok(())
+    }
+}
+
+services! {
+    Used() => || Ok(());
+}
+
+fn outcome<'a>(report: &'a ShutdownReport, name: &str) -> &'a ShutdownOutcome {
+    let mut services = report.services().iter();
+    services
+        .find(|service| service.name() == name)
+        .unwrap()
+        .outcome()
+}
+
+#[test]
+fn dependents_stop_first_and_independent_services_at_once() {
+    let _turn = TURN.lock().unwrap();
+    Scope::new().run(|| {
+        Top::instance().unwrap();
+        EVENTS.lock().unwrap().clear();
+        let report = registry().shutdown_all();
+        assert!(report.is_clean(), "{report}");
+        let events = EVENTS.lock().unwrap().clone();
+        assert_eq!((events[0], events[3]), ("Top", "Ground"), "{events:?}");
+        assert_eq!(report.services().len(), 4);
+        assert!(report.to_string().contains("Ground   "), "{report}");
+        for error in [
+            Ground::instance().err().unwrap(),
+            Unused::instance().err().unwrap(),
+        ] {
+            assert!(matches!(error, Error::ShutDown { .. }), "{error}");
+        }
+        assert!(registry().start::<Top>().is_err());
+        assert!(
+            registry().shutdown_all().services().is_empty(),
+            "there is nothing left"
+        );
+    });
+}
+
+#[test]
+fn failures_and_panics_keep_nobody_else_from_stopping() {
+    let _turn = TURN.lock().unwrap();
+    Scope::new().run(|| {
+        Fails::instance().unwrap();
+        Panics::instance().unwrap();
+        let report = registry().shutdown_all();
+        assert!(!report.is_clean());
+        assert_eq!(
+            *outcome(&report, "Fails"),
+            ShutdownOutcome::Failed("the tape is full".to_owned())
+        );
+        assert_eq!(
+            *outcome(&report, "Panics"),
+            ShutdownOutcome::Failed("panicked: the tape tore".to_owned())
+        );
+        assert_eq!(*outcome(&report, "Ground"), ShutdownOutcome::Done);
+    });
+}
+
+#[test]
+fn who_overruns_is_left_behind() {
+    let _turn = TURN.lock().unwrap();
+    let (open, gate) = mpsc::channel();
+    *HANG.lock().unwrap() = Some(gate);
+    Scope::new().run(|| {
+        Slow::instance().unwrap();
+        // Its own limit counts, not this one.
+        let report =
+            registry().shutdown_all_with(&ShutdownOptions::new().timeout(Duration::from_secs(60)));
+        assert_eq!(*outcome(&report, "Slow"), ShutdownOutcome::Overran);
+        assert_eq!(*outcome(&report, "Ground"), ShutdownOutcome::Done);
+        assert!(matches!(Slow::instance(), Err(Error::ShutDown { .. })));
+    });
+    drop(open);
+}
+
+#[test]
+fn what_was_used_undeclared_outlives_its_user_too() {
+    Scope::new().run(|| {
+        User::instance().unwrap();
+        let report = registry().shutdown_all();
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(report.services()[0].name(), "User");
+    });
+}
+
+static STARTING: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+static BEGUN: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
+
+#[service(shutdown_timeout = "20ms")]
+#[requires(Used)]
+struct Starting;
+
+impl Service for Starting {
+    fn initialize() -> anyhow::Result<Self> {
+        BEGUN.lock().unwrap().take().unwrap().send(())?;
+        let gate = STARTING.lock().unwrap().take().unwrap();
+        let _ = gate.recv();
+        Ok(Starting)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        ORPHANED.lock().unwrap().as_ref().unwrap().send(())?;
+        Ok(())
+    }
+}
+
+static ORPHANED: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
+
+#[test]
+fn an_initialization_that_is_going_on_is_waited_for_within_the_limit() {
+    let (begun, has_begun) = mpsc::channel();
+    let (open, gate) = mpsc::channel();
+    let (orphan, orphaned) = mpsc::channel();
+    *BEGUN.lock().unwrap() = Some(begun);
+    *STARTING.lock().unwrap() = Some(gate);
+    *ORPHANED.lock().unwrap() = Some(orphan);
+    Scope::new().run(|| {
+        let starter = Scope::current().spawn(Starting::instance).unwrap();
+        has_begun.recv().unwrap();
+        let report = registry().shutdown_all();
+        assert_eq!(
+            *outcome(&report, "Starting"),
+            ShutdownOutcome::StillInitializing
+        );
+        assert_eq!(*outcome(&report, "Used"), ShutdownOutcome::Done);
+        drop(open);
+        let error = starter.join().unwrap().err().unwrap();
+        assert_eq!(error.to_string(), "Starting has been shut down");
+        orphaned
+            .recv()
+            .expect("the instance that came too late is shut down");
+    });
+}

@@ -1,0 +1,192 @@
+//! Starting many services: in parallel, with every failure reported, and taken back if one fails.
+
+use std::sync::{Barrier, Mutex};
+use std::time::Duration;
+
+use singleton_core::testing::Scope;
+use singleton_core::{Error, Service, StartOutcome, StartReport, env, registry, requires, service};
+
+static EVENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn note(event: &str) {
+    EVENTS.lock().unwrap().push(event.to_owned());
+}
+
+macro_rules! services {
+    ($($name:ident ($($requirement:ident)*) $initialize:block)*) => {$(
+        #[service]
+        #[requires($($requirement),*)]
+        struct $name;
+
+        impl Service for $name {
+            fn initialize() -> anyhow::Result<Self> {
+                $initialize
+                Ok($name)
+            }
+
+            fn shutdown(&self) -> anyhow::Result<()> {
+                note(concat!(stringify!($name), " stops"));
+                Ok(())
+            }
+        }
+    )*};
+}
+
+/// Both sides of the diamond have to be under way at once to get past it.
+static TOGETHER: Barrier = Barrier::new(2);
+
+services! {
+    Base() {}
+    Left(Base) { TOGETHER.wait(); }
+    Right(Base) { TOGETHER.wait(); }
+    // Behind `Left` alone: it must not wait for `Right`, which waits for it.
+    Hare(Base) {}
+    Tortoise(Base) { GOAL.wait(); }
+    AfterHare(Hare) { GOAL.wait(); }
+    Race(AfterHare Tortoise) {}
+    Diamond(Left Right) {}
+    Broken(Base) { anyhow::ensure!(env::var("PAPER").is_ok(), "no paper") }
+    Panics(Base) { assert!(env::var("INK").is_ok(), "no ink") }
+    BehindBroken(Broken) {}
+    FarBehind(BehindBroken) {}
+    Printer(FarBehind Panics) {}
+    Flaky() { anyhow::ensure!(env::var("FLAKY").is_ok(), "not yet") }
+    OnFlaky(Base Flaky) {}
+}
+
+static GOAL: Barrier = Barrier::new(2);
+
+fn outcome<'a>(report: &'a StartReport, name: &str) -> &'a StartOutcome {
+    let mut services = report.services().iter();
+    services
+        .find(|service| service.name() == name)
+        .unwrap()
+        .outcome()
+}
+
+#[test]
+fn independent_services_start_at_once_and_nobody_waits_for_a_level() {
+    Scope::new().run(|| {
+        // Would hang for ever if the sides waited for each other.
+        registry().start::<Diamond>().unwrap();
+        // `AfterHare` is of rank 3 and `Tortoise` of rank 2.
+        let report = registry().start::<Race>().unwrap();
+        assert!(matches!(
+            outcome(&report, "Base"),
+            StartOutcome::AlreadyReady
+        ));
+        assert!(matches!(outcome(&report, "Race"), StartOutcome::Started));
+        Scope::current().enter(|| assert!(Race::is_initialized()));
+    });
+}
+
+#[test]
+fn one_thread_is_enough_where_nobody_waits() {
+    Scope::new().env("FLAKY", "works").run(|| {
+        let report = registry().start::<OnFlaky>().unwrap();
+        assert_eq!(report.services().len(), 3);
+    });
+}
+
+#[test]
+fn all_failures_are_reported_and_what_had_started_is_taken_back() {
+    Scope::new().run(|| {
+        let error = registry().start::<Printer>().unwrap_err();
+        let report = error.report();
+        let failed: Vec<_> = report
+            .failures()
+            .map(|(name, error)| format!("{name}: {error}"))
+            .collect();
+        assert_eq!(failed.len(), 2, "{failed:?}");
+        assert!(failed.contains(&"Broken: failed to initialize Broken: no paper".to_owned()));
+        assert!(
+            failed.contains(&"Panics: failed to initialize Panics: panicked: no ink".to_owned())
+        );
+        for name in ["BehindBroken", "FarBehind"] {
+            assert!(
+                matches!(
+                    outcome(report, name),
+                    StartOutcome::Skipped {
+                        because_of: "Broken"
+                    }
+                ),
+                "{report}"
+            );
+        }
+        assert!(matches!(
+            outcome(report, "Printer"),
+            StartOutcome::Skipped { .. }
+        ));
+        assert!(matches!(outcome(report, "Base"), StartOutcome::Started));
+        let text = error.to_string();
+        assert!(
+            text.starts_with("5 of 6 services did not start: "),
+            "{text}"
+        );
+        assert!(
+            text.contains("no paper") && text.contains("no ink"),
+            "{text}"
+        );
+
+        assert!(
+            !Base::is_initialized(),
+            "it had been started for the printer alone"
+        );
+        assert_eq!(error.taken_back().services()[0].name(), "Base");
+        assert!(Base::instance().is_ok(), "and can be started again");
+    });
+}
+
+#[test]
+fn what_was_ready_before_stays() {
+    Scope::new().run(|| {
+        let base = std::ptr::from_ref(Base::instance().unwrap());
+        assert!(registry().start::<OnFlaky>().is_err());
+        assert!(std::ptr::eq(base, Base::instance().unwrap()));
+    });
+}
+
+#[test]
+fn the_report_tells_where_the_time_went() {
+    Scope::new().env("FLAKY", "works").run(|| {
+        let report = registry().start::<OnFlaky>().unwrap();
+        let chain = report.critical_chain();
+        assert_eq!(chain.last().unwrap().name(), "OnFlaky");
+        let last = chain.last().unwrap();
+        assert!(chain.len() == 2 && chain[0].waited() + chain[0].own() <= last.waited());
+        assert!(last.waited() + last.own() <= report.took());
+        let table = report.to_string();
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(
+            lines[0].split_whitespace().collect::<Vec<_>>(),
+            ["service", "rank", "waited", "own", "time", "outcome"]
+        );
+        assert!(lines[3].starts_with("OnFlaky  2     "), "{table}");
+        assert!(
+            table.contains("critical chain: ") && table.contains(" -> OnFlaky\n3 services in ")
+        );
+        let waterfall = report.waterfall().to_string();
+        assert_eq!(waterfall.lines().count(), 3, "{waterfall}");
+        let last = waterfall.lines().last().unwrap();
+        assert!(
+            last.starts_with("* OnFlaky ") && last.contains('█'),
+            "{waterfall}"
+        );
+        assert!(waterfall.lines().all(|line| line.chars().count() <= 100));
+        assert!(report.took() > Duration::ZERO);
+    });
+}
+
+#[test]
+fn a_start_inside_an_ended_scope_fails_and_says_why() {
+    let handle = Scope::new().run(Scope::current);
+    let error = handle.enter(|| registry().start::<Base>().unwrap_err());
+    let (_, failure) = error.report().failures().next().unwrap();
+    assert!(matches!(
+        failure,
+        Error::ShutDown {
+            service: "Base",
+            ..
+        }
+    ));
+}

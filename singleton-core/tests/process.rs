@@ -1,0 +1,260 @@
+//! Whole applications in processes of their own: the set-up function, signals, and the end of the process's services.
+//!
+//! Without arguments it is the test, which runs itself with the name of a scenario.
+
+use std::env;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use singleton_core::{BackgroundService, Error, Service, Stop, registry, requires, service, setup};
+
+fn scenario() -> String {
+    env::args().nth(1).unwrap_or_default()
+}
+
+fn say(line: &str) {
+    println!("{line}");
+}
+
+static SETUPS: AtomicU32 = AtomicU32::new(0);
+
+#[setup]
+fn configure() -> anyhow::Result<()> {
+    SETUPS.fetch_add(1, Ordering::SeqCst);
+    match scenario().as_str() {
+        "setup fails" => anyhow::bail!("no settings"),
+        "setup panics" => panic!("torn settings"),
+        "setup uses a service" => {
+            let error = Store::instance().err().map(|error| error.to_string());
+            say(&error.unwrap_or_default());
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+#[service(eager)]
+struct Store;
+
+impl Service for Store {
+    fn initialize() -> anyhow::Result<Self> {
+        assert_eq!(
+            SETUPS.load(Ordering::SeqCst),
+            1,
+            "set up before anything starts"
+        );
+        say("store starts");
+        Ok(Store)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        say("store stops");
+        if scenario() == "hanging shutdown" {
+            Stop::wait_for_request(NEVER.get_or_init(never));
+        }
+        Ok(())
+    }
+}
+
+/// Leaks what would end it.
+fn never() -> &'static Stop {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::mem::forget(sender);
+    let _: Result<(), _> = receiver.recv();
+    unreachable!("nobody sends")
+}
+
+static NEVER: std::sync::OnceLock<&'static Stop> = std::sync::OnceLock::new();
+
+#[service(background)]
+#[requires(Store)]
+struct Worker;
+
+impl Service for Worker {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Worker)
+    }
+}
+
+impl BackgroundService for Worker {
+    fn run(&self, stop: &Stop) -> anyhow::Result<()> {
+        say("worker runs");
+        stop.wait_for_request();
+        say("worker ends");
+        Ok(())
+    }
+}
+
+#[service(eager, shutdown_timeout = "50ms")]
+#[requires(Worker)]
+struct Trouble;
+
+impl Service for Trouble {
+    fn initialize() -> anyhow::Result<Self> {
+        match scenario().as_str() {
+            "failing start" => anyhow::bail!("no luck"),
+            "hanging start" => {
+                say("trouble hangs");
+                never();
+            }
+            _ => {}
+        }
+        Ok(Trouble)
+    }
+}
+
+fn play(scenario: &str) {
+    match scenario {
+        "setup fails" | "setup panics" => {
+            for _ in 0..2 {
+                say(&Store::instance().err().unwrap().to_string());
+            }
+            say(&registry().start_all().unwrap_err().to_string());
+            assert_eq!(SETUPS.load(Ordering::SeqCst), 1);
+        }
+        "setup uses a service" => drop(Store::instance().unwrap()),
+        "setup runs once" => {
+            let threads: Vec<_> = (0..16).map(|_| thread::spawn(Store::instance)).collect();
+            for thread in threads {
+                thread.join().unwrap().unwrap();
+            }
+            assert_eq!(SETUPS.load(Ordering::SeqCst), 1);
+        }
+        "shutdown" => {
+            registry().start_all().unwrap();
+            let report = registry().shutdown_all();
+            assert!(
+                report.is_clean() && report.services().len() == 3,
+                "{report}"
+            );
+            // The pointer that a guarded call loads is gone as well.
+            assert!(matches!(Store::instance(), Err(Error::ShutDown { .. })));
+            assert!(!Store::is_initialized());
+        }
+        _ => match registry().run_until_signal() {
+            Ok(report) => say(&report.to_string()),
+            Err(error) => say(&error.to_string()),
+        },
+    }
+}
+
+/// A scenario in a process of its own.
+struct Process {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn of(scenario: &str) -> Self {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .arg(scenario)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Process { child, output }
+    }
+
+    fn read_until(&mut self, line: &str) {
+        let lines = self.output.by_ref().lines();
+        let found = lines.map_while(Result::ok).any(|read| read == line);
+        assert!(found, "the output ends without {line:?}");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &process]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// What it said from here to its end.
+    fn end(mut self) -> (String, ExitStatus) {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        (rest, self.child.wait().unwrap())
+    }
+}
+
+fn check(name: &str, test: impl FnOnce()) {
+    test();
+    println!("test {name} ... ok");
+}
+
+fn main() {
+    if !scenario().is_empty() && !scenario().starts_with("--") {
+        return play(&scenario());
+    }
+    check(
+        "the set-up function runs once, before the first service",
+        || {
+            let (_, status) = Process::of("setup runs once").end();
+            assert!(status.success());
+        },
+    );
+    check("no service starts when it fails", || {
+        for (scenario, cause) in [
+            ("setup fails", "no settings"),
+            ("setup panics", "panicked: torn settings"),
+        ] {
+            let (output, status) = Process::of(scenario).end();
+            let text = format!("setup function process::configure failed: {cause}");
+            let start = format!("3 of 3 services did not start: {text}");
+            assert_eq!(output.lines().collect::<Vec<_>>(), [&text, &text, &start]);
+            assert!(status.success());
+        }
+    });
+    check("it cannot use services", || {
+        let (output, status) = Process::of("setup uses a service").end();
+        let text = "Store was used in the setup function, which runs before any service";
+        assert_eq!(output.lines().collect::<Vec<_>>(), [text, "store starts"]);
+        assert!(status.success());
+    });
+    check("the process's own services can be shut down", || {
+        let (output, status) = Process::of("shutdown").end();
+        assert!(status.success(), "{output}");
+    });
+    for signal in ["INT", "TERM"] {
+        check("a signal ends an application in order", || {
+            let mut process = Process::of("runs");
+            process.read_until("worker runs");
+            process.signal(signal);
+            let (output, status) = process.end();
+            assert!(output.starts_with("worker ends\nstore stops\n"), "{output}");
+            assert!(output.contains("shut down in ") && status.success());
+        });
+    }
+    check("a start that hangs is given up at a signal", || {
+        let mut process = Process::of("hanging start");
+        process.read_until("trouble hangs");
+        process.signal("INT");
+        let (output, status) = process.end();
+        assert!(output.contains("worker ends\nstore stops\n"), "{output}");
+        assert!(
+            output.contains("still initializing") && status.success(),
+            "{output}"
+        );
+    });
+    check("a start that fails shuts down what had started", || {
+        let (output, status) = Process::of("failing start").end();
+        assert!(output.contains("worker ends\nstore stops\n"), "{output}");
+        assert!(
+            output.ends_with(
+                "1 of 3 services did not start: failed to initialize Trouble: no luck\n"
+            ),
+            "{output}"
+        );
+        assert!(status.success());
+    });
+    check("a second signal ends the process at once", || {
+        let mut process = Process::of("hanging shutdown");
+        process.read_until("worker runs");
+        process.signal("TERM");
+        process.read_until("store stops");
+        process.signal("INT");
+        let (_, status) = process.end();
+        assert_eq!(status.code(), Some(128 + 2));
+    });
+}

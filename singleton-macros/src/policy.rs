@@ -110,19 +110,22 @@ impl Policy {
 /// `= "10s"`.
 fn value(input: ParseStream<'_>) -> Result<Duration> {
     input.parse::<Token![=]>()?;
-    duration(&input.parse()?)
+    duration(input)
 }
 
-fn duration(text: &LitStr) -> Result<Duration> {
+fn duration(input: ParseStream<'_>) -> Result<Duration> {
+    let text: LitStr = input.parse().map_err(|error| {
+        Error::new(error.span(), "a duration is written as a string, such as \"100ms\" or \"5s\"")
+    })?;
     match humantime::parse_duration(&text.value()) {
         Ok(duration) if duration.is_zero() => Err(Error::new_spanned(
-            text,
+            &text,
             "a duration of 0 leaves no time for anything",
         )),
         Ok(duration) => Ok(duration),
         Err(error) => {
             let message = format!("no duration such as \"100ms\", \"5s\" or \"1m 30s\": {error}");
-            Err(Error::new_spanned(text, message))
+            Err(Error::new_spanned(&text, message))
         }
     }
 }
@@ -147,8 +150,8 @@ fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
                 }
                 attempts = Some(number);
             }
-            "initial" => initial = Some(duration(&content.parse()?)?),
-            "max" => max = Some(duration(&content.parse()?)?),
+            "initial" => initial = Some(duration(&content)?),
+            "max" => max = Some(duration(&content)?),
             _ => {
                 let message = "`retry` takes `attempts`, `initial` and `max`";
                 return Err(Error::new(name.span(), message));
@@ -177,7 +180,9 @@ fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
 
 fn tags(name: &Ident, input: ParseStream<'_>) -> Result<Vec<LitStr>> {
     let content = list(name, input, "tags(\"readiness\")")?;
-    let tags = Punctuated::<LitStr, Token![,]>::parse_terminated(&content)?;
+    let tags = Punctuated::<LitStr, Token![,]>::parse_terminated(&content).map_err(|error| {
+        Error::new(error.span(), "tags are strings: write `tags(\"readiness\")`")
+    })?;
     if tags.is_empty() {
         let message = "which? write `tags(\"readiness\")`";
         return Err(Error::new(name.span(), message));

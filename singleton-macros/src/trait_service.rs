@@ -5,11 +5,16 @@ use quote::quote;
 use syn::ext::IdentExt;
 use syn::{Error, ItemTrait, Result};
 
-use crate::{attributes, policy};
+use crate::{attributes, policy, requires};
 
 /// Expands `#[service]` on a trait, which is emitted whatever is wrong with it.
-pub(crate) fn expand(arguments: &TokenStream, declaration: ItemTrait) -> TokenStream {
+pub(crate) fn expand(arguments: &TokenStream, mut declaration: ItemTrait) -> TokenStream {
     let result = validate(arguments, &declaration).map(|()| implement(&declaration));
+    for attribute in &mut declaration.attrs {
+        if attributes::is_named(attribute, "requires") {
+            requires::mark_as_read(attribute);
+        }
+    }
     let expansion = result.unwrap_or_else(Error::into_compile_error);
     quote!(#declaration #expansion)
 }

@@ -1,0 +1,12 @@
+use singleton_core::{Service, service};
+
+#[service(tags())]
+struct Shop;
+
+impl Service for Shop {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Shop)
+    }
+}
+
+fn main() {}

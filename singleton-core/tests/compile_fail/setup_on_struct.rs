@@ -1,0 +1,6 @@
+use singleton_core::setup;
+
+#[setup]
+struct Configure;
+
+fn main() {}

@@ -1,0 +1,8 @@
+use singleton_core::setup;
+
+#[setup]
+fn configure() -> Result<(), String> {
+    Ok(())
+}
+
+fn main() {}

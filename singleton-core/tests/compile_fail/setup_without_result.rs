@@ -1,0 +1,6 @@
+use singleton_core::setup;
+
+#[setup]
+fn configure() {}
+
+fn main() {}

@@ -72,6 +72,12 @@ impl<K, R: Send + 'static> Crew<K, R> {
 
     /// Waits until a job ends or overruns; none if there is no job left.
     pub(crate) fn next(&mut self) -> Option<(K, Duration, Ended<R>)> {
+        // The model checker knows no threads but its own: there the caller does the job.
+        if cfg!(loom) {
+            let (key, _, work) = self.pending.pop_front()?;
+            let ended = contain(work).map_or_else(Ended::Failed, Ended::Done);
+            return Some((key, Duration::ZERO, ended));
+        }
         loop {
             if let Err((key, message)) = self.dispatch() {
                 return Some((key, Duration::ZERO, Ended::Failed(message)));

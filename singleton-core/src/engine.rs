@@ -204,6 +204,12 @@ impl Engine {
         }
     }
 
+    /// Tells whether no attempt waits for another.
+    #[cfg(all(test, loom))]
+    pub(crate) fn nobody_waits(&self) -> bool {
+        self.needs.is_empty()
+    }
+
     /// The error for `dependent` needing `attempt`, if that one, through however many threads, needs `dependent`.
     pub(crate) fn find_cycle(&self, dependent: &Attempt, attempt: &Arc<Attempt>) -> Option<Error> {
         let service = attempt.service.name;

@@ -18,6 +18,8 @@ mod graph;
 mod health;
 mod health_report;
 mod initialization;
+#[cfg(all(test, loom))]
+mod model;
 mod policy;
 mod ready;
 mod realm;

@@ -369,12 +369,15 @@ fn in_flight(engine: &Engine, realm: RealmId) -> Vec<Arc<Attempt>> {
         .realm(realm)
         .into_iter()
         .flat_map(|realm| realm.entries());
-    entries
+    let mut attempts: Vec<_> = entries
         .filter_map(|(_, entry)| match &entry.slot {
             Slot::Initializing(attempt) => Some(Arc::clone(attempt)),
             _ => None,
         })
-        .collect()
+        .collect();
+    // The first to begin comes first: whoever repeats a run, as the model checker does, gets the same one.
+    attempts.sort_by_key(|attempt| attempt.id);
+    attempts
 }
 
 /// Shuts one instance down.

@@ -19,6 +19,8 @@ mod health;
 mod health_report;
 mod initialization;
 mod policy;
+#[cfg(all(test, not(loom)))]
+mod random_graphs;
 mod ready;
 mod realm;
 mod registry;

@@ -21,6 +21,8 @@ mod initialization;
 #[cfg(all(test, loom))]
 mod model;
 mod policy;
+#[cfg(all(test, not(loom)))]
+mod random_graphs;
 mod ready;
 mod realm;
 mod registry;

@@ -1,0 +1,250 @@
+//! Random graphs of services that fail, panic and use each other undeclared, called by many threads.
+//!
+//! Each case runs in a realm of its own and keeps a log. The log is replayed afterwards: all that the
+//! services saw of each other must follow from the graph.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Barrier, Mutex, Once, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use proptest::prelude::*;
+
+use crate::descriptor::Descriptor;
+use crate::driver::Driver;
+use crate::engine::{self, RealmId};
+use crate::error::Error;
+use crate::fault::Step;
+use crate::initialization::resolve;
+use crate::shutdown::{Extent, ServiceShutdown, ShutdownOptions, ShutdownOutcome, shut_down};
+use crate::start::{StartOptions, start};
+use crate::testing::Scope;
+use cases::{Action, Case, OnError, Way, cases};
+use replay::{Event, Graph, Replay};
+use services::{NAMES, Node, RUNS, descriptors, fail, number_of};
+
+mod cases;
+mod replay;
+mod services;
+
+/// The message of every failure and panic that a case asks for.
+const ON_PURPOSE: &str = "on purpose";
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A case that runs.
+struct Run {
+    case: Case,
+    descriptors: Vec<&'static Descriptor>,
+    log: Mutex<Vec<Event>>,
+    /// How often a service with a failure has come to it.
+    tried: Vec<AtomicUsize>,
+    shut_down: Mutex<Vec<ServiceShutdown>>,
+    failed_starts: AtomicUsize,
+}
+
+impl Run {
+    fn new(case: Case) -> Self {
+        let descriptors = descriptors(&case);
+        Run {
+            tried: case.services.iter().map(|_| AtomicUsize::new(0)).collect(),
+            case,
+            descriptors,
+            log: Mutex::default(),
+            shut_down: Mutex::default(),
+            failed_starts: AtomicUsize::new(0),
+        }
+    }
+
+    fn note(&self, event: Event) {
+        self.log.lock().unwrap().push(event);
+    }
+
+    fn call(&self, user: Option<usize>, number: usize) -> Result<(), Error> {
+        let answer = resolve(self.descriptors[number]).map(|instance| {
+            let node = instance.as_any().downcast_ref::<Node>();
+            assert_eq!(node.map(|node| node.0), Some(number), "another's instance");
+        });
+        self.note(Event::Answer(user, number, answer.clone().err()));
+        answer
+    }
+
+    fn step(&self, number: usize, step: Step) -> anyhow::Result<()> {
+        let done = panic::catch_unwind(AssertUnwindSafe(|| self.work(number, step)));
+        // Noted while the engine does not know: it cannot have begun anew.
+        if !matches!(done, Ok(Ok(()))) {
+            self.note(Event::Fails(number));
+        }
+        done.unwrap_or_else(|payload| panic::resume_unwind(payload))
+    }
+
+    fn work(&self, number: usize, step: Step) -> anyhow::Result<()> {
+        let plan = &self.case.services[number];
+        for _ in 0..plan.yields {
+            thread::yield_now();
+        }
+        for required in &plan.requirements {
+            self.call(Some(number), *required)?;
+        }
+        for used in plan.undeclared.iter().filter(|used| used.step == step) {
+            match (self.call(Some(number), used.service), used.on_error) {
+                (Ok(()), _) | (_, OnError::Swallow) => {}
+                (Err(error), OnError::HandOn) => return Err(error.into()),
+                (Err(error), OnError::Wrap) => bail!("{ON_PURPOSE}: {error}"),
+                (Err(error), OnError::Unwrap) => panic!("{ON_PURPOSE}: {error:?}"),
+            }
+        }
+        match &plan.failure {
+            Some(failure) if failure.step == step => {
+                let again = self.tried[number].fetch_add(1, SeqCst) < failure.times;
+                fail(if again { failure.way } else { Way::Fine })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn act(&self, realm: RealmId, action: &Action) {
+        let count = self.case.services.len();
+        match action {
+            Action::Resolve(number) => {
+                let _ = self.call(None, number % count);
+            }
+            Action::Start { services, threads } => {
+                let some = services
+                    .iter()
+                    .map(|number| self.descriptors[number % count]);
+                let mut services: Vec<_> = some.collect();
+                if services.is_empty() {
+                    services.clone_from(&self.descriptors);
+                }
+                let options = StartOptions::new().threads(*threads);
+                let Err(error) = start(realm, services, &options, &Driver::Here) else {
+                    return;
+                };
+                self.failed_starts.fetch_add(1, SeqCst);
+                for (service, error) in error.report().failures() {
+                    self.note(Event::Answer(None, number_of(service), Some(error.clone())));
+                }
+                let taken_back = error.taken_back().services();
+                self.shut_down.lock().unwrap().extend_from_slice(taken_back);
+            }
+            Action::ShutDown => {
+                self.note(Event::Closing);
+                let options = ShutdownOptions::new().timeout(LONG);
+                let report = shut_down(realm, Extent::Realm, &options, &Driver::Here);
+                self.note(Event::Closed);
+                let services = report.services();
+                self.shut_down.lock().unwrap().extend_from_slice(services);
+            }
+        }
+    }
+
+    /// Lets the threads loose, then shuts down.
+    fn run(&self, realm: RealmId) -> anyhow::Result<()> {
+        let (scope, together) = (Scope::current(), Barrier::new(self.case.threads.len()));
+        thread::scope(|threads| {
+            for actions in &self.case.threads {
+                threads.spawn(|| {
+                    together.wait();
+                    scope.enter(|| actions.iter().for_each(|action| self.act(realm, action)));
+                });
+            }
+        });
+        let actions = self.case.threads.iter().flatten();
+        if !actions
+            .clone()
+            .any(|action| matches!(action, Action::ShutDown))
+        {
+            self.get_all_ready()?;
+        }
+        self.act(realm, &Action::ShutDown);
+        for (number, service) in self.descriptors.iter().enumerate() {
+            let gone = matches!(resolve(service), Err(Error::ShutDown { service }) if service == NAMES[number]);
+            ensure!(gone, "S{number} can be called after the shutdown");
+        }
+        Ok(())
+    }
+
+    /// Calls each service, now undisturbed, until it is ready, if nothing keeps it from that.
+    fn get_all_ready(&self) -> anyhow::Result<()> {
+        let graph = Graph::new(&self.case);
+        for number in 0..self.descriptors.len() {
+            if let Some(calls) = graph.calls_until_ready(number) {
+                let ready = (0..calls).any(|_| self.call(None, number).is_ok());
+                ensure!(ready, "S{number} does not become ready");
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let taken_back = self.failed_starts.load(SeqCst) > 0;
+        let log = self.log.lock().unwrap();
+        let lives = Replay::new(&self.case, taken_back).read(&log)?;
+        let reported = self.shut_down.lock().unwrap();
+        for (number, (plan, lives)) in self.case.services.iter().zip(lives).enumerate() {
+            let outcomes = reported
+                .iter()
+                .filter(|service| service.name() == NAMES[number]);
+            let outcomes: Vec<_> = outcomes.map(ServiceShutdown::outcome).collect();
+            ensure!(
+                outcomes.len() == lives,
+                "S{number} was ready {lives} times: {outcomes:?}"
+            );
+            let expected = match plan.shutdown {
+                Way::Fine => ShutdownOutcome::Done,
+                Way::Error => ShutdownOutcome::Failed(ON_PURPOSE.to_owned()),
+                Way::Panic => ShutdownOutcome::Failed(format!("panicked: {ON_PURPOSE}")),
+            };
+            let right = outcomes.iter().all(|outcome| **outcome == expected);
+            ensure!(right, "S{number} was shut down: {outcomes:?}");
+        }
+        Ok(())
+    }
+}
+
+fn run(case: Case) -> anyhow::Result<()> {
+    let run = Arc::new(Run::new(case));
+    let (realm, ran) = Scope::new().run(|| {
+        let realm = engine::current_realm();
+        RUNS.write().unwrap().insert(realm, Arc::clone(&run));
+        (realm, run.run(realm))
+    });
+    RUNS.write().unwrap().remove(&realm);
+    run.check().and(ran)
+}
+
+/// Keeps panics that a case asks for out of the output.
+fn silence() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let loud = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let message = panic.payload_as_str().unwrap_or_default();
+            if !message.starts_with(ON_PURPOSE) {
+                loud(panic);
+            }
+        }));
+    });
+}
+
+proptest! {
+    // A case that hangs takes its minute each time that it is tried.
+    #![proptest_config(ProptestConfig { max_shrink_time: 120_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_graph_nothing_hangs_and_everything_has_its_order(case in cases()) {
+        silence();
+        let (done, ended) = mpsc::channel();
+        let own = case.clone();
+        thread::spawn(move || {
+            let _ = done.send(run(own).map_err(|error| format!("{error:#}")));
+        });
+        match ended.recv_timeout(Duration::from_secs(60)) {
+            Ok(result) => prop_assert_eq!(result, Ok(())),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs: {case:#?}"),
+            Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the case itself panicked"),
+        }
+    }
+}

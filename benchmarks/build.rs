@@ -22,14 +22,21 @@ fn module(program: &mut String, size: usize) -> std::fmt::Result {
     writeln!(program, "mod size_{size} {{ use super::*;")?;
     for number in 0..size {
         // Half of the services need something, so there is a graph of many levels and enough beside each other.
-        let requirements: Vec<_> = [number / 2, number.saturating_sub(7), number.saturating_sub(100)]
-            .into_iter()
-            .filter(|required| *required < number && number % 2 == 1)
-            .collect();
+        let requirements: Vec<_> = [
+            number / 2,
+            number.saturating_sub(7),
+            number.saturating_sub(100),
+        ]
+        .into_iter()
+        .filter(|required| *required < number && number % 2 == 1)
+        .collect();
         let mut named: Vec<_> = requirements;
         named.sort_unstable();
         named.dedup();
-        let named: Vec<_> = named.iter().map(|required| format!("S{required}")).collect();
+        let named: Vec<_> = named
+            .iter()
+            .map(|required| format!("S{required}"))
+            .collect();
         writeln!(
             program,
             "#[service] #[requires({})] pub(crate) struct S{number}(u64);\
@@ -46,7 +53,9 @@ fn module(program: &mut String, size: usize) -> std::fmt::Result {
          pub(crate) fn plainly() {{ {} }}",
         all.join(", "),
         (0..size)
-            .map(|number| format!("drop(black_box(Box::leak(Box::new(S{number}::initialize().ok())))); "))
+            .map(|number| format!(
+                "drop(black_box(Box::leak(Box::new(S{number}::initialize().ok())))); "
+            ))
             .collect::<String>()
     )?;
     writeln!(program, "}}")

@@ -233,7 +233,7 @@ async fn make(
 }
 
 async fn check(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> {
-    let began = Instant::now();
+    let watch = watch::Stopwatch::start();
     let checked = AssertUnwindSafe(async {
         match instance.ping() {
             Work::Done(result) => result,
@@ -245,6 +245,6 @@ async fn check(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> 
         checked.catch_unwind().await.map_err(message),
     );
     let healthy = matches!(checked, Ok(Ok(())));
-    watch::pinged(attempt.service, began.elapsed(), healthy);
+    watch::pinged(attempt.service, watch.elapsed(), healthy);
     fault::judge(attempt, Step::Ping, checked)
 }

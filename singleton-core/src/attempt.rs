@@ -31,6 +31,8 @@ pub(crate) struct Attempt {
     pub(crate) service: &'static Descriptor,
     /// When callers stop waiting; none where the service has no `init_timeout`.
     pub(crate) deadline: Option<Instant>,
+    /// Whether something takes the place of `initialize`.
+    pub(crate) is_provided: bool,
     pub(crate) outcome: OnceLock<Outcome>,
     /// The first circle that `initialize` or `ping` ran into.
     pub(crate) cycle: OnceLock<Error>,
@@ -43,7 +45,12 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn new(id: u64, realm: RealmId, service: &'static Descriptor) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        realm: RealmId,
+        service: &'static Descriptor,
+        is_provided: bool,
+    ) -> Self {
         Attempt {
             id,
             realm,
@@ -53,6 +60,7 @@ impl Attempt {
                 .policy
                 .init_timeout
                 .and_then(|limit| Instant::now().checked_add(limit)),
+            is_provided,
             outcome: OnceLock::new(),
             cycle: OnceLock::new(),
             timing: OnceLock::new(),

@@ -1,8 +1,9 @@
 //! What the engine knows of a service without knowing its type.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::ptr;
 
 use futures_util::future::BoxFuture;
@@ -160,12 +161,21 @@ impl Descriptor {
     }
 
     /// Tells whether `other` is required by this service, directly or through others.
-    pub(crate) fn depends_on(&self, other: &Descriptor) -> bool {
-        // Ranks fall along requirements: below the rank of `other` it cannot be found.
-        self.rank > other.rank
-            && self
-                .requirements()
-                .any(|requirement| requirement == other || requirement.depends_on(other))
+    pub(crate) fn depends_on(&'static self, other: &Descriptor) -> bool {
+        let mut seen: ByService<()> = ByService::default();
+        let mut pending = vec![self];
+        while let Some(service) = pending.pop() {
+            // Ranks fall along requirements: at the rank of `other` and below it cannot be found.
+            if service.rank > other.rank && seen.insert(service, ()).is_none() {
+                for requirement in service.requirements() {
+                    if requirement == other {
+                        return true;
+                    }
+                    pending.push(requirement);
+                }
+            }
+        }
+        false
     }
 
     /// Makes guarded calls find the instance with one load, or with `None` sends them the long way round.
@@ -186,6 +196,31 @@ impl Eq for Descriptor {}
 impl Hash for Descriptor {
     fn hash<H: Hasher>(&self, state: &mut H) {
         ptr::from_ref(self).hash(state);
+    }
+}
+
+/// What is known by service; the identity of a service is an address, which is as good as any hash of it.
+pub(crate) type ByService<V> = HashMap<&'static Descriptor, V, BuildHasherDefault<AddressHasher>>;
+
+#[derive(Default)]
+pub(crate) struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // Addresses are multiples of eight: the factor, of the golden ratio, spreads them over the high bits,
+        // and the rotation brings those down to where tables look.
+        let spread = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = spread.rotate_left(26);
     }
 }
 

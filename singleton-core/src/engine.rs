@@ -133,8 +133,10 @@ impl Engine {
         let next_id = self.next_id();
         match self.realms.get_mut(&id) {
             Some(realm) if !realm.closing.is_requested() => {
-                let attempt = Arc::new(Attempt::new(next_id, id, service));
-                realm.get_mut(service).slot = Slot::Initializing(Arc::clone(&attempt));
+                let entry = realm.get_mut(service);
+                let is_provided = entry.provided.is_some();
+                let attempt = Arc::new(Attempt::new(next_id, id, service, is_provided));
+                entry.slot = Slot::Initializing(Arc::clone(&attempt));
                 Ok(attempt)
             }
             _ => Err(Error::ShutDown {

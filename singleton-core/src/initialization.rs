@@ -126,6 +126,10 @@ pub(crate) fn obtain(
             } else {
                 conduct(&attempt);
             }
+            // Nobody to be noted as waiting, and the outcome is there: that was it.
+            if let (None, Some(outcome)) = (user, attempt.outcome.get()) {
+                return outcome.clone();
+            }
             engine = engine::lock();
         }
         let (relocked, ended) = attempt.wait(engine);
@@ -217,20 +221,8 @@ fn run(attempt: &Arc<Attempt>) -> Outcome {
 /// Holds on to the requirements that are ready, and gives the others.
 pub(crate) fn missing_requirements(attempt: &Attempt) -> Vec<&'static Descriptor> {
     let mut engine = engine::lock();
-    let Some(realm) = engine.realm_mut(attempt.realm) else {
-        return Vec::new();
-    };
-    let user = attempt.service;
-    realm
-        .requirements(user)
-        .filter(|requirement| {
-            realm.link(user, requirement);
-            !matches!(
-                realm.get(requirement).map(|entry| &entry.slot),
-                Some(Slot::Ready(_))
-            )
-        })
-        .collect()
+    let realm = engine.realm_mut(attempt.realm);
+    realm.map_or_else(Vec::new, |realm| realm.link_declared(attempt.service))
 }
 
 /// Makes an instance and checks it, as often as the policy allows.
@@ -270,6 +262,9 @@ pub(crate) fn closing(attempt: &Attempt) -> Option<Arc<crate::stop::Stop>> {
 
 /// What takes the place of `initialize`, if anything does.
 pub(crate) fn provided(attempt: &Attempt) -> Option<Result<&'static dyn Instance, Error>> {
+    if !attempt.is_provided {
+        return None;
+    }
     let engine = engine::lock();
     let realm = engine.realm(attempt.realm)?;
     let (bound, cast) = match realm.get(attempt.service)?.provided? {
@@ -309,7 +304,7 @@ fn make(attempt: &Attempt) -> Outcome {
 }
 
 fn check(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> {
-    let began = Instant::now();
+    let watch = watch::Stopwatch::start();
     let checked = contain(|| match instance.ping() {
         Work::Done(result) => result,
         Work::Later(future) => pollster::block_on(future),
@@ -317,7 +312,7 @@ fn check(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> {
     let checked = fault::usable(attempt.service, checked);
     watch::pinged(
         attempt.service,
-        began.elapsed(),
+        watch.elapsed(),
         matches!(checked, Ok(Ok(()))),
     );
     fault::judge(attempt, Step::Ping, checked)

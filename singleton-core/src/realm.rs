@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::attempt::{Attempt, Timing};
 use crate::background::Supervision;
-use crate::descriptor::{Descriptor, Instance};
+use crate::descriptor::{ByService, Descriptor, Instance};
 use crate::error::Error;
 use crate::health::Check;
 use crate::stop::Stop;
@@ -52,7 +52,7 @@ pub(crate) struct Entry {
 }
 
 pub(crate) struct Realm {
-    entries: HashMap<&'static Descriptor, Entry>,
+    entries: ByService<Entry>,
     /// Services in the order in which they became ready.
     pub(crate) started: Vec<&'static Descriptor>,
     /// Undeclared uses that were logged already.
@@ -68,7 +68,7 @@ pub(crate) struct Realm {
 impl Realm {
     pub(crate) fn new(environment: HashMap<OsString, Option<OsString>>) -> Self {
         Realm {
-            entries: HashMap::new(),
+            entries: ByService::default(),
             started: Vec::new(),
             reported: HashSet::new(),
             closing: Arc::new(Stop::new()),
@@ -124,6 +124,23 @@ impl Realm {
         }
         self.get_mut(user).uses.push(used);
         self.get_mut(used).users += 1;
+    }
+
+    /// Lets `user`, which holds on to nothing yet, hold on to what it requires; gives what of it is not ready.
+    pub(crate) fn link_declared(&mut self, user: &'static Descriptor) -> Vec<&'static Descriptor> {
+        let mut missing = Vec::new();
+        let mut uses = std::mem::take(&mut self.get_mut(user).uses);
+        for requirement in self.requirements(user) {
+            let entry = self.get_mut(requirement);
+            if matches!(entry.slot, Slot::Ready(_)) {
+                entry.users += 1;
+                uses.push(requirement);
+            } else {
+                missing.push(requirement);
+            }
+        }
+        self.get_mut(user).uses = uses;
+        missing
     }
 
     /// Lets the service hold on to nothing any more; gives those whom nobody else holds on to now.

@@ -1,21 +1,24 @@
 //! Starting many services at once, each as soon as what it requires is ready.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::attempt::Outcome;
 use crate::context::contain;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{ByService, Descriptor};
 use crate::driver::Driver;
 use crate::engine::{self, RealmId};
 use crate::error::Error;
 use crate::fault;
-use crate::realm::Slot;
+use crate::registry::State;
 use crate::shutdown::{Extent, ShutdownOptions, shut_down};
 use crate::start_report::{ServiceStart, StartError, StartOutcome, StartReport};
 use crate::{asynchronous, initialization, setup};
+
+/// How long a thread watches before it joins in: a few times what a service costs that does nothing.
+const PATIENCE: Duration = Duration::from_micros(50);
 
 /// How [`start_all_with`](crate::Registry::start_all_with) goes about it.
 #[derive(Debug, Clone)]
@@ -75,6 +78,7 @@ pub(crate) fn start(
 
 struct Node {
     service: &'static Descriptor,
+    was_ready: bool,
     /// Requirements that have not ended.
     missing: usize,
     requirements: Vec<usize>,
@@ -91,8 +95,13 @@ struct Plan {
     ready: VecDeque<usize>,
     left: usize,
     running: usize,
+    /// How many nodes were begun and have ended.
+    ended: usize,
     workers: usize,
+    /// Threads that wait until there is something to do.
     idle: usize,
+    /// Threads that wait whether those that work get along without them.
+    watching: usize,
 }
 
 impl Plan {
@@ -104,7 +113,7 @@ impl Plan {
                 None => service.requirements().collect(),
             }
         };
-        let mut positions = HashMap::with_capacity(pending.len());
+        let mut positions = ByService::default();
         let mut found = Vec::with_capacity(pending.len());
         while let Some(service) = pending.pop() {
             if positions.contains_key(service) {
@@ -120,6 +129,7 @@ impl Plan {
             .into_iter()
             .map(|(service, required)| Node {
                 service,
+                was_ready: engine.state(realm, service) == State::Ready,
                 missing: required.len(),
                 requirements: required
                     .iter()
@@ -143,6 +153,8 @@ impl Plan {
             left: nodes.len(),
             nodes,
             running: 0,
+            ended: 0,
+            watching: 0,
             workers: 1,
             idle: 0,
         }
@@ -157,7 +169,7 @@ impl Plan {
             threads: options.threads,
             driver,
         };
-        thread::scope(|scope| shared.work(scope));
+        thread::scope(|scope| shared.work(scope, false));
         shared
             .plan
             .into_inner()
@@ -241,10 +253,21 @@ impl Shared<'_> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work<'scope, 'env>(&'env self, scope: &'scope thread::Scope<'scope, 'env>) {
+    fn work<'scope, 'env>(&'env self, scope: &'scope thread::Scope<'scope, 'env>, helps: bool) {
         let _entered = (engine::current_realm() != self.realm).then(|| engine::enter(self.realm));
         let mut plan = self.lock();
+        let mut waited = helps;
         while plan.left > 0 {
+            if waited && !plan.ready.is_empty() {
+                // Where services take no time at all a second thread would only be in the way.
+                let ended = plan.ended;
+                plan.watching += 1;
+                let watched = self.changed.wait_timeout(plan, PATIENCE);
+                plan = watched.unwrap_or_else(PoisonError::into_inner).0;
+                plan.watching -= 1;
+                waited = plan.ended != ended;
+                continue;
+            }
             let Some(position) = plan.take() else {
                 plan.idle += 1;
                 plan = self
@@ -252,15 +275,15 @@ impl Shared<'_> {
                     .wait(plan)
                     .unwrap_or_else(PoisonError::into_inner);
                 plan.idle -= 1;
+                waited = true;
                 continue;
             };
+            waited = false;
             let service = plan.nodes[position].service;
-            // This thread takes one; the others are there for the rest.
-            let rest = plan.ready.len();
-            let wanted = rest.saturating_sub(plan.idle).min(1);
-            let hire = wanted > 0 && plan.workers < self.threads;
+            let call = !plan.ready.is_empty() && plan.watching == 0;
+            let hire = call && plan.idle == 0 && plan.workers < self.threads;
             plan.workers += usize::from(hire);
-            let wake = rest > 0 && plan.idle > 0;
+            let wake = call && plan.idle > 0;
             drop(plan);
             if wake {
                 self.changed.notify_one();
@@ -270,13 +293,24 @@ impl Shared<'_> {
             }
 
             let began = Instant::now();
-            let outcome = contain(|| self.start(service))
-                .unwrap_or_else(|message| StartOutcome::Failed(fault::panicked(service, message)));
+            let obtained = contain(|| self.obtain(service))
+                .unwrap_or_else(|message| Err(fault::panicked(service, message)));
             plan = self.lock();
-            plan.nodes[position].began = began;
-            plan.nodes[position].took = began.elapsed();
+            let node = &mut plan.nodes[position];
+            let outcome = match obtained {
+                Ok(_) if node.was_ready => StartOutcome::AlreadyReady,
+                Ok(_) => StartOutcome::Started,
+                Err(error) => StartOutcome::Failed(error),
+            };
+            node.began = began;
+            node.took = began.elapsed();
             plan.running -= 1;
+            plan.ended += 1;
             plan.end(position, outcome);
+            if plan.ready.is_empty() && plan.running == 0 && plan.idle > 0 {
+                // Whoever is idle ends, or finds the circle that is left.
+                self.changed.notify_all();
+            }
         }
         drop(plan);
         self.changed.notify_all();
@@ -286,25 +320,8 @@ impl Shared<'_> {
     fn hire<'scope, 'env>(&'env self, scope: &'scope thread::Scope<'scope, 'env>) -> bool {
         thread::Builder::new()
             .name("start".to_owned())
-            .spawn_scoped(scope, || self.work(scope))
+            .spawn_scoped(scope, || self.work(scope, true))
             .is_ok()
-    }
-
-    fn start(&self, service: &'static Descriptor) -> StartOutcome {
-        let ready = {
-            let engine = engine::lock();
-            let entry = engine
-                .realm(self.realm)
-                .and_then(|realm| realm.get(service));
-            entry.is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)))
-        };
-        if ready {
-            return StartOutcome::AlreadyReady;
-        }
-        match self.obtain(service) {
-            Ok(_) => StartOutcome::Started,
-            Err(error) => StartOutcome::Failed(error),
-        }
     }
 
     fn obtain(&self, service: &'static Descriptor) -> Outcome {

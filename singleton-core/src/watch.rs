@@ -36,6 +36,31 @@ impl Span {
     }
 }
 
+/// Tells how long something took where that is asked for.
+pub(crate) struct Stopwatch {
+    #[cfg(feature = "metrics")]
+    began: std::time::Instant,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Stopwatch {
+            #[cfg(feature = "metrics")]
+            began: std::time::Instant::now(),
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    pub(crate) fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 pub(crate) fn undeclared(user: &Descriptor, used: &Descriptor) {
     log::warn!(
         "{} uses {} while initializing but does not declare it; add #[requires({})] to {}",

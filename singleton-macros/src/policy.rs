@@ -115,7 +115,10 @@ fn value(input: ParseStream<'_>) -> Result<Duration> {
 
 fn duration(input: ParseStream<'_>) -> Result<Duration> {
     let text: LitStr = input.parse().map_err(|error| {
-        Error::new(error.span(), "a duration is written as a string, such as \"100ms\" or \"5s\"")
+        Error::new(
+            error.span(),
+            "a duration is written as a string, such as \"100ms\" or \"5s\"",
+        )
     })?;
     match humantime::parse_duration(&text.value()) {
         Ok(duration) if duration.is_zero() => Err(Error::new_spanned(
@@ -181,7 +184,10 @@ fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
 fn tags(name: &Ident, input: ParseStream<'_>) -> Result<Vec<LitStr>> {
     let content = list(name, input, "tags(\"readiness\")")?;
     let tags = Punctuated::<LitStr, Token![,]>::parse_terminated(&content).map_err(|error| {
-        Error::new(error.span(), "tags are strings: write `tags(\"readiness\")`")
+        Error::new(
+            error.span(),
+            "tags are strings: write `tags(\"readiness\")`",
+        )
     })?;
     if tags.is_empty() {
         let message = "which? write `tags(\"readiness\")`";

@@ -44,7 +44,9 @@ macro_rules! ten {
     };
 }
 
-static INITIALIZE: [[fn() -> anyhow::Result<Box<dyn Instance>>; 10]; 20] =
+type Make = fn() -> anyhow::Result<Box<dyn Instance>>;
+
+static INITIALIZE: [[Make; 10]; 20] =
     ten!(initialize, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);
 static DESCRIPTOR: [[fn() -> &'static Descriptor; 10]; 20] =
     ten!(descriptor, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);

@@ -2,9 +2,6 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 
 use singleton_core::{Error, Service, guarded, service};
 

@@ -16,7 +16,7 @@ struct Stubborn;
 impl Service for Stubborn {
     fn initialize() -> anyhow::Result<Self> {
         let attempt = ATTEMPTS.fetch_add(1, Ordering::SeqCst) + 1;
-        anyhow::ensure!(attempt % 4 == 0, "attempt {attempt} fails");
+        anyhow::ensure!(attempt.is_multiple_of(4), "attempt {attempt} fails");
         Ok(Stubborn)
     }
 }

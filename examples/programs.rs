@@ -200,3 +200,23 @@ fn wrong_settings_are_all_named_and_change_nothing() {
     assert!(!output.status.success() && !errors.contains("hunter2"));
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }
+
+#[test]
+fn the_graph_is_printed_in_every_format() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = text(program("graph", folder.path()).output().expect("it runs"));
+    for part in [
+        "critical chain: Config -> Database -> Catalogue -> ",
+        "* Website ",
+        "Website (ready, ",
+        "digraph services {",
+        "flowchart LR",
+        "{\"services\":[",
+        "together: healthy",
+        "shut down in ",
+    ] {
+        assert!(output.contains(part), "no {part:?} in\n{output}");
+    }
+    let drawn = folder.path().join("target/services.svg").exists();
+    assert!(drawn || output.contains("graphviz is not installed"));
+}

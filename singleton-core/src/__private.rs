@@ -11,8 +11,8 @@ pub use crate::setup::Setup;
 use crate::engine;
 use crate::error::Error;
 use crate::initialization;
-use crate::registry::State;
 use crate::service::{Requirement, Singleton};
+use crate::service_info::State;
 
 /// What has to be called where an instance is not ready.
 pub type Initialize<T> = fn() -> Result<&'static T, Error>;

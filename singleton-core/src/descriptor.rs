@@ -216,6 +216,10 @@ impl Hasher for AddressHasher {
         }
     }
 
+    fn write_u64(&mut self, number: u64) {
+        self.write_usize(number as usize);
+    }
+
     fn write_usize(&mut self, address: usize) {
         // Addresses are multiples of eight: the factor, of the golden ratio, spreads them over the high bits,
         // and the rotation brings those down to where tables look.

@@ -6,15 +6,16 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 #[cfg(not(loom))]
 use std::sync::LazyLock;
 
 use crate::attempt::{Attempt, Outcome};
-use crate::descriptor::{Descriptor, Instance};
+use crate::descriptor::{AddressHasher, Descriptor, Instance};
 use crate::error::Error;
 use crate::realm::{Realm, Slot};
-use crate::registry::State;
+use crate::service_info::State;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Names a realm; ids are never used again.
@@ -27,7 +28,7 @@ impl RealmId {
 }
 
 pub(crate) struct Engine {
-    realms: HashMap<RealmId, Realm>,
+    realms: HashMap<RealmId, Realm, BuildHasherDefault<AddressHasher>>,
     /// Which attempts an attempt waits for: nested in it, or another thread's, or several tasks'.
     needs: HashMap<u64, Vec<Arc<Attempt>>>,
     /// How many times threads have entered scopes and not left them.
@@ -95,7 +96,7 @@ impl Drop for Entered {
 impl Engine {
     fn new() -> Self {
         Engine {
-            realms: HashMap::from([(RealmId::PROCESS, Realm::new(HashMap::new()))]),
+            realms: HashMap::from_iter([(RealmId::PROCESS, Realm::new(HashMap::new()))]),
             needs: HashMap::new(),
             inside_scopes: 0,
             last_id: 0,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::health_report::milliseconds;
-use crate::registry::{ServiceInfo, State};
+use crate::service_info::{ServiceInfo, State};
 
 /// The services and what they require; see [`Registry::graph`](crate::Registry::graph).
 ///

@@ -28,7 +28,7 @@ use crate::engine::{self, RealmId};
 use crate::error::Error;
 use crate::initialization::{conduct, resolve};
 use crate::policy::Policy;
-use crate::registry::State;
+use crate::service_info::State;
 use crate::stop::Stop;
 use crate::sync::Ordering;
 

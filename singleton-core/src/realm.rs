@@ -166,10 +166,21 @@ impl Realm {
     /// Instances that were provided for a scope did not start after what they require: only now it
     /// is known what of it there is.
     pub(crate) fn link_requirements(&mut self) {
-        for service in self.started.clone() {
-            for requirement in service.requirements() {
-                self.link(service, requirement);
+        for position in 0..self.started.len() {
+            let service = self.started[position];
+            if self.get(service).is_some_and(|entry| entry.uses.is_empty()) {
+                self.link_declared(service);
             }
         }
+    }
+
+    /// Forgets of what has been shut down that it had started.
+    pub(crate) fn forget_stopped(&mut self) {
+        let entries = &self.entries;
+        let is_ready = |service: &Descriptor| {
+            let entry = entries.get(service);
+            entry.is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)))
+        };
+        self.started.retain(|service| is_ready(service));
     }
 }

@@ -1,7 +1,6 @@
 //! The end: every service is shut down once nobody holds on to it any more.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +12,8 @@ use crate::descriptor::{Descriptor, Instance, Work};
 use crate::driver::Driver;
 use crate::engine::{self, Engine, RealmId};
 use crate::realm::Slot;
+use crate::shutdown_report::{ServiceShutdown, ShutdownOutcome, ShutdownReport};
 use crate::sync::lock;
-use crate::table::Table;
 use crate::watch;
 
 /// How [`shutdown_all_with`](crate::Registry::shutdown_all_with) goes about it.
@@ -52,96 +51,6 @@ impl ShutdownOptions {
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
-    }
-}
-
-/// What became of each service at shutdown, in the order in which they ended; prints as a table.
-#[derive(Debug, Clone, Default)]
-pub struct ShutdownReport {
-    services: Vec<ServiceShutdown>,
-    took: Duration,
-}
-
-impl ShutdownReport {
-    /// The services that were ready or initialising.
-    pub fn services(&self) -> &[ServiceShutdown] {
-        &self.services
-    }
-
-    /// How long it took together.
-    pub fn took(&self) -> Duration {
-        self.took
-    }
-
-    /// Tells whether every service ended in time and without an error.
-    pub fn is_clean(&self) -> bool {
-        self.services
-            .iter()
-            .all(|service| service.outcome == ShutdownOutcome::Done)
-    }
-}
-
-/// What became of one service at shutdown.
-#[derive(Debug, Clone)]
-pub struct ServiceShutdown {
-    service: &'static Descriptor,
-    outcome: ShutdownOutcome,
-    took: Duration,
-}
-
-impl ServiceShutdown {
-    /// The name of the struct.
-    pub fn name(&self) -> &'static str {
-        self.service.name
-    }
-
-    /// How it ended.
-    pub fn outcome(&self) -> &ShutdownOutcome {
-        &self.outcome
-    }
-
-    /// How long its `shutdown` took, the end of its thread included; if it overran, how long it was waited for.
-    pub fn took(&self) -> Duration {
-        self.took
-    }
-}
-
-/// How a service ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ShutdownOutcome {
-    /// In time and without an error.
-    Done,
-    /// `shutdown` returned an error or panicked.
-    Failed(String),
-    /// Its time was over; it may still be at it.
-    Overran,
-    /// It was still initialising when its time was over; if that ends after all, it is shut down then.
-    StillInitializing,
-}
-
-impl fmt::Display for ShutdownOutcome {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ShutdownOutcome::Done => formatter.write_str("done"),
-            ShutdownOutcome::Failed(message) => write!(formatter, "failed: {message}"),
-            ShutdownOutcome::Overran => formatter.write_str("overran"),
-            ShutdownOutcome::StillInitializing => formatter.write_str("still initializing"),
-        }
-    }
-}
-
-impl fmt::Display for ShutdownReport {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new(["service", "took", "outcome"]);
-        for service in &self.services {
-            table.row([
-                service.name().to_owned(),
-                format!("{:.1?}", service.took),
-                service.outcome.to_string(),
-            ]);
-        }
-        writeln!(formatter, "{table}shut down in {:.1?}", self.took)
     }
 }
 
@@ -183,6 +92,9 @@ pub(crate) fn shut_down(
     // One after the other: who comes second finds nothing left, and returns when there is nothing.
     let _turn = lock(&turn);
     shutdown.run();
+    if let Some(known) = engine::lock().realm_mut(realm) {
+        known.forget_stopped();
+    }
     shutdown.report.took = began.elapsed();
     shutdown.report
 }
@@ -332,7 +244,6 @@ impl Shutdown<'_> {
         }
         entry.slot = Slot::Stopping;
         let background = entry.background.clone();
-        realm.started.retain(|started| *started != service);
         if self.realm == RealmId::PROCESS {
             service.publish(None);
         }

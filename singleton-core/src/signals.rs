@@ -11,9 +11,11 @@ use signal_hook::iterator::{Handle, Signals};
 use crate::driver::{Driver, off_thread};
 use crate::engine;
 use crate::registry::{self, Registry};
-use crate::shutdown::{Extent, ShutdownOptions, ShutdownReport, shut_down};
+use crate::shutdown::{Extent, ShutdownOptions, shut_down};
+use crate::shutdown_report::ShutdownReport;
 use crate::start::{StartOptions, start};
-use crate::start_report::{StartError, StartReport};
+use crate::start_error::StartError;
+use crate::start_report::StartReport;
 
 /// Why an application did not run.
 #[derive(Debug)]

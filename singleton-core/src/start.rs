@@ -12,9 +12,10 @@ use crate::driver::Driver;
 use crate::engine::{self, RealmId};
 use crate::error::Error;
 use crate::fault;
-use crate::registry::State;
+use crate::service_info::State;
 use crate::shutdown::{Extent, ShutdownOptions, shut_down};
-use crate::start_report::{ServiceStart, StartError, StartOutcome, StartReport};
+use crate::start_error::StartError;
+use crate::start_report::{ServiceStart, StartOutcome, StartReport};
 use crate::{asynchronous, initialization, setup};
 
 /// How long a thread watches before it joins in: a few times what a service costs that does nothing.

@@ -1,8 +1,10 @@
 //! What starting many services costs beyond what they do themselves.
 //!
-//! `cargo run --release -p benchmarks` prints, for programs of several sizes, the time of `start` for a service
+//! `cargo run --release --manifest-path benchmarks/Cargo.toml` prints, for programs of several sizes, the time of `start` for a service
 //! and each that it requires, less that of calling each `initialize` by hand, per service. It should be at most
 //! a microsecond, and the same for each size.
+
+#![allow(dead_code, reason = "most services are there to be started, not to be used")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -168,7 +168,9 @@ impl Realm {
     pub(crate) fn link_requirements(&mut self) {
         for position in 0..self.started.len() {
             let service = self.started[position];
-            if self.get(service).is_some_and(|entry| entry.uses.is_empty()) {
+            let unlinked =
+                |entry: &Entry| matches!(entry.slot, Slot::Ready(_)) && entry.uses.is_empty();
+            if self.get(service).is_some_and(unlinked) {
                 self.link_declared(service);
             }
         }

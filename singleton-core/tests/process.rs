@@ -231,7 +231,7 @@ fn main() {
         process.read_until("trouble hangs");
         process.signal("INT");
         let (output, status) = process.end();
-        assert!(output.contains("worker ends\nstore stops\n"), "{output}");
+        assert!(output.contains("store stops\n"), "{output}");
         assert!(
             output.contains("still initializing") && status.success(),
             "{output}"
@@ -239,7 +239,7 @@ fn main() {
     });
     check("a start that fails shuts down what had started", || {
         let (output, status) = Process::of("failing start").end();
-        assert!(output.contains("worker ends\nstore stops\n"), "{output}");
+        assert!(output.contains("store stops\n"), "{output}");
         assert!(
             output.ends_with(
                 "1 of 3 services did not start: failed to initialize Trouble: no luck\n"

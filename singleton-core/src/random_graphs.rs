@@ -22,7 +22,7 @@ use crate::shutdown::{Extent, ShutdownOptions, shut_down};
 use crate::shutdown_report::{ServiceShutdown, ShutdownOutcome};
 use crate::start::{StartOptions, start};
 use crate::testing::Scope;
-use cases::{Action, Case, OnError, Way, cases};
+use cases::{Action, Case, OnError, Plan, Use, Way, cases};
 use replay::{Event, Graph, Replay};
 use services::{NAMES, Node, RUNS, descriptors, fail, number_of};
 
@@ -42,7 +42,6 @@ struct Run {
     /// How often a service with a failure has come to it.
     tried: Vec<AtomicUsize>,
     shut_down: Mutex<Vec<ServiceShutdown>>,
-    failed_starts: AtomicUsize,
 }
 
 impl Run {
@@ -54,12 +53,14 @@ impl Run {
             descriptors,
             log: Mutex::default(),
             shut_down: Mutex::default(),
-            failed_starts: AtomicUsize::new(0),
         }
     }
 
-    fn note(&self, event: Event) {
-        self.log.lock().unwrap().push(event);
+    /// Gives where in the log the event is.
+    fn note(&self, event: Event) -> usize {
+        let mut log = self.log.lock().unwrap();
+        log.push(event);
+        log.len() - 1
     }
 
     fn call(&self, user: Option<usize>, number: usize) -> Result<(), Error> {
@@ -119,16 +120,7 @@ impl Run {
                 if services.is_empty() {
                     services.clone_from(&self.descriptors);
                 }
-                let options = StartOptions::new().threads(*threads);
-                let Err(error) = start(realm, services, &options, &Driver::Here) else {
-                    return;
-                };
-                self.failed_starts.fetch_add(1, SeqCst);
-                for (service, error) in error.report().failures() {
-                    self.note(Event::Answer(None, number_of(service), Some(error.clone())));
-                }
-                let taken_back = error.taken_back().services();
-                self.shut_down.lock().unwrap().extend_from_slice(taken_back);
+                self.start(realm, services, *threads);
             }
             Action::ShutDown => {
                 self.note(Event::Closing);
@@ -139,6 +131,26 @@ impl Run {
                 self.shut_down.lock().unwrap().extend_from_slice(services);
             }
         }
+    }
+
+    /// Starts the services; if that fails, gives those of them that had become ready.
+    fn start(
+        &self,
+        realm: RealmId,
+        services: Vec<&'static Descriptor>,
+        threads: usize,
+    ) -> Option<Vec<usize>> {
+        let noted = self.note(Event::Starts { fails: false });
+        let options = StartOptions::new().threads(threads);
+        let error = start(realm, services, &options, &Driver::Here).err()?;
+        self.log.lock().unwrap()[noted] = Event::Starts { fails: true };
+        for (service, error) in error.report().failures() {
+            self.note(Event::Answer(None, number_of(service), Some(error.clone())));
+        }
+        let taken_back = error.taken_back().services();
+        self.shut_down.lock().unwrap().extend_from_slice(taken_back);
+        let started = error.report().started();
+        Some(started.map(|service| number_of(service.name)).collect())
     }
 
     /// Lets the threads loose, then shuts down.
@@ -152,16 +164,19 @@ impl Run {
                 });
             }
         });
-        let actions = self.case.threads.iter().flatten();
-        if !actions
-            .clone()
-            .any(|action| matches!(action, Action::ShutDown))
-        {
+        let mut actions = self.case.threads.iter().flatten();
+        if !actions.any(|action| matches!(action, Action::ShutDown)) {
+            if let Some(started) = self.start(realm, self.descriptors.clone(), 4) {
+                self.note(Event::TakenBack(started));
+            }
             self.get_all_ready()?;
         }
         self.act(realm, &Action::ShutDown);
         for (number, service) in self.descriptors.iter().enumerate() {
-            let gone = matches!(resolve(service), Err(Error::ShutDown { service }) if service == NAMES[number]);
+            let gone = match resolve(service) {
+                Err(Error::ShutDown { service }) => number_of(service) == number,
+                _ => false,
+            };
             ensure!(gone, "S{number} can be called after the shutdown");
         }
         Ok(())
@@ -180,9 +195,8 @@ impl Run {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let taken_back = self.failed_starts.load(SeqCst) > 0;
         let log = self.log.lock().unwrap();
-        let lives = Replay::new(&self.case, taken_back).read(&log)?;
+        let lives = Replay::new(&self.case).read(&log)?;
         let reported = self.shut_down.lock().unwrap();
         for (number, (plan, lives)) in self.case.services.iter().zip(lives).enumerate() {
             let outcomes = reported
@@ -213,7 +227,8 @@ fn run(case: Case) -> anyhow::Result<()> {
         (realm, run.run(realm))
     });
     RUNS.write().unwrap().remove(&realm);
-    run.check().and(ran)
+    // A case that was broken off has been shut down by its scope, which reports nothing.
+    ran.and_then(|()| run.check())
 }
 
 /// Keeps panics that a case asks for out of the output.
@@ -230,22 +245,61 @@ fn silence() {
     });
 }
 
+/// Runs a case under a watchdog, and checks it.
+fn survive(case: &Case) -> Result<(), String> {
+    silence();
+    let (done, ended) = mpsc::channel();
+    let own = case.clone();
+    thread::spawn(move || {
+        let _ = done.send(run(own).map_err(|error| format!("{error:#}")));
+    });
+    match ended.recv_timeout(Duration::from_secs(60)) {
+        Ok(result) => result,
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("it hangs: {case:#?}")),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err("the case itself panicked".to_owned()),
+    }
+}
+
+fn configuration() -> ProptestConfig {
+    let mut configuration = ProptestConfig {
+        // A case that hangs takes its minute each time that it is tried.
+        max_shrink_time: 120_000,
+        ..ProptestConfig::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        configuration.cases = 700;
+    }
+    configuration
+}
+
 proptest! {
-    // A case that hangs takes its minute each time that it is tried.
-    #![proptest_config(ProptestConfig { max_shrink_time: 120_000, ..ProptestConfig::default() })]
+    #![proptest_config(configuration())]
 
     #[test]
     fn whatever_the_graph_nothing_hangs_and_everything_has_its_order(case in cases()) {
-        silence();
-        let (done, ended) = mpsc::channel();
-        let own = case.clone();
-        thread::spawn(move || {
-            let _ = done.send(run(own).map_err(|error| format!("{error:#}")));
-        });
-        match ended.recv_timeout(Duration::from_secs(60)) {
-            Ok(result) => prop_assert_eq!(result, Ok(())),
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs: {case:#?}"),
-            Err(mpsc::RecvTimeoutError::Disconnected) => panic!("the case itself panicked"),
-        }
+        survive(&case).map_err(TestCaseError::fail)?;
     }
+}
+
+/// There are more ways down a lattice than could ever be tried.
+#[test]
+fn an_undeclared_use_at_the_top_of_a_lattice_is_noticed_in_no_time() {
+    let mut services: Vec<_> = (0..200_usize)
+        .map(|number| Plan {
+            // None of them leads to the first.
+            requirements: (number.saturating_sub(2).max(1)..number).collect(),
+            undeclared: Vec::new(),
+            failure: None,
+            shutdown: Way::Fine,
+            yields: 0,
+            elsewhere: false,
+        })
+        .collect();
+    services[199].undeclared.push(Use {
+        service: 0,
+        step: Step::Initialize,
+        on_error: OnError::HandOn,
+    });
+    let threads = vec![vec![Action::Resolve(199)]];
+    assert_eq!(survive(&Case { services, threads }), Ok(()));
 }

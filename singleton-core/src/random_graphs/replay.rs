@@ -19,6 +19,12 @@ pub(super) enum Event {
     Answer(Option<usize>, usize, Option<Error>),
     Stops(usize),
     Stopped(usize),
+    /// A start is about to begin; whether it fails is known in hindsight.
+    Starts {
+        fails: bool,
+    },
+    /// It failed and had started these, and nobody else did anything meanwhile.
+    TakenBack(Vec<usize>),
     /// The whole realm is about to be shut down.
     Closing,
     /// It has been.
@@ -43,12 +49,12 @@ pub(super) struct Replay<'a> {
     lives: Vec<usize>,
     closing: bool,
     closed: bool,
-    /// Whether a start failed: then what it had started is taken back, and may start anew.
+    /// Whether a start fails that has begun: then what it had started is taken back, and may start anew.
     taken_back: bool,
 }
 
 impl<'a> Replay<'a> {
-    pub(super) fn new(case: &'a Case, taken_back: bool) -> Self {
+    pub(super) fn new(case: &'a Case) -> Self {
         let count = case.services.len();
         Replay {
             graph: Graph::new(case),
@@ -57,15 +63,17 @@ impl<'a> Replay<'a> {
             lives: vec![0; count],
             closing: false,
             closed: false,
-            taken_back,
+            taken_back: false,
         }
     }
 
     /// Reads the whole log; gives how often each service has become ready.
     pub(super) fn read(mut self, log: &[Event]) -> anyhow::Result<Vec<usize>> {
         for (position, event) in log.iter().enumerate() {
-            let read = self.event(event);
-            read.map_err(|error| error.context(format!("{:#?}", &log[..=position])))?;
+            if let Err(error) = self.event(event) {
+                let lines = log[..=position].iter().map(|event| format!("{event:?}\n"));
+                bail!("{}{error}", lines.collect::<String>());
+            }
         }
         for (number, state) in self.states.iter().enumerate() {
             ensure!(*state == State::Idle, "S{number} is left {state:?}");
@@ -103,7 +111,7 @@ impl<'a> Replay<'a> {
                     let state = self.states[used];
                     ensure!(
                         state == State::Ready,
-                        "S{user} has got S{used}, which is {state:?}"
+                        "S{user} got S{used}, which is {state:?}"
                     );
                     self.holds[user].insert(used);
                 }
@@ -130,6 +138,14 @@ impl<'a> Replay<'a> {
             Event::Stopped(number) => {
                 self.go(number, State::Stopping, State::Idle)?;
                 self.holds[number].clear();
+            }
+            Event::Starts { fails } => self.taken_back |= fails,
+            Event::TakenBack(ref started) => {
+                for number in started {
+                    let used = self.holds.iter().any(|holds| holds.contains(number));
+                    let gone = self.states[*number] == State::Idle;
+                    ensure!(used || gone, "S{number} is not taken back");
+                }
             }
             Event::Closing => self.closing = true,
             Event::Closed => self.closed = true,

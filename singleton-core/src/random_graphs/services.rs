@@ -22,7 +22,9 @@ fn current() -> Arc<Run> {
     Arc::clone(&RUNS.read().unwrap()[&engine::current_realm()])
 }
 
-fn initialize<const NUMBER: usize>() -> anyhow::Result<Box<dyn Instance>> {
+type Made = anyhow::Result<Box<dyn Instance>>;
+
+fn initialize<const NUMBER: usize>() -> Made {
     let run = current();
     run.note(Event::Begins(NUMBER));
     run.step(NUMBER, Step::Initialize)?;
@@ -44,9 +46,7 @@ macro_rules! ten {
     };
 }
 
-type Make = fn() -> anyhow::Result<Box<dyn Instance>>;
-
-static INITIALIZE: [[Make; 10]; 20] =
+static INITIALIZE: [[fn() -> Made; 10]; 20] =
     ten!(initialize, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);
 static DESCRIPTOR: [[fn() -> &'static Descriptor; 10]; 20] =
     ten!(descriptor, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);
@@ -97,7 +97,7 @@ pub(super) fn fail(way: Way) -> anyhow::Result<()> {
     }
 }
 
-/// Describes the services of a case, which needs statics as the engine does.
+/// Describes the services of a case. The engine knows a service by its address: it is never given back.
 pub(super) fn descriptors(case: &Case) -> Vec<&'static Descriptor> {
     let mut descriptors: Vec<&'static Descriptor> = Vec::new();
     for (number, plan) in case.services.iter().enumerate() {

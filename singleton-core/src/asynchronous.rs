@@ -11,19 +11,20 @@ use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture, Either};
 
 use crate::attempt::{Attempt, Outcome};
-use crate::context::{PartOf, Running, contain, innermost, message};
+use crate::context::{Inside, PartOf, Running, contain, innermost, message};
 use crate::descriptor::{Descriptor, Initialize, Instance, Work};
-use crate::engine::{self, RealmId};
+use crate::engine::{self, Engine, RealmId};
 use crate::error::Error;
 use crate::fault::{self, Step};
 use crate::initialization::{
-    self as blocking, Found, conclude, conduct_elsewhere, look, remember_cycle, report_undeclared,
+    self as blocking, Asked, Need, ask, conduct_elsewhere, remember_cycle, report_undeclared,
 };
+use crate::shutdown::{ShutdownOptions, stop_later as stop};
 use crate::{setup, watch};
 
 /// Returns the service's instance in the caller's realm, as [`blocking::resolve`] does.
 pub(crate) async fn resolve(service: &'static Descriptor) -> Outcome {
-    setup::ensure(service)?;
+    setup::ensure(service.name)?;
     let realm = engine::current_realm();
     let user = innermost();
     if let Some(user) = &user {
@@ -44,18 +45,26 @@ pub(crate) fn obtain(
 ) -> BoxFuture<'static, Outcome> {
     Box::pin(async move {
         loop {
-            let (attempt, mine, _need) = match ask(realm, service, user.as_ref())? {
+            let asked = ask(realm, service, user.as_ref(), |engine| {
+                begin(engine, realm, service)
+            });
+            let (attempt, mine) = match asked? {
                 Asked::Ready(instance) => return Ok(instance),
-                Asked::Wait(attempt, mine, need) => (attempt, mine, need),
+                Asked::Wait(attempt, mine) => (attempt, mine),
             };
+            let _need = user.as_ref().map(|dependent| Need {
+                dependent,
+                attempt: &attempt,
+            });
+            let future = attempt.future();
             if mine {
                 let _ = contain(|| attempt.span.open(service));
-                if attempt.future.get().is_none() {
+                if future.is_none() {
                     conduct_elsewhere(&attempt);
                 }
             }
             // Whoever awaits an asynchronous attempt carries it on.
-            let ended = match attempt.future.get().cloned() {
+            let ended = match future {
                 Some(future) => Some(future.await),
                 None => attempt.ended().await,
             };
@@ -69,72 +78,47 @@ pub(crate) fn obtain(
     })
 }
 
-enum Asked {
-    Ready(&'static dyn Instance),
-    Wait(Arc<Attempt>, bool, Option<Need>),
-}
-
-/// That one attempt cannot go on before another ends, until the value is dropped: a task may be cancelled.
-struct Need {
-    dependent: Arc<Attempt>,
-    attempt: Arc<Attempt>,
-}
-
-impl Drop for Need {
-    fn drop(&mut self) {
-        engine::lock().needs_no_more(&self.dependent, &self.attempt);
-    }
-}
-
-fn ask(
+fn begin(
+    engine: &mut Engine,
     realm: RealmId,
     service: &'static Descriptor,
-    user: Option<&Arc<Attempt>>,
-) -> Result<Asked, Error> {
-    let mut engine = engine::lock();
-    let found = look(&mut engine, realm, service, user.map(Arc::as_ref))?;
-    let (attempt, mine) = match found {
-        Found::Ready(instance) => return Ok(Asked::Ready(instance)),
-        Found::Initializing(attempt) => (attempt, false),
-        Found::Idle => {
-            let attempt = engine.begin(realm, service)?;
-            if service.asynchronous {
-                let future: BoxFuture<'static, Outcome> = Box::pin(conduct(Arc::clone(&attempt)));
-                // Nobody else sets it, and nobody has seen the attempt yet.
-                let _ = attempt.future.set(future.shared());
-            }
-            (attempt, true)
-        }
-    };
-    let Some(user) = user else {
-        return Ok(Asked::Wait(attempt, mine, None));
-    };
-    if let Some(cycle) = engine.find_cycle(user, &attempt) {
-        return Err(cycle);
+) -> Result<Arc<Attempt>, Error> {
+    let attempt = engine.begin(realm, service)?;
+    if service.asynchronous {
+        let future: BoxFuture<'static, Outcome> = Box::pin(conduct(Arc::clone(&attempt)));
+        attempt.carry_by(future.shared());
     }
-    engine.needs(user, &attempt);
-    let need = Need {
-        dependent: Arc::clone(user),
-        attempt: Arc::clone(&attempt),
-    };
-    Ok(Asked::Wait(attempt, mine, Some(need)))
+    Ok(attempt)
 }
 
 /// Runs an attempt to its end in whatever tasks await it.
 async fn conduct(attempt: Arc<Attempt>) -> Outcome {
     let work = PartOf::new(&attempt, run(Arc::clone(&attempt)));
-    let contained = AssertUnwindSafe(work).catch_unwind();
-    let result = match within_limit(&attempt, contained).await {
+    let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+    let result = match within(attempt.deadline, work.as_mut()).await {
         Some(Ok(outcome)) => outcome,
         Some(Err(payload)) => Err(fault::panicked(attempt.service, message(payload))),
         None => Err(blocking::timed_out(&engine::lock(), &attempt)),
     };
-    conclude(&attempt, result)
+    // A future has no thread that could not be stopped: when its time is over it is dropped.
+    let _ = contain(|| {
+        let _running = Running::enter(&attempt);
+        drop(work);
+    });
+    let (outcome, orphan) = blocking::end(&attempt, result);
+    if let Some(instance) = orphan {
+        let limit = attempt.service.policy.shutdown_timeout;
+        let limit = limit.unwrap_or(ShutdownOptions::DEFAULT_TIMEOUT);
+        let stopped = Inside::new(attempt.realm, stop(attempt.service, instance));
+        // A failure has been logged, and there is nobody left to tell.
+        let _ = within(Instant::now().checked_add(limit), stopped).await;
+    }
+    outcome
 }
 
-/// A future has no thread that could not be stopped: when its time is over it is dropped.
-async fn within_limit<F: Future>(attempt: &Attempt, future: F) -> Option<F::Output> {
-    let Some(deadline) = attempt.deadline else {
+/// The value of a future, unless the deadline comes first.
+async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    let Some(deadline) = deadline else {
         return Some(future.await);
     };
     let timer = Delay::new(deadline.saturating_duration_since(Instant::now()));
@@ -202,8 +186,10 @@ async fn initialize_async(
             break Err(failure);
         };
         watch::retrying(attempt.service, &failure, pause);
-        Delay::new(pause).await;
-        if blocking::closing(attempt).is_none_or(|closing| closing.is_requested()) {
+        let Some(closing) = blocking::closing(attempt) else {
+            break Err(failure);
+        };
+        if let Either::Left(_) = future::select(closing.requested(), Delay::new(pause)).await {
             break Err(failure);
         }
     };

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, Shared};
 
+use crate::context::contain;
 use crate::descriptor::{Descriptor, Instance};
-use crate::engine::{Engine, RealmId};
+use crate::engine::{self, RealmId};
 use crate::error::Error;
-use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_until};
+use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::watch;
 
 /// The outcome of an attempt: everyone who waited for it gets the same.
@@ -24,7 +25,10 @@ pub(crate) struct Timing {
     pub(crate) own: Duration,
 }
 
-/// One run of a service's initialisation, its requirements included.
+/// A future that everyone who waits for an attempt polls.
+pub(crate) type Carrying = Shared<BoxFuture<'static, Outcome>>;
+
+/// One run of a service's initialisation, its requirements included; or of its shutdown before it starts anew.
 pub(crate) struct Attempt {
     pub(crate) id: u64,
     pub(crate) realm: RealmId,
@@ -38,8 +42,10 @@ pub(crate) struct Attempt {
     pub(crate) cycle: OnceLock<Error>,
     pub(crate) timing: OnceLock<Timing>,
     /// What carries on an asynchronous service's attempt, whoever polls it.
-    pub(crate) future: OnceLock<Shared<BoxFuture<'static, Outcome>>>,
+    future: Mutex<Option<Carrying>>,
     pub(crate) span: watch::Span,
+    /// Set, under the engine's lock, when those who began the attempt have given it up.
+    abandoned: AtomicBool,
     done: Condvar,
     wakers: Mutex<Vec<Waker>>,
 }
@@ -64,8 +70,9 @@ impl Attempt {
             outcome: OnceLock::new(),
             cycle: OnceLock::new(),
             timing: OnceLock::new(),
-            future: OnceLock::new(),
+            future: Mutex::new(None),
             span: watch::Span::default(),
+            abandoned: AtomicBool::new(false),
             done: Condvar::new(),
             wakers: Mutex::new(Vec::new()),
         }
@@ -78,38 +85,66 @@ impl Attempt {
         self.done.notify_all();
     }
 
+    /// Has the attempt carried on by a future.
+    pub(crate) fn carry_by(&self, future: Carrying) {
+        *lock(&self.future) = Some(future);
+    }
+
+    /// What carries the attempt on; none if that is a thread.
+    pub(crate) fn future(&self) -> Option<Carrying> {
+        lock(&self.future).clone()
+    }
+
+    /// Takes away the future that carries the attempt on if nobody polls it, for it to be dropped.
+    pub(crate) fn take_forsaken(&self) -> Option<Carrying> {
+        let mut future = lock(&self.future);
+        let forsaken = |future: &Carrying| future.strong_count() == Some(1);
+        if future.as_ref().is_some_and(forsaken) {
+            future.take()
+        } else {
+            None
+        }
+    }
+
+    /// Gives the attempt up, so that an instance that comes late is released; or takes it up again.
+    pub(crate) fn abandon(&self, abandoned: bool) {
+        self.abandoned.store(abandoned, Ordering::Relaxed);
+    }
+
+    /// Tells whether callers wait for it no longer.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
     /// Wakes the tasks that wait for the end; called with the engine unlocked, for a waker is foreign code.
     pub(crate) fn wake(&self) {
         let wakers = std::mem::take(&mut *lock(&self.wakers));
         for waker in wakers {
-            waker.wake();
+            let _ = contain(|| waker.wake());
         }
     }
 
     /// Waits until the attempt has ended, on whatever thread it runs, or is overdue: then there is no outcome.
-    pub(crate) fn wait<'a>(
-        &self,
-        engine: MutexGuard<'a, Engine>,
-    ) -> (MutexGuard<'a, Engine>, Option<Outcome>) {
-        self.wait_until(engine, self.deadline)
+    pub(crate) fn wait(&self) -> Option<&Outcome> {
+        self.wait_until(self.deadline)
     }
 
     /// The same with a deadline of the caller's.
-    pub(crate) fn wait_until<'a>(
-        &self,
-        mut engine: MutexGuard<'a, Engine>,
-        deadline: Option<Instant>,
-    ) -> (MutexGuard<'a, Engine>, Option<Outcome>) {
-        loop {
-            if let Some(outcome) = self.outcome.get() {
-                let outcome = outcome.clone();
-                return (engine, Some(outcome));
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Option<&Outcome> {
+        if self.outcome.get().is_none() {
+            let mut engine = engine::lock();
+            while self.outcome.get().is_none()
+                && deadline.is_none_or(|deadline| Instant::now() < deadline)
+            {
+                engine = wait_until(&self.done, engine, deadline);
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return (engine, None);
-            }
-            engine = wait_until(&self.done, engine, deadline);
         }
+        self.outcome.get()
     }
 
     /// The same as [`wait`](Attempt::wait), for a task.

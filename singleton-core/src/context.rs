@@ -1,7 +1,7 @@
 //! Whose work the calling thread does: which realm it is in, and which attempt it carries on.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
@@ -15,11 +15,14 @@ use crate::engine::{self, RealmId};
 thread_local! {
     /// The attempts that run on this thread, the innermost last.
     static RUNNING: RefCell<Vec<Arc<Attempt>>> = const { RefCell::new(Vec::new()) };
+    /// Whether it shuts a service down.
+    static STOPPING: Cell<bool> = const { Cell::new(false) };
 }
 
 #[cfg(loom)]
 loom::thread_local! {
     static RUNNING: RefCell<Vec<Arc<Attempt>>> = RefCell::new(Vec::new());
+    static STOPPING: Cell<bool> = Cell::new(false);
 }
 
 /// Marks an attempt as the innermost of this thread, in its realm, until the value is dropped.
@@ -55,6 +58,31 @@ pub(crate) fn innermost() -> Option<Arc<Attempt>> {
         .try_with(|running| running.borrow().last().cloned())
         .ok()
         .flatten()
+}
+
+/// Marks that the calling thread shuts a service down, until the value is dropped.
+pub(crate) struct Stopping(bool);
+
+impl Stopping {
+    pub(crate) fn enter() -> Self {
+        // As in `Running`.
+        Stopping(
+            STOPPING
+                .try_with(|stopping| stopping.replace(true))
+                .unwrap_or(false),
+        )
+    }
+}
+
+impl Drop for Stopping {
+    fn drop(&mut self) {
+        let _ = STOPPING.try_with(|stopping| stopping.set(self.0));
+    }
+}
+
+/// Tells whether the calling thread shuts a service down.
+pub(crate) fn is_stopping() -> bool {
+    STOPPING.try_with(Cell::get).unwrap_or(false)
 }
 
 /// A future that is polled as part of an attempt.

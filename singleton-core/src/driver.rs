@@ -23,6 +23,11 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
+    /// Tells whether the task that drives futures is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Driver::Task(futures) if futures.is_closed())
+    }
+
     /// Waits for the result of a future; none if the task that drives it is gone.
     pub(crate) fn block_on<R: Send + 'static>(
         &self,
@@ -37,7 +42,10 @@ impl Driver {
                     // Nobody may be waiting any more.
                     let _ = result.send(future.await);
                 };
-                futures.unbounded_send(Box::pin(work)).ok()?;
+                if let Err(unsent) = futures.unbounded_send(Box::pin(work)) {
+                    // The task was cancelled, and what ends must end all the same.
+                    pollster::block_on(unsent.into_inner());
+                }
                 pollster::block_on(received).ok()
             }
         }

@@ -104,12 +104,15 @@ fn put(service: &'static Descriptor, provided: Provided) -> Result<(), Error> {
     }
     let entry = realm.get_mut(service);
     match entry.slot {
-        Slot::Idle if entry.provided.is_some() => Err(Error::ProvidedTwice { service: name }),
+        // What has failed may be replaced.
+        Slot::Idle if entry.provided.is_some() && entry.failure.is_none() => {
+            Err(Error::ProvidedTwice { service: name })
+        }
         Slot::Idle => {
             entry.provided = Some(provided);
             Ok(())
         }
-        Slot::Initializing(_) | Slot::Ready(_) | Slot::Stopping | Slot::ShutDown => {
+        Slot::Initializing(_) | Slot::Ready(_) | Slot::Stopping { .. } | Slot::ShutDown => {
             Err(Error::ProvidedTooLate { service: name })
         }
     }

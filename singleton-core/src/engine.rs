@@ -121,7 +121,7 @@ impl Engine {
             None | Some(Slot::Idle) => State::Uninitialized,
             Some(Slot::Initializing(_)) => State::Initializing,
             Some(Slot::Ready(_)) => State::Ready,
-            Some(Slot::Stopping | Slot::ShutDown) => State::ShutDown,
+            Some(Slot::Stopping { .. } | Slot::ShutDown) => State::ShutDown,
         }
     }
 
@@ -149,7 +149,12 @@ impl Engine {
     /// Ends an attempt: stores the instance, or leaves the service as if nobody had asked for it.
     ///
     /// Returns `ShutDown` for an instance that nobody waited for until it was there; it is the caller's to release.
-    pub(crate) fn finish(&mut self, attempt: &Attempt, result: Outcome) -> Outcome {
+    /// So is, once the engine is unlocked, the error of an earlier attempt, whose destructor is a user's.
+    pub(crate) fn finish(
+        &mut self,
+        attempt: &Attempt,
+        result: Outcome,
+    ) -> (Outcome, Option<Error>) {
         let service = attempt.service;
         let publish = attempt.realm == RealmId::PROCESS && self.inside_scopes == 0;
         let known = self.realms.get_mut(&attempt.realm).filter(|realm| {
@@ -157,30 +162,52 @@ impl Engine {
                 |entry| matches!(&entry.slot, Slot::Initializing(current) if current.id == attempt.id),
             )
         });
-        let outcome = match (known, result) {
-            (Some(realm), Ok(instance)) => {
-                realm.start(service, instance);
+        let gone = Error::ShutDown {
+            service: service.name,
+        };
+        let (outcome, earlier) = match (known, result) {
+            (Some(realm), Ok(instance)) if !attempt.is_abandoned() => {
+                let earlier = realm.start(service, instance);
                 realm.get_mut(service).timing = attempt.timing.get().copied();
                 if publish {
                     service.publish(Some(instance));
                 }
-                Ok(instance)
+                (Ok(instance), earlier)
             }
-            (Some(realm), Err(error)) => {
+            (Some(realm), result) => {
+                let error = result.err().unwrap_or(gone);
                 realm.let_go(service);
                 let entry = realm.get_mut(service);
                 entry.slot = Slot::Idle;
-                entry.failure = Some(error.clone());
                 entry.timing = attempt.timing.get().copied();
-                Err(error)
+                let earlier = entry.failure.replace(error.clone());
+                (Err(error), earlier)
             }
-            (None, Ok(_)) => Err(Error::ShutDown {
-                service: service.name,
-            }),
-            (None, Err(error)) => Err(error),
+            (None, Ok(_)) => (Err(gone), None),
+            (None, Err(error)) => (Err(error), None),
         };
         attempt.end(&outcome);
-        outcome
+        (outcome, earlier)
+    }
+
+    /// Takes a ready service out of use, for good or until it has stopped; whoever asks meanwhile can wait for the attempt.
+    pub(crate) fn begin_stopping(
+        &mut self,
+        id: RealmId,
+        service: &'static Descriptor,
+        instance: &'static dyn Instance,
+    ) {
+        let next_id = self.next_id();
+        if let Some(realm) = self.realms.get_mut(&id) {
+            realm.get_mut(service).slot = Slot::Stopping {
+                attempt: Arc::new(Attempt::new(next_id, id, service, false)),
+                instance,
+                over: false,
+            };
+        }
+        if id == RealmId::PROCESS {
+            service.publish(None);
+        }
     }
 
     /// Lets the service of `user` hold on to `used`.
@@ -274,7 +301,8 @@ impl Engine {
         let id = RealmId(self.next_id());
         let mut realm = Realm::new(environment);
         for (service, instance) in provided {
-            realm.start(service, instance);
+            // There was no earlier attempt.
+            let _ = realm.start(service, instance);
             // A fake is ready as it is: its thread is not started, so none is to be waited for.
             realm.get_mut(service).background = None;
         }
@@ -282,10 +310,10 @@ impl Engine {
         id
     }
 
-    pub(crate) fn forget_realm(&mut self, id: RealmId) {
-        if id != RealmId::PROCESS {
-            self.realms.remove(&id);
-        }
+    /// Gives the realm of a scope that has ended, to be dropped where the engine is not locked.
+    #[must_use = "what it holds has destructors of users"]
+    pub(crate) fn forget_realm(&mut self, id: RealmId) -> Option<Realm> {
+        (id != RealmId::PROCESS).then(|| self.realms.remove(&id))?
     }
 
     /// Sends all guarded calls the long way round, so that they ask which realm they are in.
@@ -310,6 +338,11 @@ impl Engine {
                 service.publish(direct.then_some(instance));
             }
         }
+    }
+
+    /// The highest id that was given out.
+    pub(crate) fn last_id(&self) -> u64 {
+        self.last_id
     }
 
     fn next_id(&mut self) -> u64 {

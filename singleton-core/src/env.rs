@@ -37,8 +37,9 @@ pub fn var_os(name: impl AsRef<OsStr>) -> Option<OsString> {
     let name = name.as_ref();
     let scoped = {
         let engine = engine::lock();
-        let realm = engine.realm(engine::current_realm());
-        realm.and_then(|realm| realm.environment.get(name).cloned())
+        // Of a scope that has ended nothing is known any more, and the process's variables are not for it.
+        let realm = engine.realm(engine::current_realm())?;
+        realm.environment.get(name).cloned()
     };
     scoped.unwrap_or_else(|| env::var_os(name))
 }

@@ -233,7 +233,7 @@ fn look(realm: RealmId, services: impl Iterator<Item = &'static Descriptor>) -> 
                     let check = entry.check.get_or_insert_default();
                     Status::Ready(instance, Arc::clone(check))
                 }
-                Slot::Stopping | Slot::ShutDown => Status::ShutDown,
+                Slot::Stopping { .. } | Slot::ShutDown => Status::ShutDown,
                 Slot::Idle if closing => Status::ShutDown,
                 Slot::Idle | Slot::Initializing(_) => match &entry.failure {
                     Some(failure) => Status::Failed(format!("{failure:#}")),

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use crate::attempt::{Attempt, Outcome, Timing};
 use crate::background;
-use crate::context::{Running, contain, innermost};
+use crate::context::{self, Running, contain, innermost};
 use crate::descriptor::{Descriptor, Initialize, Instance, Work};
 use crate::driver::Driver;
-use crate::engine::{self, RealmId};
+use crate::engine::{self, Engine, RealmId};
 use crate::error::Error;
 use crate::fault::{self, Step};
 use crate::realm::{Provided, Slot};
@@ -18,13 +18,13 @@ use crate::{setup, watch};
 
 /// Returns the service's instance in the caller's realm, initialising it and all it requires on first use.
 pub(crate) fn resolve(service: &'static Descriptor) -> Outcome {
-    setup::ensure(service)?;
+    setup::ensure(service.name)?;
     let realm = engine::current_realm();
     let user = innermost();
     if let Some(user) = &user {
         report_undeclared(realm, user.service, service);
     }
-    let outcome = obtain(realm, service, user.as_deref());
+    let outcome = obtain(realm, service, user.as_ref());
     if let Some(user) = &user {
         remember_cycle(user, &outcome);
     }
@@ -60,18 +60,45 @@ pub(crate) fn report_undeclared(
 }
 
 /// What there is of a service when someone asks for it.
-pub(crate) enum Found {
+pub(crate) enum Asked {
     Ready(&'static dyn Instance),
-    Initializing(Arc<Attempt>),
+    /// An attempt, and whether it is the asker's to carry on.
+    Wait(Arc<Attempt>, bool),
+}
+
+/// Asks for a service on behalf of `user`, which holds on to it if it is ready, and else needs the attempt.
+pub(crate) fn ask(
+    realm: RealmId,
+    service: &'static Descriptor,
+    user: Option<&Arc<Attempt>>,
+    begin: impl FnOnce(&mut Engine) -> Result<Arc<Attempt>, Error>,
+) -> Result<Asked, Error> {
+    let mut engine = engine::lock();
+    let (attempt, mine) = match look(&mut engine, realm, service, user)? {
+        Found::Ready(instance) => return Ok(Asked::Ready(instance)),
+        Found::Busy(attempt) => (attempt, false),
+        Found::Idle => (begin(&mut engine)?, true),
+    };
+    if let Some(user) = user {
+        if let Some(cycle) = engine.find_cycle(user, &attempt) {
+            return Err(cycle);
+        }
+        engine.needs(user, &attempt);
+    }
+    Ok(Asked::Wait(attempt, mine))
+}
+
+enum Found {
+    Ready(&'static dyn Instance),
+    Busy(Arc<Attempt>),
     Idle,
 }
 
-/// Looks a service up on behalf of `user`, which from now on holds on to it if it is ready.
-pub(crate) fn look(
-    engine: &mut engine::Engine,
+fn look(
+    engine: &mut Engine,
     realm: RealmId,
     service: &'static Descriptor,
-    user: Option<&Attempt>,
+    user: Option<&Arc<Attempt>>,
 ) -> Result<Found, Error> {
     let gone = Error::ShutDown {
         service: service.name,
@@ -87,69 +114,85 @@ pub(crate) fn look(
             }
             Ok(Found::Ready(instance))
         }
-        Some(Slot::Initializing(attempt)) => Ok(Found::Initializing(Arc::clone(attempt))),
-        Some(Slot::Stopping | Slot::ShutDown) => Err(gone),
+        Some(Slot::Initializing(attempt)) => {
+            // Whoever gave it up, from now on somebody waits for it.
+            attempt.abandon(false);
+            Ok(Found::Busy(Arc::clone(attempt)))
+        }
+        // A start that failed takes its services back, and then they can start anew; but what stops must not
+        // wait for what stops.
+        Some(Slot::Stopping { attempt, .. })
+            if !known.closing.is_requested() && !context::is_stopping() =>
+        {
+            Ok(Found::Busy(Arc::clone(attempt)))
+        }
+        Some(Slot::Stopping { .. } | Slot::ShutDown) => Err(gone),
         Some(Slot::Idle) | None => Ok(Found::Idle),
+    }
+}
+
+/// That one attempt cannot go on before another ends, until the value is dropped: a task may be cancelled.
+pub(crate) struct Need<'a> {
+    pub(crate) dependent: &'a Attempt,
+    pub(crate) attempt: &'a Attempt,
+}
+
+impl Drop for Need<'_> {
+    fn drop(&mut self) {
+        engine::lock().needs_no_more(self.dependent, self.attempt);
     }
 }
 
 pub(crate) fn obtain(
     realm: RealmId,
     service: &'static Descriptor,
-    user: Option<&Attempt>,
+    user: Option<&Arc<Attempt>>,
 ) -> Outcome {
-    let mut engine = engine::lock();
     loop {
-        let (attempt, mine) = match look(&mut engine, realm, service, user)? {
-            Found::Ready(instance) => return Ok(instance),
-            _ if service.asynchronous => {
-                return Err(Error::NeedsAsync {
-                    service: service.name,
-                    because_of: None,
-                });
+        let asked = ask(realm, service, user, |engine| {
+            if service.asynchronous {
+                return Err(needs_async(service));
             }
-            Found::Initializing(attempt) => (attempt, false),
-            Found::Idle => (engine.begin(realm, service)?, true),
+            engine.begin(realm, service)
+        });
+        let (attempt, mine) = match asked? {
+            Asked::Ready(instance) => return Ok(instance),
+            Asked::Wait(attempt, mine) => (attempt, mine),
         };
-        if let Some(user) = user {
-            if let Some(cycle) = engine.find_cycle(user, &attempt) {
-                return Err(cycle);
-            }
-            engine.needs(user, &attempt);
+        let _need = user.map(|dependent| Need {
+            dependent,
+            attempt: &attempt,
+        });
+        if attempt.future().is_some() {
+            return Err(needs_async(service));
         }
-        let bounded = attempt.deadline.is_some();
         if mine {
-            drop(engine);
             let _ = contain(|| attempt.span.open(service));
-            if bounded {
+            if attempt.deadline.is_some() {
                 conduct_elsewhere(&attempt);
             } else {
                 conduct(&attempt);
             }
-            // Nobody to be noted as waiting, and the outcome is there: that was it.
-            if let (None, Some(outcome)) = (user, attempt.outcome.get()) {
-                return outcome.clone();
-            }
-            engine = engine::lock();
         }
-        let (relocked, ended) = attempt.wait(engine);
-        engine = relocked;
-        let late = ended.is_none().then(|| timed_out(&engine, &attempt));
-        if let Some(user) = user {
-            engine.needs_no_more(user, &attempt);
-        }
-        if let Some(error) = late {
-            return Err(error);
-        }
-        // A ready service is looked up again: it may have been shut down before this thread woke.
-        if let Some(Err(error)) = ended {
-            return Err(error);
+        match attempt.wait() {
+            Some(Err(error)) => return Err(error.clone()),
+            Some(Ok(instance)) if mine && user.is_none() => return Ok(*instance),
+            // Looked up again: it may have been shut down before this thread woke.
+            Some(Ok(_)) => {}
+            None => return Err(timed_out(&engine::lock(), &attempt)),
         }
     }
 }
 
+fn needs_async(service: &Descriptor) -> Error {
+    Error::NeedsAsync {
+        service: service.name,
+        because_of: None,
+    }
+}
+
 /// The error for an attempt that has not ended in time.
-pub(crate) fn timed_out(engine: &engine::Engine, attempt: &Attempt) -> Error {
+pub(crate) fn timed_out(engine: &Engine, attempt: &Attempt) -> Error {
     let culprit = engine.waits_for(attempt);
     Error::TimedOut {
         service: attempt.service.name,
@@ -163,8 +206,7 @@ pub(crate) fn conduct(attempt: &Arc<Attempt>) {
     // Contained as a whole: a logger or the destructor of an error may panic too.
     let result = contain(|| run(attempt))
         .unwrap_or_else(|message| Err(fault::panicked(attempt.service, message)));
-    // Whoever waits gets the outcome from the attempt.
-    let _ = conclude(attempt, result);
+    conclude(attempt, result);
 }
 
 /// Runs an attempt on a thread of its own, which nobody has to wait for.
@@ -175,34 +217,44 @@ pub(crate) fn conduct_elsewhere(attempt: &Arc<Attempt>) {
         .spawn(move || conduct(&own));
     if let Err(error) = spawned {
         let cause = anyhow::Error::new(error).context("no thread to initialize it on");
-        let _ = conclude(
-            attempt,
-            Err(fault::failed(attempt, Step::Initialize, cause)),
-        );
+        let failure = fault::failed(attempt, Step::Initialize, cause);
+        conclude(attempt, Err(failure));
     }
 }
 
 /// Ends an attempt; an instance that came too late is shut down.
-pub(crate) fn conclude(attempt: &Arc<Attempt>, result: Outcome) -> Outcome {
+pub(crate) fn conclude(attempt: &Arc<Attempt>, result: Outcome) {
+    let (_, orphan) = end(attempt, result);
+    if let Some(instance) = orphan {
+        let _running = Running::enter(attempt);
+        // A failure has been logged, and there is nobody left to tell.
+        let _ = stop(attempt.service, instance, &Driver::Here);
+    }
+}
+
+/// Ends an attempt; gives its outcome, and an instance that came too late and is to be shut down.
+pub(crate) fn end(
+    attempt: &Arc<Attempt>,
+    result: Outcome,
+) -> (Outcome, Option<&'static dyn Instance>) {
     let instance = result.as_ref().ok().copied();
-    let outcome = engine::lock().finish(attempt, result);
+    let (outcome, earlier) = engine::lock().finish(attempt, result);
     attempt.wake();
-    let service = attempt.service;
-    // What is foreign here, a logger or a thread's start, may panic; the attempt has ended all the same.
-    let _ = contain(|| match (&outcome, instance) {
-        (Ok(instance), _) => {
-            watch::ready(attempt);
-            background::start(attempt.realm, service, *instance);
+    // What is foreign here may panic, an error's destructor, a logger, a thread's start; the attempt has ended all the same.
+    let _ = contain(|| drop(earlier));
+    match &outcome {
+        Ok(instance) => {
+            let _ = contain(|| watch::ready(attempt));
+            let _ = contain(|| background::start(attempt.realm, attempt.service, *instance));
+            (outcome, None)
         }
-        (Err(error), orphan) => {
-            watch::failed(attempt, error);
-            if let Some(instance) = orphan {
-                // A failure has been logged, and there is nobody left to tell.
-                let _ = stop(service, instance, &Driver::Here);
-            }
+        Err(error) => {
+            let _ = contain(|| watch::failed(attempt, error));
+            // What `main` has provided waits for the next start, if there is one.
+            let is_kept = attempt.is_provided && !is_closing(attempt);
+            (outcome, instance.filter(|_| !is_kept))
         }
-    });
-    outcome
+    }
 }
 
 fn run(attempt: &Arc<Attempt>) -> Outcome {
@@ -258,6 +310,11 @@ pub(crate) fn closing(attempt: &Attempt) -> Option<Arc<crate::stop::Stop>> {
     let engine = engine::lock();
     let realm = engine.realm(attempt.realm)?;
     Some(Arc::clone(&realm.closing))
+}
+
+/// Tells whether nothing starts any more where the attempt is made.
+pub(crate) fn is_closing(attempt: &Attempt) -> bool {
+    closing(attempt).is_none_or(|closing| closing.is_requested())
 }
 
 /// What takes the place of `initialize`, if anything does.

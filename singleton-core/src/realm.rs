@@ -20,7 +20,13 @@ pub(crate) enum Slot {
     Initializing(Arc<Attempt>),
     Ready(&'static dyn Instance),
     /// Its `shutdown` runs, or its thread is waited for.
-    Stopping,
+    Stopping {
+        /// Ends when the service can start anew, or with an error when that takes too long.
+        attempt: Arc<Attempt>,
+        instance: &'static dyn Instance,
+        /// Whether that is over, although it took too long.
+        over: bool,
+    },
     ShutDown,
 }
 
@@ -103,15 +109,21 @@ impl Realm {
         service.requirements().chain(bound)
     }
 
-    /// Notes that the service is ready.
-    pub(crate) fn start(&mut self, service: &'static Descriptor, instance: &'static dyn Instance) {
+    /// Notes that the service is ready, and gives the error of an earlier attempt.
+    #[must_use = "an error is dropped where the engine is not locked"]
+    pub(crate) fn start(
+        &mut self,
+        service: &'static Descriptor,
+        instance: &'static dyn Instance,
+    ) -> Option<Error> {
         let entry = self.get_mut(service);
         entry.slot = Slot::Ready(instance);
-        entry.failure = None;
         if service.run.is_some() {
             entry.background = Some(Arc::new(Supervision::new()));
         }
+        let earlier = entry.failure.take();
         self.started.push(service);
+        earlier
     }
 
     /// Lets `user` hold on to `used` if that one is ready.

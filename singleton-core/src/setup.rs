@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
 
 use crate::context::contain;
-use crate::descriptor::Descriptor;
+use crate::engine::{self, RealmId};
 use crate::error::Error;
 
 /// A function with `#[setup]`, as the attribute submits it.
@@ -30,15 +30,15 @@ thread_local! {
 }
 
 /// Runs the function if it has not run; everyone waits until it has, and if it fails no service starts.
-pub(crate) fn ensure(service: &'static Descriptor) -> Result<(), Error> {
+///
+/// The name is that of the service, or whatever it is, that cannot start before.
+pub(crate) fn ensure(service: &'static str) -> Result<(), Error> {
     if let Some(result) = RESULT.get() {
         return result.clone();
     }
     // Destructors of other thread-locals may start services when ours is gone; they do not set up.
     if IN_SETUP.try_with(Cell::get).unwrap_or(false) {
-        return Err(Error::UsedInSetup {
-            service: service.name,
-        });
+        return Err(Error::UsedInSetup { service });
     }
     RESULT.get_or_init(run).clone()
 }
@@ -56,6 +56,8 @@ fn run() -> Result<(), Error> {
             });
         }
     };
+    // Whoever comes first, and in whatever scope: what is set up is the process.
+    let _entered = engine::enter(RealmId::PROCESS);
     let _ = IN_SETUP.try_with(|inside| inside.set(true));
     let result =
         contain(setup.run).unwrap_or_else(|message| Err(anyhow::anyhow!("panicked: {message}")));

@@ -1,17 +1,23 @@
 //! The end: every service is shut down once nobody holds on to it any more.
 
 use std::collections::HashSet;
+use std::future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+
 use crate::attempt::Attempt;
 use crate::background::Supervision;
-use crate::context::contain;
+use crate::context::{Running, Stopping, contain, message};
 use crate::crew::{Crew, Ended};
 use crate::descriptor::{Descriptor, Instance, Work};
 use crate::driver::Driver;
 use crate::engine::{self, Engine, RealmId};
-use crate::realm::Slot;
+use crate::error::Error;
+use crate::initialization::conclude;
+use crate::realm::{Provided, Slot};
 use crate::shutdown_report::{ServiceShutdown, ShutdownOutcome, ShutdownReport};
 use crate::sync::lock;
 use crate::watch;
@@ -27,13 +33,15 @@ pub struct ShutdownOptions {
 impl Default for ShutdownOptions {
     fn default() -> Self {
         ShutdownOptions {
-            timeout: Duration::from_secs(10),
+            timeout: Self::DEFAULT_TIMEOUT,
             threads: 16,
         }
     }
 }
 
 impl ShutdownOptions {
+    pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
     /// The defaults, which each of the methods states.
     pub fn new() -> Self {
         Self::default()
@@ -120,6 +128,8 @@ struct Taken {
     service: &'static Descriptor,
     instance: &'static dyn Instance,
     background: Option<Arc<Supervision>>,
+    /// Whether it is used again: a value from `main`, which a start that failed gives back as it is.
+    is_kept: bool,
 }
 
 impl Shutdown<'_> {
@@ -148,13 +158,17 @@ impl Shutdown<'_> {
         let (service, driver) = (attempt.service, self.driver.clone());
         let limit = self.limit(service);
         self.crew.submit(Task::Settle(service), limit, move || {
-            match attempt.future.get().cloned() {
-                Some(future) => {
-                    driver.block_on(future);
-                }
-                None => {
-                    drop(attempt.wait_until(engine::lock(), None));
-                }
+            if let Some(forsaken) = attempt.take_forsaken() {
+                // Nobody carries it on, so nobody wants it.
+                let _ = contain(|| {
+                    let _running = Running::enter(&attempt);
+                    drop(forsaken);
+                });
+                conclude(&attempt, Err(gone(service)));
+            } else if let Some(future) = attempt.future() {
+                driver.block_on(future);
+            } else {
+                attempt.wait_until(None);
             }
             Ok(())
         });
@@ -176,28 +190,59 @@ impl Shutdown<'_> {
                 ShutdownOutcome::Overran
             }
         };
+        let overran = matches!(outcome, ShutdownOutcome::Overran);
         self.report.services.push(ServiceShutdown {
             service,
             outcome,
             took,
         });
-        let freed = {
-            let mut engine = engine::lock();
-            let Some(realm) = engine.realm_mut(self.realm) else {
-                return;
-            };
-            let entry = realm.get_mut(service);
-            entry.slot = match self.extent {
-                Extent::Realm => Slot::ShutDown,
-                Extent::Only(_) => Slot::Idle,
-            };
-            entry.background = None;
-            realm.let_go(service)
-        };
+        let freed = self.let_go(service, overran);
         for service in freed {
             let taken = self.take(&mut engine::lock(), service, false);
             self.submit(taken);
         }
+    }
+
+    /// Lets the service that has stopped, or has overrun, hold on to nothing any more; gives whom nobody holds on to now.
+    fn let_go(&self, service: &'static Descriptor, overran: bool) -> Vec<&'static Descriptor> {
+        let (ended, freed) = {
+            let mut engine = engine::lock();
+            let Some(realm) = engine.realm_mut(self.realm) else {
+                return Vec::new();
+            };
+            let entry = realm.get_mut(service);
+            entry.background = None;
+            let mut ended = None;
+            match (&self.extent, &entry.slot) {
+                (
+                    Extent::Only(_),
+                    Slot::Stopping {
+                        attempt,
+                        instance,
+                        over,
+                    },
+                ) => {
+                    let attempt = Arc::clone(attempt);
+                    let anew = *over || !overran;
+                    let outcome = if anew {
+                        Ok(*instance)
+                    } else {
+                        Err(gone(service))
+                    };
+                    attempt.end(&outcome);
+                    if anew {
+                        entry.slot = Slot::Idle;
+                    }
+                    ended = Some(attempt);
+                }
+                _ => entry.slot = Slot::ShutDown,
+            }
+            (ended, realm.let_go(service))
+        };
+        if let Some(attempt) = ended {
+            attempt.wake();
+        }
+        freed
     }
 
     /// Takes whatever nobody holds on to.
@@ -242,15 +287,14 @@ impl Shutdown<'_> {
         if entry.users > 0 && !although_used {
             return None;
         }
-        entry.slot = Slot::Stopping;
         let background = entry.background.clone();
-        if self.realm == RealmId::PROCESS {
-            service.publish(None);
-        }
+        let provided = matches!(entry.provided, Some(Provided::Instance(_)));
+        engine.begin_stopping(self.realm, service, instance);
         Some(Taken {
             service,
             instance,
             background,
+            is_kept: provided && matches!(self.extent, Extent::Only(_)),
         })
     }
 
@@ -262,8 +306,12 @@ impl Shutdown<'_> {
         let limit = self.limit(taken.service);
         self.crew.submit(Task::Stop(taken.service), limit, move || {
             let _entered = engine::enter(realm);
+            let _over = Over(realm, taken.service);
             if let Some(background) = &taken.background {
                 background.join();
+            }
+            if taken.is_kept {
+                return Ok(());
             }
             stop(taken.service, taken.instance, &driver)
         });
@@ -272,6 +320,31 @@ impl Shutdown<'_> {
     fn limit(&self, service: &Descriptor) -> Duration {
         let own = service.policy.shutdown_timeout;
         own.unwrap_or(self.options.timeout)
+    }
+}
+
+/// Notes that the work of stopping a service is over, also if it overran.
+struct Over(RealmId, &'static Descriptor);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let mut engine = engine::lock();
+        let Some(realm) = engine.realm_mut(self.0) else {
+            return;
+        };
+        let entry = realm.get_mut(self.1);
+        if let Slot::Stopping { attempt, over, .. } = &mut entry.slot {
+            *over = true;
+            if attempt.outcome.get().is_some() {
+                entry.slot = Slot::Idle;
+            }
+        }
+    }
+}
+
+fn gone(service: &Descriptor) -> Error {
+    Error::ShutDown {
+        service: service.name,
     }
 }
 
@@ -298,13 +371,50 @@ pub(crate) fn stop(
     driver: &Driver,
 ) -> Result<(), String> {
     let began = Instant::now();
+    let stopped = match begin(service, instance) {
+        Ok(Work::Done(result)) => Ok(result),
+        work => driver
+            .block_on(finish(work))
+            .unwrap_or_else(|| Ok(Err(anyhow::anyhow!("the task that drove it was cancelled")))),
+    };
+    judge(service, began, stopped)
+}
+
+/// The same for a task.
+pub(crate) async fn stop_later(
+    service: &'static Descriptor,
+    instance: &'static dyn Instance,
+) -> Result<(), String> {
+    let began = Instant::now();
+    let stopped = finish(begin(service, instance)).await;
+    judge(service, began, stopped)
+}
+
+fn begin(service: &Descriptor, instance: &'static dyn Instance) -> Result<Work<'static>, String> {
     let _ = contain(|| watch::stopping(service));
-    let stopped = contain(|| match instance.shutdown() {
-        Work::Done(result) => result,
-        Work::Later(future) => driver
-            .block_on(future)
-            .unwrap_or_else(|| Err(anyhow::anyhow!("the task that drove it was cancelled"))),
-    });
+    let _stopping = Stopping::enter();
+    contain(|| instance.shutdown())
+}
+
+async fn finish(work: Result<Work<'static>, String>) -> Result<anyhow::Result<()>, String> {
+    match work? {
+        Work::Done(result) => Ok(result),
+        Work::Later(future) => {
+            let mut future = AssertUnwindSafe(future).catch_unwind();
+            let polled = future::poll_fn(|context| {
+                let _stopping = Stopping::enter();
+                future.poll_unpin(context)
+            });
+            polled.await.map_err(message)
+        }
+    }
+}
+
+fn judge(
+    service: &Descriptor,
+    began: Instant,
+    stopped: Result<anyhow::Result<()>, String>,
+) -> Result<(), String> {
     let result = match stopped {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(format!("{error:#}")),

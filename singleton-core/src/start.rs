@@ -1,17 +1,18 @@
 //! Starting many services at once, each as soon as what it requires is ready.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::attempt::Outcome;
-use crate::context::contain;
+use crate::attempt::{Attempt, Outcome};
+use crate::context::{contain, innermost};
 use crate::descriptor::{ByService, Descriptor};
 use crate::driver::Driver;
 use crate::engine::{self, RealmId};
 use crate::error::Error;
 use crate::fault;
+use crate::realm::Slot;
 use crate::service_info::State;
 use crate::shutdown::{Extent, ShutdownOptions, shut_down};
 use crate::start_error::StartError;
@@ -57,11 +58,14 @@ pub(crate) fn start(
     driver: &Driver,
 ) -> Result<StartReport, StartError> {
     let began = Instant::now();
+    // First of all: it may choose which service takes the place of a trait object.
+    let setup = setup::ensure(services.first().map_or("the start", |service| service.name)).err();
     let mut plan = Plan::new(realm, services);
-    let ready = plan.nodes.first().map(|node| setup::ensure(node.service));
-    let setup = ready.and_then(Result::err);
     if setup.is_none() {
         plan = plan.carry_out(options, driver);
+    }
+    if !plan.is_success() {
+        plan.abandon();
     }
     let report = StartReport::new(plan.services(began), began.elapsed());
     if setup.is_none() && report.is_success() {
@@ -85,12 +89,15 @@ struct Node {
     requirements: Vec<usize>,
     dependents: Vec<usize>,
     outcome: Option<StartOutcome>,
+    is_begun: bool,
     began: Instant,
     took: Duration,
 }
 
 struct Plan {
     realm: RealmId,
+    /// Attempts from here on began after the plan was made.
+    first_attempt: u64,
     nodes: Vec<Node>,
     /// Nodes that lack nothing and that nobody has begun.
     ready: VecDeque<usize>,
@@ -138,6 +145,7 @@ impl Plan {
                     .collect(),
                 dependents: Vec::new(),
                 outcome: None,
+                is_begun: false,
                 began: now,
                 took: Duration::ZERO,
             })
@@ -150,6 +158,7 @@ impl Plan {
         let ready = (0..nodes.len()).filter(|position| nodes[*position].missing == 0);
         Plan {
             realm,
+            first_attempt: engine.last_id() + 1,
             ready: ready.collect(),
             left: nodes.len(),
             nodes,
@@ -165,6 +174,7 @@ impl Plan {
     fn carry_out(self, options: &StartOptions, driver: &Driver) -> Plan {
         let shared = Shared {
             realm: self.realm,
+            user: innermost(),
             plan: Mutex::new(self),
             changed: Condvar::new(),
             threads: options.threads,
@@ -186,7 +196,49 @@ impl Plan {
             self.nodes.iter().position(unended).filter(|_| stuck)
         })?;
         self.running += 1;
+        self.nodes[next].is_begun = true;
         Some(next)
+    }
+
+    /// Skips whatever has not begun.
+    fn cancel(&mut self) {
+        self.ready.clear();
+        for node in &mut self.nodes {
+            if !node.is_begun && node.outcome.is_none() {
+                let because_of = "the task that started it was cancelled";
+                node.outcome = Some(StartOutcome::Skipped { because_of });
+                self.left -= 1;
+            }
+        }
+    }
+
+    fn is_success(&self) -> bool {
+        let good = |outcome: &StartOutcome| {
+            matches!(outcome, StartOutcome::Started | StartOutcome::AlreadyReady)
+        };
+        self.nodes
+            .iter()
+            .all(|node| node.outcome.as_ref().is_some_and(good))
+    }
+
+    /// Gives up what is overdue, so that it does not outlive a start that failed.
+    fn abandon(&self) {
+        let engine = engine::lock();
+        let Some(realm) = engine.realm(self.realm) else {
+            return;
+        };
+        for (_, entry) in realm.entries() {
+            if let Slot::Initializing(attempt) = &entry.slot
+                && attempt.id >= self.first_attempt
+                && attempt.is_overdue()
+                && self
+                    .nodes
+                    .iter()
+                    .any(|node| node.service == attempt.service)
+            {
+                attempt.abandon(true);
+            }
+        }
     }
 
     /// Notes how a node ended: its dependents come a step nearer, or are skipped if it failed.
@@ -243,6 +295,8 @@ impl Plan {
 
 struct Shared<'a> {
     realm: RealmId,
+    /// The attempt that the start is part of, if an `initialize` starts services.
+    user: Option<Arc<Attempt>>,
     plan: Mutex<Plan>,
     changed: Condvar,
     threads: usize,
@@ -268,6 +322,9 @@ impl Shared<'_> {
                 plan.watching -= 1;
                 waited = plan.ended != ended;
                 continue;
+            }
+            if self.driver.is_gone() {
+                plan.cancel();
             }
             let Some(position) = plan.take() else {
                 plan.idle += 1;
@@ -326,15 +383,21 @@ impl Shared<'_> {
     }
 
     fn obtain(&self, service: &'static Descriptor) -> Outcome {
-        if !service.asynchronous {
-            return initialization::obtain(self.realm, service, None);
-        }
-        let cancelled = || {
-            Err(Error::ShutDown {
-                service: service.name,
-            })
+        let user = self.user.as_ref();
+        let outcome = if service.asynchronous {
+            let cancelled = || {
+                Err(Error::ShutDown {
+                    service: service.name,
+                })
+            };
+            let future = asynchronous::obtain(self.realm, service, user.cloned());
+            self.driver.block_on(future).unwrap_or_else(cancelled)
+        } else {
+            initialization::obtain(self.realm, service, user)
         };
-        let future = asynchronous::obtain(self.realm, service, None);
-        self.driver.block_on(future).unwrap_or_else(cancelled)
+        if let Some(user) = user {
+            initialization::remember_cycle(user, &outcome);
+        }
+        outcome
     }
 }

@@ -1,8 +1,11 @@
 //! The signal that asks a thread to end.
 
 use std::fmt;
+use std::future::{self, Future};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::context::contain;
 use crate::sync::{Condvar, Mutex, lock, wait_until};
 
 /// Tells a [background service](crate::BackgroundService) that it is to end.
@@ -35,21 +38,28 @@ use crate::sync::{Condvar, Mutex, lock, wait_until};
 /// # Ok::<(), singleton_core::Error>(())
 /// ```
 pub struct Stop {
-    requested: Mutex<bool>,
+    state: Mutex<StopState>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct StopState {
+    requested: bool,
+    /// Tasks that wait for the request.
+    wakers: Vec<Waker>,
 }
 
 impl Stop {
     pub(crate) fn new() -> Self {
         Stop {
-            requested: Mutex::new(false),
+            state: Mutex::default(),
             changed: Condvar::new(),
         }
     }
 
     /// Tells whether the service is to end.
     pub fn is_requested(&self) -> bool {
-        *lock(&self.requested)
+        lock(&self.state).requested
     }
 
     /// Pauses for `duration`, or until the service is to end if that comes first; tells whether it is to end.
@@ -65,16 +75,38 @@ impl Stop {
     }
 
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> bool {
-        let mut requested = lock(&self.requested);
-        while !*requested && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            requested = wait_until(&self.changed, requested, deadline);
+        let mut state = lock(&self.state);
+        while !state.requested && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            state = wait_until(&self.changed, state, deadline);
         }
-        *requested
+        state.requested
+    }
+
+    /// The same as [`wait_for_request`](Stop::wait_for_request), for a task.
+    pub(crate) fn requested(&self) -> impl Future<Output = ()> + Unpin + '_ {
+        future::poll_fn(|context| {
+            let mut state = lock(&self.state);
+            if state.requested {
+                return Poll::Ready(());
+            }
+            let known = |waker: &Waker| waker.will_wake(context.waker());
+            if !state.wakers.iter().any(known) {
+                state.wakers.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
     }
 
     pub(crate) fn request(&self) {
-        *lock(&self.requested) = true;
+        let wakers = {
+            let mut state = lock(&self.state);
+            state.requested = true;
+            std::mem::take(&mut state.wakers)
+        };
         self.changed.notify_all();
+        for waker in wakers {
+            let _ = contain(|| waker.wake());
+        }
     }
 }
 

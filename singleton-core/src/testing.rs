@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io;
 use std::thread;
 
-use crate::context::Inside;
+use crate::context::{Inside, contain};
 use crate::descriptor::{Descriptor, Instance};
 use crate::driver::{Driver, off_thread};
 use crate::dynamic::{Chosen, TraitService};
@@ -286,5 +286,7 @@ impl Drop for Closing {
 
 fn close(realm: RealmId, driver: &Driver) {
     shut_down(realm, Extent::Realm, &ShutdownOptions::default(), driver);
-    engine::lock().forget_realm(realm);
+    let forgotten = engine::lock().forget_realm(realm);
+    // The errors and futures in it are of users, and so are their destructors.
+    let _ = contain(|| drop(forgotten));
 }

@@ -86,7 +86,8 @@ fn inside_a_scope_nobody_finds_what_is_outside() {
             let entered = enter(realm);
             assert!(ptr::eq(call(), fake));
             drop(entered);
-            engine::lock().forget_realm(realm);
+            let forgotten = engine::lock().forget_realm(realm);
+            drop(forgotten);
             call()
         });
         let seen = inside.join().unwrap();

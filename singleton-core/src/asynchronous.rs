@@ -12,14 +12,16 @@ use futures_util::future::{self, BoxFuture, Either};
 
 use crate::attempt::{Attempt, Outcome};
 use crate::context::{Inside, PartOf, Running, contain, innermost, message};
+use crate::demand::{Asked, Need, ask};
 use crate::descriptor::{Descriptor, Initialize, Instance, Work};
 use crate::engine::{self, Engine, RealmId};
 use crate::error::Error;
 use crate::fault::{self, Step};
 use crate::initialization::{
-    self as blocking, Asked, Need, ask, conduct_elsewhere, remember_cycle, report_undeclared,
+    self as blocking, conduct_elsewhere, remember_cycle, report_undeclared,
 };
-use crate::shutdown::{ShutdownOptions, stop_later as stop};
+use crate::release::stop_later as stop;
+use crate::shutdown_options::ShutdownOptions;
 use crate::{setup, watch};
 
 /// Returns the service's instance in the caller's realm, as [`blocking::resolve`] does.

@@ -12,7 +12,7 @@ use crate::context::contain;
 use crate::descriptor::{Descriptor, Instance};
 use crate::engine::{self, RealmId};
 use crate::error::Error;
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock, wait_until};
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::watch;
 
 /// The outcome of an attempt: everyone who waited for it gets the same.
@@ -39,13 +39,15 @@ pub(crate) struct Attempt {
     pub(crate) is_provided: bool,
     pub(crate) outcome: OnceLock<Outcome>,
     /// The first circle that `initialize` or `ping` ran into.
-    pub(crate) cycle: OnceLock<Error>,
+    pub(crate) cycle: OnceLock<Box<Error>>,
     pub(crate) timing: OnceLock<Timing>,
     /// What carries on an asynchronous service's attempt, whoever polls it.
     future: Mutex<Option<Carrying>>,
     pub(crate) span: watch::Span,
     /// Set, under the engine's lock, when those who began the attempt have given it up.
     abandoned: AtomicBool,
+    /// How many threads wait; changed under the engine's lock.
+    waiting: AtomicUsize,
     done: Condvar,
     wakers: Mutex<Vec<Waker>>,
 }
@@ -73,6 +75,7 @@ impl Attempt {
             future: Mutex::new(None),
             span: watch::Span::default(),
             abandoned: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             done: Condvar::new(),
             wakers: Mutex::new(Vec::new()),
         }
@@ -82,7 +85,10 @@ impl Attempt {
     pub(crate) fn end(&self, outcome: &Outcome) {
         // Nobody else sets it: an attempt ends once.
         let _ = self.outcome.set(outcome.clone());
-        self.done.notify_all();
+        // A notification is a call of the system, also if nobody waits.
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.done.notify_all();
+        }
     }
 
     /// Has the attempt carried on by a future.
@@ -138,11 +144,13 @@ impl Attempt {
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Option<&Outcome> {
         if self.outcome.get().is_none() {
             let mut engine = engine::lock();
+            self.waiting.fetch_add(1, Ordering::Relaxed);
             while self.outcome.get().is_none()
                 && deadline.is_none_or(|deadline| Instant::now() < deadline)
             {
                 engine = wait_until(&self.done, engine, deadline);
             }
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
         self.outcome.get()
     }

@@ -1,13 +1,14 @@
 //! What the engine knows of a service without knowing its type.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::ptr;
 
 use futures_util::future::BoxFuture;
 
+use crate::by_service::Number;
 use crate::policy::Policy;
 use crate::service::{AsyncService, BackgroundService, Requirement, Service, Singleton};
 use crate::stop::Stop;
@@ -119,6 +120,7 @@ pub const fn run<T: BackgroundService>() -> Run {
 
 /// The static description that `#[service]` makes of each service.
 pub struct Descriptor {
+    pub(crate) number: Number,
     pub(crate) name: &'static str,
     pub(crate) path: &'static str,
     pub(crate) rank: usize,
@@ -141,6 +143,7 @@ impl Descriptor {
         policy: Policy,
     ) -> Self {
         Descriptor {
+            number: Number::new(),
             name,
             path,
             rank: T::RANK,
@@ -162,11 +165,11 @@ impl Descriptor {
 
     /// Tells whether `other` is required by this service, directly or through others.
     pub(crate) fn depends_on(&'static self, other: &Descriptor) -> bool {
-        let mut seen: ByService<()> = ByService::default();
+        let mut seen = HashSet::new();
         let mut pending = vec![self];
         while let Some(service) = pending.pop() {
             // Ranks fall along requirements: at the rank of `other` and below it cannot be found.
-            if service.rank > other.rank && seen.insert(service, ()).is_none() {
+            if service.rank > other.rank && seen.insert(service) {
                 for requirement in service.requirements() {
                     if requirement == other {
                         return true;
@@ -196,35 +199,6 @@ impl Eq for Descriptor {}
 impl Hash for Descriptor {
     fn hash<H: Hasher>(&self, state: &mut H) {
         ptr::from_ref(self).hash(state);
-    }
-}
-
-/// What is known by service; the identity of a service is an address, which is as good as any hash of it.
-pub(crate) type ByService<V> = HashMap<&'static Descriptor, V, BuildHasherDefault<AddressHasher>>;
-
-#[derive(Default)]
-pub(crate) struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_usize(usize::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.write_usize(number as usize);
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // Addresses are multiples of eight: the factor, of the golden ratio, spreads them over the high bits,
-        // and the rotation brings those down to where tables look.
-        let spread = (self.0 ^ address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = spread.rotate_left(26);
     }
 }
 

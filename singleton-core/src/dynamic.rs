@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
+use crate::by_service::Number;
 use crate::descriptor::{Descriptor, Initialize, Instance, Work};
 use crate::engine;
 use crate::error::Error;
@@ -47,6 +48,7 @@ pub const fn describe<D: TraitService + ?Sized>(
     path: &'static str,
 ) -> Descriptor {
     Descriptor {
+        number: Number::new(),
         name,
         path,
         rank: D::RANK,

@@ -4,22 +4,21 @@
 //! runs while the lock is held: no `initialize`, no logger, no waker, no destructor of a service.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 #[cfg(not(loom))]
 use std::sync::LazyLock;
 
 use crate::attempt::{Attempt, Outcome};
-use crate::descriptor::{AddressHasher, Descriptor, Instance};
+use crate::descriptor::{Descriptor, Instance};
 use crate::error::Error;
 use crate::realm::{Realm, Slot};
 use crate::service_info::State;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Names a realm; ids are never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RealmId(u64);
 
 impl RealmId {
@@ -28,7 +27,7 @@ impl RealmId {
 }
 
 pub(crate) struct Engine {
-    realms: HashMap<RealmId, Realm, BuildHasherDefault<AddressHasher>>,
+    realms: BTreeMap<RealmId, Realm>,
     /// Which attempts an attempt waits for: nested in it, or another thread's, or several tasks'.
     needs: HashMap<u64, Vec<Arc<Attempt>>>,
     /// How many times threads have entered scopes and not left them.
@@ -96,7 +95,7 @@ impl Drop for Entered {
 impl Engine {
     fn new() -> Self {
         Engine {
-            realms: HashMap::from_iter([(RealmId::PROCESS, Realm::new(HashMap::new()))]),
+            realms: BTreeMap::from_iter([(RealmId::PROCESS, Realm::new(HashMap::new()))]),
             needs: HashMap::new(),
             inside_scopes: 0,
             last_id: 0,
@@ -154,7 +153,7 @@ impl Engine {
         &mut self,
         attempt: &Attempt,
         result: Outcome,
-    ) -> (Outcome, Option<Error>) {
+    ) -> (Outcome, Option<Box<Error>>) {
         let service = attempt.service;
         let publish = attempt.realm == RealmId::PROCESS && self.inside_scopes == 0;
         let known = self.realms.get_mut(&attempt.realm).filter(|realm| {
@@ -167,12 +166,12 @@ impl Engine {
         };
         let (outcome, earlier) = match (known, result) {
             (Some(realm), Ok(instance)) if !attempt.is_abandoned() => {
-                let earlier = realm.start(service, instance);
-                realm.get_mut(service).timing = attempt.timing.get().copied();
+                let entry = realm.start(service, instance);
+                entry.timing = attempt.timing.get().copied();
                 if publish {
                     service.publish(Some(instance));
                 }
-                (Ok(instance), earlier)
+                (Ok(instance), entry.failure.take())
             }
             (Some(realm), result) => {
                 let error = result.err().unwrap_or(gone);
@@ -180,7 +179,7 @@ impl Engine {
                 let entry = realm.get_mut(service);
                 entry.slot = Slot::Idle;
                 entry.timing = attempt.timing.get().copied();
-                let earlier = entry.failure.replace(error.clone());
+                let earlier = entry.failure.replace(Box::new(error.clone()));
                 (Err(error), earlier)
             }
             (None, Ok(_)) => (Err(gone), None),
@@ -301,10 +300,8 @@ impl Engine {
         let id = RealmId(self.next_id());
         let mut realm = Realm::new(environment);
         for (service, instance) in provided {
-            // There was no earlier attempt.
-            let _ = realm.start(service, instance);
             // A fake is ready as it is: its thread is not started, so none is to be waited for.
-            realm.get_mut(service).background = None;
+            realm.start(service, instance).background = None;
         }
         self.realms.insert(id, realm);
         id

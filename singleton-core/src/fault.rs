@@ -26,7 +26,7 @@ pub(crate) fn judge<T>(
         Ok(Err(cause)) => Err(failed(attempt, step, cause)),
         Err(message) => Err(match attempt.cycle.get() {
             // `unwrap` on the error of a circle.
-            Some(cycle) if message.contains(&format!("{cycle:?}")) => cycle.clone(),
+            Some(cycle) if message.contains(&format!("{cycle:?}")) => Error::clone(cycle),
             _ => panicked(attempt.service, message),
         }),
     }
@@ -68,7 +68,7 @@ pub(crate) fn failed(attempt: &Attempt, step: Step, cause: anyhow::Error) -> Err
     if let Some(cycle) = attempt.cycle.get()
         && format!("{cause:#}").contains(&cycle.to_string())
     {
-        return cycle.clone();
+        return Error::clone(cycle);
     }
     let service = attempt.service.name;
     // A service that hands on the error of one that it used, as it is, has failed because of that one.

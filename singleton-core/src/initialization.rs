@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use crate::attempt::{Attempt, Outcome, Timing};
 use crate::background;
-use crate::context::{self, Running, contain, innermost};
+use crate::context::{Running, contain, innermost};
+use crate::demand::{Asked, Need, ask};
 use crate::descriptor::{Descriptor, Initialize, Instance, Work};
 use crate::driver::Driver;
 use crate::engine::{self, Engine, RealmId};
 use crate::error::Error;
 use crate::fault::{self, Step};
 use crate::realm::{Provided, Slot};
-use crate::shutdown::stop;
+use crate::release::stop;
 use crate::{setup, watch};
 
 /// Returns the service's instance in the caller's realm, initialising it and all it requires on first use.
@@ -36,7 +37,7 @@ pub(crate) fn remember_cycle(user: &Attempt, outcome: &Outcome) {
     if let Err(error) = outcome
         && error.is_cycle()
     {
-        let _ = user.cycle.set(error.clone());
+        let _ = user.cycle.set(Box::new(error.clone()));
     }
 }
 
@@ -56,90 +57,6 @@ pub(crate) fn report_undeclared(
     drop(engine);
     if news {
         watch::undeclared(user, used);
-    }
-}
-
-/// What there is of a service when someone asks for it.
-pub(crate) enum Asked {
-    Ready(&'static dyn Instance),
-    /// An attempt, and whether it is the asker's to carry on.
-    Wait(Arc<Attempt>, bool),
-}
-
-/// Asks for a service on behalf of `user`, which holds on to it if it is ready, and else needs the attempt.
-pub(crate) fn ask(
-    realm: RealmId,
-    service: &'static Descriptor,
-    user: Option<&Arc<Attempt>>,
-    begin: impl FnOnce(&mut Engine) -> Result<Arc<Attempt>, Error>,
-) -> Result<Asked, Error> {
-    let mut engine = engine::lock();
-    let (attempt, mine) = match look(&mut engine, realm, service, user)? {
-        Found::Ready(instance) => return Ok(Asked::Ready(instance)),
-        Found::Busy(attempt) => (attempt, false),
-        Found::Idle => (begin(&mut engine)?, true),
-    };
-    if let Some(user) = user {
-        if let Some(cycle) = engine.find_cycle(user, &attempt) {
-            return Err(cycle);
-        }
-        engine.needs(user, &attempt);
-    }
-    Ok(Asked::Wait(attempt, mine))
-}
-
-enum Found {
-    Ready(&'static dyn Instance),
-    Busy(Arc<Attempt>),
-    Idle,
-}
-
-fn look(
-    engine: &mut Engine,
-    realm: RealmId,
-    service: &'static Descriptor,
-    user: Option<&Arc<Attempt>>,
-) -> Result<Found, Error> {
-    let gone = Error::ShutDown {
-        service: service.name,
-    };
-    let Some(known) = engine.realm(realm) else {
-        return Err(gone);
-    };
-    match known.get(service).map(|entry| &entry.slot) {
-        Some(Slot::Ready(instance)) => {
-            let instance = *instance;
-            if let Some(user) = user {
-                engine.link(user, service);
-            }
-            Ok(Found::Ready(instance))
-        }
-        Some(Slot::Initializing(attempt)) => {
-            // Whoever gave it up, from now on somebody waits for it.
-            attempt.abandon(false);
-            Ok(Found::Busy(Arc::clone(attempt)))
-        }
-        // A start that failed takes its services back, and then they can start anew; but what stops must not
-        // wait for what stops.
-        Some(Slot::Stopping { attempt, .. })
-            if !known.closing.is_requested() && !context::is_stopping() =>
-        {
-            Ok(Found::Busy(Arc::clone(attempt)))
-        }
-        Some(Slot::Stopping { .. } | Slot::ShutDown) => Err(gone),
-        Some(Slot::Idle) | None => Ok(Found::Idle),
-    }
-}
-
-/// That one attempt cannot go on before another ends, until the value is dropped: a task may be cancelled.
-pub(crate) struct Need<'a> {
-    pub(crate) dependent: &'a Attempt,
-    pub(crate) attempt: &'a Attempt,
-}
-
-impl Drop for Need<'_> {
-    fn drop(&mut self) {
-        engine::lock().needs_no_more(self.dependent, self.attempt);
     }
 }
 

@@ -4,9 +4,11 @@
 mod asynchronous;
 mod attempt;
 mod background;
+mod by_service;
 mod context;
 mod crew;
 mod degraded;
+mod demand;
 mod descriptor;
 mod driver;
 mod dynamic;
@@ -20,16 +22,19 @@ mod health_report;
 mod initialization;
 #[cfg(all(test, loom))]
 mod model;
+mod plan;
 mod policy;
 #[cfg(all(test, not(loom)))]
 mod random_graphs;
 mod ready;
 mod realm;
 mod registry;
+mod release;
 mod service;
 mod service_info;
 mod setup;
 mod shutdown;
+mod shutdown_options;
 mod shutdown_report;
 #[cfg(unix)]
 mod signals;
@@ -53,7 +58,7 @@ pub use health_report::{Health, HealthReport, ServiceHealth};
 pub use registry::{Registry, registry};
 pub use service::{AsyncService, BackgroundService, Requirement, Service, Singleton};
 pub use service_info::{ServiceInfo, State};
-pub use shutdown::ShutdownOptions;
+pub use shutdown_options::ShutdownOptions;
 pub use shutdown_report::{ServiceShutdown, ShutdownOutcome, ShutdownReport};
 #[cfg(unix)]
 pub use signals::RunError;

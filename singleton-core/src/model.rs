@@ -23,6 +23,7 @@ use loom::sync::atomic::AtomicUsize;
 use loom::thread::{Builder, JoinHandle};
 
 use crate::attempt::Outcome;
+use crate::by_service::Number;
 use crate::descriptor::{Descriptor, Initialize, Instance, Work};
 use crate::engine::{self, RealmId};
 use crate::error::Error;
@@ -157,6 +158,7 @@ const fn service(
     initialize: fn() -> Made,
 ) -> Descriptor {
     Descriptor {
+        number: Number::new(),
         name,
         path: name,
         rank: requirements.len(),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::attempt::{Attempt, Timing};
 use crate::background::Supervision;
-use crate::descriptor::{ByService, Descriptor, Instance};
+use crate::by_service::ByService;
+use crate::descriptor::{Descriptor, Instance};
 use crate::error::Error;
 use crate::health::Check;
 use crate::stop::Stop;
@@ -52,13 +53,13 @@ pub(crate) struct Entry {
     pub(crate) users: usize,
     pub(crate) timing: Option<Timing>,
     /// Why the last attempt failed, if it did.
-    pub(crate) failure: Option<Error>,
+    pub(crate) failure: Option<Box<Error>>,
     pub(crate) check: Option<Arc<Check>>,
     pub(crate) background: Option<Arc<Supervision>>,
 }
 
 pub(crate) struct Realm {
-    entries: ByService<Entry>,
+    entries: ByService<Box<Entry>>,
     /// Services in the order in which they became ready.
     pub(crate) started: Vec<&'static Descriptor>,
     /// Undeclared uses that were logged already.
@@ -84,17 +85,17 @@ impl Realm {
     }
 
     pub(crate) fn get(&self, service: &Descriptor) -> Option<&Entry> {
-        self.entries.get(service)
+        self.entries.get(service).map(|entry| &**entry)
     }
 
     pub(crate) fn get_mut(&mut self, service: &'static Descriptor) -> &mut Entry {
-        self.entries.entry(service).or_default()
+        self.entries.get_or_default(service)
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'static Descriptor, &Entry)> {
         self.entries
             .iter()
-            .map(|(service, entry)| (*service, entry))
+            .map(|(service, entry)| (service, &**entry))
     }
 
     /// What the service requires: what it declares, and for a trait object the service bound to it.
@@ -102,28 +103,34 @@ impl Realm {
         &self,
         service: &'static Descriptor,
     ) -> impl Iterator<Item = &'static Descriptor> + use<> {
-        let bound = match self.get(service).and_then(|entry| entry.provided) {
+        Self::requirements_of(service, self.get(service))
+    }
+
+    /// The same for one whose entry is known.
+    pub(crate) fn requirements_of(
+        service: &'static Descriptor,
+        entry: Option<&Entry>,
+    ) -> impl Iterator<Item = &'static Descriptor> + use<> {
+        let bound = match entry.and_then(|entry| entry.provided) {
             Some(Provided::Service(bound, _)) => Some(bound),
             _ => None,
         };
         service.requirements().chain(bound)
     }
 
-    /// Notes that the service is ready, and gives the error of an earlier attempt.
-    #[must_use = "an error is dropped where the engine is not locked"]
+    /// Notes that the service is ready.
     pub(crate) fn start(
         &mut self,
         service: &'static Descriptor,
         instance: &'static dyn Instance,
-    ) -> Option<Error> {
-        let entry = self.get_mut(service);
+    ) -> &mut Entry {
+        self.started.push(service);
+        let entry = self.entries.get_or_default(service);
         entry.slot = Slot::Ready(instance);
         if service.run.is_some() {
             entry.background = Some(Arc::new(Supervision::new()));
         }
-        let earlier = entry.failure.take();
-        self.started.push(service);
-        earlier
+        entry
     }
 
     /// Lets `user` hold on to `used` if that one is ready.
@@ -141,8 +148,12 @@ impl Realm {
     /// Lets `user`, which holds on to nothing yet, hold on to what it requires; gives what of it is not ready.
     pub(crate) fn link_declared(&mut self, user: &'static Descriptor) -> Vec<&'static Descriptor> {
         let mut missing = Vec::new();
+        let mut requirements = self.requirements(user).peekable();
+        if requirements.peek().is_none() {
+            return missing;
+        }
         let mut uses = std::mem::take(&mut self.get_mut(user).uses);
-        for requirement in self.requirements(user) {
+        for requirement in requirements {
             let entry = self.get_mut(requirement);
             if matches!(entry.slot, Slot::Ready(_)) {
                 entry.users += 1;

@@ -1,66 +1,24 @@
 //! The end: every service is shut down once nobody holds on to it any more.
 
 use std::collections::HashSet;
-use std::future;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-
 use crate::attempt::Attempt;
 use crate::background::Supervision;
-use crate::context::{Running, Stopping, contain, message};
+use crate::context::{Running, contain};
 use crate::crew::{Crew, Ended};
-use crate::descriptor::{Descriptor, Instance, Work};
+use crate::descriptor::{Descriptor, Instance};
 use crate::driver::Driver;
 use crate::engine::{self, Engine, RealmId};
 use crate::error::Error;
 use crate::initialization::conclude;
 use crate::realm::{Provided, Slot};
+use crate::release::stop;
+use crate::shutdown_options::ShutdownOptions;
 use crate::shutdown_report::{ServiceShutdown, ShutdownOutcome, ShutdownReport};
 use crate::sync::lock;
 use crate::watch;
-
-/// How [`shutdown_all_with`](crate::Registry::shutdown_all_with) goes about it.
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct ShutdownOptions {
-    timeout: Duration,
-    threads: usize,
-}
-
-impl Default for ShutdownOptions {
-    fn default() -> Self {
-        ShutdownOptions {
-            timeout: Self::DEFAULT_TIMEOUT,
-            threads: 16,
-        }
-    }
-}
-
-impl ShutdownOptions {
-    pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-
-    /// The defaults, which each of the methods states.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How long each service may take before the others go on without it; 10 seconds.
-    ///
-    /// `shutdown_timeout` of a `#[service(…)]` comes first.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// How many services are shut down at once, those that overran not counted; 16.
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
-        self
-    }
-}
 
 /// Which services end, and as what they are known afterwards.
 pub(crate) enum Extent<'a> {
@@ -362,65 +320,4 @@ fn in_flight(engine: &Engine, realm: RealmId) -> Vec<Arc<Attempt>> {
     // The first to begin comes first: whoever repeats a run, as the model checker does, gets the same one.
     attempts.sort_by_key(|attempt| attempt.id);
     attempts
-}
-
-/// Shuts one instance down.
-pub(crate) fn stop(
-    service: &'static Descriptor,
-    instance: &'static dyn Instance,
-    driver: &Driver,
-) -> Result<(), String> {
-    let began = Instant::now();
-    let stopped = match begin(service, instance) {
-        Ok(Work::Done(result)) => Ok(result),
-        work => driver
-            .block_on(finish(work))
-            .unwrap_or_else(|| Ok(Err(anyhow::anyhow!("the task that drove it was cancelled")))),
-    };
-    judge(service, began, stopped)
-}
-
-/// The same for a task.
-pub(crate) async fn stop_later(
-    service: &'static Descriptor,
-    instance: &'static dyn Instance,
-) -> Result<(), String> {
-    let began = Instant::now();
-    let stopped = finish(begin(service, instance)).await;
-    judge(service, began, stopped)
-}
-
-fn begin(service: &Descriptor, instance: &'static dyn Instance) -> Result<Work<'static>, String> {
-    let _ = contain(|| watch::stopping(service));
-    let _stopping = Stopping::enter();
-    contain(|| instance.shutdown())
-}
-
-async fn finish(work: Result<Work<'static>, String>) -> Result<anyhow::Result<()>, String> {
-    match work? {
-        Work::Done(result) => Ok(result),
-        Work::Later(future) => {
-            let mut future = AssertUnwindSafe(future).catch_unwind();
-            let polled = future::poll_fn(|context| {
-                let _stopping = Stopping::enter();
-                future.poll_unpin(context)
-            });
-            polled.await.map_err(message)
-        }
-    }
-}
-
-fn judge(
-    service: &Descriptor,
-    began: Instant,
-    stopped: Result<anyhow::Result<()>, String>,
-) -> Result<(), String> {
-    let result = match stopped {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(format!("{error:#}")),
-        Err(message) => Err(format!("panicked: {message}")),
-    };
-    let failure = result.as_ref().err().map(String::as_str);
-    let _ = contain(|| watch::stopped(service, began.elapsed(), failure));
-    result
 }

@@ -1,6 +1,7 @@
 //! What became of each service at a start, and where the time went.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::descriptor::Descriptor;
@@ -32,6 +33,8 @@ use crate::table::Table;
 #[derive(Debug, Clone)]
 pub struct StartReport {
     services: Vec<ServiceStart>,
+    /// Where in the report the requirements of the services are.
+    requirements: Vec<usize>,
     took: Duration,
 }
 
@@ -39,8 +42,8 @@ pub struct StartReport {
 #[derive(Debug, Clone)]
 pub struct ServiceStart {
     pub(crate) service: &'static Descriptor,
-    /// Where in the report its requirements are.
-    pub(crate) requirements: Vec<usize>,
+    /// Where in the report's list its requirements are.
+    pub(crate) requirements: Range<usize>,
     pub(crate) outcome: StartOutcome,
     pub(crate) waited: Duration,
     pub(crate) own: Duration,
@@ -107,29 +110,16 @@ impl ServiceStart {
 }
 
 impl StartReport {
-    pub(crate) fn new(services: Vec<ServiceStart>, took: Duration) -> Self {
-        // Each after what it requires; those of a rank as they began.
-        let mut order: Vec<usize> = (0..services.len()).collect();
-        order.sort_by_key(|position| {
-            let service = &services[*position];
-            (service.service.rank, service.waited, service.service.path)
-        });
-        let mut moved = vec![0; services.len()];
-        for (to, from) in order.iter().enumerate() {
-            moved[*from] = to;
+    pub(crate) fn new(
+        services: Vec<ServiceStart>,
+        requirements: Vec<usize>,
+        took: Duration,
+    ) -> Self {
+        StartReport {
+            services,
+            requirements,
+            took,
         }
-        let mut services: Vec<_> = services.into_iter().map(Some).collect();
-        let services = order
-            .into_iter()
-            .filter_map(|from| services[from].take())
-            .map(|mut service| {
-                for requirement in &mut service.requirements {
-                    *requirement = moved[*requirement];
-                }
-                service
-            })
-            .collect();
-        StartReport { services, took }
     }
 
     /// The services that were to start, what they require included.
@@ -176,7 +166,7 @@ impl StartReport {
         let mut chain = Vec::new();
         while let Some(service) = next {
             chain.push(service);
-            let requirements = service.requirements.iter();
+            let requirements = self.requirements[service.requirements.clone()].iter();
             next = requirements
                 .map(|position| &self.services[*position])
                 .filter(started)

@@ -13,7 +13,8 @@ use crate::driver::{Driver, off_thread};
 use crate::dynamic::{Chosen, TraitService};
 use crate::engine::{self, RealmId};
 use crate::service::Singleton;
-use crate::shutdown::{Extent, ShutdownOptions, shut_down};
+use crate::shutdown::{Extent, shut_down};
+use crate::shutdown_options::ShutdownOptions;
 
 /// A set of services of its own: inside it every service is fresh, except for those provided.
 ///

@@ -9,7 +9,8 @@ use crate::driver::Driver;
 use crate::engine::RealmId;
 use crate::error::Error;
 use crate::initialization::resolve;
-use crate::shutdown::{Extent, ShutdownOptions, shut_down};
+use crate::shutdown::{Extent, shut_down};
+use crate::shutdown_options::ShutdownOptions;
 
 static BASE: Descriptor = service("Base", &[], || Ok(Sample::new("Base")));
 static USER: Descriptor = service("User", &[|| &BASE], || {

@@ -9,6 +9,7 @@ use anyhow::anyhow;
 use super::cases::{Case, Way};
 use super::replay::Event;
 use super::{LONG, ON_PURPOSE, Run};
+use crate::by_service::Number;
 use crate::descriptor::{Descriptor, Initialize, Instance, Work};
 use crate::engine::{self, RealmId};
 use crate::fault::Step;
@@ -107,6 +108,7 @@ pub(super) fn descriptors(case: &Case) -> Vec<&'static Descriptor> {
             .map(|number| DESCRIPTOR[number / 10][number % 10])
             .collect();
         descriptors.push(Box::leak(Box::new(Descriptor {
+            number: Number::new(),
             name: NAMES[number],
             path: NAMES[number],
             rank: ranks.max().unwrap_or(0),

@@ -132,7 +132,7 @@ async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Ou
 
 async fn run(attempt: Arc<Attempt>) -> Outcome {
     let service = attempt.service;
-    for requirement in blocking::missing_requirements(&attempt) {
+    for requirement in &attempt.missing {
         obtain(attempt.realm, requirement, Some(Arc::clone(&attempt)))
             .await
             .map_err(|error| error.for_dependent(service.name))?;

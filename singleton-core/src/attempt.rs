@@ -37,6 +37,8 @@ pub(crate) struct Attempt {
     pub(crate) deadline: Option<Instant>,
     /// Whether something takes the place of `initialize`.
     pub(crate) is_provided: bool,
+    /// What the service requires and was not ready; to what was, it holds on.
+    pub(crate) missing: Vec<&'static Descriptor>,
     pub(crate) outcome: OnceLock<Outcome>,
     /// The first circle that `initialize` or `ping` ran into.
     pub(crate) cycle: OnceLock<Box<Error>>,
@@ -58,6 +60,7 @@ impl Attempt {
         realm: RealmId,
         service: &'static Descriptor,
         is_provided: bool,
+        missing: Vec<&'static Descriptor>,
     ) -> Self {
         Attempt {
             id,
@@ -69,6 +72,7 @@ impl Attempt {
                 .init_timeout
                 .and_then(|limit| Instant::now().checked_add(limit)),
             is_provided,
+            missing,
             outcome: OnceLock::new(),
             cycle: OnceLock::new(),
             timing: OnceLock::new(),

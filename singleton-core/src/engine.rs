@@ -133,9 +133,10 @@ impl Engine {
         let next_id = self.next_id();
         match self.realms.get_mut(&id) {
             Some(realm) if !realm.closing.is_requested() => {
+                let missing = realm.link_declared(service);
                 let entry = realm.get_mut(service);
                 let is_provided = entry.provided.is_some();
-                let attempt = Arc::new(Attempt::new(next_id, id, service, is_provided));
+                let attempt = Arc::new(Attempt::new(next_id, id, service, is_provided, missing));
                 entry.slot = Slot::Initializing(Arc::clone(&attempt));
                 Ok(attempt)
             }
@@ -199,7 +200,7 @@ impl Engine {
         let next_id = self.next_id();
         if let Some(realm) = self.realms.get_mut(&id) {
             realm.get_mut(service).slot = Slot::Stopping {
-                attempt: Arc::new(Attempt::new(next_id, id, service, false)),
+                attempt: Arc::new(Attempt::new(next_id, id, service, false, Vec::new())),
                 instance,
                 over: false,
             };

@@ -180,18 +180,11 @@ fn run(attempt: &Arc<Attempt>) -> Outcome {
     // itself nor be taken for a need of the attempt outside, which has one already.
     let _running = Running::enter(attempt);
     let _span = attempt.span.enter();
-    for requirement in missing_requirements(attempt) {
+    for requirement in &attempt.missing {
         obtain(attempt.realm, requirement, Some(attempt))
             .map_err(|error| error.for_dependent(service.name))?;
     }
     initialize(attempt)
-}
-
-/// Holds on to the requirements that are ready, and gives the others.
-pub(crate) fn missing_requirements(attempt: &Attempt) -> Vec<&'static Descriptor> {
-    let mut engine = engine::lock();
-    let realm = engine.realm_mut(attempt.realm);
-    realm.map_or_else(Vec::new, |realm| realm.link_declared(attempt.service))
 }
 
 /// Makes an instance and checks it, as often as the policy allows.

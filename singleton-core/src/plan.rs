@@ -8,7 +8,6 @@ use crate::by_service::ByService;
 use crate::descriptor::Descriptor;
 use crate::engine::{self, RealmId};
 use crate::realm::{Realm, Slot};
-use crate::service_info::State;
 use crate::start_report::{ServiceStart, StartOutcome, StartReport};
 
 /// One service of a plan.
@@ -53,30 +52,16 @@ impl Plan {
     pub(crate) fn new(realm: RealmId, services: Vec<&'static Descriptor>) -> Self {
         let engine = engine::lock();
         let first_attempt = engine.last_id() + 1;
-        let known = engine.realm(realm);
-        let requirements_of =
-            |service| Realm::requirements_of(service, known.and_then(|known| known.get(service)));
-        let (services, positions) = in_order(services, requirements_of);
-        let mut requirements = Vec::with_capacity(services.len());
-        let mut dependent_count = vec![0; services.len()];
-        let mut nodes: Vec<Node> = Vec::with_capacity(services.len());
-        for service in services {
-            let first = requirements.len();
-            for required in requirements_of(service) {
-                let position = positions.get(required).copied().unwrap_or_default();
-                dependent_count[position] += 1;
-                requirements.push(position);
-            }
-            nodes.push(Node {
-                service,
-                was_ready: engine.state(realm, service) == State::Ready,
-                is_begun: false,
-                missing: requirements.len() - first,
-                requirements: first..requirements.len(),
-                dependents: 0..0,
-                outcome: None,
-                turn: None,
-            });
+        let Found {
+            mut nodes,
+            required,
+            positions,
+        } = Found::new(engine.realm(realm), services);
+        let position = |service: &&'static Descriptor| positions.get(service).copied();
+        let requirements: Vec<usize> = required.iter().filter_map(position).collect();
+        let mut dependent_count = vec![0; nodes.len()];
+        for required in &requirements {
+            dependent_count[*required] += 1;
         }
         let mut dependents = vec![0; requirements.len()];
         let mut end = 0;
@@ -212,35 +197,68 @@ impl Plan {
     }
 }
 
-/// The services and all that they require, each after what it requires itself, and where each of them is.
-fn in_order<R: Iterator<Item = &'static Descriptor>>(
-    services: Vec<&'static Descriptor>,
-    requirements_of: impl Fn(&'static Descriptor) -> R,
-) -> (Vec<&'static Descriptor>, ByService<usize>) {
-    let mut order = Vec::with_capacity(services.len());
-    let mut positions = ByService::default();
-    let mut path: Vec<(&Descriptor, R)> = Vec::new();
-    for service in services {
-        let mut next = Some(service);
-        loop {
-            if let Some(service) = next {
-                // Of a circle, which trait objects can close, this is where it is cut.
-                let place = positions.place(service);
-                if place.is_none() {
-                    *place = Some((service, usize::MAX));
-                    path.push((service, requirements_of(service)));
+/// The services and all that they require.
+struct Found {
+    /// Each after what it requires itself.
+    nodes: Vec<Node>,
+    /// What they require; each node knows where in the list that is for itself.
+    required: Vec<&'static Descriptor>,
+    /// Where in `nodes` the services are.
+    positions: ByService<usize>,
+}
+
+impl Found {
+    fn new(realm: Option<&Realm>, services: Vec<&'static Descriptor>) -> Self {
+        let mut found = Found {
+            nodes: Vec::with_capacity(services.len()),
+            required: Vec::new(),
+            positions: ByService::default(),
+        };
+        // The services from one of those asked for down to one that it requires, with how many requirements of
+        // each have been seen to.
+        let mut path: Vec<(Node, usize)> = Vec::new();
+        for service in services {
+            path.extend(found.meet(realm, service));
+            while let Some((node, seen)) = path.last_mut() {
+                let next = node.requirements.start + *seen;
+                if next < node.requirements.end {
+                    *seen += 1;
+                    path.extend(found.meet(realm, found.required[next]));
+                } else if let Some((node, _)) = path.pop() {
+                    let position = found.nodes.len();
+                    *found.positions.place(node.service) = Some((node.service, position));
+                    found.nodes.push(node);
                 }
             }
-            let Some((last, requirements)) = path.last_mut() else {
-                break;
-            };
-            next = requirements.next();
-            if next.is_none() {
-                *positions.place(last) = Some((*last, order.len()));
-                order.push(*last);
-                path.pop();
-            }
         }
+        found
     }
-    (order, positions)
+
+    /// Makes the node of a service that is met for the first time; on a circle, which trait objects can close,
+    /// nothing is found behind one that is met again.
+    fn meet(
+        &mut self,
+        realm: Option<&Realm>,
+        service: &'static Descriptor,
+    ) -> Option<(Node, usize)> {
+        let place = self.positions.place(service);
+        if place.is_some() {
+            return None;
+        }
+        *place = Some((service, usize::MAX));
+        let entry = realm.and_then(|realm| realm.get(service));
+        let first = self.required.len();
+        self.required.extend(Realm::requirements_of(service, entry));
+        let node = Node {
+            service,
+            was_ready: entry.is_some_and(|entry| matches!(entry.slot, Slot::Ready(_))),
+            is_begun: false,
+            missing: self.required.len() - first,
+            requirements: first..self.required.len(),
+            dependents: 0..0,
+            outcome: None,
+            turn: None,
+        };
+        Some((node, 0))
+    }
 }

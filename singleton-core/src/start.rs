@@ -127,6 +127,9 @@ impl Start {
             }
             if self.driver.is_gone() {
                 plan.cancel();
+                if plan.left == 0 {
+                    break;
+                }
             }
             let Some(position) = plan.take() else {
                 plan.idle += 1;

@@ -10,6 +10,7 @@ mod failures;
 mod graph;
 mod guarded;
 mod health;
+mod hostile;
 mod log_capture;
 mod policies;
 mod provide;

@@ -70,6 +70,19 @@ pub fn chosen<D: TraitService + ?Sized>() -> Result<&'static D, Error> {
     Ok(chosen.0)
 }
 
+/// The same for a task, which waits without blocking its thread.
+pub async fn chosen_async<D: TraitService + ?Sized>() -> Result<&'static D, Error> {
+    if let Some(chosen) = D::ready().get() {
+        return Ok(chosen.0);
+    }
+    let instance = crate::asynchronous::resolve(D::descriptor()).await?;
+    let chosen: &'static Chosen<D> = instance
+        .as_any()
+        .downcast_ref()
+        .expect("a slot holds an instance of the type that its descriptor names");
+    Ok(chosen.0)
+}
+
 /// Tells whether `T` is ready where the caller runs.
 pub fn is_initialized<T: Singleton>() -> bool {
     T::ready().get().is_some() || is_ready::<T>()

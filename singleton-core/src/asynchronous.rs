@@ -86,7 +86,9 @@ fn begin(
     service: &'static Descriptor,
 ) -> Result<Arc<Attempt>, Error> {
     let attempt = engine.begin(realm, service)?;
-    if service.asynchronous {
+    // Of a trait object only the realm knows what it is.
+    let known = engine.realm(realm);
+    if known.is_some_and(|known| known.needs_task(&attempt)) {
         let future: BoxFuture<'static, Outcome> = Box::pin(conduct(Arc::clone(&attempt)));
         attempt.carry_by(future.shared());
     }

@@ -9,6 +9,7 @@ use backon::BackoffBuilder;
 use crate::context::contain;
 use crate::descriptor::{Descriptor, Instance};
 use crate::engine::{self, RealmId};
+use crate::health_report::Health;
 use crate::policy::growing;
 use crate::stop::Stop;
 use crate::watch;
@@ -37,14 +38,15 @@ pub(crate) struct Course {
 
 impl Course {
     /// What is wrong with it now, or was within the time that it takes to be taken for well again.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<(Health, String)> {
         let recent = self
             .last_failure
             .as_ref()
             .filter(|(at, _)| at.elapsed() < RECOVERED)
-            .map(|(_, why)| format!("restarted after: {why}"));
-        let down = self.down.as_ref().map(|why| format!("not running: {why}"));
-        down.or(recent)
+            .map(|(_, why)| (Health::Degraded, format!("restarted after: {why}")));
+        let down = self.down.as_ref();
+        down.map(|why| (Health::Unhealthy, format!("not running: {why}")))
+            .or(recent)
     }
 }
 
@@ -94,7 +96,9 @@ impl Supervision {
             };
             if self.stop.is_requested() {
                 if why != "it returned" {
-                    log::warn!("run of {} failed while it was ending: {why}", service.name);
+                    let _ = contain(|| {
+                        log::warn!("run of {} failed while it was ending: {why}", service.name);
+                    });
                 }
                 return;
             }
@@ -108,7 +112,8 @@ impl Supervision {
                 course.down = Some(why.clone());
                 course.last_failure = Some((Instant::now(), why.clone()));
             }
-            watch::restarting(service, &why, pause);
+            // A logger that panics must not make it restart without a pause.
+            let _ = contain(|| watch::restarting(service, &why, pause));
             if self.stop.wait(pause) {
                 return;
             }
@@ -145,14 +150,15 @@ pub(crate) fn start(realm: RealmId, service: &'static Descriptor, instance: &'st
         .spawn(move || {
             let _ending = Ending(&own.ended);
             let _entered = engine::enter(realm);
-            // A logger may panic as well: what it takes down is this thread, and no one waits for it in vain.
             let run = |stop: &Stop| contain(|| run(instance.as_any(), stop));
-            while !own.stop.is_requested() && contain(|| own.supervise(run, service)).is_err() {}
+            if !own.stop.is_requested() {
+                own.supervise(run, service);
+            }
         });
     if let Err(error) = spawned {
         let why = format!("no thread for it: {error}");
-        log::error!("{} cannot run: {why}", service.name);
-        supervision.course_mut().down = Some(why);
+        supervision.course_mut().down = Some(why.clone());
         supervision.ended.request();
+        log::error!("{} cannot run: {why}", service.name);
     }
 }

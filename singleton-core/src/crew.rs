@@ -37,12 +37,16 @@ pub(crate) struct Crew<K, R> {
     last_id: u64,
     jobs: Sender<Job>,
     queue: Arc<Mutex<Receiver<Job>>>,
+    /// A thread of more than there is cannot be had.
+    #[cfg(test)]
+    stack_size: Option<usize>,
     result: Sender<(u64, Result<R, String>)>,
     results: Receiver<(u64, Result<R, String>)>,
 }
 
 impl<K, R: Send + 'static> Crew<K, R> {
-    /// Makes one of at most so many threads of that name, those left behind not counted.
+    /// Makes one of at most so many threads of that name, those left behind not counted. Where no thread can
+    /// be had the caller does the jobs.
     pub(crate) fn new(name: &'static str, threads: usize) -> Self {
         let (jobs, queue) = mpsc::channel();
         let (result, results) = mpsc::channel();
@@ -55,6 +59,8 @@ impl<K, R: Send + 'static> Crew<K, R> {
             last_id: 0,
             jobs,
             queue: Arc::new(Mutex::new(queue)),
+            #[cfg(test)]
+            stack_size: None,
             result,
             results,
         }
@@ -72,15 +78,10 @@ impl<K, R: Send + 'static> Crew<K, R> {
 
     /// Waits until a job ends or overruns; none if there is no job left.
     pub(crate) fn next(&mut self) -> Option<(K, Duration, Ended<R>)> {
-        // The model checker knows no threads but its own: there the caller does the job.
-        if cfg!(loom) {
-            let (key, _, work) = self.pending.pop_front()?;
-            let ended = contain(work).map_or_else(Ended::Failed, Ended::Done);
-            return Some((key, Duration::ZERO, ended));
-        }
         loop {
-            if let Err((key, message)) = self.dispatch() {
-                return Some((key, Duration::ZERO, Ended::Failed(message)));
+            // The model checker knows no threads but its own.
+            if cfg!(loom) || !self.dispatch() {
+                return self.work();
             }
             let earliest = self
                 .running
@@ -110,22 +111,26 @@ impl<K, R: Send + 'static> Crew<K, R> {
         }
     }
 
-    /// Gives pending jobs to threads; the error is a job for which there is none.
-    fn dispatch(&mut self) -> Result<(), (K, String)> {
+    /// Does the next job on the calling thread, however long it takes: it cannot be left behind.
+    fn work(&mut self) -> Option<(K, Duration, Ended<R>)> {
+        let (key, _, work) = self.pending.pop_front()?;
+        let began = Instant::now();
+        let ended = contain(work).map_or_else(Ended::Failed, Ended::Done);
+        Some((key, began.elapsed(), ended))
+    }
+
+    /// Gives pending jobs to threads; tells whether any of the jobs has one.
+    fn dispatch(&mut self) -> bool {
         while self.running.len() < self.threads {
             if self.pending.is_empty() {
                 break;
             }
-            let hired = if self.idle == 0 { self.hire() } else { Ok(()) };
-            if hired.is_err() && !self.running.is_empty() {
+            if self.idle == 0 && self.hire().is_err() {
                 break;
             }
             let Some((key, limit, work)) = self.pending.pop_front() else {
                 break;
             };
-            if let Err(error) = hired {
-                return Err((key, format!("no thread for it: {error}")));
-            }
             self.last_id += 1;
             self.idle -= 1;
             let (id, result) = (self.last_id, self.result.clone());
@@ -140,19 +145,23 @@ impl<K, R: Send + 'static> Crew<K, R> {
                 limit,
             });
         }
-        Ok(())
+        !self.running.is_empty()
     }
 
     fn hire(&mut self) -> std::io::Result<()> {
         let queue = Arc::clone(&self.queue);
-        thread::Builder::new()
-            .name(self.name.to_owned())
-            .spawn(move || {
-                // Ends when the crew is dropped, and with it the sender.
-                while let Ok(job) = next_job(&queue) {
-                    job();
-                }
-            })?;
+        let thread = thread::Builder::new().name(self.name.to_owned());
+        #[cfg(test)]
+        let thread = match self.stack_size {
+            Some(size) => thread.stack_size(size),
+            None => thread,
+        };
+        thread.spawn(move || {
+            // Ends when the crew is dropped, and with it the sender.
+            while let Ok(job) = next_job(&queue) {
+                job();
+            }
+        })?;
         self.idle += 1;
         Ok(())
     }
@@ -191,6 +200,18 @@ mod tests {
         }
         assert!(crew.next().is_none());
         drop(release);
+    }
+
+    #[test]
+    fn where_there_is_no_thread_the_caller_does_the_jobs() {
+        let mut crew = Crew::new("crew", 3);
+        crew.stack_size = Some(1 << 46);
+        let caller = thread::current().id();
+        crew.submit(1, LONG, move || thread::current().id() == caller);
+        crew.submit(2, LONG, || panic!("out of order"));
+        assert!(matches!(crew.next(), Some((1, _, Ended::Done(true)))));
+        assert!(matches!(crew.next(), Some((2, _, Ended::Failed(_)))));
+        assert!(crew.next().is_none());
     }
 
     #[test]

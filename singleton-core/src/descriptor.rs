@@ -163,6 +163,11 @@ impl Descriptor {
         self.requirements.iter().map(|descriptor| descriptor())
     }
 
+    /// Tells whether it is among those that an application starts with.
+    pub(crate) fn starts_with_application(&self) -> bool {
+        self.policy.eager || self.run.is_some()
+    }
+
     /// Tells whether `other` is required by this service, directly or through others.
     pub(crate) fn depends_on(&'static self, other: &Descriptor) -> bool {
         let mut seen = HashSet::new();

@@ -3,6 +3,7 @@
 use std::future::{self, Future};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
 
@@ -12,6 +13,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::context::Inside;
 use crate::engine;
+use crate::sync::{Mutex, lock};
 
 /// Polls futures on behalf of threads.
 #[derive(Clone)]
@@ -53,24 +55,40 @@ impl Driver {
 }
 
 /// Does blocking `work` on a thread, in the caller's realm, and drives in the calling task what it needs driven.
+///
+/// Where no thread can be had the task does it all itself and blocks its executor: better late than never.
 pub(crate) async fn off_thread<R: Send + 'static>(
+    work: impl FnOnce(&Driver) -> R + Send + 'static,
+) -> R {
+    let thread = thread::Builder::new().name("singleton-core".to_owned());
+    on(thread, work).await
+}
+
+async fn on<R: Send + 'static>(
+    thread: thread::Builder,
     work: impl FnOnce(&Driver) -> R + Send + 'static,
 ) -> R {
     let realm = engine::current_realm();
     let (sender, mut submitted) = mpsc::unbounded();
     let (result, mut received) = oneshot::channel();
-    let thread = thread::Builder::new().name("singleton-core".to_owned());
-    let work = move || {
+    // Behind a lock, for a thread that cannot be had does not give back what it was to do.
+    let work = Arc::new(Mutex::new(Some(work)));
+    let own = Arc::clone(&work);
+    let spawned = thread.spawn(move || {
+        let Some(work) = lock(&own).take() else {
+            return;
+        };
         let _entered = engine::enter(realm);
         let driver = Driver::Task(sender);
         // The task may have been cancelled.
         let _ = result.send(panic::catch_unwind(AssertUnwindSafe(|| work(&driver))));
-    };
-    // Without a thread there is no other way than std's own for `thread::spawn`: to panic.
-    let lost = match thread.spawn(work) {
-        Ok(_) => "the thread has gone without a result".to_owned(),
-        Err(error) => format!("no thread for it: {error}"),
-    };
+    });
+    if spawned.is_err() {
+        let own = lock(&work).take();
+        if let Some(work) = own {
+            return work(&Driver::Here);
+        }
+    }
     let mut running = FuturesUnordered::new();
     let done = future::poll_fn(|context| {
         while let Poll::Ready(Some(future)) = submitted.poll_next_unpin(context) {
@@ -82,6 +100,24 @@ pub(crate) async fn off_thread<R: Send + 'static>(
     match done.await {
         Ok(Ok(value)) => value,
         Ok(Err(payload)) => panic::resume_unwind(payload),
-        Err(_) => panic::resume_unwind(Box::new(lost)),
+        // Not while the thread has the sender, and it gives that away only with the result.
+        Err(_) => panic::resume_unwind(Box::new("the thread has gone without a result")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_thread_the_task_does_the_work() {
+        // Of a stack of more than there is.
+        let thread = thread::Builder::new().stack_size(1 << 46);
+        let caller = thread::current().id();
+        let done = on(thread, move |driver| {
+            let awaited = driver.block_on(async { 7 });
+            (awaited, thread::current().id() == caller)
+        });
+        assert_eq!(pollster::block_on(done), (Some(7), true));
     }
 }

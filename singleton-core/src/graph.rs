@@ -1,10 +1,12 @@
 //! The services and what they require, for people and for other programs.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::descriptor::Descriptor;
 use crate::health_report::milliseconds;
 use crate::service_info::{ServiceInfo, State};
 
@@ -81,15 +83,17 @@ impl GraphService {
 
 impl Graph {
     pub(crate) fn new(services: &[ServiceInfo]) -> Self {
-        let positions = |service: &ServiceInfo| -> Vec<usize> {
-            service
-                .requirements()
-                .filter_map(|path| services.iter().position(|known| known.path() == path))
-                .collect()
+        let services = in_order(services);
+        let positions = |service: &&ServiceInfo| -> Vec<usize> {
+            let position = |required: &Descriptor| {
+                let mut services = services.iter();
+                services.position(|known| known.descriptor == required)
+            };
+            service.requirements().filter_map(position).collect()
         };
         let requires: Vec<Vec<usize>> = services.iter().map(positions).collect();
         let nodes = services.iter().enumerate().map(|(position, service)| {
-            let required_by = requires.iter().zip(services);
+            let required_by = requires.iter().zip(&services);
             GraphService {
                 name: service.name(),
                 path: service.path(),
@@ -121,12 +125,11 @@ impl Graph {
     /// Only the services whose path satisfies `keep`, such as those of one crate, and what they require.
     pub fn only(&self, keep: impl Fn(&GraphService) -> bool) -> Graph {
         let mut kept = vec![false; self.services.len()];
-        for (position, service) in self.services.iter().enumerate().rev() {
-            if kept[position] || keep(service) {
-                kept[position] = true;
-                for required in &service.requires {
-                    kept[*required] = true;
-                }
+        let asked_for = |position: &usize| keep(&self.services[*position]);
+        let mut pending: Vec<usize> = (0..self.services.len()).filter(asked_for).collect();
+        while let Some(position) = pending.pop() {
+            if !std::mem::replace(&mut kept[position], true) {
+                pending.extend(&self.services[position].requires);
             }
         }
         let moved = |position: usize| kept[..position].iter().filter(|kept| **kept).count();
@@ -242,6 +245,32 @@ impl fmt::Display for Graph {
         }
         Ok(())
     }
+}
+
+/// Each after what it requires; on a circle, which trait objects can close, after what it is met from.
+fn in_order(services: &[ServiceInfo]) -> Vec<&ServiceInfo> {
+    fn visit<'a>(
+        service: &'a ServiceInfo,
+        services: &'a [ServiceInfo],
+        met: &mut HashSet<&'static Descriptor>,
+        order: &mut Vec<&'a ServiceInfo>,
+    ) {
+        if !met.insert(service.descriptor) {
+            return;
+        }
+        for required in service.requirements() {
+            let mut known = services.iter();
+            if let Some(known) = known.find(|known| known.descriptor == required) {
+                visit(known, services, met, order);
+            }
+        }
+        order.push(service);
+    }
+    let (mut met, mut order) = (HashSet::new(), Vec::with_capacity(services.len()));
+    for service in services {
+        visit(service, services, &mut met, &mut order);
+    }
+    order
 }
 
 fn color(state: State) -> &'static str {

@@ -1,18 +1,16 @@
 //! Checking services that are ready, with an answer in bounded time.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::background::Course;
-use crate::context::contain;
+use crate::check::{Check, Checked, Claim, cancelled, overdue, run, unhealthy};
 use crate::crew::{Crew, Ended};
-use crate::degraded::Degraded;
-use crate::descriptor::{Descriptor, Instance, Work};
+use crate::descriptor::{Descriptor, Instance};
 use crate::driver::Driver;
 use crate::engine::{self, RealmId};
 use crate::health_report::{Health, HealthReport, ServiceHealth};
 use crate::realm::Slot;
-use crate::watch;
 
 /// How [`ping_all`](crate::Registry::ping_all) goes about it.
 ///
@@ -82,6 +80,8 @@ impl PingOptions {
     }
 
     /// Only services with one of the tags given, such as `liveness` or `readiness`; without any, all services.
+    ///
+    /// A tag that no service of the program has makes the report unhealthy: it is as good as a mistyped one.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());
         self
@@ -90,60 +90,6 @@ impl PingOptions {
     fn includes(&self, service: &Descriptor) -> bool {
         let has = |tag: &String| service.policy.tags.contains(&tag.as_str());
         self.tags.is_empty() || self.tags.iter().any(has)
-    }
-}
-
-/// The checks of one service: never two at once, whoever asks.
-#[derive(Default)]
-pub(crate) struct Check {
-    state: Mutex<CheckState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct CheckState {
-    /// Whether a report has taken the check upon it.
-    claimed: bool,
-    /// Since when it runs.
-    since: Option<Instant>,
-    last: Option<Checked>,
-}
-
-#[derive(Clone)]
-struct Checked {
-    ended: Instant,
-    latency: Duration,
-    health: Health,
-    error: Option<String>,
-}
-
-impl Check {
-    fn lock(&self) -> MutexGuard<'_, CheckState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a check that another report has begun; none if it is overdue.
-    fn await_other(&self, limit: Duration) -> Option<Checked> {
-        let asked = Instant::now();
-        let mut state = self.lock();
-        while state.claimed {
-            let elapsed = state.since.unwrap_or(asked).elapsed();
-            let rest = limit.checked_sub(elapsed).filter(|rest| !rest.is_zero())?;
-            let waited = self.changed.wait_timeout(state, rest);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state.last.clone()
-    }
-}
-
-/// The right to run the check, until the value is dropped.
-struct Claim(Arc<Check>);
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        (state.claimed, state.since) = (false, None);
-        self.0.changed.notify_all();
     }
 }
 
@@ -157,6 +103,8 @@ struct Known {
 enum Status {
     Ready(&'static dyn Instance, Arc<Check>),
     NotStarted,
+    /// Its initialisation should have ended within the time given.
+    Overdue(Duration),
     Failed(String),
     ShutDown,
 }
@@ -167,10 +115,17 @@ pub(crate) fn ping_all(
     options: &PingOptions,
     driver: &Driver,
 ) -> HealthReport {
+    let is_known = |tag: &String| {
+        let mut tags = services.iter().flat_map(|service| service.policy.tags);
+        tags.any(|known| known == tag)
+    };
+    let unknown_tags = options.tags.iter().filter(|tag| !is_known(tag));
+    let unknown_tags = unknown_tags.cloned().collect();
     let included = services
         .into_iter()
         .filter(|service| options.includes(service));
     let known = look(realm, included);
+    let asked = Instant::now();
     let mut crew = Crew::new("ping", options.threads);
     let mut results: Vec<Option<Checked>> = Vec::with_capacity(known.len());
     let mut others = Vec::new();
@@ -181,7 +136,12 @@ pub(crate) fn ping_all(
         };
         let mut state = check.lock();
         let fresh = |last: &&Checked| last.ended.elapsed() < options.reuse_for;
-        if state.claimed {
+        if let Some(future) = state.future.clone() {
+            let driver = driver.clone();
+            crew.submit(position, options.timeout, move || {
+                driver.block_on(future).unwrap_or_else(cancelled)
+            });
+        } else if state.claimed {
             others.push((position, check));
         } else if let Some(last) = state.last.as_ref().filter(fresh) {
             results[position] = Some(last.clone());
@@ -191,7 +151,7 @@ pub(crate) fn ping_all(
             let (service, instance) = (known.service, *instance);
             crew.submit(position, options.timeout, move || {
                 let _entered = engine::enter(realm);
-                run(claim, service, instance, &driver)
+                run(claim, realm, service, instance, &driver)
             });
         }
     }
@@ -203,17 +163,15 @@ pub(crate) fn ping_all(
         });
     }
     for (position, check) in others {
-        let checked = check.await_other(options.timeout);
+        // The time limit is the report's: those who wait for each of several do so at once.
+        let checked = check.await_other(asked, options.timeout);
         let since = check.lock().since;
         let latency = since.map_or(options.timeout, |since| since.elapsed());
         results[position] = Some(checked.unwrap_or_else(|| overdue(latency, options.timeout)));
     }
     let reported = known.iter().zip(results);
-    HealthReport::new(
-        reported
-            .map(|(known, checked)| report(known, checked, options))
-            .collect(),
-    )
+    let reported = reported.map(|(known, checked)| report(known, checked, options));
+    HealthReport::new(reported.collect(), unknown_tags)
 }
 
 fn look(realm: RealmId, services: impl Iterator<Item = &'static Descriptor>) -> Vec<Known> {
@@ -235,6 +193,9 @@ fn look(realm: RealmId, services: impl Iterator<Item = &'static Descriptor>) -> 
                 }
                 Slot::Stopping { .. } | Slot::ShutDown => Status::ShutDown,
                 Slot::Idle if closing => Status::ShutDown,
+                Slot::Initializing(ref attempt) if attempt.is_overdue() => {
+                    Status::Overdue(attempt.service.policy.init_timeout.unwrap_or_default())
+                }
                 Slot::Idle | Slot::Initializing(_) => match &entry.failure {
                     Some(failure) => Status::Failed(format!("{failure:#}")),
                     None => Status::NotStarted,
@@ -248,57 +209,6 @@ fn look(realm: RealmId, services: impl Iterator<Item = &'static Descriptor>) -> 
         });
     }
     known
-}
-
-fn run(
-    claim: Claim,
-    service: &'static Descriptor,
-    instance: &'static dyn Instance,
-    driver: &Driver,
-) -> Checked {
-    let began = Instant::now();
-    claim.0.lock().since = Some(began);
-    let answer = contain(|| match instance.ping() {
-        Work::Done(result) => result,
-        Work::Later(future) => driver
-            .block_on(future)
-            .unwrap_or_else(|| Err(anyhow::anyhow!("the task that drove it was cancelled"))),
-    });
-    let latency = began.elapsed();
-    let checked = match answer {
-        Ok(Ok(())) => Checked {
-            ended: Instant::now(),
-            latency,
-            health: Health::Healthy,
-            error: None,
-        },
-        Ok(Err(error)) => match error.downcast_ref::<Degraded>() {
-            Some(degraded) => Checked {
-                ended: Instant::now(),
-                latency,
-                health: Health::Degraded,
-                error: Some(degraded.to_string()),
-            },
-            None => unhealthy(latency, format!("{error:#}")),
-        },
-        Err(message) => unhealthy(latency, format!("panicked: {message}")),
-    };
-    let _ = contain(|| watch::pinged(service, latency, checked.health == Health::Healthy));
-    claim.0.lock().last = Some(checked.clone());
-    checked
-}
-
-fn unhealthy(latency: Duration, error: String) -> Checked {
-    Checked {
-        ended: Instant::now(),
-        latency,
-        health: Health::Unhealthy,
-        error: Some(error),
-    }
-}
-
-fn overdue(latency: Duration, limit: Duration) -> Checked {
-    unhealthy(latency, format!("no answer within {limit:?}"))
 }
 
 fn report(known: &Known, checked: Option<Checked>, options: &PingOptions) -> ServiceHealth {
@@ -317,6 +227,10 @@ fn report(known: &Known, checked: Option<Checked>, options: &PingOptions) -> Ser
                 health.error = Some(format!("answered only after more than {limit:?}"));
             }
         }
+        (Status::Overdue(limit), _) => {
+            health.health = Health::Unhealthy;
+            health.error = Some(format!("not ready after {limit:?}"));
+        }
         (Status::Failed(error), _) => {
             health.health = Health::Unhealthy;
             health.error = Some(error.clone());
@@ -329,11 +243,11 @@ fn report(known: &Known, checked: Option<Checked>, options: &PingOptions) -> Ser
     }
     if let Some(course) = &known.course {
         health.restarts = Some(course.restarts);
-        if let Some(trouble) = course.trouble()
-            && health.health == Health::Healthy
+        if let Some((trouble, why)) = course.trouble()
+            && health.health < trouble
         {
-            health.health = Health::Degraded;
-            health.error = Some(trouble);
+            health.health = trouble;
+            health.error = Some(why);
         }
     }
     health

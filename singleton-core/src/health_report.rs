@@ -21,7 +21,8 @@ pub enum Health {
     /// It works, but not as it should: its `ping` returned [`Degraded`](crate::Degraded) or was slow, or
     /// its thread had to be started again within the last minute.
     Degraded,
-    /// Its `ping` failed or did not answer, it could not be initialised, or it was shut down.
+    /// Its `ping` failed or did not answer, it could not be initialised, or not in time, its thread is not
+    /// running, or it was shut down.
     Unhealthy,
 }
 
@@ -97,7 +98,7 @@ impl ServiceHealth {
     /// What it counts for in the report: a service that is to start with the program and has not is not well.
     fn counts_as(&self) -> Health {
         match self.health {
-            Health::NotStarted if self.service.policy.eager => Health::Unhealthy,
+            Health::NotStarted if self.service.starts_with_application() => Health::Unhealthy,
             Health::NotStarted => Health::Healthy,
             health => health,
         }
@@ -130,19 +131,32 @@ pub(crate) fn milliseconds(time: Duration) -> f64 {
 pub struct HealthReport {
     health: Health,
     services: Vec<ServiceHealth>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_tags: Vec<String>,
 }
 
 impl HealthReport {
-    pub(crate) fn new(services: Vec<ServiceHealth>) -> Self {
+    pub(crate) fn new(services: Vec<ServiceHealth>, unknown_tags: Vec<String>) -> Self {
         let worst = services.iter().map(ServiceHealth::counts_as).max();
+        let health = match worst {
+            _ if !unknown_tags.is_empty() => Health::Unhealthy,
+            Some(worst) => worst,
+            None => Health::Healthy,
+        };
         HealthReport {
-            health: worst.unwrap_or(Health::Healthy),
+            health,
             services,
+            unknown_tags,
         }
     }
 
-    /// The worst among the services. One that nobody has used yet counts as healthy, unless it is `eager`:
-    /// then it counts as unhealthy.
+    /// The tags that were asked for and that no service has.
+    pub fn unknown_tags(&self) -> &[String] {
+        &self.unknown_tags
+    }
+
+    /// The worst among the services. One that nobody has used yet counts as healthy, unless it is `eager` or
+    /// a background service: then it counts as unhealthy. So does a tag that no service has.
     pub fn health(&self) -> Health {
         self.health
     }
@@ -162,7 +176,7 @@ impl HealthReport {
     }
 
     /// The report as JSON: `health`, and of each of the `services` its `name`, `path`, `health`,
-    /// `latency_ms`, `age_ms`, `error`, `restarts` and `tags`.
+    /// `latency_ms`, `age_ms`, `error`, `restarts` and `tags`; the `unknown_tags` if there are any.
     pub fn to_json(&self) -> String {
         serde_json::json!(self).to_string()
     }
@@ -185,6 +199,11 @@ impl fmt::Display for HealthReport {
                 service.error.clone().unwrap_or_default(),
             ]);
         }
-        writeln!(formatter, "{table}together: {}", self.health)
+        write!(formatter, "{table}")?;
+        if !self.unknown_tags.is_empty() {
+            let tags = self.unknown_tags.join(", ");
+            writeln!(formatter, "no service is tagged {tags}")?;
+        }
+        writeln!(formatter, "together: {}", self.health)
     }
 }

@@ -5,6 +5,7 @@ mod asynchronous;
 mod attempt;
 mod background;
 mod by_service;
+mod check;
 mod context;
 mod crew;
 mod degraded;

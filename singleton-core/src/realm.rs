@@ -8,9 +8,9 @@ use std::sync::Arc;
 use crate::attempt::{Attempt, Timing};
 use crate::background::Supervision;
 use crate::by_service::ByService;
+use crate::check::Check;
 use crate::descriptor::{Descriptor, Instance};
 use crate::error::Error;
-use crate::health::Check;
 use crate::stop::Stop;
 use crate::sync::Mutex;
 
@@ -116,6 +116,21 @@ impl Realm {
             _ => None,
         };
         service.requirements().chain(bound)
+    }
+
+    /// Tells whether only a task can carry the attempt to its end: the service, or one that it lacks, is asynchronous.
+    pub(crate) fn needs_task(&self, attempt: &Attempt) -> bool {
+        let mut seen = HashSet::new();
+        let mut pending = attempt.missing.clone();
+        while let Some(service) = pending.pop() {
+            if service.asynchronous {
+                return true;
+            }
+            if seen.insert(service) {
+                pending.extend(self.requirements(service));
+            }
+        }
+        attempt.service.asynchronous
     }
 
     /// Notes that the service is ready.

@@ -203,6 +203,9 @@ impl Registry {
     }
 
     /// The same for a task, whose executor drives the asynchronous services.
+    ///
+    /// A check that has not ended with the report, or whose report was cancelled, is not polled until the
+    /// next report takes it up.
     pub async fn ping_all_async(&self, options: &PingOptions) -> HealthReport {
         let options = options.clone();
         off_thread(move |driver| {
@@ -262,6 +265,6 @@ fn all() -> &'static [&'static Descriptor] {
 
 /// The services that start with an application.
 pub(crate) fn eager() -> Vec<&'static Descriptor> {
-    let starts = |service: &&Descriptor| service.policy.eager || service.run.is_some();
+    let starts = |service: &&Descriptor| service.starts_with_application();
     all().iter().copied().filter(starts).collect()
 }

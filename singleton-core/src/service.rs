@@ -163,7 +163,7 @@ pub trait BackgroundService: Send + Sync + 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service",
     label = "not a service",
-    note = "put `#[service]` on `{Self}` and write `impl Service for {Self}`"
+    note = "put `#[service]` on the struct and write `impl Service` for it; of a `dyn Trait`, put `#[service]` on the trait"
 )]
 pub trait Requirement: 'static {
     /// The topological level: 1 without requirements, else one more than the highest among them.

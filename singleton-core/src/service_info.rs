@@ -36,17 +36,13 @@ impl ServiceInfo {
     /// The names of the services listed in `#[requires]`, in that order; of a trait object that of the service
     /// bound to it.
     pub fn dependencies(&self) -> Vec<&'static str> {
-        self.required()
+        self.requirements()
             .map(|requirement| requirement.name)
             .collect()
     }
 
-    /// The paths of the same services.
-    pub(crate) fn requirements(&self) -> impl Iterator<Item = &'static str> {
-        self.required().map(|requirement| requirement.path)
-    }
-
-    fn required(&self) -> impl Iterator<Item = &'static Descriptor> + use<> {
+    /// The same services.
+    pub(crate) fn requirements(&self) -> impl Iterator<Item = &'static Descriptor> + use<> {
         self.descriptor.requirements().chain(self.bound)
     }
 

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::context::contain;
 use crate::driver::{Driver, off_thread};
 use crate::engine;
 use crate::registry::{self, Registry};
@@ -51,7 +54,8 @@ impl Registry {
     /// shuts all services down, each before what it requires. Unix only.
     ///
     /// A signal during the start ends the start. A second signal ends the process at once, with the exit
-    /// status 128 + its number. If a service fails to start, all services are shut down at once.
+    /// status 128 + its number. If a service fails to start, all services are shut down at once. When the
+    /// function has returned, signals have their default action.
     ///
     /// # Errors
     ///
@@ -82,11 +86,35 @@ impl Registry {
     }
 }
 
+/// How many applications listen, and whether none does: then signals have their default action again, which
+/// handlers that are registered once keep from them for good.
+static LISTENERS: Mutex<usize> = Mutex::new(0);
+static NOBODY_LISTENS: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
 /// Gives the signals back when the application has ended.
 struct Listening(Handle);
 
+impl Listening {
+    fn begin() -> io::Result<(Signals, Self)> {
+        let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if LazyLock::get(&NOBODY_LISTENS).is_none() {
+            for signal in [SIGINT, SIGTERM] {
+                flag::register_conditional_default(signal, Arc::clone(&NOBODY_LISTENS))?;
+            }
+        }
+        let signals = Signals::new([SIGINT, SIGTERM])?;
+        *listeners += 1;
+        NOBODY_LISTENS.store(false, Ordering::SeqCst);
+        let handle = signals.handle();
+        Ok((signals, Listening(handle)))
+    }
+}
+
 impl Drop for Listening {
     fn drop(&mut self) {
+        let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        *listeners -= 1;
+        NOBODY_LISTENS.store(*listeners == 0, Ordering::SeqCst);
         self.0.close();
     }
 }
@@ -98,8 +126,7 @@ enum Event {
 
 fn run_until_signal(driver: &Driver) -> Result<ShutdownReport, RunError> {
     let realm = engine::current_realm();
-    let signals = Signals::new([SIGINT, SIGTERM]).map_err(RunError::Signals)?;
-    let _listening = Listening(signals.handle());
+    let (signals, _listening) = Listening::begin().map_err(RunError::Signals)?;
     let (sender, events) = mpsc::channel();
     let signalled = sender.clone();
     thread::Builder::new()
@@ -119,7 +146,7 @@ fn run_until_signal(driver: &Driver) -> Result<ShutdownReport, RunError> {
         .map_err(RunError::Signals)?;
     let failed = loop {
         match events.recv() {
-            Ok(Event::Started(Ok(report))) => log::info!("started {report}"),
+            Ok(Event::Started(Ok(report))) => drop(contain(|| log::info!("started {report}"))),
             Ok(Event::Started(Err(error))) => break Some(error),
             // Without a sender nobody could ask any more.
             Ok(Event::Signal) | Err(mpsc::RecvError) => break None,
@@ -137,11 +164,13 @@ fn listen(mut signals: Signals, events: &mpsc::Sender<Event>) {
     let mut again = false;
     for signal in &mut signals {
         if again {
-            log::warn!("received signal {signal} again: exiting at once");
             signal_hook::low_level::exit(128 + signal);
         }
         again = true;
-        log::info!("received signal {signal}: shutting down");
         let _ = events.send(Event::Signal);
+        // Afterwards, and not here: a logger that panics or blocks keeps no signal from being obeyed.
+        let _ = thread::Builder::new().spawn(move || {
+            log::info!("received signal {signal}: shutting down");
+        });
     }
 }

@@ -4,10 +4,12 @@
 
 use std::env;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use singleton_core::testing::Scope;
 use singleton_core::{BackgroundService, Error, Service, Stop, registry, requires, service, setup};
 
 fn scenario() -> String {
@@ -30,6 +32,7 @@ fn configure() -> anyhow::Result<()> {
             let error = Store::instance().err().map(|error| error.to_string());
             say(&error.unwrap_or_default());
         }
+        "setup chooses" => <dyn Shelf>::bind::<Store>()?,
         _ => {}
     }
     Ok(())
@@ -67,6 +70,27 @@ fn never() -> &'static Stop {
 }
 
 static NEVER: std::sync::OnceLock<&'static Stop> = std::sync::OnceLock::new();
+
+/// Chosen by the set-up function.
+#[service]
+trait Shelf: Send + Sync {}
+
+impl Shelf for Store {}
+
+/// A logger that panics at each record.
+struct Hostile;
+
+impl log::Log for Hostile {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, _: &log::Record<'_>) {
+        panic!("no records here");
+    }
+
+    fn flush(&self) {}
+}
 
 #[service(background)]
 #[requires(Store)]
@@ -133,10 +157,32 @@ fn play(scenario: &str) {
             assert!(matches!(Store::instance(), Err(Error::ShutDown { .. })));
             assert!(!Store::is_initialized());
         }
-        _ => match registry().run_until_signal() {
-            Ok(report) => say(&report.to_string()),
-            Err(error) => say(&error.to_string()),
-        },
+        "setup chooses" => {
+            // First used in a scope, the process is what is set up; and before what is to start is known.
+            let inside = Scope::new().run(|| <dyn Shelf>::instance().map(|_| ()));
+            assert!(inside.is_err(), "the scope has to choose for itself");
+            let report = registry().start::<dyn Shelf>().unwrap();
+            let names: Vec<_> = report
+                .services()
+                .iter()
+                .map(|service| service.name())
+                .collect();
+            say(&names.join(" "));
+        }
+        _ => {
+            if scenario == "hostile logger" {
+                log::set_logger(&Hostile).unwrap();
+                log::set_max_level(log::LevelFilter::Trace);
+            }
+            match registry().run_until_signal() {
+                Ok(report) => say(&report.to_string()),
+                Err(error) => say(&error.to_string()),
+            }
+            if scenario == "afterwards" {
+                say("afterwards");
+                never();
+            }
+        }
     }
 }
 
@@ -226,6 +272,33 @@ fn main() {
             assert!(output.contains("shut down in ") && status.success());
         });
     }
+    check(
+        "a logger that panics keeps no signal from being obeyed",
+        || {
+            let mut process = Process::of("hostile logger");
+            process.read_until("worker runs");
+            process.signal("TERM");
+            let (output, status) = process.end();
+            assert!(output.starts_with("worker ends\nstore stops\n"), "{output}");
+            assert!(status.success());
+        },
+    );
+    check("afterwards a signal has its default action", || {
+        let mut process = Process::of("afterwards");
+        process.read_until("worker runs");
+        process.signal("INT");
+        process.read_until("afterwards");
+        process.signal("INT");
+        assert_eq!(process.end().1.signal(), Some(2));
+    });
+    check(
+        "what is chosen in the set-up function is chosen for the process",
+        || {
+            let (output, status) = Process::of("setup chooses").end();
+            assert_eq!(output, "store starts\nStore Shelf\n");
+            assert!(status.success());
+        },
+    );
     check("a start that hangs is given up at a signal", || {
         let mut process = Process::of("hanging start");
         process.read_until("trouble hangs");

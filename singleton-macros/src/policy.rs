@@ -77,11 +77,11 @@ impl Parse for Named {
             return Err(Error::new(input.span(), message));
         };
         let argument = match name.to_string().as_str() {
-            "async" => Argument::Async,
-            "background" => Argument::Background,
-            "eager" => Argument::Eager,
-            "init_timeout" => Argument::InitTimeout(value(input)?),
-            "shutdown_timeout" => Argument::ShutdownTimeout(value(input)?),
+            "async" => alone(&name, input, Argument::Async)?,
+            "background" => alone(&name, input, Argument::Background)?,
+            "eager" => alone(&name, input, Argument::Eager)?,
+            "init_timeout" => Argument::InitTimeout(value(&name, input)?),
+            "shutdown_timeout" => Argument::ShutdownTimeout(value(&name, input)?),
             "retry" => Argument::Retry(retry(&name, input)?),
             "tags" => Argument::Tags(tags(&name, input)?),
             _ => {
@@ -107,9 +107,21 @@ impl Policy {
     }
 }
 
+/// An argument that is there or not.
+fn alone(name: &Ident, input: ParseStream<'_>, argument: Argument) -> Result<Argument> {
+    if input.is_empty() || input.peek(Token![,]) {
+        return Ok(argument);
+    }
+    let message = format!("`{name}` has no value: write `{name}` alone, or leave it out");
+    Err(Error::new(input.span(), message))
+}
+
 /// `= "10s"`.
-fn value(input: ParseStream<'_>) -> Result<Duration> {
-    input.parse::<Token![=]>()?;
+fn value(name: &Ident, input: ParseStream<'_>) -> Result<Duration> {
+    if input.parse::<Token![=]>().is_err() {
+        let message = format!("how long? write `{name} = \"10s\"`");
+        return Err(Error::new(name.span(), message));
+    }
     duration(input)
 }
 
@@ -143,10 +155,24 @@ fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
     while !content.is_empty() {
         let name: Ident = content.parse()?;
         content.parse::<Token![=]>()?;
+        let is_again = match name.to_string().as_str() {
+            "attempts" => attempts.is_some(),
+            "initial" => initial.is_some(),
+            "max" => max.is_some(),
+            _ => false,
+        };
+        if is_again {
+            return Err(Error::new(
+                name.span(),
+                format!("`{name}` is there already"),
+            ));
+        }
         match name.to_string().as_str() {
             "attempts" => {
-                let literal: LitInt = content.parse()?;
-                let number: usize = literal.base10_parse()?;
+                let message = "a number of attempts, such as 5";
+                let wrong = |error: Error| Error::new(error.span(), message);
+                let literal: LitInt = content.parse().map_err(wrong)?;
+                let number: usize = literal.base10_parse().map_err(wrong)?;
                 if number < 2 {
                     let message = "the first attempt is counted, so fewer than 2 are no retry";
                     return Err(Error::new_spanned(literal, message));
@@ -193,7 +219,12 @@ fn tags(name: &Ident, input: ParseStream<'_>) -> Result<Vec<LitStr>> {
         let message = "which? write `tags(\"readiness\")`";
         return Err(Error::new(name.span(), message));
     }
-    Ok(tags.into_iter().collect())
+    let tags: Vec<LitStr> = tags.into_iter().collect();
+    let mut numbered = tags.iter().enumerate();
+    match numbered.find(|(position, tag)| tags[..*position].contains(tag)) {
+        Some((_, again)) => Err(Error::new_spanned(again, "this tag is there already")),
+        None => Ok(tags),
+    }
 }
 
 fn list<'a>(

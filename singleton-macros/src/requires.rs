@@ -15,7 +15,7 @@ pub(crate) fn parse(arguments: TokenStream) -> Result<Vec<Type>> {
     let services = Punctuated::<Type, Token![,]>::parse_terminated
         .parse2(arguments)
         .map_err(|error| Error::new(error.span(), FORM))?;
-    let services: Vec<Type> = services.into_iter().collect();
+    let services: Vec<Type> = services.into_iter().map(bare).collect();
     let named = |service: &&Type| !matches!(service, Type::Path(_) | Type::TraitObject(_));
     if let Some(unnamed) = services.iter().find(named) {
         return Err(Error::new_spanned(unnamed, FORM));
@@ -27,6 +27,15 @@ pub(crate) fn parse(arguments: TokenStream) -> Result<Vec<Type>> {
     {
         Some((_, again)) => Err(Error::new_spanned(again, "this service is listed already")),
         None => Ok(services),
+    }
+}
+
+/// The type without the parentheses around it, which a macro may have put there without a sign of them.
+fn bare(service: Type) -> Type {
+    match service {
+        Type::Group(group) => bare(*group.elem),
+        Type::Paren(paren) => bare(*paren.elem),
+        service => service,
     }
 }
 

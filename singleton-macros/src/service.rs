@@ -105,12 +105,12 @@ fn implement(
     // The constants are what a cycle goes through: they lie where the requirements are written.
     let span = requirements.span.unwrap_or_else(Span::call_site);
     let rank = rank(services);
-    let rank = quote_spanned! {span=> const RANK: usize = #rank; };
+    let rank = quote_spanned! {span=> const RANK: ::core::primitive::usize = #rank; };
     let own = policy.asynchronous;
     let asynchronous = services
         .iter()
         .map(|service| member(service, quote!(ASYNC)));
-    let asynchronous = quote! { const ASYNC: bool = #own #(|| #asynchronous)*; };
+    let asynchronous = quote! { const ASYNC: ::core::primitive::bool = #own #(|| #asynchronous)*; };
     let descriptors = services
         .iter()
         .map(|service| member(service, quote!(descriptor)));
@@ -187,7 +187,7 @@ fn inherent(visibility: &syn::Visibility) -> TokenStream {
         }
 
         /// Tells whether the service is ready, without initialising it.
-        #visibility fn is_initialized() -> bool {
+        #visibility fn is_initialized() -> ::core::primitive::bool {
             #private::is_initialized::<Self>()
         }
 

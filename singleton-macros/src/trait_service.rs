@@ -45,8 +45,8 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
     let private = quote!(::singleton_core::__private);
     quote! {
         impl ::singleton_core::Requirement for dyn #name {
-            const RANK: usize = 1;
-            const ASYNC: bool = false;
+            const RANK: ::core::primitive::usize = 1;
+            const ASYNC: ::core::primitive::bool = false;
 
             fn descriptor() -> &'static #private::Descriptor {
                 static DESCRIPTOR: #private::Descriptor = #private::describe::<dyn #name>(
@@ -78,8 +78,18 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
                 #private::chosen::<Self>()
             }
 
+            /// The same for a task, which waits without blocking its thread, also for a service that initialises
+            /// asynchronously.
+            ///
+            /// # Errors
+            ///
+            /// As those of `instance`.
+            #visibility async fn instance_async() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
+                #private::chosen_async::<Self>().await
+            }
+
             /// Tells whether the implementation is ready, without initialising it.
-            #visibility fn is_initialized() -> bool {
+            #visibility fn is_initialized() -> ::core::primitive::bool {
                 #private::is_ready::<Self>()
             }
 
@@ -88,7 +98,7 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             /// # Errors
             ///
             /// One was chosen already, or the service was shut down.
-            #visibility fn provide(implementation: impl #name) -> ::core::result::Result<(), ::singleton_core::Error> {
+            #visibility fn provide(implementation: impl #name + 'static) -> ::core::result::Result<(), ::singleton_core::Error> {
                 #private::provide_chosen::<Self>(::std::boxed::Box::new(implementation))
             }
 
@@ -97,8 +107,8 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             /// # Errors
             ///
             /// As those of `provide`.
-            #visibility fn bind<T: ::singleton_core::Singleton + #name>() -> ::core::result::Result<(), ::singleton_core::Error> {
-                #private::bind::<Self, T>(|service| service)
+            #visibility fn bind<__Service: ::singleton_core::Singleton + #name>() -> ::core::result::Result<(), ::singleton_core::Error> {
+                #private::bind::<Self, __Service>(|service| service)
             }
         }
     }

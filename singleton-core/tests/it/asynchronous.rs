@@ -584,3 +584,63 @@ fn a_start_that_is_cancelled_goes_no_further_and_is_taken_back() {
         assert_eq!(SECOND_MADE.load(Ordering::SeqCst), 0);
     });
 }
+
+static CHECKS: AtomicU32 = AtomicU32::new(0);
+static CHECKS_DROPPED: AtomicU32 = AtomicU32::new(0);
+static ANSWER: Notify = Notify::const_new();
+
+struct DroppedCheck;
+
+impl Drop for DroppedCheck {
+    fn drop(&mut self) {
+        CHECKS_DROPPED.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[service(async, tags("slow answer"))]
+struct SlowAnswer;
+
+impl AsyncService for SlowAnswer {
+    async fn initialize() -> anyhow::Result<Self> {
+        Ok(SlowAnswer)
+    }
+
+    async fn ping(&self) -> anyhow::Result<()> {
+        if env::var("SLOW").is_ok() && Scope::current().initialized().len() == 1 {
+            CHECKS.fetch_add(1, Ordering::SeqCst);
+            let dropped = DroppedCheck;
+            ANSWER.notified().await;
+            std::mem::forget(dropped);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_check_that_outlasts_its_report_is_the_next_reports_too() {
+    for runtime in runtimes() {
+        let before = CHECKS.load(Ordering::SeqCst);
+        runtime.block_on(Scope::new().env("SLOW", "1").run_async(async {
+            SlowAnswer::instance_async().await.unwrap();
+            let options = PingOptions::new()
+                .tag("slow answer")
+                .timeout(Duration::from_millis(20))
+                .reuse_for(Duration::from_secs(600));
+            // Overdue, cancelled, overdue: it is always the same check, and nothing of it is kept.
+            let report = registry().ping_all_async(&options).await;
+            assert_eq!(report.health(), Health::Unhealthy);
+            let registry = registry();
+            let cancelled = tokio::time::timeout(Duration::ZERO, registry.ping_all_async(&options));
+            assert!(cancelled.await.is_err());
+            let report = registry.ping_all_async(&options).await;
+            let error = report.services()[0].error().unwrap();
+            assert!(error.starts_with("no answer within"), "{error}");
+            ANSWER.notify_one();
+            let options = options.timeout(Duration::from_secs(60));
+            let report = registry.ping_all_async(&options).await;
+            assert_eq!(report.health(), Health::Healthy, "{report}");
+        }));
+        assert_eq!(CHECKS.load(Ordering::SeqCst), before + 1);
+        assert_eq!(CHECKS_DROPPED.load(Ordering::SeqCst), 0);
+    }
+}

@@ -77,8 +77,13 @@ fn it_runs_on_a_thread_of_its_name_until_shutdown() {
     let (sender, events) = mpsc::channel();
     *EVENTS.lock().unwrap() = Some(sender);
     Scope::new().run(|| {
+        let options = PingOptions::new().tag("worker");
+        let report = registry().ping_all(&options);
+        assert_eq!(report.services()[0].health(), Health::NotStarted);
+        assert_eq!(report.health(), Health::Unhealthy, "it is to run by itself");
         Worker::instance().unwrap();
         assert_eq!(events.recv().unwrap(), "worker runs on Worker");
+        assert_eq!(registry().ping_all(&options).health(), Health::Healthy);
         let report = registry().ping_all(&PingOptions::new().tag("worker"));
         assert_eq!(report.services()[0].restarts(), Some(0));
         assert!(registry().shutdown_all().is_clean());

@@ -227,3 +227,119 @@ fn a_result_is_reused_for_as_long_as_said() {
         assert_eq!(registry().ping_all(&slow).health(), Health::Degraded);
     });
 }
+
+#[service(init_timeout = "20ms", tags("overdue"))]
+struct Overdue;
+
+static OVERDUE: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+
+impl Service for Overdue {
+    fn initialize() -> anyhow::Result<Self> {
+        let gate = OVERDUE.lock().unwrap().take();
+        gate.map(|gate| gate.recv());
+        Ok(Overdue)
+    }
+}
+
+#[test]
+fn an_initialization_that_should_have_ended_is_unhealthy() {
+    let (release, gate) = mpsc::channel::<()>();
+    *OVERDUE.lock().unwrap() = Some(gate);
+    Scope::new().run(|| {
+        assert!(Overdue::instance().is_err());
+        let report = registry().ping_all(&tagged("overdue"));
+        let health = &report.services()[0];
+        assert_eq!(
+            (health.health(), health.error()),
+            (Health::Unhealthy, Some("not ready after 20ms"))
+        );
+        drop(release);
+        while !Overdue::is_initialized() {
+            std::thread::yield_now();
+        }
+        let report = registry().ping_all(&tagged("overdue"));
+        assert_eq!(report.health(), Health::Healthy);
+    });
+}
+
+#[test]
+fn a_tag_that_no_service_has_is_not_well() {
+    Scope::new().run(|| {
+        let report = registry().ping_all(&tagged("states").tag("redyness"));
+        assert_eq!(
+            (report.health(), report.http_status()),
+            (Health::Unhealthy, 503)
+        );
+        assert_eq!(report.unknown_tags(), ["redyness"]);
+        assert!(report.to_string().contains("no service is tagged redyness"));
+        assert!(report.to_json().contains(r#""unknown_tags":["redyness"]"#));
+        let report = registry().ping_all(&tagged("states"));
+        assert_eq!(
+            (report.http_status(), report.unknown_tags().len()),
+            (200, 0)
+        );
+    });
+}
+
+macro_rules! hanging_together {
+    ($($name:ident)*) => {
+        $(
+            #[service(tags("together"))]
+            struct $name;
+
+            impl Service for $name {
+                fn initialize() -> anyhow::Result<Self> {
+                    Ok($name)
+                }
+
+                fn ping(&self) -> anyhow::Result<()> {
+                    if TOGETHER.load(Ordering::SeqCst) > 0 {
+                        COME.lock().unwrap().as_ref().unwrap().send(())?;
+                        // Until the sender is gone.
+                        drop(LEAVE.read().unwrap());
+                    }
+                    Ok(())
+                }
+            }
+        )*
+
+        fn start_together() -> u32 {
+            let mut count = 0;
+            $(
+                $name::instance().unwrap();
+                count += 1;
+            )*
+            count
+        }
+    };
+}
+
+static TOGETHER: AtomicU32 = AtomicU32::new(0);
+static COME: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
+static LEAVE: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
+hanging_together! { A0 A1 A2 A3 A4 A5 A6 A7 A8 A9 }
+
+#[test]
+fn the_checks_of_another_report_are_waited_for_all_at_once() {
+    const LIMIT: Duration = Duration::from_secs(2);
+    Scope::new().run(|| {
+        let count = start_together();
+        let (come, has_come) = mpsc::channel();
+        *COME.lock().unwrap() = Some(come);
+        let leave = LEAVE.write().unwrap();
+        TOGETHER.store(1, Ordering::SeqCst);
+        let other = Scope::current().spawn(|| registry().ping_all(&tagged("together")));
+        for _ in 0..count {
+            has_come.recv().unwrap();
+        }
+        TOGETHER.store(0, Ordering::SeqCst);
+        let asked = std::time::Instant::now();
+        let report = registry().ping_all(&PingOptions::new().tag("together").timeout(LIMIT));
+        // A limit for each would come to twenty seconds.
+        assert!(asked.elapsed() < 4 * LIMIT, "{:?}", asked.elapsed());
+        assert_eq!(report.health(), Health::Unhealthy);
+        drop(leave);
+        assert_eq!(other.unwrap().join().unwrap().health(), Health::Healthy);
+    });
+}

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use singleton_core::testing::Scope;
-use singleton_core::{Error, Service, guarded, registry, requires, service};
+use singleton_core::{AsyncService, Error, Service, guarded, registry, requires, service};
 
 #[service]
 struct Base;
@@ -213,5 +213,140 @@ fn a_circle_through_a_trait_is_an_error() {
             "{report}"
         );
         assert!(registry().graph().to_string().contains("Circle"));
+    });
+}
+
+#[service]
+trait Stock: Send + Sync {
+    fn name(&self) -> &'static str;
+}
+
+#[service(async)]
+struct RemoteStock;
+
+impl AsyncService for RemoteStock {
+    async fn initialize() -> anyhow::Result<Self> {
+        tokio::task::yield_now().await;
+        Ok(RemoteStock)
+    }
+}
+
+impl Stock for RemoteStock {
+    fn name(&self) -> &'static str {
+        "remote"
+    }
+}
+
+#[service]
+#[requires(dyn Stock)]
+struct Kiosk(&'static str);
+
+impl Service for Kiosk {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Kiosk(<dyn Stock>::instance()?.name()))
+    }
+}
+
+#[test]
+fn an_asynchronous_service_can_be_chosen_and_awaited() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(Scope::new().run_async(async {
+        <dyn Stock>::bind::<RemoteStock>().unwrap();
+        let error = Kiosk::instance().err().unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("await Kiosk::instance_async() first"),
+            "{error}"
+        );
+        // Through a blocking service that requires the trait, and then by itself.
+        assert_eq!(Kiosk::instance_async().await.unwrap().0, "remote");
+        assert_eq!(
+            <dyn Stock>::instance_async().await.unwrap().name(),
+            "remote"
+        );
+        Scope::current().assert_initialized(["RemoteStock", "dyn Stock", "Kiosk"]);
+    }));
+    runtime.block_on(Scope::new().run_async(async {
+        <dyn Stock>::bind::<RemoteStock>().unwrap();
+        assert_eq!(
+            <dyn Stock>::instance_async().await.unwrap().name(),
+            "remote"
+        );
+    }));
+}
+
+#[test]
+fn the_graph_follows_what_is_bound() {
+    Scope::new().run(|| {
+        <dyn Stock>::bind::<RemoteStock>().unwrap();
+        let graph = registry().graph();
+        let position = |name: &str| {
+            let mut services = graph.services().iter();
+            services.position(|service| service.name() == name).unwrap()
+        };
+        // Of rank 1 both, and by their paths the other way round.
+        assert!(position("RemoteStock") < position("dyn Stock"));
+        assert!(position("dyn Stock") < position("Kiosk"));
+        let kiosk = graph.only(|service| service.name() == "Kiosk");
+        let names: Vec<_> = kiosk
+            .services()
+            .iter()
+            .map(|service| service.name())
+            .collect();
+        assert_eq!(names, ["RemoteStock", "dyn Stock", "Kiosk"]);
+    });
+}
+
+/// Two services of one path.
+fn twin(first: bool) -> &'static str {
+    if first {
+        #[service]
+        struct Twin;
+        impl Service for Twin {
+            fn initialize() -> anyhow::Result<Self> {
+                Ok(Twin)
+            }
+        }
+        #[service]
+        #[requires(Twin)]
+        struct NeedsTwin;
+        impl Service for NeedsTwin {
+            fn initialize() -> anyhow::Result<Self> {
+                Ok(NeedsTwin)
+            }
+        }
+        NeedsTwin::instance().map(|_| "first").unwrap()
+    } else {
+        #[service]
+        struct Twin;
+        impl Service for Twin {
+            fn initialize() -> anyhow::Result<Self> {
+                anyhow::bail!("the other one")
+            }
+        }
+        Twin::instance().map_or("none", |_| "second")
+    }
+}
+
+#[test]
+fn services_of_one_path_are_told_apart() {
+    Scope::new().run(|| {
+        assert_eq!((twin(true), twin(false)), ("first", "none"));
+        let graph = registry().graph();
+        let needs = graph
+            .services()
+            .iter()
+            .find(|service| service.name() == "NeedsTwin");
+        assert_eq!(needs.unwrap().dependencies(), ["Twin"]);
+        let twins = graph
+            .services()
+            .iter()
+            .filter(|service| service.name() == "Twin");
+        let mut dependents: Vec<_> = twins.map(|twin| twin.dependents().to_vec()).collect();
+        dependents.sort();
+        assert_eq!(dependents, [vec![], vec!["NeedsTwin"]]);
     });
 }

@@ -1,0 +1,6 @@
+use singleton_core::service;
+
+#[service]
+trait Clock: Send {}
+
+fn main() {}

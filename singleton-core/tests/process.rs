@@ -295,7 +295,7 @@ fn main() {
         "what is chosen in the set-up function is chosen for the process",
         || {
             let (output, status) = Process::of("setup chooses").end();
-            assert_eq!(output, "store starts\nStore Shelf\n");
+            assert_eq!(output, "store starts\nStore dyn Shelf\n");
             assert!(status.success());
         },
     );

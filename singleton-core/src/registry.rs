@@ -218,7 +218,11 @@ impl Registry {
     ///
     /// From the call on nothing starts any more, and afterwards guarded calls give
     /// [`Error::ShutDown`](crate::Error::ShutDown), of services that nobody has used as well. Initialisations
-    /// that are going on are waited for within the time limit.
+    /// that are going on are waited for within the time limit, asynchronous ones that no task awaits are
+    /// dropped. Of two calls at once the second begins when the first has ended.
+    ///
+    /// A service holds on to what it requires and to what it was first to use while it was initialised; that
+    /// it used something undeclared that was ready already cannot be seen, so declare it.
     pub fn shutdown_all(&self) -> ShutdownReport {
         self.shutdown_all_with(&ShutdownOptions::default())
     }

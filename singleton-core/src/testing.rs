@@ -22,6 +22,9 @@ use crate::shutdown_options::ShutdownOptions;
 /// a scope is fresh as well. Code outside of any scope keeps its instances, and is none the wiser
 /// except that while a scope is open anywhere every guarded call takes a lock.
 ///
+/// A function with `#[setup]` runs outside of all scopes: what it provides or binds is the process's, and a
+/// scope chooses for itself.
+///
 /// When [`run`](Scope::run) ends, the services that the scope started and those provided are shut down,
 /// each before what it requires.
 /// Their memory is never given back: guarded methods may have handed out `&'static` parts of it.

@@ -38,6 +38,8 @@ pub fn guarded(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Marks the function that runs once, before the first service of the process.
 ///
+/// Everyone who uses a service waits for it, so it must not wait for a thread that does.
+///
 /// See `singleton_core`'s documentation; use it from there.
 #[proc_macro_attribute]
 pub fn setup(arguments: TokenStream, item: TokenStream) -> TokenStream {

@@ -1,6 +1,5 @@
 //! One connection to either backend.
 
-use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 
 use diesel::connection::{
@@ -18,6 +17,7 @@ use crate::params::Params;
 use crate::row::Row;
 use crate::scanner::{self, Parsed};
 use crate::statement::Statement;
+use crate::transaction::Failure;
 
 /// Runs the same on whichever connection it is.
 macro_rules! on_each {
@@ -103,25 +103,11 @@ impl Connection {
         F: FnOnce(&mut Self) -> Result<T, E>,
         E: From<DieselError>,
     {
-        let depth = self.transaction_depth();
-        self.begin()?;
-        match panic::catch_unwind(AssertUnwindSafe(|| work(self))) {
-            Ok(Ok(value)) => match self.commit() {
-                Ok(()) => Ok(value),
-                Err(error) => {
-                    self.roll_back_to(depth);
-                    Err(error.into())
-                }
-            },
-            Ok(Err(error)) => {
-                self.roll_back_to(depth);
-                Err(error)
-            }
-            Err(payload) => {
-                self.roll_back_to(depth);
-                panic::resume_unwind(payload)
-            }
-        }
+        self.transact(Self::begin, work)
+            .map_err(|failure| match failure {
+                Failure::Work(error) => error,
+                Failure::Begin(error) | Failure::Commit(error) => error.into(),
+            })
     }
 
     /// Runs statements that are ours, known to leave nothing behind, and not to be counted.
@@ -157,7 +143,18 @@ impl Connection {
         diesel::Connection::instrumentation(self).downcast_mut()
     }
 
-    fn begin(&mut self) -> Result<(), DieselError> {
+    /// Begins an outermost transaction with a statement of one's own.
+    pub(crate) fn begin_as(&mut self, sql: &str) -> Result<(), DieselError> {
+        on_each!(self, connection => AnsiTransactionManager::begin_transaction_sql(connection, sql))
+    }
+
+    /// Tells whether the last transaction gave way to another.
+    pub(crate) fn has_conflicted(&mut self) -> bool {
+        self.observer()
+            .is_some_and(|observer| observer.has_conflicted)
+    }
+
+    pub(crate) fn begin(&mut self) -> Result<(), DieselError> {
         match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(connection) => {
@@ -177,19 +174,21 @@ impl Connection {
         }
     }
 
-    fn commit(&mut self) -> Result<(), DieselError> {
+    pub(crate) fn commit<E>(&mut self) -> Result<(), Failure<E>> {
         // PostgreSQL answers COMMIT with a silent rollback if a statement has failed; any other statement it refuses.
         if self.backend() == Backend::Postgres
             && self.transaction_depth() == 1
             && self.observer().is_none_or(|observer| observer.has_failed)
         {
-            self.run("SELECT 1")?;
+            // Before the end, so there is nothing unknown about it.
+            self.run("SELECT 1").map_err(Failure::Begin)?;
         }
         on_each!(self, connection => AnsiTransactionManager::commit_transaction(connection))
+            .map_err(Failure::Commit)
     }
 
     /// Rolls back all transactions above `depth`; what cannot be rolled back breaks the connection.
-    fn roll_back_to(&mut self, depth: u32) {
+    pub(crate) fn roll_back_to(&mut self, depth: u32) {
         while self.transaction_depth() > depth {
             let before = self.transaction_depth();
             let result = on_each!(self, connection => AnsiTransactionManager::rollback_transaction(connection));
@@ -202,7 +201,7 @@ impl Connection {
         }
     }
 
-    fn transaction_depth(&mut self) -> u32 {
+    pub(crate) fn transaction_depth(&mut self) -> u32 {
         on_each!(self, connection => depth_of(AnsiTransactionManager::transaction_manager_status_mut(connection)))
     }
 
@@ -219,8 +218,9 @@ impl Connection {
 
 /// Tells whether PostgreSQL refuses a statement only because it was prepared before a change of the schema.
 fn is_stale_statement(error: &DbError) -> bool {
-    matches!(error, DbError::Query(DieselError::DatabaseError(_, information))
-        if information.message().contains("cached plan must not change result type"))
+    matches!(error, DbError::Query(error)
+        if matches!(error.driver_error(), DieselError::DatabaseError(_, information)
+            if information.message().contains("cached plan must not change result type")))
 }
 
 fn depth_of(status: &TransactionManagerStatus) -> u32 {

@@ -3,11 +3,14 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::result::{DatabaseErrorInformation, Error as DieselError};
+
+use crate::server_error::{Meaning, ServerError, meaning};
 
 /// Why the database service did not do what it was asked to.
 ///
-/// No variant holds the text or the parameters of a statement; the sources are those of diesel and r2d2.
+/// Neither `Display` nor `Debug` shows the text or the parameters of a statement, and [`ServerError`] says how
+/// that is done for what the server says.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DbError {
@@ -54,11 +57,70 @@ pub enum DbError {
         /// The columns of the constraint, where the server names them.
         columns: Vec<String>,
         /// What the server says.
-        source: DieselError,
+        source: ServerError,
     },
-    /// The server refused the statement, or the connection broke.
+    /// A row would have referred to one that is not there, or left others referring to none.
+    #[error("foreign key constraint violated: {source}")]
+    #[non_exhaustive]
+    ForeignKeyViolation {
+        /// The name of the constraint; SQLite tells neither it nor the table.
+        constraint: Option<String>,
+        /// The table.
+        table: Option<String>,
+        /// What the server says.
+        source: ServerError,
+    },
+    /// A value is missing that must be there.
+    #[error("not-null constraint violated: {source}")]
+    #[non_exhaustive]
+    NotNullViolation {
+        /// The table.
+        table: Option<String>,
+        /// The column.
+        column: Option<String>,
+        /// What the server says.
+        source: ServerError,
+    },
+    /// A value is not one of those that the table allows.
+    #[error("check constraint violated: {source}")]
+    #[non_exhaustive]
+    CheckViolation {
+        /// The name of the constraint, or on SQLite its expression where it has none.
+        constraint: Option<String>,
+        /// The table; SQLite does not tell it.
+        table: Option<String>,
+        /// What the server says.
+        source: ServerError,
+    },
+    /// The transaction was rolled back since no order of it and others at the same time explains what they saw.
+    #[error("transaction rolled back because of others at the same time: {0}")]
+    SerializationFailure(#[source] ServerError),
+    /// The transaction was rolled back since it and others waited for each other.
+    #[error("transaction rolled back because of a deadlock: {0}")]
+    Deadlock(#[source] ServerError),
+    /// The statement took longer than the server's `statement_timeout`.
+    #[error("statement timed out: {0}")]
+    StatementTimeout(#[source] ServerError),
+    /// A lock was not to be had within the time that a statement waits for one.
+    #[error("timed out waiting for a lock: {0}")]
+    LockTimeout(#[source] ServerError),
+    /// The connection broke, or the server ended it. A statement outside of a transaction may have been executed.
+    #[error("connection lost: {0}")]
+    ConnectionLost(#[source] ServerError),
+    /// The connection was lost while a transaction was committed: it may have been, or not.
+    #[error(
+        "connection lost during COMMIT, so the transaction may have been committed or not: {0}"
+    )]
+    OutcomeUnknown(#[source] ServerError),
+    /// Something was to change that is only to be read.
+    #[error("the database is read-only here: {0}")]
+    ReadOnly(#[source] ServerError),
+    /// The statement is not understood.
+    #[error("syntax error: {0}")]
+    Syntax(#[source] ServerError),
+    /// The server refused the statement for another reason.
     #[error("database query failed: {0}")]
-    Query(#[source] DieselError),
+    Query(#[source] ServerError),
     /// The statement holds no statement.
     #[error("the statement is empty")]
     EmptyStatement,
@@ -146,27 +208,99 @@ pub enum DbError {
     },
 }
 
+impl DbError {
+    /// Tells whether nothing has changed and the same may well succeed if it is done again: after a
+    /// serialisation failure, a deadlock, or when a lock or a connection was not to be had in time.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            DbError::SerializationFailure(_)
+                | DbError::Deadlock(_)
+                | DbError::LockTimeout(_)
+                | DbError::PoolTimeout { .. }
+        )
+    }
+
+    /// The error of a `COMMIT`.
+    pub(crate) fn of_commit(source: DieselError) -> Self {
+        match DbError::from(source) {
+            DbError::ConnectionLost(source) => DbError::OutcomeUnknown(source),
+            error => error,
+        }
+    }
+}
+
 impl From<DieselError> for DbError {
-    fn from(source: DieselError) -> Self {
-        match &source {
-            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, information) => {
-                DbError::UniqueViolation {
-                    constraint: information.constraint_name().map(str::to_owned),
-                    table: information
-                        .table_name()
-                        .map(str::to_owned)
-                        .or_else(|| Some(sqlite_columns(information.message()).first()?.0.clone())),
-                    columns: match information.details() {
-                        Some(details) => postgres_columns(details),
-                        None => sqlite_columns(information.message())
-                            .into_iter()
-                            .map(|(_, column)| column)
-                            .collect(),
-                    },
-                    source,
-                }
-            }
-            _ => DbError::Query(source),
+    fn from(error: DieselError) -> Self {
+        let meaning = meaning(&error);
+        let details = match &error {
+            DieselError::DatabaseError(_, information) => Details::of(&**information),
+            _ => Details::default(),
+        };
+        let Details {
+            constraint,
+            table,
+            columns,
+        } = details;
+        let source = ServerError::from(error);
+        match meaning {
+            Meaning::Unique => DbError::UniqueViolation {
+                constraint,
+                table,
+                columns,
+                source,
+            },
+            Meaning::ForeignKey => DbError::ForeignKeyViolation {
+                constraint,
+                table,
+                source,
+            },
+            Meaning::NotNull => DbError::NotNullViolation {
+                table,
+                column: columns.into_iter().next(),
+                source,
+            },
+            Meaning::Check => DbError::CheckViolation {
+                constraint,
+                table,
+                source,
+            },
+            Meaning::Conflict => DbError::SerializationFailure(source),
+            Meaning::Deadlock => DbError::Deadlock(source),
+            Meaning::StatementTimeout => DbError::StatementTimeout(source),
+            Meaning::LockTimeout => DbError::LockTimeout(source),
+            Meaning::Lost => DbError::ConnectionLost(source),
+            Meaning::ReadOnly => DbError::ReadOnly(source),
+            Meaning::Syntax => DbError::Syntax(source),
+            Meaning::Other => DbError::Query(source),
+        }
+    }
+}
+
+/// What a violation is about, as far as the server tells.
+#[derive(Default)]
+struct Details {
+    constraint: Option<String>,
+    table: Option<String>,
+    columns: Vec<String>,
+}
+
+impl Details {
+    fn of(information: &(dyn DatabaseErrorInformation + Send + Sync)) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let message = information.message();
+        let of_sqlite = sqlite_columns(message);
+        let columns = match (information.column_name(), information.details()) {
+            (Some(column), _) => vec![column.to_owned()],
+            (None, Some(details)) => postgres_columns(details),
+            (None, None) => of_sqlite.iter().map(|(_, column)| column.clone()).collect(),
+        };
+        let check = message.strip_prefix("CHECK constraint failed: ");
+        Details {
+            constraint: owned(information.constraint_name().or(check)),
+            table: owned(information.table_name())
+                .or_else(|| of_sqlite.into_iter().next().map(|(table, _)| table)),
+            columns,
         }
     }
 }

@@ -34,6 +34,7 @@ mod postgres;
 mod row;
 mod scanner;
 mod schema;
+mod server_error;
 mod service;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -41,6 +42,7 @@ mod statement;
 mod statistics;
 mod testing;
 mod tokens;
+mod transaction;
 mod url;
 mod value;
 
@@ -54,7 +56,9 @@ pub use params::Params;
 pub use pool::PooledConnection;
 pub use row::Row;
 pub use schema::{ColumnInfo, TableInfo};
+pub use server_error::ServerError;
 pub use service::DatabaseService;
 pub use statistics::PoolStatus;
+pub use transaction::{Isolation, TransactionOptions};
 pub use url::{DatabaseUrl, UrlError};
 pub use value::{FromValue, Value};

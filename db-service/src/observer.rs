@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::result::Error as DieselError;
 
 use crate::backend::Backend;
 use crate::scanner;
+use crate::server_error::{Meaning, meaning};
 use crate::statistics::Statistics;
 
 /// How a statement of our own, whose text was scanned already, is to be taken.
@@ -45,6 +46,8 @@ pub(crate) struct Observer {
     pub(crate) raw_transaction: bool,
     /// Whether a statement has failed since the transaction began.
     pub(crate) has_failed: bool,
+    /// Whether the transaction gave way to another, or could not begin for its sake.
+    pub(crate) has_conflicted: bool,
     /// Whether the server was found to be gone.
     pub(crate) is_lost: bool,
     /// The transaction command that diesel has announced and not yet sent.
@@ -69,6 +72,7 @@ impl Observer {
             statistics,
             raw_transaction: false,
             has_failed: false,
+            has_conflicted: false,
             is_lost: false,
             command: None,
             in_transaction: false,
@@ -95,7 +99,16 @@ impl Observer {
     fn finished(&mut self, error: Option<&DieselError>) {
         let succeeded = error.is_none();
         self.has_failed |= !succeeded;
-        self.is_lost |= error.is_some_and(tells_of_loss);
+        let meaning = error.map(meaning);
+        self.is_lost |= meaning == Some(Meaning::Lost);
+        let is_begin = self.command == Some(Command::Begin);
+        self.has_conflicted &= !is_begin;
+        self.has_conflicted |= match meaning {
+            Some(Meaning::Conflict | Meaning::Deadlock) => true,
+            // Elsewhere than on SQLite, or later, it is for the user to say what a lock is worth waiting for.
+            Some(Meaning::LockTimeout) => is_begin,
+            _ => false,
+        };
         match self.command.take() {
             Some(Command::Begin) => {
                 self.forget_transaction();
@@ -153,28 +166,6 @@ impl Instrumentation for Observer {
             }
             _ => {}
         }
-    }
-}
-
-/// Tells whether an error says that the connection is of no use any more.
-///
-/// diesel itself notices that only inside a transaction.
-fn tells_of_loss(error: &DieselError) -> bool {
-    const LAST_WORDS: [&str; 4] = [
-        "terminating connection",
-        "server closed the connection",
-        "connection not open",
-        "no connection to the server",
-    ];
-    match error {
-        DieselError::DatabaseError(
-            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
-            _,
-        ) => true,
-        DieselError::DatabaseError(_, information) => LAST_WORDS
-            .iter()
-            .any(|words| information.message().contains(words)),
-        _ => false,
     }
 }
 

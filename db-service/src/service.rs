@@ -15,6 +15,7 @@ use crate::row::Row;
 use crate::schema::{self, TableInfo};
 use crate::statistics::PoolStatus;
 use crate::testing::FakeDatabase;
+use crate::transaction::{Failure, TransactionOptions};
 
 /// The process's database: a pool of connections to whatever `DATABASE_URL` names.
 #[service]
@@ -169,11 +170,48 @@ impl DatabaseService {
         E: From<DbError>,
     {
         let mut connection = Self::connection()?;
-        let outcome = connection.transaction(|connection| work(connection).map_err(Outcome::Work));
-        outcome.map_err(|outcome| match outcome {
-            Outcome::Work(error) => error,
-            Outcome::Database(error) => error.into(),
-        })
+        let outcome = connection.transact(Connection::begin, work);
+        outcome.map_err(Failure::into_error)
+    }
+
+    /// The same as `options` say: how it is isolated, whether it may write, and how often it is repeated.
+    ///
+    /// It is repeated from the start, and only after the server has rolled it back for the sake of another
+    /// transaction; so `work` should do nothing but through its connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::transaction_with`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+    /// # use singleton_core::testing::Scope;
+    /// use db_service::{Isolation, TransactionOptions};
+    ///
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// # DatabaseService::execute_query("CREATE TABLE accounts (id INTEGER, balance INTEGER)", params! {})?;
+    /// let options = TransactionOptions {
+    ///     isolation: Some(Isolation::Serializable),
+    ///     retries: 5,
+    ///     ..TransactionOptions::default()
+    /// };
+    /// DatabaseService::transaction_with(&options, |connection| {
+    ///     connection.execute_query("UPDATE accounts SET balance = balance - 10 WHERE id = 1", params! {})?;
+    ///     connection.execute_query("UPDATE accounts SET balance = balance + 10 WHERE id = 2", params! {})
+    /// })?;
+    /// # Ok::<(), DbError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn transaction_with<T, E, F>(options: &TransactionOptions, work: F) -> Result<T, E>
+    where
+        F: FnMut(&mut Connection) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        Self::connection()?.transaction_with(options, work)
     }
 
     /// Takes a connection from the pool; it goes back on drop, and what was not committed is rolled back.
@@ -266,19 +304,6 @@ impl fmt::Debug for DatabaseService {
                 .field(fake)
                 .finish(),
         }
-    }
-}
-
-/// Tells the errors of the caller's closure from those of the transaction around it, so that the
-/// caller's type need not be made from diesel's errors.
-enum Outcome<E> {
-    Work(E),
-    Database(DbError),
-}
-
-impl<E> From<diesel::result::Error> for Outcome<E> {
-    fn from(error: diesel::result::Error) -> Self {
-        Outcome::Database(error.into())
     }
 }
 

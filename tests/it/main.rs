@@ -26,6 +26,7 @@ macro_rules! on_both_backends {
 }
 
 mod bad_input;
+mod errors;
 mod fakes;
 mod lifecycle;
 mod migrations;

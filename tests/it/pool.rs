@@ -270,7 +270,7 @@ fn a_killed_connection_is_replaced() {
             let error = connection
                 .execute_query("SELECT 1", params! {})
                 .unwrap_err();
-            assert!(matches!(error, DbError::Query(_)), "{error}");
+            assert!(matches!(error, DbError::ConnectionLost(_)), "{error}");
             drop(connection);
             assert_eq!(
                 (status().invalid, status().checked_in, status().checked_out),

@@ -282,7 +282,8 @@ fn what_is_late_does_not_outlive_a_start_that_failed_unless_someone_asks_for_it(
 gate!(ORPHAN);
 static ORPHAN_SAW: Mutex<Option<Sender<bool>>> = Mutex::new(None);
 
-#[service(shutdown_timeout = "30ms")]
+// With a limit it is initialised on a thread that is in no scope.
+#[service(init_timeout = "10m", shutdown_timeout = "30ms")]
 struct Orphan;
 
 impl Service for Orphan {

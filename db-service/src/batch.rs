@@ -18,7 +18,7 @@ pub(crate) fn execute(
 ) -> Result<u64, DbError> {
     let parsed = scanner::parse(sql, connection.backend())?;
     let known = Known {
-        begins_transaction: parsed.begins_transaction,
+        traces: parsed.traces,
         counts: false,
     };
     observer::with_known(known, || {

@@ -17,6 +17,7 @@ use crate::params::Params;
 use crate::row::Row;
 use crate::scanner::{self, Parsed};
 use crate::statement::Statement;
+use crate::traces::Traces;
 use crate::transaction::Failure;
 
 /// Runs the same on whichever connection it is.
@@ -64,7 +65,7 @@ impl Connection {
 
     fn load(&mut self, parsed: &Parsed<'_>, params: &Params) -> Result<Vec<Row>, DbError> {
         let known = Known {
-            begins_transaction: parsed.begins_transaction,
+            traces: parsed.traces,
             counts: true,
         };
         observer::with_known(known, || match self {
@@ -113,13 +114,23 @@ impl Connection {
     /// Runs statements that are ours, known to leave nothing behind, and not to be counted.
     pub(crate) fn run(&mut self, sql: &str) -> Result<(), DieselError> {
         let known = Known {
-            begins_transaction: false,
+            traces: Traces::default(),
             counts: false,
         };
         observer::with_known(
             known,
             || on_each!(self, connection => connection.batch_execute(sql)),
         )
+    }
+
+    /// Tells whether the server was found to be gone.
+    pub(crate) fn is_lost(&mut self) -> bool {
+        self.observer().is_some_and(|observer| observer.is_lost)
+    }
+
+    /// Tells whether a borrower has left something that only the end of the session takes away.
+    pub(crate) fn is_marked(&mut self) -> bool {
+        self.observer().is_some_and(|observer| observer.is_marked)
     }
 
     /// Leaves the connection as a new borrower expects it; `false` where it has to be discarded.

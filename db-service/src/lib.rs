@@ -42,6 +42,7 @@ mod statement;
 mod statistics;
 mod testing;
 mod tokens;
+mod traces;
 mod transaction;
 mod url;
 mod value;

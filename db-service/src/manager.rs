@@ -2,6 +2,7 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::connection::Connection as _;
@@ -33,11 +34,16 @@ pub(crate) struct Manager {
     _anchor: Mutex<Option<Connection>>,
     /// How many connections r2d2 holds idle.
     idle: Mutex<u32>,
+    /// How often the server was found to be gone: whatever was opened before is taken to be gone as well.
+    generation: AtomicU64,
 }
 
 pub(crate) struct Managed {
     pub(crate) connection: Connection,
-    opened: Instant,
+    /// When it is to be renewed, for its age.
+    expires: Option<Instant>,
+    /// How many losses there had been when it was opened.
+    generation: u64,
     used: Instant,
 }
 
@@ -47,7 +53,7 @@ pub(crate) enum ManagerError {
     Connect(#[from] DbError),
     #[error("a connection was lost: {0}")]
     Lost(#[source] diesel::result::Error),
-    #[error("a connection was renewed after DB_POOL_RECYCLE")]
+    #[error("a connection was renewed, for its age or because another was lost")]
     Recycled,
     #[error("the driver panicked while connecting")]
     Panicked,
@@ -74,7 +80,27 @@ impl Manager {
             first: Mutex::new(Some(first)),
             _anchor: Mutex::new(anchor),
             idle: Mutex::new(0),
+            generation: AtomicU64::new(0),
         })
+    }
+
+    /// Notes that a connection was lost; of several that were lost together only the first counts.
+    fn lost(&self, managed: &Managed) {
+        self.generation
+            .fetch_max(managed.generation + 1, Ordering::Relaxed);
+    }
+
+    fn is_outdated(&self, managed: &Managed) -> bool {
+        managed.generation < self.generation.load(Ordering::Relaxed)
+            || managed
+                .expires
+                .is_some_and(|expires| Instant::now() >= expires)
+    }
+
+    /// Up to a tenth earlier than set, so that connections that were opened together are not renewed together.
+    fn expiry(&self) -> Option<Instant> {
+        let recycle = self.config.pool_recycle?;
+        Instant::now().checked_add(recycle.mul_f64(1.0 - 0.1 * fastrand::f64()))
     }
 }
 
@@ -83,6 +109,8 @@ impl ManageConnection for Manager {
     type Error = ManagerError;
 
     fn connect(&self) -> Result<Managed, ManagerError> {
+        // Before it is opened: if the server goes meanwhile, it is opened once too often.
+        let generation = self.generation.load(Ordering::Relaxed);
         let first = self.first.lock().take();
         let mut connection = match first {
             Some(connection) => connection,
@@ -98,11 +126,11 @@ impl ManageConnection for Manager {
             Arc::clone(&self.statistics),
         ));
         *self.idle.lock() += 1;
-        let now = Instant::now();
         Ok(Managed {
             connection,
-            opened: now,
-            used: now,
+            expires: self.expiry(),
+            generation,
+            used: Instant::now(),
         })
     }
 
@@ -111,17 +139,14 @@ impl ManageConnection for Manager {
         let mut idle = self.idle.lock();
         *idle = idle.saturating_sub(1);
         drop(idle);
-        if self
-            .config
-            .pool_recycle
-            .is_some_and(|recycle| managed.opened.elapsed() >= recycle)
-        {
+        if self.is_outdated(managed) {
             return Err(ManagerError::Recycled);
         }
         if managed.used.elapsed() < ALIVE_WINDOW {
             return Ok(());
         }
         managed.connection.run("SELECT 1").map_err(|error| {
+            self.lost(managed);
             self.statistics.invalid.increment();
             ManagerError::Lost(error)
         })
@@ -130,8 +155,15 @@ impl ManageConnection for Manager {
     /// Runs when a connection comes back: cleans it, and gives up what is broken or beyond the size of the pool.
     fn has_broken(&self, managed: &mut Managed) -> bool {
         managed.used = Instant::now();
+        if managed.connection.is_lost() {
+            self.lost(managed);
+        }
         if !managed.connection.restore() {
             self.statistics.invalid.increment();
+            return true;
+        }
+        // Another session takes less than undoing whatever was done to this one.
+        if managed.connection.is_marked() || self.is_outdated(managed) {
             return true;
         }
         // As SQLAlchemy does: what is open beyond the pool's size is closed once that many are idle. One
@@ -158,7 +190,6 @@ impl HandleError<ManagerError> for LogErrors {
 }
 
 fn next_memory_name() -> String {
-    use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // The `memdb` file system shares a database among the connections of a process by its name,
     // with the locking of a file: https://sqlite.org/src/file/src/memdb.c

@@ -7,14 +7,14 @@ use diesel::connection::{Instrumentation, InstrumentationEvent};
 use diesel::result::Error as DieselError;
 
 use crate::backend::Backend;
-use crate::scanner;
 use crate::server_error::{Meaning, meaning};
 use crate::statistics::Statistics;
+use crate::traces::{self, Traces};
 
 /// How a statement of our own, whose text was scanned already, is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Known {
-    pub(crate) begins_transaction: bool,
+    pub(crate) traces: Traces,
     /// Whether it counts as a query of the user's.
     pub(crate) counts: bool,
 }
@@ -44,6 +44,8 @@ pub(crate) struct Observer {
     statistics: Arc<Statistics>,
     /// Whether a statement has begun a transaction that diesel knows nothing of.
     pub(crate) raw_transaction: bool,
+    /// Whether a statement has left something on the session, such as a setting or a temporary table.
+    pub(crate) is_marked: bool,
     /// Whether a statement has failed since the transaction began.
     pub(crate) has_failed: bool,
     /// Whether the transaction gave way to another, or could not begin for its sake.
@@ -71,6 +73,7 @@ impl Observer {
             echo,
             statistics,
             raw_transaction: false,
+            is_marked: false,
             has_failed: false,
             has_conflicted: false,
             is_lost: false,
@@ -87,13 +90,12 @@ impl Observer {
         if self.command.is_some() {
             return;
         }
-        let begins = match known {
-            Some(known) => known.begins_transaction,
-            None => scanner::begins_transaction(&query.to_string(), self.backend),
+        let traces = match known {
+            Some(known) => known.traces,
+            None => traces::of(&query.to_string(), self.backend),
         };
-        if begins {
-            self.raw_transaction = true;
-        }
+        self.raw_transaction |= traces.transaction;
+        self.is_marked |= traces.session;
     }
 
     fn finished(&mut self, error: Option<&DieselError>) {

@@ -3,6 +3,7 @@
 use crate::backend::Backend;
 use crate::error::DbError;
 use crate::tokens::{Kind, Token, Tokens};
+use crate::traces::{self, Traces};
 
 /// A statement taken apart: text to send as it is, and parameters in between.
 #[derive(Debug, PartialEq)]
@@ -14,7 +15,7 @@ pub(crate) struct Parsed<'a> {
     pub(crate) changes_rows: bool,
     /// The pieces of the parenthesised row of `INSERT … VALUES (…)` where nothing follows it.
     pub(crate) row: Option<(usize, usize)>,
-    pub(crate) begins_transaction: bool,
+    pub(crate) traces: Traces,
     /// Whether the statement is one that is sent again and again, so that preparing it pays.
     pub(crate) is_repeatable: bool,
 }
@@ -32,7 +33,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
         pieces: Vec::new(),
         names: Vec::new(),
         row: None,
-        begins_transaction: begins_transaction(sql, backend),
+        traces: traces::of(sql, backend),
         is_repeatable: false,
         changes_rows: false,
     };
@@ -76,30 +77,6 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
             .any(|piece| matches!(piece, Piece::Parameter(_)))
     });
     Ok(parsed)
-}
-
-/// Tells whether a text of one or several statements leaves a transaction open that the driver knows nothing of.
-pub(crate) fn begins_transaction(sql: &str, backend: Backend) -> bool {
-    let mut begins = false;
-    let mut first: Option<&str> = None;
-    for Token { kind, text } in Tokens::new(sql, backend) {
-        let is = |word: &str| text.eq_ignore_ascii_case(word);
-        match (kind, first) {
-            (Kind::Semicolon, _) => first = None,
-            (Kind::Word, None) => {
-                begins |= is("BEGIN") || is("START") || is("SAVEPOINT");
-                first = Some(text);
-            }
-            (Kind::Word, Some(first)) if is("CHAIN") => {
-                begins |= ["COMMIT", "END", "ROLLBACK", "ABORT"]
-                    .iter()
-                    .any(|word| word.eq_ignore_ascii_case(first));
-            }
-            (Kind::Space, _) | (_, Some(_)) => {}
-            (_, None) => first = Some(text),
-        }
-    }
-    begins
 }
 
 /// What the words of a statement say, as far as it matters.
@@ -270,12 +247,6 @@ mod tests {
         for sql in ["SELECT :1", "SELECT x:1"] {
             assert!(parse(sql, Backend::Sqlite).is_err(), "{sql}");
         }
-        assert!(begins_transaction("\u{feff}BEGIN", Backend::Sqlite));
-        assert!(begins_transaction(
-            "SELECT 1 -- binds: \n; BEGIN",
-            Backend::Postgres
-        ));
-        assert!(begins_transaction("-- x\rBEGIN", Backend::Postgres));
     }
 
     #[test]
@@ -340,28 +311,6 @@ mod tests {
         let trigger =
             "CREATE TEMP TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM b; DELETE FROM c; END";
         assert!(parse(trigger, Backend::Sqlite).is_ok());
-    }
-
-    #[test]
-    fn transactions_begun_by_hand_are_seen() {
-        for sql in [
-            "begin",
-            " BEGIN;",
-            "/* x */ START TRANSACTION",
-            "SELECT 1; savepoint a",
-            "COMMIT AND CHAIN",
-        ] {
-            assert!(begins_transaction(sql, Backend::Postgres), "{sql}");
-        }
-        for sql in [
-            "SELECT 'BEGIN'",
-            "COMMIT",
-            "SELECT begin FROM start",
-            "INSERT INTO a VALUES (1); COMMIT",
-            "-- begin",
-        ] {
-            assert!(!begins_transaction(sql, Backend::Postgres), "{sql}");
-        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::row::Row;
 use crate::schema::{self, TableInfo};
 use crate::statistics::PoolStatus;
 use crate::testing::FakeDatabase;
+use crate::traces::Traces;
 use crate::transaction::{Failure, TransactionOptions};
 
 /// The process's database: a pool of connections to whatever `DATABASE_URL` names.
@@ -325,7 +326,7 @@ fn counted<R>(
 fn uncounted<R>(work: impl FnOnce() -> R) -> R {
     observer::with_known(
         Known {
-            begins_transaction: false,
+            traces: Traces::default(),
             counts: false,
         },
         work,

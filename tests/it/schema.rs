@@ -91,10 +91,8 @@ fn tables_of_every_kind_are_described() {
     TestDatabase::sqlite()
         .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
         .run(|| {
-            execute("CREATE TEMP TABLE short_lived (a INTEGER, b INTEGER, PRIMARY KEY (a, b))");
-            let columns = DatabaseService::get_table_info("short_lived")
-                .unwrap()
-                .columns;
+            execute("CREATE TABLE pairs (a INTEGER, b INTEGER, PRIMARY KEY (a, b))");
+            let columns = DatabaseService::get_table_info("pairs").unwrap().columns;
             assert!(
                 columns.iter().all(|column| column.is_nullable),
                 "of several, none is the row's number: {columns:?}"

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use singleton_core::{Error, Service, env, guarded, service};
 
-use crate::environment::{self, ConfigError, NotUnicode};
+use crate::environment::{self, ConfigError};
+use crate::settings::{PostgresSettings, SqliteSettings};
 use crate::url::DatabaseUrl;
+use crate::variables::NotUnicode;
 
 /// What the database service is to do: where to connect and with how many connections.
 ///
@@ -36,6 +38,13 @@ pub struct DatabaseConfig {
     pub pool_recycle: Option<Duration>,
     /// Whether statements are logged, without their parameters (`DB_ECHO_SQL`, false).
     pub echo_sql: bool,
+    /// How many different statements stay prepared on a connection, about; 0 for none, which PgBouncer before
+    /// 1.21 needs in transaction mode (`DB_STATEMENT_CACHE_SIZE`, 512).
+    pub statement_cache_size: u32,
+    /// What is set on each connection to PostgreSQL.
+    pub postgres: PostgresSettings,
+    /// What is set on each connection to SQLite.
+    pub sqlite: SqliteSettings,
 }
 
 impl DatabaseConfig {
@@ -48,6 +57,9 @@ impl DatabaseConfig {
             pool_timeout: Duration::from_secs(30),
             pool_recycle: Some(Duration::from_secs(3600)),
             echo_sql: false,
+            statement_cache_size: 512,
+            postgres: PostgresSettings::default(),
+            sqlite: SqliteSettings::default(),
         }
     }
 

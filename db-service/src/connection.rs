@@ -56,8 +56,7 @@ impl Connection {
         let first = self.load(&parsed, &params);
         if first.as_ref().is_err_and(is_stale_statement) && self.transaction_depth() == 0 {
             // Nothing was executed: somebody has changed the table under the prepared statement.
-            diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
-            diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Unbounded);
+            self.forget_prepared();
             return self.load(&parsed, &params);
         }
         first
@@ -121,6 +120,21 @@ impl Connection {
             known,
             || on_each!(self, connection => connection.batch_execute(sql)),
         )
+    }
+
+    /// How many statements were prepared since they were last forgotten.
+    pub(crate) fn prepared(&mut self) -> u32 {
+        self.observer().map_or(0, |observer| observer.prepared)
+    }
+
+    /// Forgets all prepared statements, here and at the server; `false` if the server could not be told.
+    pub(crate) fn forget_prepared(&mut self) -> bool {
+        diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
+        diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Unbounded);
+        if let Some(observer) = self.observer() {
+            observer.prepared = 0;
+        }
+        self.backend() != Backend::Postgres || self.run("DEALLOCATE ALL").is_ok()
     }
 
     /// Tells whether the server was found to be gone.

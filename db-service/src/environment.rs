@@ -1,10 +1,11 @@
 //! Reads the settings from environment variables, and tells all that is wrong with them.
 
 use std::fmt;
-use std::time::Duration;
 
 use crate::config::DatabaseConfig;
-use crate::url::{DatabaseUrl, UrlError};
+use crate::settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};
+use crate::url::UrlError;
+use crate::variables::{NotUnicode, Variables};
 
 /// Reads the settings, wherever `lookup` finds the variables.
 pub(crate) fn read(
@@ -22,6 +23,46 @@ pub(crate) fn read(
     let echo_sql = variables
         .text("DB_ECHO_SQL")
         .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
+    let statement_cache_size = variables.within(
+        "DB_STATEMENT_CACHE_SIZE",
+        512,
+        0..=100_000,
+        "between 0 and 100000",
+    );
+    let postgres = PostgresSettings {
+        connect_timeout: variables.seconds("DB_CONNECT_TIMEOUT", 10, true),
+        tcp_keepalive: variables.seconds("DB_TCP_KEEPALIVE", 30, true),
+        tcp_user_timeout: variables.seconds("DB_TCP_USER_TIMEOUT", 30, true),
+        statement_timeout: variables.seconds("DB_STATEMENT_TIMEOUT", -1, true),
+        lock_timeout: variables.seconds("DB_LOCK_TIMEOUT", -1, true),
+        idle_in_transaction_timeout: variables.seconds("DB_IDLE_IN_TRANSACTION_TIMEOUT", -1, true),
+        application_name: variables.text("DB_APPLICATION_NAME"),
+        tls_mode: variables.choice(
+            "DB_TLS_MODE",
+            &TlsMode::NAMES,
+            "disable, allow, prefer, require, verify-ca or verify-full",
+        ),
+        tls_root_certificate: variables.text("DB_TLS_ROOT_CERTIFICATE"),
+    };
+    let defaults = SqliteSettings::default();
+    let sqlite = SqliteSettings {
+        busy_timeout: variables
+            .seconds("DB_BUSY_TIMEOUT", 5, false)
+            .unwrap_or_default(),
+        write_ahead: variables
+            .flag("DB_SQLITE_WAL")
+            .unwrap_or(defaults.write_ahead),
+        foreign_keys: variables
+            .flag("DB_SQLITE_FOREIGN_KEYS")
+            .unwrap_or(defaults.foreign_keys),
+        synchronous: variables
+            .choice(
+                "DB_SQLITE_SYNCHRONOUS",
+                &Synchronous::NAMES,
+                "off, normal, full or extra",
+            )
+            .unwrap_or(defaults.synchronous),
+    };
     match url {
         Some(url) if variables.faults.is_empty() => Ok(DatabaseConfig {
             pool_size,
@@ -29,6 +70,9 @@ pub(crate) fn read(
             pool_timeout: pool_timeout.unwrap_or_default(),
             pool_recycle,
             echo_sql,
+            statement_cache_size,
+            postgres,
+            sqlite,
             ..DatabaseConfig::new(url)
         }),
         _ => Err(ConfigError {
@@ -117,99 +161,10 @@ pub enum ConfigFault {
     },
 }
 
-/// Says that a variable is set to what is no text.
-pub(crate) struct NotUnicode;
-
-/// Reads variables and gathers what is wrong with them.
-struct Variables<L> {
-    lookup: L,
-    faults: Vec<ConfigFault>,
-}
-
-impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
-    /// The value, unless it is missing or empty, which counts as missing: `VARIABLE=` in a shell or `.env` means none.
-    fn text(&mut self, variable: &'static str) -> Option<String> {
-        match (self.lookup)(variable)? {
-            Ok(value) => Some(value).filter(|value| !value.trim().is_empty()),
-            Err(NotUnicode) => {
-                self.faults.push(ConfigFault::NotUnicode { variable });
-                None
-            }
-        }
-    }
-
-    fn url(&mut self) -> Option<DatabaseUrl> {
-        let faults = self.faults.len();
-        let Some(text) = self.text("DATABASE_URL") else {
-            if self.faults.len() == faults {
-                self.faults.push(ConfigFault::MissingUrl);
-            }
-            return None;
-        };
-        DatabaseUrl::parse(text.trim())
-            .map_err(|error| self.faults.push(ConfigFault::InvalidUrl(error)))
-            .ok()
-    }
-
-    fn number(&mut self, variable: &'static str, default: i64) -> Option<i64> {
-        let Some(value) = self.text(variable) else {
-            return Some(default);
-        };
-        let number = value.trim().parse().ok();
-        if number.is_none() {
-            self.faults
-                .push(ConfigFault::NotANumber { variable, value });
-        }
-        number
-    }
-
-    fn count(&mut self, variable: &'static str, default: u32, minimum: u32) -> u32 {
-        let Some(number) = self.number(variable, default.into()) else {
-            return default;
-        };
-        match u32::try_from(number) {
-            Ok(count) if (minimum..=100).contains(&count) => count,
-            _ => {
-                let range = if minimum == 0 {
-                    "between 0 and 100"
-                } else {
-                    "between 1 and 100"
-                };
-                self.faults
-                    .push(ConfigFault::OutOfRange { variable, range });
-                default
-            }
-        }
-    }
-
-    /// A time in seconds, at most a hundred years; `None` for never.
-    fn seconds(
-        &mut self,
-        variable: &'static str,
-        default: i64,
-        allows_never: bool,
-    ) -> Option<Duration> {
-        const LONGEST: i64 = 100 * 365 * 24 * 3600;
-        let number = self.number(variable, default)?;
-        match u64::try_from(number.min(LONGEST)) {
-            Ok(seconds @ 1..) => return Some(Duration::from_secs(seconds)),
-            Err(_) if allows_never && number == -1 => {}
-            _ => {
-                let range = if allows_never {
-                    "more than 0, or -1 for never"
-                } else {
-                    "more than 0"
-                };
-                self.faults
-                    .push(ConfigFault::OutOfRange { variable, range });
-            }
-        }
-        None
-    }
-}
-
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<DatabaseConfig, String> {
@@ -244,8 +199,47 @@ mod tests {
             ("DB_POOL_TIMEOUT", " 1 "),
             ("DB_POOL_RECYCLE", "-1"),
             ("DB_ECHO_SQL", "TruE"),
+            ("DB_STATEMENT_CACHE_SIZE", "0"),
+            ("DB_CONNECT_TIMEOUT", "-1"),
+            ("DB_TCP_KEEPALIVE", "7"),
+            ("DB_TCP_USER_TIMEOUT", "8"),
+            ("DB_STATEMENT_TIMEOUT", "1"),
+            ("DB_LOCK_TIMEOUT", "2"),
+            ("DB_IDLE_IN_TRANSACTION_TIMEOUT", "3"),
+            ("DB_APPLICATION_NAME", "shop"),
+            ("DB_TLS_MODE", "Verify-Full"),
+            ("DB_TLS_ROOT_CERTIFICATE", "/root.crt"),
+            ("DB_BUSY_TIMEOUT", "9"),
+            ("DB_SQLITE_WAL", "false"),
+            ("DB_SQLITE_FOREIGN_KEYS", "FALSE"),
+            ("DB_SQLITE_SYNCHRONOUS", "normal"),
         ])
         .unwrap();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(config.statement_cache_size, 0);
+        assert_eq!(
+            config.postgres,
+            PostgresSettings {
+                connect_timeout: None,
+                tcp_keepalive: seconds(7),
+                tcp_user_timeout: seconds(8),
+                statement_timeout: seconds(1),
+                lock_timeout: seconds(2),
+                idle_in_transaction_timeout: seconds(3),
+                application_name: Some("shop".to_owned()),
+                tls_mode: Some(TlsMode::VerifyFull),
+                tls_root_certificate: Some("/root.crt".to_owned()),
+            }
+        );
+        assert_eq!(
+            config.sqlite,
+            SqliteSettings {
+                busy_timeout: Duration::from_secs(9),
+                write_ahead: false,
+                foreign_keys: false,
+                synchronous: Synchronous::Normal,
+            }
+        );
         assert_eq!((config.pool_size, config.max_overflow), (100, 0));
         assert_eq!(
             (config.pool_timeout, config.pool_recycle),
@@ -272,11 +266,6 @@ mod tests {
                 "DB_POOL_SIZE must be between 1 and 100",
             ),
             (
-                "DB_POOL_SIZE",
-                "-1",
-                "DB_POOL_SIZE must be between 1 and 100",
-            ),
-            (
                 "DB_MAX_OVERFLOW",
                 "101",
                 "DB_MAX_OVERFLOW must be between 0 and 100",
@@ -300,6 +289,17 @@ mod tests {
                 "DB_POOL_RECYCLE",
                 "-2",
                 "DB_POOL_RECYCLE must be more than 0, or -1 for never",
+            ),
+            (
+                "DB_TLS_MODE",
+                "yes",
+                "DB_TLS_MODE must be disable, allow, prefer, require, verify-ca or verify-full",
+            ),
+            ("DB_SQLITE_WAL", "1", "DB_SQLITE_WAL must be true or false"),
+            (
+                "DB_STATEMENT_CACHE_SIZE",
+                "-1",
+                "DB_STATEMENT_CACHE_SIZE must be between 0 and 100000",
             ),
             (
                 "DB_POOL_SIZE",
@@ -334,7 +334,7 @@ mod tests {
             "DATABASE_URL environment variable is required"
         );
         let not_unicode = super::read(|_| Some(Err(NotUnicode))).unwrap_err();
-        assert_eq!(not_unicode.faults().len(), 6);
+        assert_eq!(not_unicode.faults().len(), 20, "each variable has its own");
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod scanner;
 mod schema;
 mod server_error;
 mod service;
+mod settings;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
@@ -46,6 +47,7 @@ mod traces;
 mod transaction;
 mod url;
 mod value;
+mod variables;
 
 pub use backend::Backend;
 pub use config::{ConfigService, DatabaseConfig};
@@ -59,6 +61,7 @@ pub use row::Row;
 pub use schema::{ColumnInfo, TableInfo};
 pub use server_error::ServerError;
 pub use service::DatabaseService;
+pub use settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};
 pub use statistics::PoolStatus;
 pub use transaction::{Isolation, TransactionOptions};
 pub use url::{DatabaseUrl, UrlError};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use diesel::connection::Connection as _;
+use diesel::connection::{CacheSize, Connection as _};
 use parking_lot::Mutex;
 use r2d2::{HandleError, ManageConnection};
 
@@ -14,10 +14,7 @@ use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::observer::Observer;
 use crate::statistics::Statistics;
-use crate::url::{DatabaseUrl, Target};
-
-/// How long SQLite waits for the locks of others.
-pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::url::Target;
 
 /// A connection that was in use this recently is taken to be alive, as HikariCP does: a check is a round trip.
 const ALIVE_WINDOW: Duration = Duration::from_millis(500);
@@ -65,12 +62,12 @@ impl Manager {
         statistics: Arc<Statistics>,
     ) -> Result<Self, DbError> {
         let memory = matches!(config.url.target(), Target::SqliteMemory).then(next_memory_name);
-        let open = || establish(&config.url, memory.as_deref());
+        let open = || establish(config, memory.as_deref());
         #[cfg_attr(not(feature = "sqlite"), allow(unused_mut))]
         let mut first = open()?;
         #[cfg(feature = "sqlite")]
-        if matches!(config.url.target(), Target::SqliteFile(_)) {
-            write_ahead(&mut first)?;
+        if config.sqlite.write_ahead && matches!(config.url.target(), Target::SqliteFile(_)) {
+            write_ahead(&mut first, config.sqlite.busy_timeout)?;
         }
         let anchor = memory.is_some().then(open).transpose()?;
         Ok(Manager {
@@ -116,7 +113,7 @@ impl ManageConnection for Manager {
             Some(connection) => connection,
             // r2d2 would lose the place of a connection for good whose making panics.
             None => panic::catch_unwind(AssertUnwindSafe(|| {
-                establish(&self.config.url, self.memory.as_deref())
+                establish(&self.config, self.memory.as_deref())
             }))
             .map_err(|_| ManagerError::Panicked)??,
         };
@@ -125,6 +122,9 @@ impl ManageConnection for Manager {
             self.config.echo_sql,
             Arc::clone(&self.statistics),
         ));
+        if self.config.statement_cache_size == 0 {
+            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+        }
         *self.idle.lock() += 1;
         Ok(Managed {
             connection,
@@ -160,6 +160,13 @@ impl ManageConnection for Manager {
         }
         if !managed.connection.restore() {
             self.statistics.invalid.increment();
+            return true;
+        }
+        let limit = self.config.statement_cache_size;
+        if limit > 0
+            && managed.connection.prepared() > limit
+            && !managed.connection.forget_prepared()
+        {
             return true;
         }
         // Another session takes less than undoing whatever was done to this one.
@@ -200,16 +207,23 @@ fn next_memory_name() -> String {
 }
 
 #[cfg_attr(not(feature = "sqlite"), allow(unused_variables))]
-fn establish(url: &DatabaseUrl, memory: Option<&str>) -> Result<Connection, DbError> {
+fn establish(config: &DatabaseConfig, memory: Option<&str>) -> Result<Connection, DbError> {
+    let url = &config.url;
     let failed = |source| DbError::Connect {
         target: url.to_string(),
         source,
     };
     match url.target() {
         #[cfg(feature = "postgres")]
-        Target::Postgres(conninfo) => diesel::PgConnection::establish(conninfo)
-            .map(Connection::Postgres)
-            .map_err(failed),
+        Target::Postgres(conninfo) => {
+            let conninfo = config.postgres.complete(conninfo);
+            let connection = diesel::PgConnection::establish(&conninfo).map_err(failed)?;
+            set_up(
+                Connection::Postgres(connection),
+                &config.postgres.statements(),
+            )
+            .map_err(failed)
+        }
         #[cfg(feature = "sqlite")]
         Target::SqliteFile(path) => {
             // Without a prefix SQLite would take some names for something else, such as `file:…`.
@@ -218,10 +232,10 @@ fn establish(url: &DatabaseUrl, memory: Option<&str>) -> Result<Connection, DbEr
             } else {
                 format!("./{path}")
             };
-            sqlite(&path).map_err(failed)
+            sqlite(&path, config).map_err(failed)
         }
         #[cfg(feature = "sqlite")]
-        Target::SqliteMemory => sqlite(memory.unwrap_or(":memory:")).map_err(failed),
+        Target::SqliteMemory => sqlite(memory.unwrap_or(":memory:"), config).map_err(failed),
         // `DatabaseUrl` refuses what is not compiled in.
         #[allow(
             unreachable_patterns,
@@ -234,23 +248,28 @@ fn establish(url: &DatabaseUrl, memory: Option<&str>) -> Result<Connection, DbEr
 }
 
 #[cfg(feature = "sqlite")]
-fn sqlite(path: &str) -> Result<Connection, diesel::ConnectionError> {
-    let mut connection = Connection::Sqlite(diesel::SqliteConnection::establish(path)?);
-    // The time-out first: the rest may have to wait for another process.
-    connection
-        .run(&format!(
-            "PRAGMA busy_timeout = {}; PRAGMA foreign_keys = ON",
-            BUSY_TIMEOUT.as_millis()
-        ))
-        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+fn sqlite(path: &str, config: &DatabaseConfig) -> Result<Connection, diesel::ConnectionError> {
+    let connection = Connection::Sqlite(diesel::SqliteConnection::establish(path)?);
+    set_up(connection, &config.sqlite.statements())
+}
+
+fn set_up(mut connection: Connection, sql: &str) -> Result<Connection, diesel::ConnectionError> {
+    if !sql.is_empty() {
+        connection
+            .run(sql)
+            .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    }
     Ok(connection)
 }
 
 /// Lets readers go on while somebody writes; the file remembers it. Of several processes that are about
 /// to do so SQLite refuses all but one, without waiting.
 #[cfg(feature = "sqlite")]
-fn write_ahead(connection: &mut Connection) -> Result<(), diesel::result::Error> {
-    let deadline = Instant::now() + BUSY_TIMEOUT;
+fn write_ahead(
+    connection: &mut Connection,
+    patience: Duration,
+) -> Result<(), diesel::result::Error> {
+    let deadline = Instant::now() + patience;
     loop {
         match connection.run("PRAGMA journal_mode = WAL") {
             Err(diesel::result::Error::DatabaseError(_, information))

@@ -11,9 +11,9 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness};
 use crate::backend::Backend;
 use crate::connection::on_each;
 use crate::error::DbError;
-use crate::manager::BUSY_TIMEOUT;
 use crate::multi::DbConnection as Connection;
 use crate::params;
+use crate::params::Params;
 
 /// The migrations of one crate, for each backend that it supports.
 ///
@@ -180,12 +180,11 @@ fn alone<R>(
             Ok(result)
         }
         Backend::Sqlite => {
+            let rows = connection.execute_query("PRAGMA busy_timeout", Params::new())?;
+            let usual: i64 = rows.first().ok_or(DbError::NoRow)?.get("timeout")?;
             connection.run(&format!("PRAGMA busy_timeout = {}", PATIENCE.as_millis()))?;
             let result = connection.transaction(work);
-            connection.run(&format!(
-                "PRAGMA busy_timeout = {}",
-                BUSY_TIMEOUT.as_millis()
-            ))?;
+            connection.run(&format!("PRAGMA busy_timeout = {usual}"))?;
             result
         }
     }

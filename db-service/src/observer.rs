@@ -46,6 +46,8 @@ pub(crate) struct Observer {
     pub(crate) raw_transaction: bool,
     /// Whether a statement has left something on the session, such as a setting or a temporary table.
     pub(crate) is_marked: bool,
+    /// How many statements were prepared and not forgotten.
+    pub(crate) prepared: u32,
     /// Whether a statement has failed since the transaction began.
     pub(crate) has_failed: bool,
     /// Whether the transaction gave way to another, or could not begin for its sake.
@@ -73,6 +75,7 @@ impl Observer {
             echo,
             statistics,
             raw_transaction: false,
+            prepared: 0,
             is_marked: false,
             has_failed: false,
             has_conflicted: false,
@@ -166,6 +169,7 @@ impl Instrumentation for Observer {
             InstrumentationEvent::RollbackTransaction { depth, .. } => {
                 self.command = command(depth.get(), Command::RollBack);
             }
+            InstrumentationEvent::CacheQuery { .. } => self.prepared += 1,
             _ => {}
         }
     }

@@ -162,3 +162,20 @@ pub(crate) fn start(realm: RealmId, service: &'static Descriptor, instance: &'st
         log::error!("{} cannot run: {why}", service.name);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_run_is_worse_than_what_runs_again() {
+        let mut course = Course::default();
+        assert_eq!(course.trouble(), None);
+        course.last_failure = Some((Instant::now(), "fell".to_owned()));
+        let again = (Health::Degraded, "restarted after: fell".to_owned());
+        assert_eq!(course.trouble(), Some(again));
+        course.down = Some("fell".to_owned());
+        let down = (Health::Unhealthy, "not running: fell".to_owned());
+        assert_eq!(course.trouble(), Some(down));
+    }
+}

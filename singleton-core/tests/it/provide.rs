@@ -327,7 +327,15 @@ fn twin(first: bool) -> &'static str {
                 anyhow::bail!("the other one")
             }
         }
-        Twin::instance().map_or("none", |_| "second")
+        #[service]
+        #[requires(Twin)]
+        struct NeedsOther;
+        impl Service for NeedsOther {
+            fn initialize() -> anyhow::Result<Self> {
+                Ok(NeedsOther)
+            }
+        }
+        NeedsOther::instance().map_or("none", |_| "second")
     }
 }
 
@@ -347,6 +355,6 @@ fn services_of_one_path_are_told_apart() {
             .filter(|service| service.name() == "Twin");
         let mut dependents: Vec<_> = twins.map(|twin| twin.dependents().to_vec()).collect();
         dependents.sort();
-        assert_eq!(dependents, [vec![], vec!["NeedsTwin"]]);
+        assert_eq!(dependents, [["NeedsOther"], ["NeedsTwin"]]);
     });
 }

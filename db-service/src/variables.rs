@@ -1,0 +1,133 @@
+//! Environment variables one by one, and what is wrong with each.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::environment::ConfigFault;
+use crate::url::DatabaseUrl;
+
+/// Says that a variable is set to what is no text.
+pub(crate) struct NotUnicode;
+
+/// Reads variables and gathers what is wrong with them.
+pub(crate) struct Variables<L> {
+    pub(crate) lookup: L,
+    pub(crate) faults: Vec<ConfigFault>,
+}
+
+impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
+    /// The value, unless it is missing or empty, which counts as missing: `VARIABLE=` in a shell or `.env` means none.
+    pub(crate) fn text(&mut self, variable: &'static str) -> Option<String> {
+        match (self.lookup)(variable)? {
+            Ok(value) => Some(value).filter(|value| !value.trim().is_empty()),
+            Err(NotUnicode) => {
+                self.faults.push(ConfigFault::NotUnicode { variable });
+                None
+            }
+        }
+    }
+
+    pub(crate) fn url(&mut self) -> Option<DatabaseUrl> {
+        let faults = self.faults.len();
+        let Some(text) = self.text("DATABASE_URL") else {
+            if self.faults.len() == faults {
+                self.faults.push(ConfigFault::MissingUrl);
+            }
+            return None;
+        };
+        DatabaseUrl::parse(text.trim())
+            .map_err(|error| self.faults.push(ConfigFault::InvalidUrl(error)))
+            .ok()
+    }
+
+    fn number(&mut self, variable: &'static str, default: i64) -> Option<i64> {
+        let Some(value) = self.text(variable) else {
+            return Some(default);
+        };
+        let number = value.trim().parse().ok();
+        if number.is_none() {
+            self.faults
+                .push(ConfigFault::NotANumber { variable, value });
+        }
+        number
+    }
+
+    pub(crate) fn count(&mut self, variable: &'static str, default: u32, minimum: u32) -> u32 {
+        let range = if minimum == 0 {
+            "between 0 and 100"
+        } else {
+            "between 1 and 100"
+        };
+        self.within(variable, default, minimum..=100, range)
+    }
+
+    /// One of several words.
+    pub(crate) fn choice<T: Copy>(
+        &mut self,
+        variable: &'static str,
+        words: &[(&str, T)],
+        range: &'static str,
+    ) -> Option<T> {
+        let value = self.text(variable)?;
+        let named = |(word, _): &&(&str, T)| value.trim().eq_ignore_ascii_case(word);
+        let chosen = words.iter().find(named).map(|(_, choice)| *choice);
+        if chosen.is_none() {
+            self.faults
+                .push(ConfigFault::OutOfRange { variable, range });
+        }
+        chosen
+    }
+
+    pub(crate) fn flag(&mut self, variable: &'static str) -> Option<bool> {
+        self.choice(
+            variable,
+            &[("true", true), ("false", false)],
+            "true or false",
+        )
+    }
+
+    pub(crate) fn within(
+        &mut self,
+        variable: &'static str,
+        default: u32,
+        allowed: RangeInclusive<u32>,
+        range: &'static str,
+    ) -> u32 {
+        let Some(number) = self.number(variable, default.into()) else {
+            return default;
+        };
+        match u32::try_from(number) {
+            Ok(count) if allowed.contains(&count) => count,
+            _ => {
+                self.faults
+                    .push(ConfigFault::OutOfRange { variable, range });
+                default
+            }
+        }
+    }
+
+    /// A time in seconds, at most a hundred years; `None` for never.
+    pub(crate) fn seconds(
+        &mut self,
+        variable: &'static str,
+        default: i64,
+        allows_never: bool,
+    ) -> Option<Duration> {
+        const LONGEST: i64 = 100 * 365 * 24 * 3600;
+        let number = self.number(variable, default)?;
+        match u64::try_from(number.min(LONGEST)) {
+            Ok(seconds @ 1..) => return Some(Duration::from_secs(seconds)),
+            Err(_) if allows_never && number == -1 => {}
+            _ => {
+                let range = if allows_never {
+                    "more than 0, or -1 for never"
+                } else {
+                    "more than 0"
+                };
+                self.faults
+                    .push(ConfigFault::OutOfRange { variable, range });
+            }
+        }
+        None
+    }
+}

@@ -31,6 +31,7 @@ mod params;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod redaction;
 mod row;
 mod scanner;
 mod schema;

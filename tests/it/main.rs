@@ -26,12 +26,15 @@ macro_rules! on_both_backends {
 }
 
 mod bad_input;
+mod conflicts;
 mod errors;
 mod fakes;
 mod lifecycle;
+mod loans;
 mod migrations;
 mod pool;
 mod queries;
 mod schema;
 mod seed_faults;
+mod settings;
 mod transactions;

@@ -2,19 +2,15 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{LazyLock, Mutex};
+use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
 
 use singleton_core::testing::Scope;
 use singleton_core::{
-    BackgroundService, Error, Service, ShutdownOptions, StartOutcome, Stop, env, registry,
-    requires, service,
+    BackgroundService, Error, Service, ShutdownOptions, Stop, env, registry, requires, service,
 };
 
-/// Far longer than anything here takes, for what would otherwise hang.
-const LONG: Duration = Duration::from_secs(60);
+use super::gate::{LONG, gate};
 
 /// Runs `work`, which may deadlock, on a thread of its own.
 #[track_caller]
@@ -22,48 +18,6 @@ fn without_deadlock<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static
     let (sender, receiver) = channel();
     thread::spawn(move || sender.send(work()));
     receiver.recv_timeout(LONG).expect("it ends")
-}
-
-/// A gate that one side waits at until the other opens it, and that tells when someone has come.
-struct Gate {
-    come: (Mutex<Sender<()>>, Mutex<Receiver<()>>),
-    open: (Mutex<Sender<()>>, Mutex<Receiver<()>>),
-}
-
-impl Gate {
-    fn new() -> Self {
-        let both = || {
-            let (sender, receiver) = channel();
-            (Mutex::new(sender), Mutex::new(receiver))
-        };
-        Gate {
-            come: both(),
-            open: both(),
-        }
-    }
-
-    fn come(&self) {
-        self.come.0.lock().unwrap().send(()).unwrap();
-    }
-
-    fn pass(&self) {
-        self.come();
-        self.open.1.lock().unwrap().recv_timeout(LONG).unwrap();
-    }
-
-    fn await_someone(&self) {
-        self.come.1.lock().unwrap().recv_timeout(LONG).unwrap();
-    }
-
-    fn open(&self) {
-        self.open.0.lock().unwrap().send(()).unwrap();
-    }
-}
-
-macro_rules! gate {
-    ($name:ident) => {
-        static $name: LazyLock<Gate> = LazyLock::new(Gate::new);
-    };
 }
 
 #[service]
@@ -221,96 +175,6 @@ fn calls_wait_while_a_failed_start_takes_its_services_back() {
         call.unwrap().join().unwrap().unwrap();
         assert!(Slow::is_initialized());
     });
-}
-
-gate!(LATE);
-gate!(LATE_STOP);
-
-#[service(init_timeout = "30ms", shutdown_timeout = "30ms")]
-struct Late;
-
-impl Service for Late {
-    fn initialize() -> anyhow::Result<Self> {
-        LATE.pass();
-        Ok(Late)
-    }
-
-    fn shutdown(&self) -> anyhow::Result<()> {
-        let seen = env::var("LATE").or_else(|_| env::var("PATH"));
-        assert_eq!(
-            seen.ok(),
-            env::var("LATE").ok(),
-            "the process's variables are none of its"
-        );
-        LATE_STOP.pass();
-        Ok(())
-    }
-}
-
-#[test]
-fn what_is_late_does_not_outlive_a_start_that_failed_unless_someone_asks_for_it() {
-    let fail = || {
-        let error = registry().start::<Late>().unwrap_err();
-        assert!(matches!(
-            error.report().services()[0].outcome(),
-            StartOutcome::Failed(Error::TimedOut { .. })
-        ));
-        LATE.await_someone();
-    };
-    Scope::new().env("LATE", "1").run(|| {
-        fail();
-        LATE.open();
-        LATE_STOP.await_someone();
-        assert!(!Late::is_initialized());
-        LATE_STOP.open();
-        while Late::is_initialized() {
-            thread::yield_now();
-        }
-    });
-    Scope::new().env("LATE", "1").run(|| {
-        fail();
-        assert!(matches!(Late::instance(), Err(Error::TimedOut { .. })));
-        LATE.open();
-        while !Late::is_initialized() {
-            thread::yield_now();
-        }
-        LATE_STOP.open();
-    });
-    LATE_STOP.await_someone();
-}
-
-gate!(ORPHAN);
-static ORPHAN_SAW: Mutex<Option<Sender<bool>>> = Mutex::new(None);
-
-// With a limit it is initialised on a thread that is in no scope.
-#[service(init_timeout = "10m", shutdown_timeout = "30ms")]
-struct Orphan;
-
-impl Service for Orphan {
-    fn initialize() -> anyhow::Result<Self> {
-        ORPHAN.pass();
-        Ok(Orphan)
-    }
-
-    fn shutdown(&self) -> anyhow::Result<()> {
-        let saw = env::var("PATH").is_ok();
-        ORPHAN_SAW.lock().unwrap().take().unwrap().send(saw)?;
-        Ok(())
-    }
-}
-
-#[test]
-fn what_comes_after_its_scope_is_stopped_and_sees_nothing_of_the_process() {
-    let (sender, seen) = channel();
-    *ORPHAN_SAW.lock().unwrap() = Some(sender);
-    let call = Scope::new().run(|| {
-        let call = Scope::current().spawn(|| Orphan::instance().map(drop));
-        ORPHAN.await_someone();
-        call.unwrap()
-    });
-    ORPHAN.open();
-    assert!(!seen.recv_timeout(LONG).unwrap());
-    assert!(matches!(call.join().unwrap(), Err(Error::ShutDown { .. })));
 }
 
 gate!(STUBBORN);

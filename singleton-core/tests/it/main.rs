@@ -3,14 +3,17 @@
 
 mod asynchronous;
 mod background;
+mod cancelled;
 mod compile_fail;
 mod concurrency;
 mod cycles;
 mod failures;
+mod gate;
 mod graph;
 mod guarded;
 mod health;
 mod hostile;
+mod late;
 mod log_capture;
 mod policies;
 mod provide;

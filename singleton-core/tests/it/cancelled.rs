@@ -1,0 +1,270 @@
+//! Asynchronous work that ends before its time: for want of it, with its task, or with everything else.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, mpsc};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use singleton_core::testing::Scope;
+use singleton_core::{
+    AsyncService, Error, Health, PingOptions, Service, ShutdownOptions, env, registry, requires,
+    service,
+};
+use tokio::sync::Notify;
+
+use super::asynchronous::runtimes;
+
+/// Panics when it is dropped before it has ended.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("dropped half-way");
+    }
+}
+
+#[service(async, init_timeout = "20ms")]
+struct Explosive;
+
+impl AsyncService for Explosive {
+    async fn initialize() -> anyhow::Result<Self> {
+        let bomb = Bomb;
+        if env::var("STUCK").is_ok() {
+            Stuck::instance_async().await?;
+        }
+        std::mem::forget(bomb);
+        Ok(Explosive)
+    }
+}
+
+#[service(async)]
+struct Stuck;
+
+static STUCK_DROPPED: AtomicU32 = AtomicU32::new(0);
+
+struct CountsDrop;
+
+impl Drop for CountsDrop {
+    fn drop(&mut self) {
+        STUCK_DROPPED.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl AsyncService for Stuck {
+    async fn initialize() -> anyhow::Result<Self> {
+        let _counts = CountsDrop;
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_future_dropped_for_want_of_time_may_panic_and_its_error_says_whose_fault_it_is() {
+    for runtime in runtimes() {
+        runtime.block_on(Scope::new().env("STUCK", "1").run_async(async {
+            for _ in 0..2 {
+                let error = Explosive::instance_async().await.err().unwrap();
+                assert!(
+                    matches!(
+                        error,
+                        Error::TimedOut {
+                            service: "Explosive",
+                            because_of: Some("Stuck"),
+                            ..
+                        }
+                    ),
+                    "{error}"
+                );
+            }
+            // Nobody drives `Stuck` any more, so nobody waits for it.
+            let before = STUCK_DROPPED.load(Ordering::SeqCst);
+            let options = ShutdownOptions::new().timeout(Duration::from_secs(600));
+            let report = registry().shutdown_all_async(&options).await;
+            assert!(report.is_clean(), "{report}");
+            assert_eq!(STUCK_DROPPED.load(Ordering::SeqCst), before + 1);
+        }));
+    }
+}
+
+static LATE_BEGUN: Notify = Notify::const_new();
+static LATE_MAY_END: Notify = Notify::const_new();
+static LATE_STOPPED: AtomicU32 = AtomicU32::new(0);
+
+#[service(async, shutdown_timeout = "20ms")]
+struct LateOne;
+
+impl AsyncService for LateOne {
+    async fn initialize() -> anyhow::Result<Self> {
+        LATE_BEGUN.notify_one();
+        LATE_MAY_END.notified().await;
+        Ok(LateOne)
+    }
+
+    async fn shutdown(&self) -> anyhow::Result<()> {
+        // Hangs on an executor of one thread that something else blocks.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        LATE_STOPPED.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_instance_that_comes_after_the_end_is_stopped_by_the_task_that_made_it() {
+    for runtime in runtimes() {
+        let before = LATE_STOPPED.load(Ordering::SeqCst);
+        runtime.block_on(Scope::new().run_async(async {
+            let late = tokio::spawn(Scope::current().carry(LateOne::instance_async()));
+            LATE_BEGUN.notified().await;
+            let report = registry().shutdown_all_async(&ShutdownOptions::new()).await;
+            assert!(!report.is_clean(), "{report}");
+            LATE_MAY_END.notify_one();
+            let outcome = late.await.unwrap().map(drop);
+            assert!(
+                matches!(outcome, Err(Error::ShutDown { .. })),
+                "{outcome:?}"
+            );
+        }));
+        assert_eq!(LATE_STOPPED.load(Ordering::SeqCst), before + 1);
+    }
+}
+
+static RETRIED: Notify = Notify::const_new();
+
+#[service(async, retry(attempts = 2, initial = "1h", max = "2h"))]
+struct Patient;
+
+impl AsyncService for Patient {
+    async fn initialize() -> anyhow::Result<Self> {
+        RETRIED.notify_one();
+        anyhow::bail!("not today")
+    }
+}
+
+#[test]
+fn the_end_does_not_wait_for_the_pause_before_the_next_attempt() {
+    for runtime in runtimes() {
+        runtime.block_on(Scope::new().run_async(async {
+            let patient = tokio::spawn(Scope::current().carry(Patient::instance_async()));
+            RETRIED.notified().await;
+            let options = ShutdownOptions::new().timeout(Duration::from_secs(600));
+            let report = registry().shutdown_all_async(&options).await;
+            assert!(report.is_clean(), "{report}");
+            let error = patient.await.unwrap().err().unwrap();
+            assert!(error.to_string().contains("not today"), "{error}");
+        }));
+    }
+}
+
+static FIRST: LazyLock<[Mutex<Option<mpsc::Sender<()>>>; 2]> = LazyLock::new(Default::default);
+static HELD: Mutex<Option<mpsc::Receiver<()>>> = Mutex::new(None);
+static SECOND_MADE: AtomicU32 = AtomicU32::new(0);
+
+#[service]
+struct First;
+
+impl Service for First {
+    fn initialize() -> anyhow::Result<Self> {
+        let begun = FIRST[0].lock().unwrap().take().unwrap();
+        let held = HELD.lock().unwrap().take().unwrap();
+        begun.send(())?;
+        held.recv()?;
+        Ok(First)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        FIRST[1].lock().unwrap().take().unwrap().send(())?;
+        Ok(())
+    }
+}
+
+#[service]
+#[requires(First)]
+struct Second;
+
+impl Service for Second {
+    fn initialize() -> anyhow::Result<Self> {
+        SECOND_MADE.fetch_add(1, Ordering::SeqCst);
+        Ok(Second)
+    }
+}
+
+#[test]
+fn a_start_that_is_cancelled_goes_no_further_and_is_taken_back() {
+    let (begun, has_begun) = mpsc::channel();
+    let (stopped, has_stopped) = mpsc::channel();
+    let (release, held) = mpsc::channel();
+    *FIRST[0].lock().unwrap() = Some(begun);
+    *FIRST[1].lock().unwrap() = Some(stopped);
+    *HELD.lock().unwrap() = Some(held);
+    Scope::new().run(|| {
+        let registry = registry();
+        let mut start = Box::pin(registry.start_async::<Second>());
+        let polled = start.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        has_begun.recv_timeout(Duration::from_secs(60)).unwrap();
+        drop(start);
+        release.send(()).unwrap();
+        has_stopped.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(SECOND_MADE.load(Ordering::SeqCst), 0);
+    });
+}
+
+static CHECKS: AtomicU32 = AtomicU32::new(0);
+static CHECKS_DROPPED: AtomicU32 = AtomicU32::new(0);
+static ANSWER: Notify = Notify::const_new();
+
+struct DroppedCheck;
+
+impl Drop for DroppedCheck {
+    fn drop(&mut self) {
+        CHECKS_DROPPED.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[service(async, tags("slow answer"))]
+struct SlowAnswer;
+
+impl AsyncService for SlowAnswer {
+    async fn initialize() -> anyhow::Result<Self> {
+        Ok(SlowAnswer)
+    }
+
+    async fn ping(&self) -> anyhow::Result<()> {
+        if env::var("SLOW").is_ok() && Scope::current().initialized().len() == 1 {
+            CHECKS.fetch_add(1, Ordering::SeqCst);
+            let dropped = DroppedCheck;
+            ANSWER.notified().await;
+            std::mem::forget(dropped);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_check_that_outlasts_its_report_is_the_next_reports_too() {
+    for runtime in runtimes() {
+        let before = CHECKS.load(Ordering::SeqCst);
+        runtime.block_on(Scope::new().env("SLOW", "1").run_async(async {
+            SlowAnswer::instance_async().await.unwrap();
+            let options = PingOptions::new()
+                .tag("slow answer")
+                .timeout(Duration::from_millis(20))
+                .reuse_for(Duration::from_secs(600));
+            // Overdue, cancelled, overdue: it is always the same check, and nothing of it is kept.
+            let report = registry().ping_all_async(&options).await;
+            assert_eq!(report.health(), Health::Unhealthy);
+            let registry = registry();
+            let cancelled = tokio::time::timeout(Duration::ZERO, registry.ping_all_async(&options));
+            assert!(cancelled.await.is_err());
+            let report = registry.ping_all_async(&options).await;
+            let error = report.services()[0].error().unwrap();
+            assert!(error.starts_with("no answer within"), "{error}");
+            ANSWER.notify_one();
+            let options = options.timeout(Duration::from_secs(60));
+            let report = registry.ping_all_async(&options).await;
+            assert_eq!(report.health(), Health::Healthy, "{report}");
+        }));
+        assert_eq!(CHECKS.load(Ordering::SeqCst), before + 1);
+        assert_eq!(CHECKS_DROPPED.load(Ordering::SeqCst), 0);
+    }
+}

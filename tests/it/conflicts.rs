@@ -1,0 +1,169 @@
+//! Transactions that get into each other's way.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use db_service::{DatabaseService, DbError, Isolation, TransactionOptions, params};
+use diesel::connection::{Connection as _, SimpleConnection};
+use singleton_core::testing::Scope;
+use tests::TestDatabase;
+
+use super::transactions::{INSERT, n, numbers, table};
+
+/// Two transactions that read what the other writes: of such a pair PostgreSQL refuses one.
+fn write_skew(retries: usize) -> (Vec<Result<(), DbError>>, u32) {
+    DatabaseService::execute_query("DELETE FROM t", params! {}).unwrap();
+    DatabaseService::execute_query("INSERT INTO t VALUES (1), (2)", params! {}).unwrap();
+    let options = TransactionOptions {
+        isolation: Some(Isolation::Serializable),
+        retries,
+        ..TransactionOptions::default()
+    };
+    let (both_have_read, attempts) = (Barrier::new(2), AtomicU32::new(0));
+    let scope = Scope::current();
+    let outcomes = thread::scope(|threads| {
+        let threads = [1, 2].map(|own| {
+            let (scope, options, both, attempts) = (&scope, &options, &both_have_read, &attempts);
+            threads.spawn(move || {
+                scope.enter(|| {
+                    let mut first = true;
+                    DatabaseService::transaction_with(options, |connection| {
+                        attempts.fetch_add(1, Ordering::SeqCst);
+                        let sum = "SELECT sum(n) AS sum FROM t";
+                        connection.execute_query(sum, params! {})?;
+                        if std::mem::take(&mut first) {
+                            both.wait();
+                        }
+                        let update = "UPDATE t SET n = n + 10 WHERE n = :n";
+                        connection.execute_query(update, n(own))?;
+                        Ok::<_, DbError>(())
+                    })
+                })
+            })
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    (outcomes.into(), attempts.into_inner())
+}
+
+#[test]
+fn what_the_server_rolled_back_for_another_is_repeated_if_asked_for() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        table();
+        let (outcomes, attempts) = write_skew(0);
+        let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        assert!(
+            matches!(&failed[..], [DbError::SerializationFailure(_)]),
+            "{failed:?}"
+        );
+        assert!(failed[0].is_retryable());
+        assert_eq!(attempts, 2);
+        let (outcomes, attempts) = write_skew(5);
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        assert_eq!((numbers(), attempts), (vec![11, 12], 3));
+    });
+}
+
+#[test]
+fn a_deadlock_is_told_and_repeated() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        table();
+        DatabaseService::execute_query("INSERT INTO t VALUES (1), (2)", params! {}).unwrap();
+        for (retries, failures) in [(0, 1), (5, 0)] {
+            let options = TransactionOptions {
+                retries,
+                ..TransactionOptions::default()
+            };
+            let (both_have_one, scope) = (Barrier::new(2), Scope::current());
+            let outcomes = thread::scope(|threads| {
+                let threads = [[1, 2], [2, 1]].map(|order| {
+                    let (scope, options, both) = (&scope, &options, &both_have_one);
+                    threads.spawn(move || {
+                        scope.enter(|| {
+                            let mut first = true;
+                            DatabaseService::transaction_with(options, |connection| {
+                                let lock = "SELECT n FROM t WHERE n = :n FOR UPDATE";
+                                connection.execute_query(lock, n(order[0]))?;
+                                if std::mem::take(&mut first) {
+                                    both.wait();
+                                }
+                                connection.execute_query(lock, n(order[1]))?;
+                                Ok::<_, DbError>(())
+                            })
+                        })
+                    })
+                });
+                threads.map(|thread| thread.join().unwrap())
+            });
+            let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+            assert_eq!(failed.len(), failures, "{failed:?}");
+            assert!(
+                failed
+                    .iter()
+                    .all(|error| matches!(error, DbError::Deadlock(_)))
+            );
+        }
+    });
+}
+
+#[test]
+fn a_lock_that_another_process_holds_is_told_and_waited_for_again() {
+    let database = TestDatabase::sqlite();
+    database.scope().run(|| {
+        table();
+        let path = database.url().strip_prefix("sqlite:///").unwrap();
+        let mut other = diesel::SqliteConnection::establish(path).unwrap();
+        other.batch_execute("BEGIN IMMEDIATE").unwrap();
+        let mut own = DatabaseService::connection().unwrap();
+        own.batch_execute("PRAGMA busy_timeout = 0").unwrap();
+        let mut insert = |retries| {
+            let options = TransactionOptions {
+                retries,
+                ..TransactionOptions::default()
+            };
+            own.transaction_with(&options, |connection| {
+                connection.execute_query(INSERT, n(1))
+            })
+        };
+        let error = insert(2).unwrap_err();
+        assert!(
+            matches!(error, DbError::LockTimeout(_)) && error.is_retryable(),
+            "{error}"
+        );
+        // Released from another thread while this one is at it.
+        let released = thread::spawn(move || other.batch_execute("ROLLBACK"));
+        insert(1000).unwrap();
+        released.join().unwrap().unwrap();
+        drop(own);
+        assert_eq!(numbers(), [1]);
+    });
+}
+
+#[test]
+fn options_reach_the_server() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        let options = TransactionOptions {
+            isolation: Some(Isolation::Serializable),
+            read_only: true,
+            deferrable: true,
+            retries: 0,
+        };
+        let shown = DatabaseService::transaction_with(&options, |connection| {
+            let sql = "SELECT concat_ws(' ', current_setting('transaction_isolation'), \
+                       current_setting('transaction_read_only'), \
+                       current_setting('transaction_deferrable')) AS shown";
+            connection.execute_query(sql, params! {})?[0].get::<String>("shown")
+        });
+        assert_eq!(shown.unwrap(), "serializable on on");
+    });
+}

@@ -1,0 +1,109 @@
+//! Settings and what they do.
+
+use std::time::Duration;
+
+use db_service::{ConfigService, DatabaseConfig, DatabaseService, params};
+use singleton_core::testing::Scope;
+use tests::TestDatabase;
+
+#[test]
+fn settings_of_postgres_take_effect() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let scope = database.scope_with(|config| {
+        config.postgres.application_name = Some("a shop & more".to_owned());
+        config.postgres.statement_timeout = Some(Duration::from_secs(61));
+        config.postgres.lock_timeout = Some(Duration::from_secs(62));
+        config.postgres.idle_in_transaction_timeout = Some(Duration::from_secs(63));
+        config.postgres.tls_mode = Some(db_service::TlsMode::Disable);
+    });
+    scope.run(|| {
+        let sql = "SELECT concat_ws(' ', current_setting('application_name'), current_setting('statement_timeout'), \
+                   current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout')) AS shown";
+        let rows = DatabaseService::execute_query(sql, params! {}).unwrap();
+        assert_eq!(rows[0].get::<String>("shown").unwrap(), "a shop & more 61s 62s 63s");
+    });
+    // A server that can do no TLS is no server for those who insist on it.
+    let insisting = database.scope_with(|config| {
+        config.postgres.tls_mode = Some(db_service::TlsMode::VerifyFull);
+        config.postgres.tls_root_certificate = Some("/nowhere/root.crt".to_owned());
+    });
+    let error = insisting
+        .run(|| DatabaseService::connection().map(drop))
+        .unwrap_err();
+    let text = format!("{:#}", anyhow::Error::from(error));
+    assert!(
+        text.contains("/nowhere/root.crt") || text.contains("SSL"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_given_up_in_time() {
+    if TestDatabase::postgres().is_none() {
+        return;
+    }
+    // A listener that never says anything.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut config =
+        DatabaseConfig::new(format!("postgresql://127.0.0.1:{port}/x").parse().unwrap());
+    config.postgres.connect_timeout = Some(Duration::from_secs(2));
+    let scope = Scope::new().provide(ConfigService::new(config));
+    let error = scope
+        .run(|| DatabaseService::connection().map(drop))
+        .unwrap_err();
+    let text = format!("{:#}", anyhow::Error::from(error));
+    assert!(text.contains("timeout expired"), "{text}");
+}
+
+#[test]
+fn settings_of_sqlite_take_effect() {
+    let database = TestDatabase::sqlite();
+    let scope = database.scope_with(|config| {
+        config.sqlite.busy_timeout = Duration::from_millis(1234);
+        config.sqlite.write_ahead = false;
+        config.sqlite.foreign_keys = false;
+        config.sqlite.synchronous = db_service::Synchronous::Extra;
+    });
+    let shown = || {
+        let sql = "SELECT timeout || ' ' || journal_mode || ' ' || foreign_keys || ' ' || synchronous AS shown \
+                   FROM pragma_busy_timeout, pragma_journal_mode, pragma_foreign_keys, pragma_synchronous";
+        let rows = DatabaseService::execute_query(sql, params! {}).unwrap();
+        rows[0].get::<String>("shown").unwrap()
+    };
+    assert_eq!(scope.run(shown), "1234 delete 0 3");
+    assert_eq!(database.scope().run(shown), "5000 wal 1 2");
+}
+
+fn prepared_here(connection: &mut db_service::Connection) -> i64 {
+    let sql = "SELECT count(*) AS count FROM pg_prepared_statements";
+    connection.execute_query(sql, params! {}).unwrap()[0]
+        .get("count")
+        .unwrap()
+}
+
+#[test]
+fn prepared_statements_are_bounded_or_none() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    for (size, most) in [(8, 10), (0, 0)] {
+        let scope = database.scope_with(|config| {
+            (config.pool_size, config.max_overflow) = (1, 0);
+            config.statement_cache_size = size;
+        });
+        scope.run(|| {
+            for number in 0..50 {
+                let sql = format!("SELECT {number} + :n AS sum");
+                let rows = DatabaseService::execute_query(&sql, params! { "n" => 1 }).unwrap();
+                assert_eq!(rows[0].get::<i64>("sum").unwrap(), number + 1);
+                let mut connection = DatabaseService::connection().unwrap();
+                let prepared = prepared_here(&mut connection);
+                assert!(prepared <= most, "{prepared} with {size}");
+            }
+            assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
+        });
+    }
+}

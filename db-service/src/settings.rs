@@ -1,8 +1,10 @@
 //! What is set on each connection, apart from where it leads.
 
+#[cfg(any(feature = "postgres", test))]
 use std::fmt::Write;
 use std::time::Duration;
 
+#[cfg(any(feature = "postgres", test))]
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// What is set on each connection to PostgreSQL; what stands in the URL comes first.
@@ -60,6 +62,7 @@ impl TlsMode {
         ("verify-full", TlsMode::VerifyFull),
     ];
 
+    #[cfg(any(feature = "postgres", test))]
     fn name(self) -> &'static str {
         let named = Self::NAMES.into_iter().find(|(_, mode)| *mode == self);
         named.map_or("", |(name, _)| name)
@@ -84,6 +87,7 @@ impl Default for PostgresSettings {
 
 impl PostgresSettings {
     /// The URL with what is set while connecting, unless it says so itself.
+    #[cfg(any(feature = "postgres", test))]
     pub(crate) fn complete(&self, url: &str) -> String {
         let seconds = |time: Duration| time.as_secs().max(1).to_string();
         let keepalive = match self.tcp_keepalive {
@@ -129,6 +133,7 @@ impl PostgresSettings {
     }
 
     /// What is set once the connection stands; not while connecting, since PgBouncer refuses that.
+    #[cfg(feature = "postgres")]
     pub(crate) fn statements(&self) -> String {
         let limits = [
             ("statement_timeout", self.statement_timeout),
@@ -198,6 +203,7 @@ impl Default for SqliteSettings {
 
 impl SqliteSettings {
     /// The time-out first: the rest may have to wait for another process.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn statements(&self) -> String {
         format!(
             "PRAGMA busy_timeout = {}; PRAGMA foreign_keys = {}; PRAGMA synchronous = {}",

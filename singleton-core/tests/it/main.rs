@@ -21,3 +21,4 @@ mod registry;
 mod scope;
 mod shutdown;
 mod start;
+mod twins;

@@ -1,0 +1,63 @@
+//! Services of one path, which only their types tell apart.
+
+use singleton_core::testing::Scope;
+use singleton_core::{Service, registry, requires, service};
+
+/// Two services of one path.
+fn twin(first: bool) -> &'static str {
+    if first {
+        #[service]
+        struct Twin;
+        impl Service for Twin {
+            fn initialize() -> anyhow::Result<Self> {
+                Ok(Twin)
+            }
+        }
+        #[service]
+        #[requires(Twin)]
+        struct NeedsTwin;
+        impl Service for NeedsTwin {
+            fn initialize() -> anyhow::Result<Self> {
+                Ok(NeedsTwin)
+            }
+        }
+        NeedsTwin::instance().map(|_| "first").unwrap()
+    } else {
+        #[service]
+        struct Twin;
+        impl Service for Twin {
+            fn initialize() -> anyhow::Result<Self> {
+                anyhow::bail!("the other one")
+            }
+        }
+        #[service]
+        #[requires(Twin)]
+        struct NeedsOther;
+        impl Service for NeedsOther {
+            fn initialize() -> anyhow::Result<Self> {
+                Ok(NeedsOther)
+            }
+        }
+        NeedsOther::instance().map_or("none", |_| "second")
+    }
+}
+
+#[test]
+fn services_of_one_path_are_told_apart() {
+    Scope::new().run(|| {
+        assert_eq!((twin(true), twin(false)), ("first", "none"));
+        let graph = registry().graph();
+        let needs = graph
+            .services()
+            .iter()
+            .find(|service| service.name() == "NeedsTwin");
+        assert_eq!(needs.unwrap().dependencies(), ["Twin"]);
+        let twins = graph
+            .services()
+            .iter()
+            .filter(|service| service.name() == "Twin");
+        let mut dependents: Vec<_> = twins.map(|twin| twin.dependents().to_vec()).collect();
+        dependents.sort();
+        assert_eq!(dependents, [["NeedsOther"], ["NeedsTwin"]]);
+    });
+}

@@ -8,7 +8,7 @@ use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known};
 use crate::params::Params;
 use crate::scanner::{self, Parsed};
-use crate::statement::Statement;
+use crate::statement::{Casts, Statement};
 
 /// Executes `sql` for each row, in one transaction, and returns the number of rows affected.
 pub(crate) fn execute(
@@ -21,13 +21,14 @@ pub(crate) fn execute(
         traces: parsed.traces,
         counts: false,
     };
+    let casts = connection.casts_for(sql, &parsed, rows.iter().any(Params::has_text));
     observer::with_known(known, || {
         connection.transaction(|connection| match connection {
             #[cfg(feature = "postgres")]
             Connection::Postgres(inner) if parsed.row.is_some() && !parsed.names.is_empty() => {
-                many_at_a_time::execute(inner, &parsed, rows)
+                many_at_a_time::execute(inner, &parsed, rows, casts)
             }
-            _ => one_by_one(connection, &parsed, rows),
+            _ => one_by_one(connection, &parsed, rows, casts),
         })
     })
 }
@@ -36,10 +37,11 @@ fn one_by_one(
     connection: &mut Connection,
     parsed: &Parsed<'_>,
     rows: &[Params],
+    casts: Option<Casts>,
 ) -> Result<u64, DbError> {
     let mut affected = 0;
     for row in rows {
-        let count = on_each!(connection, inner => inner.execute_returning_count(&Statement::new(parsed, row)?))?
+        let count = on_each!(connection, inner => inner.execute_returning_count(&Statement::new(parsed, row, casts.clone())?))?
             as u64;
         // SQLite repeats the count of the last statement that changed rows.
         affected += if parsed.changes_rows { count } else { 0 };
@@ -57,7 +59,7 @@ mod many_at_a_time {
     use crate::params::Params;
     use crate::postgres::{self, Bind};
     use crate::scanner::{Parsed, Piece};
-    use crate::statement::{self, Dialect, Statement};
+    use crate::statement::{self, Casts, Dialect, Statement};
 
     /// A statement takes at most this many parameters: the protocol counts them in 16 bits.
     const MAX_PARAMETERS: usize = 65_535;
@@ -68,6 +70,7 @@ mod many_at_a_time {
         connection: &mut PgConnection,
         parsed: &Parsed<'_>,
         rows: &[Params],
+        casts: Option<Casts>,
     ) -> Result<u64, DbError> {
         let width = parsed.names.len();
         let mut binds = Vec::with_capacity(width * rows.len());
@@ -84,7 +87,8 @@ mod many_at_a_time {
         while left > 0 {
             let count = batch_size(left, width);
             let batch: Vec<Bind<'_>> = binds.by_ref().take(count * width).collect();
-            let statement = Statement::<Pg>::from_parts(repeat_row(parsed, count), batch);
+            let statement =
+                Statement::<Pg>::from_parts(repeat_row(parsed, count), batch, casts.clone());
             affected += connection.execute_returning_count(&statement)? as u64;
             left -= count;
         }

@@ -16,7 +16,7 @@ use crate::observer::{self, Known, Observer};
 use crate::params::Params;
 use crate::row::Row;
 use crate::scanner::{self, Parsed};
-use crate::statement::Statement;
+use crate::statement::{Casts, Statement};
 use crate::traces::Traces;
 use crate::transaction::Failure;
 
@@ -53,16 +53,43 @@ impl Connection {
     /// Parameters that are missing or too many, and whatever the server says.
     pub fn execute_query(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
         let parsed = scanner::parse(sql, self.backend())?;
-        let first = self.load(&parsed, &params);
+        let casts = self.casts_for(sql, &parsed, params.has_text());
+        let first = self.load(&parsed, &params, casts.clone());
+        if let (Err(_), Some(_), Some(observer)) = (&first, &casts, self.observer()) {
+            // The columns may have other types by now.
+            observer.casts.remove(sql);
+        }
         if first.as_ref().is_err_and(is_stale_statement) && self.transaction_depth() == 0 {
             // Nothing was executed: somebody has changed the table under the prepared statement.
             self.forget_prepared();
-            return self.load(&parsed, &params);
+            return self.load(&parsed, &params, casts);
         }
         first
     }
 
-    fn load(&mut self, parsed: &Parsed<'_>, params: &Params) -> Result<Vec<Row>, DbError> {
+    /// What text is to be cast to, if there is any and the backend minds.
+    pub(crate) fn casts_for(
+        &mut self,
+        sql: &str,
+        parsed: &Parsed<'_>,
+        has_text: bool,
+    ) -> Option<Casts> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) if has_text && parsed.is_repeatable => self.casts(sql, parsed),
+            _ => {
+                let _ = (sql, parsed, has_text);
+                None
+            }
+        }
+    }
+
+    fn load(
+        &mut self,
+        parsed: &Parsed<'_>,
+        params: &Params,
+        casts: Option<Casts>,
+    ) -> Result<Vec<Row>, DbError> {
         let known = Known {
             traces: parsed.traces,
             counts: true,
@@ -70,11 +97,11 @@ impl Connection {
         observer::with_known(known, || match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(connection) => {
-                crate::postgres::load(connection, Statement::new(parsed, params)?)
+                crate::postgres::load(connection, Statement::new(parsed, params, casts)?)
             }
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(connection) => {
-                crate::sqlite::load(connection, Statement::new(parsed, params)?)
+                crate::sqlite::load(connection, Statement::new(parsed, params, casts)?)
             }
         })
     }
@@ -133,6 +160,7 @@ impl Connection {
         diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Unbounded);
         if let Some(observer) = self.observer() {
             observer.prepared = 0;
+            observer.casts.clear();
         }
         self.backend() != Backend::Postgres || self.run("DEALLOCATE ALL").is_ok()
     }
@@ -164,7 +192,7 @@ impl Connection {
             && !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection))
     }
 
-    fn observer(&mut self) -> Option<&mut Observer> {
+    pub(crate) fn observer(&mut self) -> Option<&mut Observer> {
         diesel::Connection::instrumentation(self).downcast_mut()
     }
 

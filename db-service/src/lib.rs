@@ -14,6 +14,8 @@ extern crate pq_src as _;
 
 mod backend;
 mod batch;
+#[cfg(feature = "postgres")]
+mod casts;
 mod config;
 mod connection;
 mod environment;

@@ -1,6 +1,7 @@
 //! Watches what diesel does on a connection: counts, echoes, and sees transactions begun behind its back.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
@@ -8,6 +9,7 @@ use diesel::result::Error as DieselError;
 
 use crate::backend::Backend;
 use crate::server_error::{Meaning, meaning};
+use crate::statement::Casts;
 use crate::statistics::Statistics;
 use crate::traces::{self, Traces};
 
@@ -46,6 +48,8 @@ pub(crate) struct Observer {
     pub(crate) raw_transaction: bool,
     /// Whether a statement has left something on the session, such as a setting or a temporary table.
     pub(crate) is_marked: bool,
+    /// What text is cast to in the statements that were asked about.
+    pub(crate) casts: HashMap<String, Casts>,
     /// How many statements were prepared and not forgotten.
     pub(crate) prepared: u32,
     /// Whether a statement has failed since the transaction began.
@@ -75,6 +79,7 @@ impl Observer {
             echo,
             statistics,
             raw_transaction: false,
+            casts: HashMap::new(),
             prepared: 0,
             is_marked: false,
             has_failed: false,

@@ -35,6 +35,12 @@ impl Params {
             .map(|(_, value)| value)
     }
 
+    /// Tells whether one of them is text.
+    pub(crate) fn has_text(&self) -> bool {
+        let mut values = self.entries.iter().map(|(_, value)| value);
+        values.any(|value| matches!(value, Value::Text(_)))
+    }
+
     /// The names, in the order in which they were added.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|(name, _)| name.as_ref())

@@ -25,6 +25,8 @@ use crate::value::Value;
 pub(crate) enum Bind<'a> {
     /// A NULL, and how to bind it.
     Null(BindNull),
+    /// A NULL among texts, which is cast as they are.
+    NullText,
     Bool(bool),
     Int4(i32),
     Int8(i64),
@@ -63,9 +65,14 @@ impl Dialect for Pg {
         }
     }
 
+    fn is_text(bind: &Bind<'_>) -> bool {
+        matches!(bind, Bind::Text(_) | Bind::NullText)
+    }
+
     fn push<'b>(bind: &'b Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()> {
         match bind {
             Bind::Null(bind) => bind(out),
+            Bind::NullText => null::<sql_types::Text>(out),
             Bind::Bool(value) => out.push_bind_param::<sql_types::Bool, _>(value),
             Bind::Int4(value) => out.push_bind_param::<sql_types::Integer, _>(value),
             Bind::Int8(value) => out.push_bind_param::<sql_types::BigInt, _>(value),
@@ -113,8 +120,11 @@ pub(crate) fn unify(column: &mut [&mut Bind<'_>]) {
     }
     let null = column.iter().find_map(|bind| bind.null_of_same_type());
     for bind in column.iter_mut() {
-        if let (Some(null), Bind::Null(_)) = (null, &**bind) {
-            **bind = Bind::Null(null);
+        if let (Some(null), Bind::Null(_)) = (&null, &**bind) {
+            **bind = match null {
+                Bind::Null(null) => Bind::Null(*null),
+                _ => Bind::NullText,
+            };
         }
     }
 }
@@ -131,14 +141,14 @@ where
 }
 
 impl Bind<'_> {
-    fn null_of_same_type(&self) -> Option<BindNull> {
-        Some(match self {
+    fn null_of_same_type(&self) -> Option<Self> {
+        Some(Bind::Null(match self {
             Bind::Null(_) => return None,
+            Bind::Text(_) | Bind::NullText => return Some(Bind::NullText),
             Bind::Bool(_) => null::<sql_types::Bool>,
             Bind::Int4(_) => null::<sql_types::Integer>,
             Bind::Int8(_) => null::<sql_types::BigInt>,
             Bind::Float8(_) => null::<sql_types::Double>,
-            Bind::Text(_) => null::<sql_types::Text>,
             Bind::Bytes(_) => null::<sql_types::Binary>,
             Bind::Date(_) => null::<sql_types::Date>,
             Bind::Time(_) => null::<sql_types::Time>,
@@ -147,7 +157,7 @@ impl Bind<'_> {
             Bind::Uuid(_) => null::<sql_types::Uuid>,
             Bind::Numeric(_) => null::<sql_types::Numeric>,
             Bind::Json(_) => null::<sql_types::Jsonb>,
-        })
+        }))
     }
 }
 

@@ -94,6 +94,8 @@ impl DatabaseService {
     ///
     /// It is prepared once on each connection. A parameter may be repeated; within strings, comments,
     /// quoted names, `$$` bodies and `::casts` there are none, and on PostgreSQL `\:` stands for a plain colon.
+    /// Text goes wherever a literal would, into a date, a uuid, JSON or an array as well: PostgreSQL is asked once for
+    /// each statement and connection what the parameters are.
     /// A NULL takes the type of the place where it stands; where PostgreSQL cannot tell, as in
     /// `:name IS NULL`, write a cast, as in `:name::int IS NULL`.
     ///

@@ -56,6 +56,11 @@ impl Dialect for Sqlite {
         }
     }
 
+    // Any column takes any value.
+    fn is_text(_: &Bind<'_>) -> bool {
+        false
+    }
+
     fn push<'b>(bind: &'b Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()> {
         match bind {
             Bind::Null => {

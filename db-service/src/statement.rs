@@ -1,5 +1,7 @@
 //! A statement with its values, in the form that diesel prepares once per connection.
 
+use std::sync::Arc;
+
 use diesel::backend::Backend as DieselBackend;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
@@ -21,22 +23,34 @@ pub(crate) trait Dialect: DieselBackend {
     /// Puts a value into that form.
     fn bind(value: &Value) -> Self::Bind<'_>;
 
+    /// Tells whether a bind is text that may have to be cast to another type.
+    fn is_text(bind: &Self::Bind<'_>) -> bool;
+
     fn push<'b>(bind: &'b Self::Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()>
     where
         Self: Sized;
 }
+
+/// The types, as PostgreSQL writes them, that text for each of the parameters is cast to; none where it needs no cast.
+pub(crate) type Casts = Arc<[Option<String>]>;
 
 /// Text and values of one statement, for one backend.
 #[derive(Debug)]
 pub(crate) struct Statement<'a, D: Dialect> {
     pieces: Vec<Piece<'a>>,
     binds: Vec<D::Bind<'a>>,
+    casts: Option<Casts>,
     is_repeatable: bool,
 }
 
 impl<'a, D: Dialect> Statement<'a, D> {
-    pub(crate) fn new(parsed: &Parsed<'a>, params: &'a Params) -> Result<Self, DbError> {
+    pub(crate) fn new(
+        parsed: &Parsed<'a>,
+        params: &'a Params,
+        casts: Option<Casts>,
+    ) -> Result<Self, DbError> {
         Ok(Statement {
+            casts,
             pieces: parsed.pieces.clone(),
             binds: values(parsed, params)?.into_iter().map(D::bind).collect(),
             is_repeatable: parsed.is_repeatable,
@@ -45,12 +59,26 @@ impl<'a, D: Dialect> Statement<'a, D> {
 
     #[cfg(feature = "postgres")]
     /// A statement from pieces that the caller has put together; each bind belongs to one parameter.
-    pub(crate) fn from_parts(pieces: Vec<Piece<'a>>, binds: Vec<D::Bind<'a>>) -> Self {
+    pub(crate) fn from_parts(
+        pieces: Vec<Piece<'a>>,
+        binds: Vec<D::Bind<'a>>,
+        casts: Option<Casts>,
+    ) -> Self {
         Statement {
+            casts,
             pieces,
             binds,
             is_repeatable: true,
         }
+    }
+}
+
+impl<D: Dialect> Statement<'_, D> {
+    /// What a parameter is to be cast to; of a row that is repeated each repetition has parameters of its own.
+    fn cast(&self, index: usize) -> Option<&str> {
+        let casts = self.casts.as_ref().filter(|casts| !casts.is_empty())?;
+        let cast = casts[index % casts.len()].as_deref()?;
+        D::is_text(&self.binds[index]).then_some(cast)
     }
 }
 
@@ -81,14 +109,24 @@ impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
         for piece in &self.pieces {
             match *piece {
                 Piece::Text(text) => out.push_sql(text),
-                // Names are numbered as they first stand, so the next one is the one to bind now.
-                Piece::Parameter(index) if index == bound => {
-                    D::push(&self.binds[index], &mut out)?;
-                    bound += 1;
-                }
                 Piece::Parameter(index) => {
-                    out.push_sql(D::PLACEHOLDER);
-                    out.push_sql(&(index + 1).to_string());
+                    let cast = self.cast(index);
+                    if cast.is_some() {
+                        out.push_sql("CAST(");
+                    }
+                    // Names are numbered as they first stand, so the next one is the one to bind now.
+                    if index == bound {
+                        D::push(&self.binds[index], &mut out)?;
+                        bound += 1;
+                    } else {
+                        out.push_sql(D::PLACEHOLDER);
+                        out.push_sql(&(index + 1).to_string());
+                    }
+                    if let Some(cast) = cast {
+                        out.push_sql("::text AS ");
+                        out.push_sql(cast);
+                        out.push_sql(")");
+                    }
                 }
             }
         }

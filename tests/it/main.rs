@@ -26,6 +26,7 @@ macro_rules! on_both_backends {
 }
 
 mod bad_input;
+mod casts;
 mod conflicts;
 mod errors;
 mod fakes;

@@ -1,0 +1,106 @@
+//! Text for columns of any type of PostgreSQL, as a literal would be taken.
+
+use db_service::{DatabaseService, DbError, Params, Row, params};
+use tests::TestDatabase;
+
+const TABLE: &str = "CREATE TABLE t (id uuid, moment timestamptz, day date, document jsonb, price numeric(10, 2), \
+    tags text[], numbers int[], mood mood, name varchar(20), n bigint, note text)";
+const INSERT: &str = "INSERT INTO t VALUES (:id, :moment, :day, :document, :price, :tags, :numbers, :mood, :name, :n, :note)";
+const ID: &str = "6a8d1c6e-0f8e-4f1c-8f0a-0c1d2e3f4a5b";
+
+fn execute(sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
+    DatabaseService::execute_query(sql, params)
+}
+
+fn row(note: Option<&str>) -> Params {
+    params! {
+        "id" => ID, "moment" => "2026-11-23 12:00:00+02", "day" => "2026-11-23",
+        "document" => "{\"a\": [1, null]}", "price" => "12.30", "tags" => "{a,\"b c\"}",
+        "numbers" => "{1,2}", "mood" => "it's fine", "name" => "Rex", "n" => "42", "note" => note
+    }
+}
+
+fn shown() -> Vec<String> {
+    let sql = "SELECT concat_ws('|', id, moment AT TIME ZONE 'UTC', day, document, price, tags, numbers, mood, name, n, note) AS shown FROM t";
+    let rows = execute(sql, params! {}).unwrap();
+    rows.iter().map(|row| row.get("shown").unwrap()).collect()
+}
+
+const SHOWN: &str = "6a8d1c6e-0f8e-4f1c-8f0a-0c1d2e3f4a5b|2026-11-23 10:00:00|2026-11-23|{\"a\": [1, null]}|12.30|{a,\"b c\"}|{1,2}|it's fine|Rex|42";
+
+#[test]
+fn text_goes_into_columns_of_any_type() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        execute("CREATE TYPE mood AS ENUM ('it''s fine', 'bad')", params! {}).unwrap();
+        execute(TABLE, params! {}).unwrap();
+        execute(INSERT, row(None)).unwrap();
+        // As a batch, in which the same column has text and NULL; and where it is compared, twice.
+        DatabaseService::execute_many(INSERT, &[row(Some("x")), row(None)]).unwrap();
+        let mut rows = shown();
+        rows.sort();
+        assert_eq!(rows, [SHOWN.to_owned(), SHOWN.to_owned(), format!("{SHOWN}|x")]);
+        let sql = "SELECT count(*) AS count FROM t WHERE id = :id AND (moment = :moment OR moment > :moment) AND 2 = any(numbers) AND name = :name";
+        let found = params! { "id" => ID, "moment" => "2026-11-23 10:00:00+00", "name" => "Rex" };
+        assert_eq!(execute(sql, found).unwrap()[0].get::<i64>("count").unwrap(), 3);
+        // Of another kind the next time.
+        execute("INSERT INTO t (n, note) VALUES (:n, :note)", params! { "n" => "1", "note" => "text" }).unwrap();
+        execute("INSERT INTO t (n, note) VALUES (:n, :note)", params! { "n" => 2, "note" => None::<&str> }).unwrap();
+        // What cannot be read as the type is an error of the value, and shows nothing of it.
+        let error = execute("SELECT 1 FROM t WHERE id = :id", params! { "id" => "secret" }).unwrap_err();
+        assert!(error.to_string().contains("uuid") && !error.to_string().contains("secret"), "{error}");
+    });
+}
+
+#[test]
+fn asking_leaves_a_transaction_as_it_was() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        execute("CREATE TABLE t (id uuid)", params! {}).unwrap();
+        let committed: Result<(), DbError> = DatabaseService::transaction(|connection| {
+            connection.execute_query("INSERT INTO t VALUES (:id)", params! { "id" => ID })?;
+            // The server cannot tell what these are, and the statement is executed as it stands.
+            let sql = "SELECT :a = :b AS same";
+            let rows = connection.execute_query(sql, params! { "a" => "x", "b" => "x" })?;
+            assert!(rows[0].get::<bool>("same")?);
+            let missing = "SELECT n FROM nowhere WHERE n = :n";
+            let nested: Result<_, DbError> = connection.transaction(|connection| {
+                connection.execute_query(missing, params! { "n" => "x" })
+            });
+            assert!(matches!(nested, Err(DbError::Query(_))), "{nested:?}");
+            Ok(())
+        });
+        committed.unwrap();
+        let status = DatabaseService::get_pool_status().unwrap();
+        assert_eq!((status.transactions_committed, status.invalid), (1, 0));
+        let rows = execute(
+            "SELECT id::text AS id FROM t WHERE id = :id",
+            params! { "id" => ID },
+        )
+        .unwrap();
+        assert_eq!(rows[0].get::<String>("id").unwrap(), ID);
+    });
+}
+
+#[test]
+fn a_column_that_gets_another_type_is_asked_about_again() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            execute("CREATE TABLE t (n text)", params! {}).unwrap();
+            let insert = || execute("INSERT INTO t VALUES (:n)", params! { "n" => "7" });
+            insert().unwrap();
+            execute("ALTER TABLE t ALTER n TYPE int USING n::int", params! {}).unwrap();
+            insert().unwrap_err();
+            insert().unwrap();
+            execute("ALTER TABLE t ALTER n TYPE text", params! {}).unwrap();
+            insert().unwrap();
+        });
+}

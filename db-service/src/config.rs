@@ -38,6 +38,10 @@ pub struct DatabaseConfig {
     pub pool_recycle: Option<Duration>,
     /// Whether statements are logged, without their parameters (`DB_ECHO_SQL`, false).
     pub echo_sql: bool,
+    /// The duration from which a statement counts as slow; `None` for never (`DB_SLOW_QUERY_MS`, 1000 ms).
+    pub slow_query_threshold: Option<Duration>,
+    /// The time from which a connection on loan counts as leaked; `None` for never (`DB_LEAK_THRESHOLD`, never).
+    pub leak_threshold: Option<Duration>,
     /// How many different statements stay prepared on a connection, about; 0 for none, which PgBouncer before
     /// 1.21 needs in transaction mode (`DB_STATEMENT_CACHE_SIZE`, 512).
     pub statement_cache_size: u32,
@@ -57,6 +61,8 @@ impl DatabaseConfig {
             pool_timeout: Duration::from_secs(30),
             pool_recycle: Some(Duration::from_secs(3600)),
             echo_sql: false,
+            slow_query_threshold: Some(Duration::from_secs(1)),
+            leak_threshold: None,
             statement_cache_size: 512,
             postgres: PostgresSettings::default(),
             sqlite: SqliteSettings::default(),
@@ -81,6 +87,16 @@ impl DatabaseConfig {
             (
                 self.pool_recycle.is_none_or(in_time),
                 "DB_POOL_RECYCLE",
+                "more than 0, or -1 for never",
+            ),
+            (
+                self.slow_query_threshold.is_none_or(in_time),
+                "DB_SLOW_QUERY_MS",
+                "more than 0, or -1 for never",
+            ),
+            (
+                self.leak_threshold.is_none_or(in_time),
+                "DB_LEAK_THRESHOLD",
                 "more than 0, or -1 for never",
             ),
         ];
@@ -138,5 +154,47 @@ impl fmt::Debug for ConfigService {
             .debug_struct("ConfigService")
             .field("config", &self.config)
             .finish()
+    }
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+
+    fn thresholds(
+        slow_query: &str,
+        leak: &str,
+    ) -> Result<(Option<Duration>, Option<Duration>), String> {
+        environment::read(|name| match name {
+            "DATABASE_URL" => Some(Ok("sqlite::memory:".to_owned())),
+            "DB_SLOW_QUERY_MS" => Some(Ok(slow_query.to_owned())),
+            "DB_LEAK_THRESHOLD" => Some(Ok(leak.to_owned())),
+            _ => None,
+        })
+        .map(|config| (config.slow_query_threshold, config.leak_threshold))
+        .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn thresholds_have_defaults_units_and_an_off_switch() {
+        let (milliseconds, seconds) = (Duration::from_millis, Duration::from_secs);
+        assert_eq!(thresholds("", ""), Ok((Some(milliseconds(1000)), None)));
+        assert_eq!(
+            thresholds("250", "60"),
+            Ok((Some(milliseconds(250)), Some(seconds(60))))
+        );
+        assert_eq!(thresholds("-1", "-1"), Ok((None, None)));
+    }
+
+    #[test]
+    fn a_threshold_of_zero_is_refused_wherever_it_is_set() {
+        let text = "DB_SLOW_QUERY_MS must be more than 0, or -1 for never; \
+                    DB_LEAK_THRESHOLD must be more than 0, or -1 for never";
+        assert_eq!(thresholds("0", "0").unwrap_err(), text);
+        let mut config = DatabaseConfig::new("sqlite::memory:".parse().unwrap());
+        assert_eq!(config.check(), Ok(()));
+        config.slow_query_threshold = Some(Duration::ZERO);
+        config.leak_threshold = Some(Duration::ZERO);
+        assert_eq!(config.check().unwrap_err().to_string(), text);
     }
 }

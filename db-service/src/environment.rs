@@ -23,6 +23,8 @@ pub(crate) fn read(
     let echo_sql = variables
         .text("DB_ECHO_SQL")
         .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
+    let slow_query_threshold = variables.milliseconds("DB_SLOW_QUERY_MS", 1000);
+    let leak_threshold = variables.seconds("DB_LEAK_THRESHOLD", -1, true);
     let statement_cache_size = variables.within(
         "DB_STATEMENT_CACHE_SIZE",
         512,
@@ -70,6 +72,8 @@ pub(crate) fn read(
             pool_timeout: pool_timeout.unwrap_or_default(),
             pool_recycle,
             echo_sql,
+            slow_query_threshold,
+            leak_threshold,
             statement_cache_size,
             postgres,
             sqlite,
@@ -325,16 +329,13 @@ mod tests {
              Invalid database configuration: DB_POOL_SIZE: \"many\" is not a whole number; \
              DB_MAX_OVERFLOW must be between 0 and 100"
         );
-        assert_eq!(
+        assert!(
             read(&[("DATABASE_URL", "")])
                 .unwrap_err()
-                .split(". ")
-                .next()
-                .unwrap(),
-            "DATABASE_URL environment variable is required"
+                .starts_with("DATABASE_URL environment variable is required. ")
         );
         let not_unicode = super::read(|_| Some(Err(NotUnicode))).unwrap_err();
-        assert_eq!(not_unicode.faults().len(), 20, "each variable has its own");
+        assert_eq!(not_unicode.faults().len(), 22, "each variable has its own");
     }
 
     #[test]

@@ -113,10 +113,29 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         default: i64,
         allows_never: bool,
     ) -> Option<Duration> {
+        self.time(variable, default, allows_never, Duration::from_secs)
+    }
+
+    /// A time in milliseconds, at most as many as there are seconds in a hundred years; `None` for never.
+    pub(crate) fn milliseconds(
+        &mut self,
+        variable: &'static str,
+        default: i64,
+    ) -> Option<Duration> {
+        self.time(variable, default, true, Duration::from_millis)
+    }
+
+    fn time(
+        &mut self,
+        variable: &'static str,
+        default: i64,
+        allows_never: bool,
+        in_unit: fn(u64) -> Duration,
+    ) -> Option<Duration> {
         const LONGEST: i64 = 100 * 365 * 24 * 3600;
         let number = self.number(variable, default)?;
         match u64::try_from(number.min(LONGEST)) {
-            Ok(seconds @ 1..) => return Some(Duration::from_secs(seconds)),
+            Ok(time @ 1..) => return Some(in_unit(time)),
             Err(_) if allows_never && number == -1 => {}
             _ => {
                 let range = if allows_never {

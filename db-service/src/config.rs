@@ -34,6 +34,8 @@ pub struct DatabaseConfig {
     pub max_overflow: u32,
     /// How long a caller waits for a connection at most (`DB_POOL_TIMEOUT`, 30 s).
     pub pool_timeout: Duration,
+    /// How long a shutdown waits for connections that are in use (`DB_DRAIN_TIMEOUT`, 5 s).
+    pub drain_timeout: Duration,
     /// The age at which a connection is renewed; `None` for never (`DB_POOL_RECYCLE`, 3600 s).
     pub pool_recycle: Option<Duration>,
     /// Whether statements are logged, without their parameters (`DB_ECHO_SQL`, false).
@@ -59,6 +61,7 @@ impl DatabaseConfig {
             pool_size: 5,
             max_overflow: 10,
             pool_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(5),
             pool_recycle: Some(Duration::from_secs(3600)),
             echo_sql: false,
             slow_query_threshold: Some(Duration::from_secs(1)),
@@ -84,6 +87,11 @@ impl DatabaseConfig {
                 "between 0 and 100",
             ),
             (in_time(self.pool_timeout), "DB_POOL_TIMEOUT", "more than 0"),
+            (
+                in_time(self.drain_timeout),
+                "DB_DRAIN_TIMEOUT",
+                "more than 0",
+            ),
             (
                 self.pool_recycle.is_none_or(in_time),
                 "DB_POOL_RECYCLE",

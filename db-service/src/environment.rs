@@ -19,6 +19,7 @@ pub(crate) fn read(
     let pool_size = variables.count("DB_POOL_SIZE", 5, 1);
     let max_overflow = variables.count("DB_MAX_OVERFLOW", 10, 0);
     let pool_timeout = variables.seconds("DB_POOL_TIMEOUT", 30, false);
+    let drain_timeout = variables.seconds("DB_DRAIN_TIMEOUT", 5, false);
     let pool_recycle = variables.seconds("DB_POOL_RECYCLE", 3600, true);
     let echo_sql = variables
         .text("DB_ECHO_SQL")
@@ -70,6 +71,7 @@ pub(crate) fn read(
             pool_size,
             max_overflow,
             pool_timeout: pool_timeout.unwrap_or_default(),
+            drain_timeout: drain_timeout.unwrap_or_default(),
             pool_recycle,
             echo_sql,
             slow_query_threshold,
@@ -335,7 +337,7 @@ mod tests {
                 .starts_with("DATABASE_URL environment variable is required. ")
         );
         let not_unicode = super::read(|_| Some(Err(NotUnicode))).unwrap_err();
-        assert_eq!(not_unicode.faults().len(), 22, "each variable has its own");
+        assert_eq!(not_unicode.faults().len(), 23, "each variable has its own");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use diesel::result::{DatabaseErrorInformation, Error as DieselError};
 
+use crate::loans::Holder;
 use crate::server_error::{Meaning, ServerError, meaning};
 
 /// Why the database service did not do what it was asked to.
@@ -28,9 +29,10 @@ pub enum DbError {
     },
     /// All connections were in use, or none could be opened, until the time limit.
     #[error(
-        "timed out after {timeout:?} waiting for a connection ({open} of at most {maximum} open); \
-         give connections back sooner, or raise DB_POOL_SIZE or DB_POOL_TIMEOUT{}",
-        source.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
+        "timed out after {timeout:?} waiting for a connection ({open} of at most {maximum} open, {in_use} in use, \
+         {idle} idle, {waiting} waiting{}); give connections back sooner, or raise DB_POOL_SIZE or DB_POOL_TIMEOUT{}",
+        longest.map(|longest| format!("; {longest}")).unwrap_or_default(),
+        last_failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default()
     )]
     #[non_exhaustive]
     PoolTimeout {
@@ -40,6 +42,16 @@ pub enum DbError {
         open: u32,
         /// How many may be open at once.
         maximum: u32,
+        /// How many of those were idle.
+        idle: u32,
+        /// How many callers had one, or were about to get it.
+        in_use: usize,
+        /// How many callers waited for one of those to come back.
+        waiting: usize,
+        /// Who had held one longest.
+        longest: Option<Holder>,
+        /// Why connecting failed the last time, unless it has succeeded since.
+        last_failure: Option<String>,
         /// What the pool says, where it was the pool that did not deliver.
         source: Option<r2d2::Error>,
     },

@@ -12,19 +12,36 @@ use parking_lot::{Condvar, Mutex};
 /// gate whoever asks r2d2 finds a connection idle or room for another one, so neither can happen.
 #[derive(Debug)]
 pub(crate) struct Gate {
+    permits: usize,
     state: Mutex<State>,
+    /// Notified when a closed gate has all its permits back.
+    drained: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     free: usize,
+    is_closed: bool,
     waiting: VecDeque<Arc<Waiter>>,
 }
 
 #[derive(Debug, Default)]
 struct Waiter {
-    granted: Mutex<bool>,
+    answer: Mutex<Option<Answer>>,
     changed: Condvar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Answer {
+    Granted,
+    Closed,
+}
+
+/// Why there is no permit.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Refusal {
+    TimedOut,
+    Closed,
 }
 
 /// The right to hold one connection, given back on drop.
@@ -36,48 +53,76 @@ pub(crate) struct Permit {
 impl Gate {
     pub(crate) fn new(permits: usize) -> Arc<Self> {
         Arc::new(Gate {
+            permits,
             state: Mutex::new(State {
                 free: permits,
+                is_closed: false,
                 waiting: VecDeque::new(),
             }),
+            drained: Condvar::new(),
         })
     }
 
+    /// How many permits are out, and how many callers wait for one.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (self.permits - state.free, state.waiting.len())
+    }
+
+    /// Lets nobody through any more, and tells those who wait.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        for waiter in state.waiting.drain(..) {
+            *waiter.answer.lock() = Some(Answer::Closed);
+            waiter.changed.notify_one();
+        }
+    }
+
+    /// Waits until all permits have come back, at the latest until `deadline`; tells how many have not.
+    pub(crate) fn drain(&self, deadline: Instant) -> usize {
+        let mut state = self.state.lock();
+        while state.free < self.permits {
+            if self.drained.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        self.permits - state.free
+    }
+
     /// Waits for a permit until `deadline`.
-    pub(crate) fn acquire(self: &Arc<Self>, deadline: Instant) -> Option<Permit> {
+    pub(crate) fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Permit, Refusal> {
         let waiter = {
             let mut state = self.state.lock();
+            if state.is_closed {
+                return Err(Refusal::Closed);
+            }
             if state.free > 0 {
                 state.free -= 1;
-                return Some(self.permit());
+                return Ok(self.permit());
             }
             let waiter = Arc::new(Waiter::default());
             state.waiting.push_back(Arc::clone(&waiter));
             waiter
         };
-        let mut granted = waiter.granted.lock();
-        while !*granted {
-            if waiter
-                .changed
-                .wait_until(&mut granted, deadline)
-                .timed_out()
-            {
+        let mut answer = waiter.answer.lock();
+        while answer.is_none() {
+            let waited = waiter.changed.wait_until(&mut answer, deadline);
+            if waited.timed_out() {
                 break;
             }
         }
-        drop(granted);
-        // Only under this lock is it certain whether somebody has granted the permit in the last moment.
+        drop(answer);
+        // Only under this lock is it certain whether somebody has answered in the last moment.
         let mut state = self.state.lock();
-        match state
-            .waiting
-            .iter()
-            .position(|other| Arc::ptr_eq(other, &waiter))
-        {
-            Some(position) => {
-                state.waiting.remove(position);
-                None
+        let answer = *waiter.answer.lock();
+        match answer {
+            Some(Answer::Granted) => Ok(self.permit()),
+            Some(Answer::Closed) => Err(Refusal::Closed),
+            None => {
+                state.waiting.retain(|other| !Arc::ptr_eq(other, &waiter));
+                Err(Refusal::TimedOut)
             }
-            None => Some(self.permit()),
         }
     }
 
@@ -93,10 +138,13 @@ impl Drop for Permit {
         let mut state = self.gate.state.lock();
         match state.waiting.pop_front() {
             Some(next) => {
-                *next.granted.lock() = true;
+                *next.answer.lock() = Some(Answer::Granted);
                 next.changed.notify_one();
             }
-            None => state.free += 1,
+            None => {
+                state.free += 1;
+                self.gate.drained.notify_all();
+            }
         }
     }
 }
@@ -117,14 +165,17 @@ mod tests {
         let gate = Gate::new(2);
         let first = gate.acquire(Instant::now());
         let second = gate.acquire(Instant::now());
-        assert!(first.is_some() && second.is_some());
-        assert!(gate.acquire(Instant::now() + SOON).is_none());
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(
+            gate.acquire(Instant::now() + SOON).err(),
+            Some(Refusal::TimedOut)
+        );
         assert!(
             gate.state.lock().waiting.is_empty(),
             "who gave up does not wait"
         );
         drop(first);
-        assert!(gate.acquire(Instant::now()).is_some());
+        assert!(gate.acquire(Instant::now()).is_ok());
     }
 
     #[test]
@@ -149,10 +200,33 @@ mod tests {
         for expected in 0..8 {
             let (number, permit) = order.recv().unwrap();
             assert_eq!(number, expected);
-            assert!(permit.is_some());
+            assert!(permit.is_ok());
         }
         waiters
             .into_iter()
             .for_each(|waiter| waiter.join().unwrap());
+    }
+
+    #[test]
+    fn a_closed_gate_tells_those_who_wait_and_knows_when_all_are_back() {
+        let gate = Gate::new(1);
+        let held = gate.acquire(Instant::now()).unwrap();
+        let waiting = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.acquire(Instant::now() + Duration::from_secs(60)).err())
+        };
+        while gate.load() != (1, 1) {
+            thread::yield_now();
+        }
+        gate.close();
+        assert_eq!(waiting.join().unwrap(), Some(Refusal::Closed));
+        assert_eq!(gate.acquire(Instant::now()).err(), Some(Refusal::Closed));
+        assert_eq!(gate.drain(Instant::now() + SOON), 1);
+        let draining = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.drain(Instant::now() + Duration::from_secs(60)))
+        };
+        drop(held);
+        assert_eq!(draining.join().unwrap(), 0);
     }
 }

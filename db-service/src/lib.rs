@@ -21,6 +21,7 @@ mod connection;
 mod environment;
 mod error;
 mod gate;
+mod loans;
 mod manager;
 mod migrations;
 #[allow(
@@ -56,6 +57,7 @@ pub use backend::Backend;
 pub use config::{ConfigService, DatabaseConfig};
 pub use environment::{ConfigError, ConfigFault};
 pub use error::DbError;
+pub use loans::Holder;
 pub use migrations::{MigrationStatus, Migrations};
 pub use multi::{DbConnection as Connection, MultiBackend};
 pub use params::Params;

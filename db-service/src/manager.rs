@@ -31,9 +31,13 @@ pub(crate) struct Manager {
     _anchor: Mutex<Option<Connection>>,
     /// How many connections r2d2 holds idle.
     idle: Mutex<u32>,
+    last_failure: LastFailure,
     /// How often the server was found to be gone: whatever was opened before is taken to be gone as well.
     generation: AtomicU64,
 }
+
+/// What was said when connecting failed.
+pub(crate) type LastFailure = Arc<Mutex<Option<String>>>;
 
 pub(crate) struct Managed {
     pub(crate) connection: Connection,
@@ -77,7 +81,42 @@ impl Manager {
             first: Mutex::new(Some(first)),
             _anchor: Mutex::new(anchor),
             idle: Mutex::new(0),
+            last_failure: LastFailure::default(),
             generation: AtomicU64::new(0),
+        })
+    }
+
+    /// Where it is told why connecting failed the last time, unless it has succeeded since.
+    pub(crate) fn last_failure(&self) -> LastFailure {
+        Arc::clone(&self.last_failure)
+    }
+
+    fn open_another(&self) -> Result<Managed, ManagerError> {
+        // Before it is opened: if the server goes meanwhile, it is opened once too often.
+        let generation = self.generation.load(Ordering::Relaxed);
+        let first = self.first.lock().take();
+        let mut connection = match first {
+            Some(connection) => connection,
+            // r2d2 would lose the place of a connection for good whose making panics.
+            None => panic::catch_unwind(AssertUnwindSafe(|| {
+                establish(&self.config, self.memory.as_deref())
+            }))
+            .map_err(|_| ManagerError::Panicked)??,
+        };
+        connection.set_instrumentation(Observer::new(
+            self.config.url.backend(),
+            &self.config,
+            Arc::clone(&self.statistics),
+        ));
+        if self.config.statement_cache_size == 0 {
+            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+        }
+        *self.idle.lock() += 1;
+        Ok(Managed {
+            connection,
+            expires: self.expiry(),
+            generation,
+            used: Instant::now(),
         })
     }
 
@@ -106,32 +145,9 @@ impl ManageConnection for Manager {
     type Error = ManagerError;
 
     fn connect(&self) -> Result<Managed, ManagerError> {
-        // Before it is opened: if the server goes meanwhile, it is opened once too often.
-        let generation = self.generation.load(Ordering::Relaxed);
-        let first = self.first.lock().take();
-        let mut connection = match first {
-            Some(connection) => connection,
-            // r2d2 would lose the place of a connection for good whose making panics.
-            None => panic::catch_unwind(AssertUnwindSafe(|| {
-                establish(&self.config, self.memory.as_deref())
-            }))
-            .map_err(|_| ManagerError::Panicked)??,
-        };
-        connection.set_instrumentation(Observer::new(
-            self.config.url.backend(),
-            self.config.echo_sql,
-            Arc::clone(&self.statistics),
-        ));
-        if self.config.statement_cache_size == 0 {
-            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-        }
-        *self.idle.lock() += 1;
-        Ok(Managed {
-            connection,
-            expires: self.expiry(),
-            generation,
-            used: Instant::now(),
-        })
+        let opened = self.open_another();
+        *self.last_failure.lock() = opened.as_ref().err().map(ToString::to_string);
+        opened
     }
 
     /// Runs at every checkout, so the connection is idle no longer, whatever comes out.

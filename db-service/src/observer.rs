@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
 use diesel::result::Error as DieselError;
 
 use crate::backend::Backend;
+use crate::config::DatabaseConfig;
 use crate::server_error::{Meaning, meaning};
 use crate::statement::Casts;
 use crate::statistics::Statistics;
@@ -43,6 +45,9 @@ pub(crate) fn with_known<R>(known: Known, work: impl FnOnce() -> R) -> R {
 pub(crate) struct Observer {
     backend: Backend,
     echo: bool,
+    /// From which time on a statement is logged.
+    slow_after: Option<Duration>,
+    began: Option<Instant>,
     statistics: Arc<Statistics>,
     /// Whether a statement has begun a transaction that diesel knows nothing of.
     pub(crate) raw_transaction: bool,
@@ -73,10 +78,16 @@ enum Command {
 }
 
 impl Observer {
-    pub(crate) fn new(backend: Backend, echo: bool, statistics: Arc<Statistics>) -> Self {
+    pub(crate) fn new(
+        backend: Backend,
+        config: &DatabaseConfig,
+        statistics: Arc<Statistics>,
+    ) -> Self {
         Observer {
             backend,
-            echo,
+            echo: config.echo_sql,
+            slow_after: config.slow_query_threshold,
+            began: None,
             statistics,
             raw_transaction: false,
             casts: HashMap::new(),
@@ -92,6 +103,7 @@ impl Observer {
 
     fn started(&mut self, query: &dyn std::fmt::Display) {
         let known = KNOWN.get();
+        self.began = self.slow_after.map(|_| Instant::now());
         if self.echo {
             log::info!("{}", text_of(query));
         }
@@ -104,6 +116,16 @@ impl Observer {
         };
         self.raw_transaction |= traces.transaction;
         self.is_marked |= traces.session;
+    }
+
+    fn tell_if_slow(&mut self, query: &dyn std::fmt::Display) {
+        let (Some(threshold), Some(began)) = (self.slow_after, self.began.take()) else {
+            return;
+        };
+        let took = began.elapsed();
+        if took >= threshold {
+            log::warn!("a statement took {took:.1?}: {}", text_of(query));
+        }
     }
 
     fn finished(&mut self, error: Option<&DieselError>) {
@@ -164,7 +186,10 @@ impl Instrumentation for Observer {
             |depth: u32, command| Some(if depth == 1 { command } else { Command::Nested });
         match event {
             InstrumentationEvent::StartQuery { query, .. } => self.started(&query),
-            InstrumentationEvent::FinishQuery { error, .. } => self.finished(error),
+            InstrumentationEvent::FinishQuery { query, error, .. } => {
+                self.tell_if_slow(&query);
+                self.finished(error);
+            }
             InstrumentationEvent::BeginTransaction { depth, .. } => {
                 self.command = command(depth.get(), Command::Begin);
             }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,9 @@ use parking_lot::RwLock;
 
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
-use crate::gate::{Gate, Permit};
-use crate::manager::{LogErrors, Manager};
+use crate::gate::{Gate, Permit, Refusal};
+use crate::loans::{Loan, Loans};
+use crate::manager::{LastFailure, LogErrors, Manager};
 use crate::multi::DbConnection as Connection;
 use crate::statistics::{PoolStatus, Statistics};
 
@@ -22,7 +24,10 @@ pub(crate) struct ConnectionPool {
     pool: RwLock<Option<r2d2::Pool<Manager>>>,
     gate: Arc<Gate>,
     pub(crate) statistics: Arc<Statistics>,
+    loans: Arc<Loans>,
+    last_failure: LastFailure,
     timeout: Duration,
+    drain_timeout: Duration,
     pool_size: u32,
     maximum: u32,
 }
@@ -32,6 +37,7 @@ impl ConnectionPool {
     pub(crate) fn open(config: &DatabaseConfig) -> Result<Self, DbError> {
         let statistics = Arc::new(Statistics::default());
         let manager = Manager::open(config, Arc::clone(&statistics))?;
+        let last_failure = manager.last_failure();
         let maximum = config.pool_size + config.max_overflow;
         let pool = r2d2::Pool::builder()
             .max_size(maximum)
@@ -45,17 +51,25 @@ impl ConnectionPool {
             pool: RwLock::new(Some(pool)),
             gate: Gate::new(maximum as usize),
             statistics,
+            loans: Arc::new(Loans::new(config.leak_threshold)),
+            last_failure,
             timeout: config.pool_timeout,
+            drain_timeout: config.drain_timeout,
             pool_size: config.pool_size,
             maximum,
         })
     }
 
-    /// Hands out a connection within the time limit.
+    /// Hands out a connection within the time limit; it is held by the caller.
+    #[track_caller]
     pub(crate) fn get(&self) -> Result<PooledConnection, DbError> {
+        let holder = Location::caller();
+        self.loans.warn_of_leak();
         let deadline = Instant::now() + self.timeout.min(LONGEST_WAIT);
-        let Some(permit) = self.gate.acquire(deadline) else {
-            return Err(self.timed_out(None));
+        let permit = match self.gate.acquire(deadline) {
+            Ok(permit) => permit,
+            Err(Refusal::Closed) => return Err(DbError::Closed),
+            Err(Refusal::TimedOut) => return Err(self.timed_out(None)),
         };
         let pool = self.pool.read().clone().ok_or(DbError::Closed)?;
         let left = deadline.saturating_duration_since(Instant::now());
@@ -67,6 +81,7 @@ impl ConnectionPool {
         Ok(PooledConnection {
             connection,
             statistics: Arc::clone(&self.statistics),
+            _loan: Loans::begin(&self.loans, holder),
             _permit: permit,
         })
     }
@@ -89,8 +104,20 @@ impl ConnectionPool {
         }
     }
 
-    /// Closes the idle connections, and those in use when they come back.
+    /// Hands out nothing any more, waits for what is in use, and closes the idle connections; what is still in
+    /// use when the time is over is closed when it comes back.
     pub(crate) fn close(&self) {
+        self.gate.close();
+        let deadline = Instant::now() + self.drain_timeout.min(LONGEST_WAIT);
+        let left = self.gate.drain(deadline);
+        if left > 0 {
+            let longest = self.loans.longest().map(|longest| format!("; {longest}"));
+            log::warn!(
+                "{left} connections are still in use after {:?}{}",
+                self.drain_timeout,
+                longest.unwrap_or_default()
+            );
+        }
         drop(self.pool.write().take());
     }
 
@@ -100,10 +127,16 @@ impl ConnectionPool {
     }
 
     fn timed_out(&self, source: Option<r2d2::Error>) -> DbError {
+        let ((open, idle), (in_use, waiting)) = (self.size(), self.gate.load());
         DbError::PoolTimeout {
             timeout: self.timeout,
-            open: self.size().0,
+            open,
             maximum: self.maximum,
+            idle,
+            in_use,
+            waiting,
+            longest: self.loans.longest(),
+            last_failure: self.last_failure.lock().clone(),
             source,
         }
     }
@@ -115,6 +148,7 @@ impl ConnectionPool {
 pub struct PooledConnection {
     connection: r2d2::PooledConnection<Manager>,
     statistics: Arc<Statistics>,
+    _loan: Loan,
     // Last, so that the connection is back before the next caller is let through.
     _permit: Permit,
 }

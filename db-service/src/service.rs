@@ -119,6 +119,7 @@ impl DatabaseService {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[guarded]
+    #[track_caller]
     pub fn execute_query(&self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
         match &self.source {
             Source::Pool(pool) => counted(pool, |connection| connection.execute_query(sql, params)),
@@ -134,6 +135,7 @@ impl DatabaseService {
     ///
     /// As [`execute_query`](Self::execute_query); then nothing is changed.
     #[guarded]
+    #[track_caller]
     pub fn execute_many(&self, sql: &str, rows: &[Params]) -> Result<u64, DbError> {
         match &self.source {
             Source::Pool(pool) => counted(pool, |connection| connection.execute_many(sql, rows)),
@@ -167,6 +169,7 @@ impl DatabaseService {
     /// # });
     /// # Ok::<(), db_service::UrlError>(())
     /// ```
+    #[track_caller]
     pub fn transaction<T, E, F>(work: F) -> Result<T, E>
     where
         F: FnOnce(&mut Connection) -> Result<T, E>,
@@ -209,6 +212,7 @@ impl DatabaseService {
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[track_caller]
     pub fn transaction_with<T, E, F>(options: &TransactionOptions, work: F) -> Result<T, E>
     where
         F: FnMut(&mut Connection) -> Result<T, E>,
@@ -223,6 +227,7 @@ impl DatabaseService {
     ///
     /// No connection within the time limit.
     #[guarded]
+    #[track_caller]
     pub fn connection(&self) -> Result<PooledConnection, DbError> {
         self.pool("connections")?.get()
     }
@@ -311,11 +316,14 @@ impl fmt::Debug for DatabaseService {
 }
 
 /// Counts a call as one query, however it went and however many statements it took.
+#[track_caller]
 fn counted<R>(
     pool: &ConnectionPool,
     work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
 ) -> Result<R, DbError> {
-    let result = uncounted(|| work(&mut *pool.get()?));
+    let result = pool
+        .get()
+        .and_then(|mut connection| uncounted(|| work(&mut connection)));
     let counter = match result {
         Ok(_) => &pool.statistics.successful_queries,
         Err(_) => &pool.statistics.failed_queries,

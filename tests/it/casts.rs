@@ -48,6 +48,8 @@ fn text_goes_into_columns_of_any_type() {
         // Of another kind the next time.
         execute("INSERT INTO t (n, note) VALUES (:n, :note)", params! { "n" => "1", "note" => "text" }).unwrap();
         execute("INSERT INTO t (n, note) VALUES (:n, :note)", params! { "n" => 2, "note" => None::<&str> }).unwrap();
+        let some = [params! { "id" => ID, "day" => None::<&str> }, params! { "id" => None::<&str>, "day" => "2026-11-23" }];
+        DatabaseService::execute_many("INSERT INTO t (id, day) VALUES (:id, :day)", &some).unwrap();
         // What cannot be read as the type is an error of the value, and shows nothing of it.
         let error = execute("SELECT 1 FROM t WHERE id = :id", params! { "id" => "secret" }).unwrap_err();
         assert!(error.to_string().contains("uuid") && !error.to_string().contains("secret"), "{error}");

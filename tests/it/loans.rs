@@ -1,10 +1,21 @@
 //! What becomes of a connection between two borrowers.
 
-use db_service::{DatabaseService, params};
+use std::sync::{Mutex, Once, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use db_service::{DatabaseService, DbError, params};
 use diesel::connection::SimpleConnection as _;
+use singleton_core::registry;
+use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
-on_both_backends!(what_is_done_to_a_session_ends_with_its_loan);
+on_both_backends!(
+    what_is_done_to_a_session_ends_with_its_loan,
+    who_times_out_is_told_who_holds_the_connections,
+    a_shutdown_waits_for_connections_in_use,
+    leaks_and_slow_statements_are_logged,
+);
 
 fn what_is_done_to_a_session_ends_with_its_loan(database: &TestDatabase) {
     let is_postgres = database.url().starts_with("postgres");
@@ -76,4 +87,182 @@ fn when_one_connection_is_lost_all_older_ones_are_renewed() {
             assert!(!processes.contains(&process), "{process} of {processes:?}");
         }
     });
+}
+
+fn who_times_out_is_told_who_holds_the_connections(database: &TestDatabase) {
+    database
+        .scope_with(|config| {
+            (config.pool_size, config.max_overflow) = (1, 0);
+            config.pool_timeout = Duration::from_millis(20);
+        })
+        .run(|| {
+            let (line, held) = (line!(), DatabaseService::connection().unwrap());
+            let error = DatabaseService::execute_query("SELECT 1", params! {}).unwrap_err();
+            let text = error.to_string();
+            assert!(error.is_retryable(), "{text}");
+            let DbError::PoolTimeout {
+                idle,
+                in_use,
+                waiting,
+                longest,
+                last_failure,
+                ..
+            } = error
+            else {
+                panic!("{text}");
+            };
+            assert_eq!((idle, in_use, waiting, last_failure), (0, 1, 0, None));
+            let location = longest.unwrap().location;
+            assert_eq!((location.file(), location.line()), (file!(), line));
+            let shown = format!("taken at {}:{line}:", file!());
+            assert!(
+                text.contains("1 in use, 0 idle, 0 waiting") && text.contains(&shown),
+                "{text}"
+            );
+            drop(held);
+            // Through a transaction it is whoever began that.
+            let (line, error) = (line!() + 1, Mutex::new(None));
+            let done: Result<(), DbError> = DatabaseService::transaction(|_| {
+                *error.lock().unwrap() = DatabaseService::connection().err();
+                Ok(())
+            });
+            done.unwrap();
+            let text = error.lock().unwrap().take().unwrap().to_string();
+            assert!(
+                text.contains(&format!("taken at {}:{line}:", file!())),
+                "{text}"
+            );
+        });
+}
+
+#[test]
+fn who_times_out_is_told_why_there_are_no_connections() {
+    let Some((database, other)) = TestDatabase::postgres().zip(TestDatabase::postgres()) else {
+        return;
+    };
+    database
+        .scope_with(|config| config.pool_timeout = Duration::from_secs(2))
+        .run(|| {
+            DatabaseService::execute_query("SELECT 1", params! {}).unwrap();
+            let name = database
+                .url()
+                .rsplit('/')
+                .next()
+                .unwrap()
+                .split('?')
+                .next()
+                .unwrap();
+            let lock = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false");
+            let lock = || DatabaseService::execute_query(&lock, params! {});
+            other.scope().run(lock).unwrap();
+            let _held = DatabaseService::connection().unwrap();
+            let error = DatabaseService::connection().map(drop).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.contains("is not currently accepting connections"),
+                "{text}"
+            );
+        });
+}
+
+fn a_shutdown_waits_for_connections_in_use(database: &TestDatabase) {
+    let config = |config: &mut db_service::DatabaseConfig| {
+        (config.pool_size, config.max_overflow) = (1, 0);
+        config.drain_timeout = Duration::from_secs(60);
+    };
+    database.scope_with(config).run(|| {
+        let execute = |sql: &str| DatabaseService::execute_query(sql, params! {});
+        execute("CREATE TABLE t (n INTEGER)").unwrap();
+        let mut held = DatabaseService::connection().unwrap();
+        let scope = Scope::current();
+        // Waits for the one that is held, and need not any longer.
+        let waiter = scope.spawn(|| DatabaseService::connection().map(drop));
+        let (ended, has_ended) = mpsc::channel();
+        let end = scope.spawn(move || {
+            let report = registry().shutdown_all();
+            ended.send(report.is_clean()).unwrap();
+        });
+        let refused = waiter.unwrap().join().unwrap();
+        assert!(
+            matches!(refused, Err(DbError::Closed | DbError::Service(_))),
+            "{refused:?}"
+        );
+        let early = has_ended.recv_timeout(Duration::from_millis(100));
+        assert!(early.is_err(), "it ended while a connection was in use");
+        held.execute_query("INSERT INTO t VALUES (1)", params! {})
+            .unwrap();
+        drop(held);
+        assert!(has_ended.recv_timeout(Duration::from_secs(60)).unwrap());
+        end.unwrap().join().unwrap();
+    });
+    database.scope().run(|| {
+        let rows = DatabaseService::execute_query("SELECT n FROM t", params! {}).unwrap();
+        assert_eq!(rows.len(), 1);
+    });
+}
+
+/// Keeps warnings for tests to look at.
+struct Capture(Mutex<Vec<String>>);
+
+static CAPTURE: Capture = Capture(Mutex::new(Vec::new()));
+
+impl log::Log for Capture {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn warnings_with(text: &str) -> Vec<String> {
+    let warnings = CAPTURE.0.lock().unwrap();
+    warnings
+        .iter()
+        .filter(|line| line.contains(text))
+        .cloned()
+        .collect()
+}
+
+fn leaks_and_slow_statements_are_logged(database: &TestDatabase) {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        log::set_logger(&CAPTURE).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+    });
+    let threshold = Duration::from_millis(1);
+    database
+        .scope_with(|config| {
+            config.leak_threshold = Some(threshold);
+            config.slow_query_threshold = Some(Duration::from_nanos(1));
+        })
+        .run(|| {
+            let (line, taken) = (line!(), Instant::now());
+            let held = DatabaseService::connection().unwrap();
+            while taken.elapsed() < 2 * threshold {
+                thread::yield_now();
+            }
+            let sql = format!("SELECT :value AS {}", database.url().len());
+            let sql = sql.replace("AS ", "AS slow_");
+            DatabaseService::execute_query(&sql, params! { "value" => 4_711_815 }).unwrap();
+            drop(held);
+            let place = format!("taken at {}:{}:", file!(), line + 1);
+            let leaks = warnings_with(&place).len();
+            assert!((1..=2).contains(&leaks), "once for each backend: {leaks}");
+            let slow = warnings_with("AS slow_");
+            assert!(
+                !slow.is_empty() && slow.iter().all(|line| !line.contains("4711815")),
+                "{slow:?}"
+            );
+        });
+    let before = warnings_with("AS not_slow").len();
+    database.scope().run(|| {
+        DatabaseService::execute_query("SELECT 1 AS not_slow", params! {}).unwrap();
+    });
+    assert_eq!(warnings_with("AS not_slow").len(), before);
 }

@@ -189,7 +189,8 @@ fn old_connections_are_renewed(database: &TestDatabase) {
 }
 
 fn shutdown_closes_everything(database: &TestDatabase) {
-    let (service, held) = database.scope().run(|| {
+    let impatient = |config: &mut DatabaseConfig| config.drain_timeout = Duration::from_millis(1);
+    let (service, held) = database.scope_with(impatient).run(|| {
         (
             DatabaseService::instance().unwrap(),
             DatabaseService::connection().unwrap(),

@@ -35,6 +35,7 @@ mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod redaction;
+mod relations;
 mod row;
 mod scanner;
 mod schema;
@@ -63,7 +64,7 @@ pub use multi::{DbConnection as Connection, MultiBackend};
 pub use params::Params;
 pub use pool::PooledConnection;
 pub use row::Row;
-pub use schema::{ColumnInfo, TableInfo};
+pub use schema::{ColumnInfo, ForeignKeyInfo, IndexInfo, TableInfo};
 pub use server_error::ServerError;
 pub use service::DatabaseService;
 pub use settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};

@@ -232,7 +232,18 @@ impl DatabaseService {
         self.pool("connections")?.get()
     }
 
-    /// Describes a table and counts its rows.
+    /// Lists the tables by name, views apart, as [`get_table_info`](Self::get_table_info) takes their names: on PostgreSQL with
+    /// the schema where the search path does not lead to it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the server says.
+    #[guarded]
+    pub fn list_tables(&self) -> Result<Vec<String>, DbError> {
+        uncounted(|| schema::list_tables(&mut *self.pool("tables")?.get()?))
+    }
+
+    /// Describes a table, its keys and indexes, and counts its rows.
     ///
     /// `table` is the exact name, in PostgreSQL also `schema.name`; it is never taken for anything but a name.
     ///

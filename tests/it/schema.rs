@@ -3,7 +3,12 @@
 use db_service::{Backend, DatabaseService, DbError, params};
 use tests::TestDatabase;
 
-on_both_backends!(tables_are_described, names_are_names, upkeep_works);
+on_both_backends!(
+    tables_are_described,
+    keys_and_indexes_are_described,
+    names_are_names,
+    upkeep_works,
+);
 
 fn execute(sql: &str) {
     DatabaseService::execute_query(sql, params! {}).unwrap();
@@ -144,5 +149,68 @@ fn schemas_of_postgres_are_searched_as_the_server_does() {
             2,
             "the exact name comes first"
         );
+    });
+}
+
+fn keys_and_indexes_are_described(database: &TestDatabase) {
+    database.scope().run(|| {
+        let is_postgres = database.url().starts_with("postgres");
+        execute("CREATE TABLE \"My Owners\" (a INTEGER, b INTEGER, PRIMARY KEY (b, a))");
+        execute(
+            "CREATE TABLE pets (id INTEGER PRIMARY KEY, x INTEGER, y INTEGER, name TEXT, mother INTEGER REFERENCES pets (id), \
+             CONSTRAINT pets_owner FOREIGN KEY (x, y) REFERENCES \"My Owners\" (b, a))",
+        );
+        execute("CREATE UNIQUE INDEX pets_by_name ON pets (name, lower(name))");
+        execute("CREATE INDEX \"pets; by id\" ON pets (y DESC)");
+        execute("CREATE VIEW cats AS SELECT * FROM pets");
+        execute("INSERT INTO pets (id, name) VALUES (1, 'Rex')");
+        assert_eq!(DatabaseService::list_tables().unwrap(), ["My Owners", "pets"]);
+        let owners = DatabaseService::get_table_info("My Owners").unwrap();
+        assert_eq!(owners.primary_key, ["b", "a"]);
+        let pets = DatabaseService::get_table_info("pets").unwrap();
+        assert_eq!(pets.primary_key, ["id"]);
+        assert!(pets.size_bytes.unwrap() >= 4096, "{:?}", pets.size_bytes);
+        let indexes: Vec<_> = pets
+            .indexes
+            .iter()
+            .filter(|index| index.index_name != "pets_pkey")
+            .map(|index| (index.index_name.as_str(), index.is_unique, index.columns.clone()))
+            .collect();
+        let some = |name: &str| Some(name.to_owned());
+        let expression = is_postgres.then(|| "lower(name)".to_owned());
+        assert_eq!(
+            indexes,
+            [
+                ("pets; by id", false, vec![some("y")]),
+                ("pets_by_name", true, vec![some("name"), expression]),
+            ]
+        );
+        let keys: Vec<_> = pets
+            .foreign_keys
+            .iter()
+            .map(|key| (key.referenced_table.as_str(), key.columns.join(","), key.referenced_columns.join(",")))
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                ("pets", "mother".to_owned(), "id".to_owned()),
+                ("My Owners", "x,y".to_owned(), "b,a".to_owned()),
+            ]
+        );
+        let name = pets.foreign_keys[1].constraint_name.as_deref();
+        assert_eq!(name, is_postgres.then_some("pets_owner"));
+        let cats = DatabaseService::get_table_info("cats").unwrap();
+        assert!(cats.indexes.is_empty() && cats.foreign_keys.is_empty() && cats.primary_key.is_empty());
+        if is_postgres {
+            execute("CREATE SCHEMA shop");
+            execute("CREATE TABLE shop.items (id INTEGER PRIMARY KEY, pet INTEGER REFERENCES pets)");
+            execute("CREATE TABLE shop.parts (item INTEGER REFERENCES shop.items)");
+            assert_eq!(
+                DatabaseService::list_tables().unwrap(),
+                ["My Owners", "pets", "shop.items", "shop.parts"]
+            );
+            let parts = DatabaseService::get_table_info("shop.parts").unwrap();
+            assert_eq!(parts.foreign_keys[0].referenced_table, "shop.items");
+        }
     });
 }

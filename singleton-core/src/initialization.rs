@@ -80,7 +80,8 @@ pub(crate) fn obtain(
             dependent,
             attempt: &attempt,
         });
-        if attempt.future().is_some() {
+        // One that a task has begun may need it to go on.
+        if !mine && attempt.future().is_some() {
             return Err(needs_async(service));
         }
         if mine {

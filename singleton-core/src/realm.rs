@@ -59,7 +59,7 @@ pub(crate) struct Entry {
 }
 
 pub(crate) struct Realm {
-    entries: ByService<Box<Entry>>,
+    entries: ByService<Entry>,
     /// Services in the order in which they became ready.
     pub(crate) started: Vec<&'static Descriptor>,
     /// Undeclared uses that were logged already.
@@ -85,7 +85,7 @@ impl Realm {
     }
 
     pub(crate) fn get(&self, service: &Descriptor) -> Option<&Entry> {
-        self.entries.get(service).map(|entry| &**entry)
+        self.entries.get(service)
     }
 
     pub(crate) fn get_mut(&mut self, service: &'static Descriptor) -> &mut Entry {
@@ -93,9 +93,7 @@ impl Realm {
     }
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'static Descriptor, &Entry)> {
-        self.entries
-            .iter()
-            .map(|(service, entry)| (service, &**entry))
+        self.entries.iter()
     }
 
     /// What the service requires: what it declares, and for a trait object the service bound to it.

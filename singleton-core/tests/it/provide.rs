@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use singleton_core::testing::Scope;
-use singleton_core::{AsyncService, Error, Service, guarded, registry, requires, service};
+use singleton_core::{Error, Service, guarded, registry, requires, service};
 
 #[service]
 struct Base;
@@ -221,21 +221,28 @@ trait Stock: Send + Sync {
     fn name(&self) -> &'static str;
 }
 
-#[service(async)]
-struct RemoteStock;
+/// Its path comes after that of the trait that it is bound to.
+mod remote {
+    use singleton_core::{AsyncService, service};
 
-impl AsyncService for RemoteStock {
-    async fn initialize() -> anyhow::Result<Self> {
-        tokio::task::yield_now().await;
-        Ok(RemoteStock)
+    #[service(async)]
+    pub(super) struct RemoteStock;
+
+    impl AsyncService for RemoteStock {
+        async fn initialize() -> anyhow::Result<Self> {
+            tokio::task::yield_now().await;
+            Ok(RemoteStock)
+        }
+    }
+
+    impl super::Stock for RemoteStock {
+        fn name(&self) -> &'static str {
+            "remote"
+        }
     }
 }
 
-impl Stock for RemoteStock {
-    fn name(&self) -> &'static str {
-        "remote"
-    }
-}
+use remote::RemoteStock;
 
 #[service]
 #[requires(dyn Stock)]

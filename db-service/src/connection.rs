@@ -53,6 +53,9 @@ impl Connection {
     /// Parameters that are missing or too many, and whatever the server says.
     pub fn execute_query(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
         let parsed = scanner::parse(sql, self.backend())?;
+        if parsed.traces.end && self.transaction_depth() > 0 {
+            return Err(DbError::EndsTransaction);
+        }
         let casts = self.casts_for(sql, &parsed, params.has_text());
         let first = self.load(&parsed, &params, casts.clone());
         if let (Err(_), Some(_), Some(observer)) = (&first, &casts, self.observer()) {

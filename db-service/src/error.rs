@@ -169,6 +169,11 @@ pub enum DbError {
         /// The parameter.
         name: String,
     },
+    /// The statement would end the transaction that a closure runs in, behind its back.
+    #[error(
+        "a transaction ends with its closure: return Ok to commit, Err to roll back, and execute no COMMIT or ROLLBACK"
+    )]
+    EndsTransaction,
     /// A statement that always has a row had none.
     #[error("the statement returned no row where there must be one")]
     NoRow,

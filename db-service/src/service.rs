@@ -182,8 +182,7 @@ impl DatabaseService {
 
     /// The same as `options` say: how it is isolated, whether it may write, and how often it is repeated.
     ///
-    /// It is repeated from the start, and only after the server has rolled it back for the sake of another
-    /// transaction; so `work` should do nothing but through its connection.
+    /// It is repeated from the start, so `work` should do nothing but through its connection.
     ///
     /// # Errors
     ///
@@ -194,16 +193,12 @@ impl DatabaseService {
     /// ```
     /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
     /// # use singleton_core::testing::Scope;
-    /// use db_service::{Isolation, TransactionOptions};
+    /// use db_service::TransactionOptions;
     ///
     /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
     /// # Scope::new().provide(memory).run(|| {
     /// # DatabaseService::execute_query("CREATE TABLE accounts (id INTEGER, balance INTEGER)", params! {})?;
-    /// let options = TransactionOptions {
-    ///     isolation: Some(Isolation::Serializable),
-    ///     retries: 5,
-    ///     ..TransactionOptions::default()
-    /// };
+    /// let options = TransactionOptions { retries: 5, ..TransactionOptions::default() };
     /// DatabaseService::transaction_with(&options, |connection| {
     ///     connection.execute_query("UPDATE accounts SET balance = balance - 10 WHERE id = 1", params! {})?;
     ///     connection.execute_query("UPDATE accounts SET balance = balance + 10 WHERE id = 2", params! {})

@@ -7,6 +7,8 @@ use crate::tokens::{Kind, Token, Tokens};
 pub(crate) struct Traces {
     /// A transaction that the driver knows nothing of.
     pub(crate) transaction: bool,
+    /// The end of the transaction that it is part of.
+    pub(crate) end: bool,
     /// What outlasts transactions: a setting, a temporary table, a lock of the session, a subscription.
     pub(crate) session: bool,
 }
@@ -21,6 +23,10 @@ pub(crate) fn of(sql: &str, backend: Backend) -> Traces {
             Kind::Space => {}
             Kind::Word => {
                 traces.transaction |= statement.begins_transaction(text);
+                traces.end |= statement.count == 0
+                    && is_one_of(text, &["COMMIT", "END", "ROLLBACK", "ABORT"]);
+                // `ROLLBACK TO SAVEPOINT` ends nothing.
+                traces.end &= !(statement.is_first("ROLLBACK") && is_one_of(text, &["TO"]));
                 traces.session |= match backend {
                     Backend::Postgres => statement.marks_postgres(text),
                     Backend::Sqlite => statement.marks_sqlite(text),
@@ -139,6 +145,21 @@ mod tests {
             "-- begin",
         ] {
             assert!(!of(sql, Backend::Postgres).transaction, "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_transaction_is_seen() {
+        for sql in ["COMMIT", "end;", "/* x */ rollback work", "ABORT"] {
+            assert!(of(sql, Backend::Postgres).end, "{sql}");
+        }
+        for sql in [
+            "ROLLBACK TO SAVEPOINT a",
+            "rollback work to a",
+            "SELECT 1 AS end",
+            "RELEASE a",
+        ] {
+            assert!(!of(sql, Backend::Postgres).end, "{sql}");
         }
     }
 

@@ -7,6 +7,7 @@ use diesel::connection::SimpleConnection;
 use tests::TestDatabase;
 
 on_both_backends!(
+    they_end_with_their_closure,
     they_commit_and_roll_back,
     they_nest_by_savepoint,
     a_panic_rolls_back_at_any_depth,
@@ -248,4 +249,38 @@ fn connections_come_back_clean(database: &TestDatabase) {
                 "cleaned, not thrown away"
             );
         });
+}
+
+fn they_end_with_their_closure(database: &TestDatabase) {
+    database.scope().run(|| {
+        table();
+        for end in ["COMMIT", "rollback;", "END"] {
+            let outcome: Result<(), DbError> = DatabaseService::transaction(|connection| {
+                connection.execute_query(INSERT, n(1))?;
+                connection.execute_query(end, params! {})?;
+                Ok(())
+            });
+            assert!(
+                matches!(outcome, Err(DbError::EndsTransaction)),
+                "{outcome:?}"
+            );
+            assert!(numbers().is_empty(), "rolled back after {end}");
+        }
+        let kept: Result<(), DbError> = DatabaseService::transaction(|connection| {
+            connection.execute_query("SAVEPOINT a", params! {})?;
+            connection.execute_query(INSERT, n(2))?;
+            connection.execute_query("ROLLBACK TO SAVEPOINT a", params! {})?;
+            connection.execute_query(INSERT, n(3))?;
+            Ok(())
+        });
+        kept.unwrap();
+        assert_eq!(numbers(), [3]);
+        // One's own transaction one ends oneself.
+        let mut connection = DatabaseService::connection().unwrap();
+        for sql in ["BEGIN", "INSERT INTO t VALUES (4)", "COMMIT"] {
+            connection.execute_query(sql, params! {}).unwrap();
+        }
+        drop(connection);
+        assert_eq!(numbers(), [3, 4]);
+    });
 }

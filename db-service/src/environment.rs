@@ -169,9 +169,8 @@ pub enum ConfigFault {
 
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use std::time::Duration;
 
     fn read(variables: &[(&str, &str)]) -> Result<DatabaseConfig, String> {
         let lookup = |name: &str| {

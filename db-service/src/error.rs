@@ -6,6 +6,7 @@ use std::time::Duration;
 use diesel::result::{DatabaseErrorInformation, Error as DieselError};
 
 use crate::loans::Holder;
+use crate::migration_error::MigrationError;
 use crate::server_error::{Meaning, ServerError, meaning};
 
 /// Why the database service did not do what it was asked to.
@@ -213,9 +214,9 @@ pub enum DbError {
         /// The table asked for.
         table: String,
     },
-    /// Migrations could not be read or applied.
+    /// Migrations could not be read, applied or reverted.
     #[error("migration failed: {0}")]
-    Migration(#[source] Box<dyn StdError + Send + Sync>),
+    Migration(#[from] MigrationError),
     /// A fake database was asked for what only a real one has.
     #[error("a fake database has no {what}; use a real one, or ask for rows only")]
     #[non_exhaustive]

@@ -1,19 +1,19 @@
 //! Embedded SQL migrations, applied by whichever process comes first.
 
 use std::fmt;
-use std::thread;
 use std::time::Duration;
 
-use diesel::backend::Backend as DieselBackend;
-use diesel::migration::{Migration, MigrationSource};
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness};
+use diesel_migrations::EmbeddedMigrations;
 
 use crate::backend::Backend;
-use crate::connection::on_each;
 use crate::error::DbError;
+use crate::ledger::{self, Ledger};
+use crate::migration_error::MigrationError;
+use crate::migration_lock::alone;
+use crate::migration_run;
+use crate::migration_set::{self, Entry};
 use crate::multi::DbConnection as Connection;
-use crate::params;
-use crate::params::Params;
+use crate::url::DatabaseUrl;
 
 /// The migrations of one crate, for each backend that it supports.
 ///
@@ -28,8 +28,9 @@ use crate::params::Params;
 ///
 /// static MIGRATIONS: Migrations = Migrations::new().sqlite(embed_migrations!("tests/migrations/sqlite"));
 /// ```
-#[derive(Default)]
 pub struct Migrations {
+    set: &'static str,
+    lock_timeout: Duration,
     sqlite: Option<EmbeddedMigrations>,
     postgres: Option<EmbeddedMigrations>,
 }
@@ -38,8 +39,24 @@ impl Migrations {
     /// Makes a source without migrations for any backend.
     pub const fn new() -> Self {
         Migrations {
+            set: "",
+            lock_timeout: Duration::from_secs(300),
             sqlite: None,
             postgres: None,
+        }
+    }
+
+    /// Names the set, by the crate say: then it is noticed that the database has migrations of it which the source lacks.
+    /// Without a name they might as well be another crate's.
+    pub const fn named(self, set: &'static str) -> Self {
+        Migrations { set, ..self }
+    }
+
+    /// Sets how long to wait for others who are migrating; 300 s.
+    pub const fn lock_timeout(self, limit: Duration) -> Self {
+        Migrations {
+            lock_timeout: limit,
+            ..self
         }
     }
 
@@ -59,12 +76,18 @@ impl Migrations {
         }
     }
 
-    fn of(&self, backend: Backend) -> Result<&EmbeddedMigrations, DbError> {
-        match backend {
+    fn of(&self, backend: Backend) -> Result<Vec<Entry>, DbError> {
+        let source = match backend {
             Backend::Postgres => self.postgres.as_ref(),
             Backend::Sqlite => self.sqlite.as_ref(),
-        }
-        .ok_or_else(|| DbError::Migration(format!("there are no migrations for {backend}").into()))
+        };
+        migration_set::read(source.ok_or(MigrationError::Unsupported { backend })?)
+    }
+}
+
+impl Default for Migrations {
+    fn default() -> Self {
+        Migrations::new()
     }
 }
 
@@ -72,6 +95,8 @@ impl fmt::Debug for Migrations {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Migrations")
+            .field("set", &self.set)
+            .field("lock_timeout", &self.lock_timeout)
             .field("sqlite", &self.sqlite.is_some())
             .field("postgres", &self.postgres.is_some())
             .finish()
@@ -84,134 +109,229 @@ impl fmt::Debug for Migrations {
 pub struct MigrationStatus {
     /// The version, by which migrations are ordered.
     pub version: String,
+    /// The name, which begins with the version as it is written there.
+    pub name: String,
     /// Whether it was applied.
     pub applied: bool,
+    /// More precisely.
+    pub state: MigrationState,
+}
+
+/// What the database has of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MigrationState {
+    /// Nothing.
+    Pending,
+    /// All of it, as it is.
+    Applied,
+    /// It, as it was before it was changed.
+    Changed,
+    /// The first statements; it ran outside of a transaction and failed.
+    #[non_exhaustive]
+    Incomplete {
+        /// How many are done.
+        done: usize,
+    },
+    /// All of it, but the source lacks it: it was removed, or comes from a newer version of the program.
+    Missing,
+}
+
+/// A migration that would be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlannedMigration {
+    /// The version.
+    pub version: String,
+    /// The name.
+    pub name: String,
+    /// The statements that would run, as they are written.
+    pub sql: String,
+    /// Whether they would run in a transaction.
+    pub in_transaction: bool,
+    /// How many of the statements are done already, of one that has stopped on its way.
+    pub done: usize,
 }
 
 /// Applies the pending migrations in order and returns their versions.
 pub(crate) fn run(
     connection: &mut Connection,
+    url: &DatabaseUrl,
     source: &Migrations,
 ) -> Result<Vec<String>, DbError> {
-    let migrations = source.of(connection.backend())?;
-    alone(
-        connection,
-        |connection| on_each!(connection, inner => pending(inner, migrations)),
-    )
+    let entries = source.of(connection.backend())?;
+    alone(connection, url, source.lock_timeout, |connection| {
+        ledger::create(connection)?;
+        let ledger = ledger::read(connection)?;
+        check(&entries, &ledger, source.set)?;
+        let mut applied = Vec::new();
+        for entry in &entries {
+            if !ledger.applied.contains(&entry.version) {
+                migration_run::apply(connection, entry, source.set, ledger.done(&entry.version))?;
+                applied.push(entry.version.clone());
+            } else if !ledger.records.contains_key(&entry.version) {
+                // Applied by diesel's own tools: it is taken to be what it was then.
+                ledger::record(connection, entry, source.set, None)?;
+            }
+        }
+        Ok(applied)
+    })
 }
 
-/// Lists all migrations of the source, in order.
+/// Tells what [`run`] would do, and changes nothing.
+pub(crate) fn plan(
+    connection: &mut Connection,
+    source: &Migrations,
+) -> Result<Vec<PlannedMigration>, DbError> {
+    let entries = source.of(connection.backend())?;
+    let ledger = ledger::read(connection)?;
+    check(&entries, &ledger, source.set)?;
+    let pending = entries
+        .into_iter()
+        .filter(|entry| !ledger.applied.contains(&entry.version));
+    Ok(pending
+        .map(|entry| PlannedMigration {
+            done: ledger.done(&entry.version).unwrap_or(0),
+            version: entry.version,
+            name: entry.name,
+            sql: entry.up,
+            in_transaction: entry.in_transaction,
+        })
+        .collect())
+}
+
+/// Reverts the last `count` migrations of the source that are applied, newest first, and returns their versions.
+pub(crate) fn revert(
+    connection: &mut Connection,
+    url: &DatabaseUrl,
+    source: &Migrations,
+    count: usize,
+) -> Result<Vec<String>, DbError> {
+    let entries = source.of(connection.backend())?;
+    alone(connection, url, source.lock_timeout, |connection| {
+        let ledger = ledger::read(connection)?;
+        check(&entries, &ledger, source.set)?;
+        let has = |entry: &&Entry| {
+            ledger.applied.contains(&entry.version) || ledger.done(&entry.version).is_some()
+        };
+        let last: Vec<&Entry> = entries.iter().rev().filter(has).take(count).collect();
+        if let Some(entry) = last.iter().find(|entry| entry.down.is_none()) {
+            let migration = entry.name.clone();
+            return Err(MigrationError::Irreversible { migration }.into());
+        }
+        if !last.is_empty() {
+            ledger::create(connection)?;
+        }
+        let mut reverted = Vec::new();
+        for entry in last {
+            migration_run::revert(connection, entry)?;
+            reverted.push(entry.version.clone());
+        }
+        Ok(reverted)
+    })
+}
+
+/// Takes all migrations up to `version` for applied as they are now, and returns the versions for which that is news.
+pub(crate) fn baseline(
+    connection: &mut Connection,
+    url: &DatabaseUrl,
+    source: &Migrations,
+    version: &str,
+) -> Result<Vec<String>, DbError> {
+    let entries = source.of(connection.backend())?;
+    let Some(last) = entries.iter().position(|entry| entry.version == version) else {
+        let version = version.to_owned();
+        return Err(MigrationError::UnknownVersion { version }.into());
+    };
+    alone(connection, url, source.lock_timeout, |connection| {
+        ledger::create(connection)?;
+        let ledger = ledger::read(connection)?;
+        let news =
+            |entry: &&Entry| !ledger.applied.contains(&entry.version) || ledger.is_changed(entry);
+        connection.transaction(|connection| {
+            let mut taken = Vec::new();
+            for entry in entries[..=last].iter().filter(news) {
+                ledger::record(connection, entry, source.set, None)?;
+                taken.push(entry.version.clone());
+            }
+            Ok(taken)
+        })
+    })
+}
+
+/// Lists all migrations of the source, and those that it lacks, in order.
 pub(crate) fn status(
     connection: &mut Connection,
     source: &Migrations,
 ) -> Result<Vec<MigrationStatus>, DbError> {
-    let migrations = source.of(connection.backend())?;
-    alone(
-        connection,
-        |connection| on_each!(connection, inner => list(inner, migrations)),
-    )
-}
-
-fn pending<C, D>(
-    connection: &mut C,
-    migrations: &EmbeddedMigrations,
-) -> Result<Vec<String>, DbError>
-where
-    C: MigrationHarness<D>,
-    D: DieselBackend,
-    EmbeddedMigrations: MigrationSource<D>,
-{
-    let applied = connection
-        .run_pending_migrations(ByReference(migrations))
-        .map_err(DbError::Migration)?;
-    Ok(applied.iter().map(ToString::to_string).collect())
-}
-
-fn list<C, D>(
-    connection: &mut C,
-    migrations: &EmbeddedMigrations,
-) -> Result<Vec<MigrationStatus>, DbError>
-where
-    C: MigrationHarness<D>,
-    D: DieselBackend,
-    EmbeddedMigrations: MigrationSource<D>,
-{
-    let applied = connection
-        .applied_migrations()
-        .map_err(DbError::Migration)?;
-    let mut known: Vec<_> = migrations
-        .migrations()
-        .map_err(DbError::Migration)?
-        .iter()
-        .map(|migration| migration.name().version().as_owned())
-        .map(|version| MigrationStatus {
-            applied: applied.contains(&version),
-            version: version.to_string(),
+    let entries = source.of(connection.backend())?;
+    let ledger = ledger::read(connection)?;
+    let mut known: Vec<_> = missing(&entries, &ledger, source.set)
+        .map(|(version, name)| MigrationStatus {
+            version: version.to_owned(),
+            name: name.to_owned(),
+            applied: true,
+            state: MigrationState::Missing,
         })
         .collect();
+    known.extend(entries.into_iter().map(|entry| {
+        let applied = ledger.applied.contains(&entry.version);
+        let state = match ledger.done(&entry.version) {
+            Some(done) => MigrationState::Incomplete { done },
+            None if ledger.is_changed(&entry) => MigrationState::Changed,
+            None if applied => MigrationState::Applied,
+            None => MigrationState::Pending,
+        };
+        MigrationStatus {
+            version: entry.version,
+            name: entry.name,
+            applied,
+            state,
+        }
+    }));
     known.sort_by(|left, right| left.version.cmp(&right.version));
     Ok(known)
 }
 
-/// diesel takes its sources by value, and one source serves every start of the service.
-struct ByReference<'a>(&'a EmbeddedMigrations);
-
-impl<D: DieselBackend> MigrationSource<D> for ByReference<'_>
-where
-    EmbeddedMigrations: MigrationSource<D>,
-{
-    fn migrations(&self) -> diesel::migration::Result<Vec<Box<dyn Migration<D>>>> {
-        self.0.migrations()
+/// Refuses to build on what is not known.
+fn check(entries: &[Entry], ledger: &Ledger, set: &str) -> Result<(), MigrationError> {
+    let changed = entries.iter().filter(|entry| ledger.is_changed(entry));
+    let (begun, changed): (Vec<&Entry>, Vec<&Entry>) =
+        changed.partition(|entry| ledger.done(&entry.version).is_some());
+    if !changed.is_empty() {
+        let migrations = changed.iter().map(|entry| entry.name.clone()).collect();
+        return Err(MigrationError::Drift { migrations });
+    }
+    if let Some(entry) = begun.first() {
+        return Err(MigrationError::Incomplete {
+            migration: entry.name.clone(),
+            done: ledger.done(&entry.version).unwrap_or(0),
+        });
+    }
+    // A newer version of the program may have applied newer ones, and this one goes on beside it.
+    let newest = entries.last().map_or("", |entry| entry.version.as_str());
+    let migrations: Vec<String> = missing(entries, ledger, set)
+        .filter(|(version, _)| *version < newest)
+        .map(|(_, name)| name.to_owned())
+        .collect();
+    if migrations.is_empty() {
+        Ok(())
+    } else {
+        Err(MigrationError::Missing { migrations })
     }
 }
 
-/// Keeps other processes out while `work` looks at what was applied and adds to it; diesel itself takes no lock.
-fn alone<R>(
-    connection: &mut Connection,
-    work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
-) -> Result<R, DbError> {
-    match connection.backend() {
-        Backend::Postgres => {
-            lock_postgres(connection)?;
-            let result = work(connection);
-            let unlocked = connection.run(&format!("SELECT pg_advisory_unlock({LOCK})"));
-            let result = result?;
-            unlocked?;
-            Ok(result)
-        }
-        Backend::Sqlite => {
-            let rows = connection.execute_query("PRAGMA busy_timeout", Params::new())?;
-            let usual: i64 = rows.first().ok_or(DbError::NoRow)?.get("timeout")?;
-            connection.run(&format!("PRAGMA busy_timeout = {}", PATIENCE.as_millis()))?;
-            let result = connection.transaction(work);
-            connection.run(&format!("PRAGMA busy_timeout = {usual}"))?;
-            result
-        }
-    }
-}
-
-/// Any number will do that nobody else takes; these are the bytes of `db-servi`.
-const LOCK: i64 = i64::from_be_bytes(*b"db-servi");
-/// How long to wait for another process's migrations.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-/// Asks again and again rather than waiting inside the server, where the waiting statement's
-/// snapshot would hold up a `CREATE INDEX CONCURRENTLY` of the very process it waits for.
-fn lock_postgres(connection: &mut Connection) -> Result<(), DbError> {
-    const INTERVAL: Duration = Duration::from_millis(50);
-    let mut waited = Duration::ZERO;
-    while waited < PATIENCE {
-        let rows = connection.execute_query(
-            "SELECT pg_try_advisory_lock(:lock) AS locked",
-            params! { "lock" => LOCK },
-        )?;
-        if rows.first().map_or(Ok(false), |row| row.get("locked"))? {
-            return Ok(());
-        }
-        thread::sleep(INTERVAL);
-        waited += INTERVAL;
-    }
-    Err(DbError::Migration(
-        format!("another process has been migrating for {PATIENCE:?}").into(),
-    ))
+/// The version and name of each migration of the set that the database has and the source lacks.
+fn missing<'a>(
+    entries: &'a [Entry],
+    ledger: &'a Ledger,
+    set: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let lacks = |version: &str| entries.iter().all(|entry| entry.version != version);
+    ledger
+        .records
+        .iter()
+        .filter(move |(_, record)| !set.is_empty() && record.set == set)
+        .filter(move |(version, _)| ledger.applied.contains(*version) && lacks(version))
+        .map(|(version, record)| (version.as_str(), record.name.as_str()))
 }

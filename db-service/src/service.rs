@@ -1,18 +1,19 @@
 //! The service itself: what its users call.
 
+mod migrations;
+mod schema;
+
 use std::fmt;
 
 use singleton_core::{Service, guarded, requires, service};
 
 use crate::config::ConfigService;
 use crate::error::DbError;
-use crate::migrations::{self, MigrationStatus, Migrations};
 use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known};
 use crate::params::Params;
 use crate::pool::{ConnectionPool, PooledConnection};
 use crate::row::Row;
-use crate::schema::{self, TableInfo};
 use crate::statistics::PoolStatus;
 use crate::testing::FakeDatabase;
 use crate::traces::Traces;
@@ -227,29 +228,6 @@ impl DatabaseService {
         self.pool("connections")?.get()
     }
 
-    /// Lists the tables by name, views apart, as [`get_table_info`](Self::get_table_info) takes their names: on PostgreSQL with
-    /// the schema where the search path does not lead to it.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the server says.
-    #[guarded]
-    pub fn list_tables(&self) -> Result<Vec<String>, DbError> {
-        uncounted(|| schema::list_tables(&mut *self.pool("tables")?.get()?))
-    }
-
-    /// Describes a table, its keys and indexes, and counts its rows.
-    ///
-    /// `table` is the exact name, in PostgreSQL also `schema.name`; it is never taken for anything but a name.
-    ///
-    /// # Errors
-    ///
-    /// [`DbError::UnknownTable`], and whatever the server says.
-    #[guarded]
-    pub fn get_table_info(&self, table: &str) -> Result<TableInfo, DbError> {
-        uncounted(|| schema::table_info(&mut *self.pool("tables")?.get()?, table))
-    }
-
     /// Tells the state of the pool and what was counted since the service started.
     ///
     /// # Errors
@@ -258,44 +236,6 @@ impl DatabaseService {
     #[guarded]
     pub fn get_pool_status(&self) -> Result<PoolStatus, DbError> {
         Ok(self.pool("pool")?.status())
-    }
-
-    /// Collects what deleted rows have left and refreshes the planner's statistics, of one table or of all.
-    ///
-    /// SQLite always vacuums the whole file.
-    ///
-    /// # Errors
-    ///
-    /// [`DbError::UnknownTable`], and whatever the server says.
-    #[guarded]
-    pub fn vacuum_analyze(&self, table: Option<&str>) -> Result<(), DbError> {
-        uncounted(|| schema::vacuum_analyze(&mut *self.pool("tables")?.get()?, table))
-    }
-
-    /// Applies the pending migrations of `source`, in order, and returns their versions.
-    ///
-    /// When several processes do so at once, one applies them and the others wait for it.
-    ///
-    /// # Errors
-    ///
-    /// [`DbError::Migration`]; on SQLite nothing of the whole run is left then, on PostgreSQL the
-    /// migrations before the one that failed are.
-    #[guarded]
-    pub fn run_migrations(&self, source: &Migrations) -> Result<Vec<String>, DbError> {
-        match &self.source {
-            Source::Pool(pool) => uncounted(|| migrations::run(&mut *pool.get()?, source)),
-            Source::Fake(_) => Ok(Vec::new()),
-        }
-    }
-
-    /// Lists the migrations of `source` and whether the database has them.
-    ///
-    /// # Errors
-    ///
-    /// [`DbError::Migration`].
-    #[guarded]
-    pub fn migration_status(&self, source: &Migrations) -> Result<Vec<MigrationStatus>, DbError> {
-        uncounted(|| migrations::status(&mut *self.pool("migrations")?.get()?, source))
     }
 
     fn pool(&self, what: &'static str) -> Result<&ConnectionPool, DbError> {

@@ -32,6 +32,7 @@ mod errors;
 mod fakes;
 mod lifecycle;
 mod loans;
+mod migration_history;
 mod migrations;
 mod pool;
 mod queries;

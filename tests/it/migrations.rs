@@ -1,9 +1,12 @@
 //! Migrations, by one process or by many.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
-use db_service::{DatabaseService, DbError, MigrationStatus, Migrations, params};
+use db_service::{DatabaseService, DbError, MigrationError, MigrationStatus, Migrations, params};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use tests::TestDatabase;
 use user_repo::{MIGRATIONS, UserRepository};
@@ -11,6 +14,8 @@ use user_repo::{MIGRATIONS, UserRepository};
 on_both_backends!(
     they_are_applied_once_and_listed,
     many_at_once_apply_them_once,
+    ten_processes_apply_them_once,
+    others_are_waited_for_within_a_time_limit,
     a_failed_one_leaves_nothing_of_itself
 );
 
@@ -95,4 +100,100 @@ fn a_failed_one_leaves_nothing_of_itself(database: &TestDatabase) {
             .scope()
             .run(|| assert!(DatabaseService::run_migrations(&MIGRATIONS).is_ok()));
     });
+}
+
+/// Those that wait must not hold up the one that makes an index concurrently.
+fn ten_processes_apply_them_once(database: &TestDatabase) {
+    let mut processes: Vec<_> = (0..10)
+        .map(|_| {
+            Command::new(env!("CARGO_BIN_EXE_migrate"))
+                .arg(database.url())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    let mut outputs: Vec<_> = processes
+        .iter_mut()
+        .map(|process| BufReader::new(process.stdout.take().unwrap()).lines())
+        .collect();
+    for output in &mut outputs {
+        assert_eq!(output.next().unwrap().unwrap(), "ready");
+    }
+    for process in &mut processes {
+        process.stdin.take().unwrap().write_all(b"\n").unwrap();
+    }
+    let mut counts: Vec<_> = outputs
+        .into_iter()
+        .map(|mut output| output.next().and_then(Result::ok))
+        .collect();
+    for process in &mut processes {
+        assert!(process.wait().unwrap().success());
+    }
+    counts.sort();
+    assert_eq!(counts.pop().flatten().as_deref(), Some("3"));
+    assert!(
+        counts.iter().all(|count| count.as_deref() == Some("0")),
+        "{counts:?}"
+    );
+    database.scope().run(|| {
+        let items = DatabaseService::get_table_info("items").unwrap();
+        assert_eq!(
+            (
+                items.row_count,
+                items
+                    .indexes
+                    .iter()
+                    .filter(|index| index.index_name.starts_with("items_by"))
+                    .count()
+            ),
+            (2, 2)
+        );
+    });
+}
+
+fn others_are_waited_for_within_a_time_limit(database: &TestDatabase) {
+    const LIMIT: Duration = Duration::from_millis(50);
+    static IMPATIENT: Migrations = Migrations::new()
+        .lock_timeout(LIMIT)
+        .sqlite(embed_migrations!("migrations/shop/sqlite"))
+        .postgres(embed_migrations!("migrations/shop/postgres"));
+    let refused = || {
+        let error = database
+            .scope()
+            .run(|| DatabaseService::run_migrations(&IMPATIENT))
+            .unwrap_err();
+        assert!(
+            matches!(error, DbError::Migration(MigrationError::LockTimeout { limit, .. }) if limit == LIMIT),
+            "{error}"
+        );
+    };
+    match database.url().strip_prefix("sqlite:///") {
+        Some(path) => {
+            database
+                .scope()
+                .run(|| DatabaseService::migration_status(&IMPATIENT))
+                .unwrap();
+            let file = std::fs::File::create(format!("{path}-migrations.lock")).unwrap();
+            file.lock().unwrap();
+            refused();
+        }
+        None => database.scope().run(|| {
+            let mut other = DatabaseService::connection().unwrap();
+            let lock = i64::from_be_bytes(*b"db-servi");
+            other
+                .execute_query("SELECT pg_advisory_lock(:lock)", params! { "lock" => lock })
+                .unwrap();
+            refused();
+        }),
+    }
+    assert_eq!(
+        database
+            .scope()
+            .run(|| DatabaseService::run_migrations(&IMPATIENT))
+            .unwrap()
+            .len(),
+        3
+    );
 }

@@ -2,8 +2,10 @@
 
 mod cluster;
 mod database;
+mod shop;
 
 pub use database::{TestDatabase, cheap_passwords};
+pub use shop::SHOP_MIGRATIONS;
 
 /// The README's code has to run.
 #[cfg(doctest)]

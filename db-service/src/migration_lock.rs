@@ -1,0 +1,127 @@
+//! Keeps other processes out while migrations are applied; diesel itself takes no lock.
+
+#[cfg(feature = "sqlite")]
+use std::fs::{File, TryLockError};
+#[cfg(feature = "sqlite")]
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::DbError;
+use crate::migration_error::MigrationError;
+use crate::multi::DbConnection as Connection;
+use crate::params;
+use crate::url::{DatabaseUrl, Target};
+
+/// Any number will do that nobody else takes; these are the bytes of `db-servi`.
+const LOCK: i64 = i64::from_be_bytes(*b"db-servi");
+const INTERVAL: Duration = Duration::from_millis(25);
+
+/// Runs `work` while no other process or thread does so on the same database.
+pub(crate) fn alone<R>(
+    connection: &mut Connection,
+    url: &DatabaseUrl,
+    limit: Duration,
+    work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
+) -> Result<R, DbError> {
+    match url.target() {
+        Target::Postgres(_) => {
+            wait(limit, || try_lock_server(connection))?;
+            let result = work(connection);
+            unlock_server(connection);
+            result
+        }
+        #[cfg(feature = "sqlite")]
+        Target::SqliteFile(path) => {
+            let file = LockFile::open(Path::new(path))?;
+            wait(limit, || file.try_lock())?;
+            // Closing the file unlocks it, and so does the end of the process.
+            work(connection)
+        }
+        // No other process has it, and of the threads of this one only those that share a service.
+        _ => {
+            static THREADS: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+            let _alone = THREADS
+                .try_lock_for(limit)
+                .ok_or(MigrationError::LockTimeout { limit })?;
+            work(connection)
+        }
+    }
+}
+
+/// Asks again and again.
+fn wait(
+    limit: Duration,
+    mut try_lock: impl FnMut() -> Result<bool, DbError>,
+) -> Result<(), DbError> {
+    let began = Instant::now();
+    while !try_lock()? {
+        if began.elapsed() >= limit {
+            return Err(MigrationError::LockTimeout { limit }.into());
+        }
+        thread::sleep(INTERVAL);
+    }
+    Ok(())
+}
+
+/// Does not wait inside the server, where the waiting statement's snapshot would hold up a `CREATE INDEX CONCURRENTLY` of the
+/// very process that is waited for: a deadlock, which the server ends by failing the migration.
+fn try_lock_server(connection: &mut Connection) -> Result<bool, DbError> {
+    let rows = connection.execute_query(
+        "SELECT pg_catalog.pg_try_advisory_lock(:lock) AS locked",
+        params! { "lock" => LOCK },
+    )?;
+    rows.first().ok_or(DbError::NoRow)?.get("locked")
+}
+
+fn unlock_server(connection: &mut Connection) {
+    let unlocked = connection.run(&format!("SELECT pg_catalog.pg_advisory_unlock({LOCK})"));
+    if let (Err(error), Some(observer)) = (unlocked, connection.observer()) {
+        log::warn!("the lock of migrations ends with its connection: {error}");
+        observer.is_marked = true;
+    }
+}
+
+/// A file beside the database that stays there: who removes it may remove one that another process has just locked.
+///
+/// The lock is the system's, and the database's own locks are left to SQLite: holding one throughout would leave no way to
+/// run what must not be in a transaction.
+#[cfg(feature = "sqlite")]
+struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+#[cfg(feature = "sqlite")]
+impl LockFile {
+    fn open(database: &Path) -> Result<Self, MigrationError> {
+        // By whatever name or link a process knows the database, the lock is one.
+        let database = database
+            .canonicalize()
+            .unwrap_or_else(|_| database.to_owned());
+        let mut path = database.into_os_string();
+        path.push("-migrations.lock");
+        let path = PathBuf::from(path);
+        match File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+        {
+            Ok(file) => Ok(LockFile { file, path }),
+            Err(source) => Err(MigrationError::LockFile { path, source }),
+        }
+    }
+
+    fn try_lock(&self) -> Result<bool, DbError> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(source)) => Err(MigrationError::LockFile {
+                path: self.path.clone(),
+                source,
+            }
+            .into()),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Cuts the text of a migration into its statements, for those that cannot run in a transaction: PostgreSQL takes several
+//! statements that are sent together for one.
+
+use crate::backend::Backend;
+use crate::tokens::{Kind, Token, Tokens};
+
+/// One statement of a script.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ScriptStatement<'a> {
+    pub(crate) text: &'a str,
+    /// The line of the script on which it begins, from 1.
+    pub(crate) line: usize,
+}
+
+/// The statements of a script, comments between them left out; `;` inside of the body of a trigger or a function ends none.
+pub(crate) fn statements(script: &str, backend: Backend) -> Vec<ScriptStatement<'_>> {
+    let mut found = Vec::new();
+    let (mut position, mut line) = (0, 1);
+    // Where the statement begins, once something of it was seen.
+    let mut start: Option<(usize, usize)> = None;
+    let mut body = Body::default();
+    for Token { kind, text } in Tokens::new(script, backend) {
+        match kind {
+            Kind::Semicolon if !body.is_open() => {
+                found.extend(start.take().map(|(from, line)| ScriptStatement {
+                    text: &script[from..position],
+                    line,
+                }));
+                body = Body::default();
+            }
+            Kind::Space => {}
+            _ => {
+                start.get_or_insert((position, line));
+                body.take(kind, text);
+            }
+        }
+        position += text.len();
+        line += text.matches('\n').count();
+    }
+    found.extend(start.map(|(from, line)| ScriptStatement {
+        text: script[from..].trim_end(),
+        line,
+    }));
+    found
+}
+
+/// Whether a statement is inside parentheses or a body, `BEGIN … END` with any `CASE … END` in it.
+#[derive(Default)]
+struct Body {
+    parentheses: usize,
+    blocks: usize,
+    words: usize,
+    /// Whether the statement is a `CREATE`: elsewhere `BEGIN` begins a transaction.
+    creates: bool,
+    is_trigger: bool,
+    after_begin: bool,
+}
+
+impl Body {
+    fn is_open(&self) -> bool {
+        self.parentheses > 0 || self.blocks > 0
+    }
+
+    fn take(&mut self, kind: Kind, text: &str) {
+        let is = |word: &str| kind == Kind::Word && text.eq_ignore_ascii_case(word);
+        match kind {
+            Kind::Open => self.parentheses += 1,
+            Kind::Close => self.parentheses = self.parentheses.saturating_sub(1),
+            _ => {}
+        }
+        self.creates |= self.words == 0 && is("CREATE");
+        // `CREATE TRIGGER`, `CREATE TEMPORARY TRIGGER`.
+        self.is_trigger |= self.creates && self.words <= 2 && is("TRIGGER");
+        let opens = self.blocks == 0
+            && self.creates
+            && (self.is_trigger && is("BEGIN") || self.after_begin && is("ATOMIC"));
+        if opens || self.blocks > 0 && is("CASE") {
+            self.blocks += 1;
+        } else if self.blocks > 0 && is("END") {
+            self.blocks -= 1;
+        }
+        self.after_begin = is("BEGIN");
+        self.words += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(script: &str, backend: Backend) -> Vec<(&str, usize)> {
+        let statements = statements(script, backend);
+        statements
+            .into_iter()
+            .map(|statement| (statement.text, statement.line))
+            .collect()
+    }
+
+    #[test]
+    fn statements_end_at_semicolons_of_their_own() {
+        for backend in [Backend::Postgres, Backend::Sqlite] {
+            assert_eq!(cut(" -- nothing;\n;;", backend), []);
+            assert_eq!(
+                cut(
+                    "-- a;\nCREATE TABLE \"a;b\" (x TEXT DEFAULT ';');\n\n/* ; */ SELECT 1 ;SELECT (2) -- end",
+                    backend
+                ),
+                [
+                    ("CREATE TABLE \"a;b\" (x TEXT DEFAULT ';')", 2),
+                    ("SELECT 1 ", 4),
+                    ("SELECT (2) -- end", 4)
+                ]
+            );
+            assert_eq!(
+                cut("BEGIN; SELECT 1; END;", backend),
+                [("BEGIN", 1), ("SELECT 1", 1), ("END", 1)]
+            );
+        }
+    }
+
+    #[test]
+    fn bodies_are_parts_of_their_statement() {
+        let trigger = "CREATE TEMP TRIGGER t AFTER INSERT ON a BEGIN SELECT CASE WHEN 1 THEN 2 END; DELETE FROM b; END";
+        assert_eq!(
+            cut(&format!("{trigger};\nSELECT 1"), Backend::Sqlite),
+            [(trigger, 1), ("SELECT 1", 2)]
+        );
+        let rule = "CREATE RULE r AS ON INSERT TO a DO (DELETE FROM b; DELETE FROM c)";
+        let atomic =
+            "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC; SELECT CASE 1 WHEN 1 THEN 2 END; END";
+        let dollar = "CREATE FUNCTION g() RETURNS int AS $$ BEGIN; END; $$ LANGUAGE plpgsql";
+        assert_eq!(
+            cut(&format!("{rule};{atomic};{dollar};"), Backend::Postgres),
+            [(rule, 1), (atomic, 1), (dollar, 1)]
+        );
+    }
+}

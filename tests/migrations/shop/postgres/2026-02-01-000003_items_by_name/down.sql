@@ -1,0 +1,2 @@
+DROP INDEX items_by_name_and_id;
+DROP INDEX items_by_name;

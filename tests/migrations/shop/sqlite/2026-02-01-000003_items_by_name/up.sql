@@ -1,0 +1,3 @@
+-- Two statements, each on its own.
+CREATE INDEX items_by_name ON items (name);
+CREATE INDEX items_by_name_and_id ON items (name, id);

@@ -1,0 +1,23 @@
+//! Connects to the database of its argument, says so, waits for a line, applies the migrations of the shop, and prints how many.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use db_service::{ConfigService, DatabaseConfig, DatabaseService, params};
+use singleton_core::testing::Scope;
+
+fn main() -> anyhow::Result<()> {
+    let url = std::env::args().nth(1).context("the URL of a database")?;
+    let config = ConfigService::new(DatabaseConfig::new(url.parse()?));
+    Scope::new().provide(config).run(|| {
+        DatabaseService::execute_query("SELECT 1", params! {})?;
+        println!("ready");
+        io::stdout().flush()?;
+        io::stdin().read_line(&mut String::new())?;
+        println!(
+            "{}",
+            DatabaseService::run_migrations(&tests::SHOP_MIGRATIONS)?.len()
+        );
+        Ok(())
+    })
+}

@@ -20,6 +20,7 @@ pub(crate) fn execute(
     let known = Known {
         traces: parsed.traces,
         counts: false,
+        is_measured: true,
     };
     let casts = connection.casts_for(sql, &parsed, rows.iter().any(Params::has_text));
     observer::with_known(known, || {

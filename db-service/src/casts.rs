@@ -10,7 +10,6 @@ use crate::observer::{self, Known};
 use crate::params::Params;
 use crate::scanner::{Parsed, Piece};
 use crate::statement::Casts;
-use crate::traces::Traces;
 
 /// The types that text needs no cast for.
 const TEXTS: [&str; 6] = [
@@ -28,11 +27,7 @@ impl Connection {
         if let Some(known) = self.observer()?.casts.get(sql) {
             return Some(Arc::clone(known));
         }
-        let known = Known {
-            traces: Traces::default(),
-            counts: false,
-        };
-        let asked = observer::with_known(known, || self.ask(parsed));
+        let asked = observer::with_known(Known::OURS, || self.ask(parsed));
         let casts: Casts = asked.unwrap_or_default().into();
         let observer = self.observer()?;
         // As with prepared statements: who writes values into statements must not fill the memory.

@@ -40,6 +40,8 @@ pub struct DatabaseConfig {
     pub pool_recycle: Option<Duration>,
     /// Whether statements are logged, without their parameters (`DB_ECHO_SQL`, false).
     pub echo_sql: bool,
+    /// Whether they are logged with them, which shows whatever is secret in the data (`DB_ECHO_PARAMETERS`, false).
+    pub echo_parameters: bool,
     /// The duration from which a statement counts as slow; `None` for never (`DB_SLOW_QUERY_MS`, 1000 ms).
     pub slow_query_threshold: Option<Duration>,
     /// The time from which a connection on loan counts as leaked; `None` for never (`DB_LEAK_THRESHOLD`, never).
@@ -64,6 +66,7 @@ impl DatabaseConfig {
             drain_timeout: Duration::from_secs(5),
             pool_recycle: Some(Duration::from_secs(3600)),
             echo_sql: false,
+            echo_parameters: false,
             slow_query_threshold: Some(Duration::from_secs(1)),
             leak_threshold: None,
             statement_cache_size: 512,

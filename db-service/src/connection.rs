@@ -1,6 +1,7 @@
 //! One connection to either backend.
 
 use std::thread;
+use std::time::Instant;
 
 use diesel::connection::{
     AnsiTransactionManager, CacheSize, SimpleConnection, TransactionManager,
@@ -17,7 +18,7 @@ use crate::params::Params;
 use crate::row::Row;
 use crate::scanner::{self, Parsed};
 use crate::statement::{Casts, Statement};
-use crate::traces::Traces;
+use crate::statement_statistics::Call;
 use crate::transaction::Failure;
 
 /// Runs the same on whichever connection it is.
@@ -52,12 +53,43 @@ impl Connection {
     ///
     /// Parameters that are missing or too many, and whatever the server says.
     pub fn execute_query(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
+        self.measured(
+            sql,
+            |rows: &Vec<Row>| rows.len() as u64,
+            |connection| connection.query(sql, &params),
+        )
+    }
+
+    /// Runs one of the user's statements and takes its time.
+    fn measured<R>(
+        &mut self,
+        sql: &str,
+        rows: impl FnOnce(&R) -> u64,
+        work: impl FnOnce(&mut Self) -> Result<R, DbError>,
+    ) -> Result<R, DbError> {
+        if !observer::is_measured() {
+            return work(self);
+        }
+        let began = Instant::now();
+        let result = work(self);
+        let call = Call {
+            took: began.elapsed(),
+            rows: result.as_ref().map_or(0, rows),
+            failed: result.is_err(),
+        };
+        if let Some(observer) = self.observer() {
+            observer.measured(sql, call);
+        }
+        result
+    }
+
+    fn query(&mut self, sql: &str, params: &Params) -> Result<Vec<Row>, DbError> {
         let parsed = scanner::parse(sql, self.backend())?;
         if parsed.traces.end && self.transaction_depth() > 0 {
             return Err(DbError::EndsTransaction);
         }
         let casts = self.casts_for(sql, &parsed, params.has_text());
-        let first = self.load(&parsed, &params, casts.clone());
+        let first = self.load(&parsed, params, casts.clone());
         if let (Err(_), Some(_), Some(observer)) = (&first, &casts, self.observer()) {
             // The columns may have other types by now.
             observer.casts.remove(sql);
@@ -65,7 +97,7 @@ impl Connection {
         if first.as_ref().is_err_and(is_stale_statement) && self.transaction_depth() == 0 {
             // Nothing was executed: somebody has changed the table under the prepared statement.
             self.forget_prepared();
-            return self.load(&parsed, &params, casts);
+            return self.load(&parsed, params, casts);
         }
         first
     }
@@ -96,6 +128,7 @@ impl Connection {
         let known = Known {
             traces: parsed.traces,
             counts: true,
+            is_measured: true,
         };
         observer::with_known(known, || match self {
             #[cfg(feature = "postgres")]
@@ -117,7 +150,11 @@ impl Connection {
     ///
     /// As [`execute_query`](Connection::execute_query); then nothing is changed.
     pub fn execute_many(&mut self, sql: &str, rows: &[Params]) -> Result<u64, DbError> {
-        batch::execute(self, sql, rows)
+        self.measured(
+            sql,
+            |affected| *affected,
+            |connection| batch::execute(connection, sql, rows),
+        )
     }
 
     /// Runs `work` in a transaction: committed on `Ok`, rolled back on `Err` and on panic.
@@ -142,12 +179,8 @@ impl Connection {
 
     /// Runs statements that are ours, known to leave nothing behind, and not to be counted.
     pub(crate) fn run(&mut self, sql: &str) -> Result<(), DieselError> {
-        let known = Known {
-            traces: Traces::default(),
-            counts: false,
-        };
         observer::with_known(
-            known,
+            Known::OURS,
             || on_each!(self, connection => connection.batch_execute(sql)),
         )
     }

@@ -21,9 +21,8 @@ pub(crate) fn read(
     let pool_timeout = variables.seconds("DB_POOL_TIMEOUT", 30, false);
     let drain_timeout = variables.seconds("DB_DRAIN_TIMEOUT", 5, false);
     let pool_recycle = variables.seconds("DB_POOL_RECYCLE", 3600, true);
-    let echo_sql = variables
-        .text("DB_ECHO_SQL")
-        .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
+    let echo_sql = variables.switch("DB_ECHO_SQL");
+    let echo_parameters = variables.switch("DB_ECHO_PARAMETERS");
     let slow_query_threshold = variables.milliseconds("DB_SLOW_QUERY_MS", 1000);
     let leak_threshold = variables.seconds("DB_LEAK_THRESHOLD", -1, true);
     let statement_cache_size = variables.within(
@@ -74,6 +73,7 @@ pub(crate) fn read(
             drain_timeout: drain_timeout.unwrap_or_default(),
             pool_recycle,
             echo_sql,
+            echo_parameters,
             slow_query_threshold,
             leak_threshold,
             statement_cache_size,
@@ -336,7 +336,7 @@ mod tests {
                 .starts_with("DATABASE_URL environment variable is required. ")
         );
         let not_unicode = super::read(|_| Some(Err(NotUnicode))).unwrap_err();
-        assert_eq!(not_unicode.faults().len(), 23, "each variable has its own");
+        assert_eq!(not_unicode.faults().len(), 24, "each variable has its own");
     }
 
     #[test]

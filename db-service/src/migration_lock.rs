@@ -26,10 +26,9 @@ pub(crate) fn alone<R>(
 ) -> Result<R, DbError> {
     match url.target() {
         Target::Postgres(_) => {
+            // It marks the session, which therefore ends when the connection goes back, and the lock with it.
             wait(limit, || try_lock_server(connection))?;
-            let result = work(connection);
-            unlock_server(connection);
-            result
+            work(connection)
         }
         #[cfg(feature = "sqlite")]
         Target::SqliteFile(path) => {
@@ -72,14 +71,6 @@ fn try_lock_server(connection: &mut Connection) -> Result<bool, DbError> {
         params! { "lock" => LOCK },
     )?;
     rows.first().ok_or(DbError::NoRow)?.get("locked")
-}
-
-fn unlock_server(connection: &mut Connection) {
-    let unlocked = connection.run(&format!("SELECT pg_catalog.pg_advisory_unlock({LOCK})"));
-    if let (Err(error), Some(observer)) = (unlocked, connection.observer()) {
-        log::warn!("the lock of migrations ends with its connection: {error}");
-        observer.is_marked = true;
-    }
 }
 
 /// A file beside the database that stays there: who removes it may remove one that another process has just locked.

@@ -93,6 +93,7 @@ fn execute(connection: &mut Connection, sql: &str) -> Result<(), DbError> {
     let known = Known {
         traces: traces::of(sql, connection.backend()),
         counts: false,
+        is_measured: false,
     };
     let result = observer::with_known(
         known,

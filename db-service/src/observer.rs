@@ -12,6 +12,7 @@ use crate::backend::Backend;
 use crate::config::DatabaseConfig;
 use crate::server_error::{Meaning, meaning};
 use crate::statement::Casts;
+use crate::statement_statistics::Call;
 use crate::statistics::Statistics;
 use crate::traces::{self, Traces};
 
@@ -21,6 +22,21 @@ pub(crate) struct Known {
     pub(crate) traces: Traces,
     /// Whether it counts as a query of the user's.
     pub(crate) counts: bool,
+    /// Whether it is measured, by who knows its text and its rows.
+    pub(crate) is_measured: bool,
+}
+
+impl Known {
+    /// Statements that are ours and not the user's.
+    pub(crate) const OURS: Known = Known {
+        traces: Traces {
+            transaction: false,
+            session: false,
+            end: false,
+        },
+        counts: false,
+        is_measured: false,
+    };
 }
 
 thread_local! {
@@ -37,17 +53,29 @@ pub(crate) fn with_known<R>(known: Known, work: impl FnOnce() -> R) -> R {
     }
     let outer = KNOWN.get();
     // Who counts a whole as one does not want its parts counted.
-    let counts = known.counts && outer.is_none_or(|outer| outer.counts);
-    let _restore = Restore(KNOWN.replace(Some(Known { counts, ..known })));
+    let known = Known {
+        traces: known.traces,
+        counts: known.counts && outer.is_none_or(|outer| outer.counts),
+        is_measured: known.is_measured && is_measured(),
+    };
+    let _restore = Restore(KNOWN.replace(Some(known)));
     work()
+}
+
+/// Tells whether what runs next is the user's.
+pub(crate) fn is_measured() -> bool {
+    KNOWN.get().is_none_or(|known| known.is_measured)
 }
 
 pub(crate) struct Observer {
     backend: Backend,
     echo: bool,
+    echo_parameters: bool,
     /// From which time on a statement is logged.
     slow_after: Option<Duration>,
     began: Option<Instant>,
+    /// The text of the statement that runs, where it is to be measured here.
+    text: Option<String>,
     statistics: Arc<Statistics>,
     /// Whether a statement has begun a transaction that diesel knows nothing of.
     pub(crate) raw_transaction: bool,
@@ -86,8 +114,10 @@ impl Observer {
         Observer {
             backend,
             echo: config.echo_sql,
+            echo_parameters: config.echo_parameters,
             slow_after: config.slow_query_threshold,
             began: None,
+            text: None,
             statistics,
             raw_transaction: false,
             casts: HashMap::new(),
@@ -103,8 +133,13 @@ impl Observer {
 
     fn started(&mut self, query: &dyn std::fmt::Display) {
         let known = KNOWN.get();
-        self.began = self.slow_after.map(|_| Instant::now());
-        if self.echo {
+        self.text = None;
+        self.began = known
+            .is_none_or(|known| !known.is_measured)
+            .then(Instant::now);
+        if self.echo && self.echo_parameters {
+            log::info!("{query}");
+        } else if self.echo {
             log::info!("{}", text_of(query));
         }
         if self.command.is_some() {
@@ -112,20 +147,42 @@ impl Observer {
         }
         let traces = match known {
             Some(known) => known.traces,
-            None => traces::of(&query.to_string(), self.backend),
+            None => {
+                let text = query.to_string();
+                let traces = traces::of(&text, self.backend);
+                self.text = Some(without_binds(text));
+                traces
+            }
         };
         self.raw_transaction |= traces.transaction;
         self.is_marked |= traces.session;
     }
 
-    fn tell_if_slow(&mut self, query: &dyn std::fmt::Display) {
-        let (Some(threshold), Some(began)) = (self.slow_after, self.began.take()) else {
+    /// Measures a statement of which nothing was known, and tells of any that was slow.
+    fn measure(&mut self, query: &dyn std::fmt::Display, failed: bool) {
+        let Some(took) = self.began.take().map(|began| began.elapsed()) else {
             return;
         };
-        let took = began.elapsed();
-        if took >= threshold {
-            log::warn!("a statement took {took:.1?}: {}", text_of(query));
+        match self.text.take() {
+            Some(text) => {
+                let rows = 0;
+                self.measured(&text, Call { took, rows, failed });
+            }
+            None if self.is_slow(took) => tell_of_slow(&text_of(query), took),
+            None => {}
         }
+    }
+
+    /// Notes a call of a statement of the user's.
+    pub(crate) fn measured(&self, text: &str, call: Call) {
+        self.statistics.statements.record(text, call);
+        if self.is_slow(call.took) {
+            tell_of_slow(text, call.took);
+        }
+    }
+
+    fn is_slow(&self, took: Duration) -> bool {
+        self.slow_after.is_some_and(|threshold| took >= threshold)
     }
 
     fn finished(&mut self, error: Option<&DieselError>) {
@@ -187,7 +244,7 @@ impl Instrumentation for Observer {
         match event {
             InstrumentationEvent::StartQuery { query, .. } => self.started(&query),
             InstrumentationEvent::FinishQuery { query, error, .. } => {
-                self.tell_if_slow(&query);
+                self.measure(&query, error.is_some());
                 self.finished(error);
             }
             InstrumentationEvent::BeginTransaction { depth, .. } => {
@@ -205,9 +262,16 @@ impl Instrumentation for Observer {
     }
 }
 
+fn tell_of_slow(text: &str, took: Duration) {
+    log::warn!("a statement took {took:.1?}: {text}");
+}
+
 /// The text of a query without what diesel writes behind it: the values of its parameters.
 fn text_of(query: &dyn std::fmt::Display) -> String {
-    let mut text = query.to_string();
+    without_binds(query.to_string())
+}
+
+fn without_binds(mut text: String) -> String {
     if let Some(binds) = text.find(" -- binds: ") {
         text.truncate(binds);
     }

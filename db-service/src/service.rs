@@ -13,10 +13,10 @@ use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known};
 use crate::params::Params;
 use crate::pool::{ConnectionPool, PooledConnection};
+use crate::report::DatabaseStatistics;
 use crate::row::Row;
 use crate::statistics::PoolStatus;
 use crate::testing::FakeDatabase;
-use crate::traces::Traces;
 use crate::transaction::{Failure, TransactionOptions};
 
 /// The process's database: a pool of connections to whatever `DATABASE_URL` names.
@@ -238,6 +238,20 @@ impl DatabaseService {
         Ok(self.pool("pool")?.status())
     }
 
+    /// Tells all that was counted and measured since the service started: of the pool, the transactions and each statement.
+    ///
+    /// # Errors
+    ///
+    /// The service could not be initialised.
+    #[guarded]
+    pub fn statistics(&self) -> Result<DatabaseStatistics, DbError> {
+        let pool = self.pool("statistics")?;
+        Ok(DatabaseStatistics {
+            pool: pool.status(),
+            statements: pool.statistics.statements.snapshot(),
+        })
+    }
+
     fn pool(&self, what: &'static str) -> Result<&ConnectionPool, DbError> {
         match &self.source {
             Source::Pool(pool) => Ok(pool),
@@ -269,7 +283,7 @@ fn counted<R>(
 ) -> Result<R, DbError> {
     let result = pool
         .get()
-        .and_then(|mut connection| uncounted(|| work(&mut connection)));
+        .and_then(|mut connection| observer::with_known(WHOLE, || work(&mut connection)));
     let counter = match result {
         Ok(_) => &pool.statistics.successful_queries,
         Err(_) => &pool.statistics.failed_queries,
@@ -278,13 +292,13 @@ fn counted<R>(
     result
 }
 
+/// What is counted as a whole, and measured where it is executed.
+const WHOLE: Known = Known {
+    is_measured: true,
+    ..Known::OURS
+};
+
 /// Keeps what the service does on its own account out of the counts of queries.
 fn uncounted<R>(work: impl FnOnce() -> R) -> R {
-    observer::with_known(
-        Known {
-            traces: Traces::default(),
-            counts: false,
-        },
-        work,
-    )
+    observer::with_known(Known::OURS, work)
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::statement_statistics::Statements;
+
 /// Counters shared by all connections; each is exact, and relaxed because none says anything about the others.
 #[derive(Debug, Default)]
 pub(crate) struct Statistics {
@@ -12,6 +14,7 @@ pub(crate) struct Statistics {
     pub(crate) transactions_committed: Counter,
     pub(crate) transactions_rolled_back: Counter,
     pub(crate) invalid: Counter,
+    pub(crate) statements: Statements,
 }
 
 #[derive(Debug, Default)]

@@ -78,6 +78,12 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         chosen
     }
 
+    /// Off, unless it says `true`.
+    pub(crate) fn switch(&mut self, variable: &'static str) -> bool {
+        self.text(variable)
+            .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+    }
+
     pub(crate) fn flag(&mut self, variable: &'static str) -> Option<bool> {
         self.choice(
             variable,

@@ -1,6 +1,6 @@
 //! What becomes of a connection between two borrowers.
 
-use std::sync::{Mutex, Once, mpsc};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ use diesel::connection::SimpleConnection as _;
 use singleton_core::registry;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
+
+use crate::logs;
 
 on_both_backends!(
     what_is_done_to_a_session_ends_with_its_loan,
@@ -201,40 +203,8 @@ fn a_shutdown_waits_for_connections_in_use(database: &TestDatabase) {
     });
 }
 
-/// Keeps warnings for tests to look at.
-struct Capture(Mutex<Vec<String>>);
-
-static CAPTURE: Capture = Capture(Mutex::new(Vec::new()));
-
-impl log::Log for Capture {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn warnings_with(text: &str) -> Vec<String> {
-    let warnings = CAPTURE.0.lock().unwrap();
-    warnings
-        .iter()
-        .filter(|line| line.contains(text))
-        .cloned()
-        .collect()
-}
-
 fn leaks_and_slow_statements_are_logged(database: &TestDatabase) {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        log::set_logger(&CAPTURE).unwrap();
-        log::set_max_level(log::LevelFilter::Warn);
-    });
+    logs::capture();
     let threshold = Duration::from_millis(1);
     database
         .scope_with(|config| {
@@ -242,8 +212,9 @@ fn leaks_and_slow_statements_are_logged(database: &TestDatabase) {
             config.slow_query_threshold = Some(Duration::from_nanos(1));
         })
         .run(|| {
-            let (line, taken) = (line!(), Instant::now());
+            let line = line!();
             let held = DatabaseService::connection().unwrap();
+            let taken = Instant::now();
             while taken.elapsed() < 2 * threshold {
                 thread::yield_now();
             }
@@ -252,17 +223,17 @@ fn leaks_and_slow_statements_are_logged(database: &TestDatabase) {
             DatabaseService::execute_query(&sql, params! { "value" => 4_711_815 }).unwrap();
             drop(held);
             let place = format!("taken at {}:{}:", file!(), line + 1);
-            let leaks = warnings_with(&place).len();
+            let leaks = logs::lines_with(&place).len();
             assert!((1..=2).contains(&leaks), "once for each backend: {leaks}");
-            let slow = warnings_with("AS slow_");
+            let slow = logs::lines_with("AS slow_");
             assert!(
                 !slow.is_empty() && slow.iter().all(|line| !line.contains("4711815")),
                 "{slow:?}"
             );
         });
-    let before = warnings_with("AS not_slow").len();
+    let before = logs::lines_with("AS not_slow").len();
     database.scope().run(|| {
         DatabaseService::execute_query("SELECT 1 AS not_slow", params! {}).unwrap();
     });
-    assert_eq!(warnings_with("AS not_slow").len(), before);
+    assert_eq!(logs::lines_with("AS not_slow").len(), before);
 }

@@ -1,0 +1,217 @@
+//! How often each statement ran, and how long it took.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use parking_lot::{Mutex, RwLock};
+
+/// How many different statements are told apart; who writes values into statements must not fill the memory.
+const MAX_STATEMENTS: usize = 256;
+/// How much of a statement's text is kept, in bytes; those that begin alike for longer count as one.
+const MAX_TEXT: usize = 4096;
+/// Under which name statements are counted that came when there were too many.
+const OTHERS: &str = "(other statements)";
+
+/// What was measured of one statement since the service started.
+///
+/// Times are the caller's: of a statement with rows until these were read, waiting for a connection apart. Quantiles are
+/// at most 1 % too high.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StatementStatistics {
+    /// The text, with parameters by their names or as placeholders and never with their values; at most 4096 bytes of it.
+    pub statement: String,
+    /// How often it ran, failures included; a call of `execute_many` counts as one.
+    pub calls: u64,
+    /// How many of those failed.
+    pub errors: u64,
+    /// How many rows it returned, or changed in `execute_many`; of statements of diesel's DSL they are not counted.
+    pub rows: u64,
+    /// How long all calls together took.
+    pub total: Duration,
+    /// How long a call took on average.
+    pub mean: Duration,
+    /// How long 95 of 100 calls took at most.
+    pub p95: Duration,
+    /// How long 99 of 100 calls took at most.
+    pub p99: Duration,
+    /// How long the longest call took.
+    pub max: Duration,
+}
+
+/// The statements that have run, of all connections.
+#[derive(Debug, Default)]
+pub(crate) struct Statements {
+    known: RwLock<HashMap<Box<str>, Mutex<Measured>>>,
+    others: Mutex<Measured>,
+}
+
+/// A call of a statement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) took: Duration,
+    pub(crate) rows: u64,
+    pub(crate) failed: bool,
+}
+
+impl Statements {
+    /// Counts a call: a look-up under a lock that is shared with others, and a lock of the statement's own.
+    pub(crate) fn record(&self, text: &str, call: Call) {
+        let text = &text[..text.floor_char_boundary(MAX_TEXT)];
+        if let Some(measured) = self.known.read().get(text) {
+            return measured.lock().add(call);
+        }
+        let mut known = self.known.write();
+        if known.len() < MAX_STATEMENTS || known.contains_key(text) {
+            known.entry(text.into()).or_default().get_mut().add(call);
+        } else {
+            self.others.lock().add(call);
+        }
+    }
+
+    /// What was measured, the statements first that took longest together.
+    pub(crate) fn snapshot(&self) -> Vec<StatementStatistics> {
+        let mut all: Vec<_> = self
+            .known
+            .read()
+            .iter()
+            .map(|(text, measured)| measured.lock().told(text))
+            .collect();
+        let others = self.others.lock();
+        if others.calls > 0 {
+            all.push(others.told(OTHERS));
+        }
+        all.sort_by(|left, right| {
+            let order = right.total.cmp(&left.total);
+            order.then_with(|| left.statement.cmp(&right.statement))
+        });
+        all
+    }
+}
+
+#[derive(Debug)]
+struct Measured {
+    calls: u64,
+    errors: u64,
+    rows: u64,
+    total: Duration,
+    max: Duration,
+    /// Of nanoseconds.
+    times: Histogram<u32>,
+}
+
+impl Default for Measured {
+    fn default() -> Self {
+        // Finer than a look at the clock costs; it grows with what it is told, to 15 KiB for an hour.
+        let mut times = Histogram::new_with_bounds(64, 1 << 16, 2)
+            .expect("the upper bound is more than twice the lower, and digits are 0 to 5");
+        times.auto(true);
+        Measured {
+            calls: 0,
+            errors: 0,
+            rows: 0,
+            total: Duration::ZERO,
+            max: Duration::ZERO,
+            times,
+        }
+    }
+}
+
+impl Measured {
+    fn add(&mut self, call: Call) {
+        const LONGEST: u128 = Duration::from_secs(3600).as_nanos();
+        self.calls += 1;
+        self.errors += u64::from(call.failed);
+        self.rows += call.rows;
+        self.total = self.total.saturating_add(call.took);
+        self.max = self.max.max(call.took);
+        // Fails only on what is longer.
+        let _ = self.times.record(call.took.as_nanos().min(LONGEST) as u64);
+    }
+
+    fn told(&self, statement: &str) -> StatementStatistics {
+        let quantile = |share| {
+            let nanoseconds = self.times.value_at_quantile(share);
+            Duration::from_nanos(nanoseconds).min(self.max)
+        };
+        let mean = self.total.as_nanos() / u128::from(self.calls.max(1));
+        StatementStatistics {
+            statement: statement.to_owned(),
+            calls: self.calls,
+            errors: self.errors,
+            rows: self.rows,
+            total: self.total,
+            mean: Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX)),
+            p95: quantile(0.95),
+            p99: quantile(0.99),
+            max: self.max,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(took: Duration) -> Call {
+        Call {
+            took,
+            rows: 2,
+            failed: took > Duration::from_millis(999),
+        }
+    }
+
+    #[test]
+    fn quantiles_are_near_what_they_estimate() {
+        let statements = Statements::default();
+        for number in (1..=1000).rev() {
+            statements.record("SELECT 1", call(Duration::from_millis(number)));
+        }
+        let [told] = &statements.snapshot()[..] else {
+            panic!("one statement");
+        };
+        assert_eq!((told.calls, told.rows, told.errors), (1000, 2000, 1));
+        assert_eq!(told.total, Duration::from_millis(500_500));
+        assert_eq!(told.mean, Duration::from_micros(500_500));
+        assert_eq!(told.max, Duration::from_secs(1));
+        for (found, exact) in [(told.p95, 0.950), (told.p99, 0.990)] {
+            let ratio = found.as_secs_f64() / exact;
+            assert!((1.0..1.01).contains(&ratio), "{found:?} for {exact}");
+        }
+    }
+
+    #[test]
+    fn times_of_any_length_are_counted() {
+        let statements = Statements::default();
+        for took in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+            statements.record("SELECT 1", call(took));
+        }
+        let told = &statements.snapshot()[0];
+        assert_eq!((told.calls, told.max), (3, Duration::MAX));
+        assert!(told.p99 >= Duration::from_secs(3600), "{told:?}");
+    }
+
+    #[test]
+    fn statements_are_bounded_in_number_and_length() {
+        let statements = Statements::default();
+        for number in 0..MAX_STATEMENTS + 10 {
+            statements.record(&format!("SELECT {number}"), call(Duration::ZERO));
+        }
+        statements.record("SELECT 0", call(Duration::ZERO));
+        let told = statements.snapshot();
+        let calls = |text: &str| {
+            let found = told.iter().find(|told| told.statement == text);
+            found.map(|told| told.calls)
+        };
+        assert_eq!(told.len(), MAX_STATEMENTS + 1);
+        assert_eq!((calls("SELECT 0"), calls(OTHERS)), (Some(2), Some(10)));
+
+        let statements = Statements::default();
+        statements.record(&"é".repeat(MAX_TEXT), call(Duration::ZERO));
+        statements.record(&format!("x{}", "é".repeat(MAX_TEXT)), call(Duration::ZERO));
+        let told = statements.snapshot();
+        assert!(told.iter().all(|told| told.statement.len() <= MAX_TEXT));
+        assert_eq!(told.len(), 2);
+    }
+}

@@ -1,0 +1,80 @@
+//! What the database service logs, and what it does not.
+
+use std::sync::{Mutex, Once};
+
+use db_service::{DatabaseService, params};
+use diesel::prelude::*;
+use tests::TestDatabase;
+
+on_both_backends!(statements_are_echoed_with_their_parameters_only_on_request);
+
+/// Keeps what the service logs for tests to look at.
+struct Capture(Mutex<Vec<String>>);
+
+static CAPTURE: Capture = Capture(Mutex::new(Vec::new()));
+
+/// Begins to keep what is logged; a process has one logger.
+pub(crate) fn capture() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        log::set_logger(&CAPTURE).unwrap();
+        log::set_max_level(log::LevelFilter::Info);
+    });
+}
+
+/// What was logged with `text` in it, by all tests so far.
+pub(crate) fn lines_with(text: &str) -> Vec<String> {
+    let lines = CAPTURE.0.lock().unwrap();
+    lines
+        .iter()
+        .filter(|line| line.contains(text))
+        .cloned()
+        .collect()
+}
+
+impl log::Log for Capture {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("db_service")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn statements_are_echoed_with_their_parameters_only_on_request(database: &TestDatabase) {
+    capture();
+    for (echo_sql, echo_parameters) in [(true, false), (true, true), (false, true)] {
+        // Both backends write into one log.
+        let mark = format!(
+            "m{}_{echo_sql}_{echo_parameters}",
+            database.url().starts_with("sqlite")
+        );
+        let secret = format!("hush {mark}");
+        let scope = database.scope_with(|config| {
+            (config.echo_sql, config.echo_parameters) = (echo_sql, echo_parameters);
+        });
+        scope.run(|| {
+            let sql = format!("SELECT :secret AS {mark}");
+            let cast = sql.replace(":secret", "CAST(:secret AS TEXT)");
+            DatabaseService::execute_query(&cast, params! { "secret" => secret.as_str() }).unwrap();
+            let mut connection = DatabaseService::connection().unwrap();
+            let typed = diesel::dsl::sql::<diesel::sql_types::Text>("SELECT ")
+                .bind::<diesel::sql_types::Text, _>(&secret);
+            match &mut *connection {
+                db_service::Connection::Postgres(inner) => typed.get_result::<String>(inner),
+                db_service::Connection::Sqlite(inner) => typed.get_result::<String>(inner),
+            }
+            .unwrap();
+        });
+        let echoed = lines_with(&format!("AS {mark}")).len();
+        assert_eq!(echoed > 0, echo_sql, "{mark}");
+        let shown = lines_with(&secret).len();
+        assert_eq!(shown > 0, echo_sql && echo_parameters, "{mark}: {shown}");
+        assert!(shown == 0 || shown >= 2, "of either form: {shown}");
+    }
+}

@@ -1,0 +1,168 @@
+//! What is measured of statements, and what is shown of them.
+
+use std::thread;
+use std::time::Duration;
+
+use db_service::{DatabaseService, DatabaseStatistics, DbError, StatementStatistics, params};
+use diesel::prelude::*;
+use tests::TestDatabase;
+use user_repo::UserRepository;
+
+on_both_backends!(
+    each_statement_is_measured,
+    calls_of_many_threads_are_all_counted,
+    parameters_are_nowhere,
+    what_the_service_does_by_itself_is_not_told,
+);
+
+fn told(statement: &str) -> StatementStatistics {
+    let statements = DatabaseService::statistics().unwrap().statements;
+    let found = statements
+        .iter()
+        .find(|told| told.statement.contains(statement));
+    found
+        .unwrap_or_else(|| panic!("{statement} in {statements:?}"))
+        .clone()
+}
+
+fn each_statement_is_measured(database: &TestDatabase) {
+    database.scope().run(|| {
+        const INSERT: &str = "INSERT INTO pets VALUES (:id)";
+        const SELECT: &str = "SELECT id FROM pets WHERE id < :id";
+        DatabaseService::execute_query("CREATE TABLE pets (id INTEGER UNIQUE)", params! {})
+            .unwrap();
+        let rows: Vec<_> = (0..10).map(|id| params! { "id" => id }).collect();
+        DatabaseService::execute_many(INSERT, &rows).unwrap();
+        DatabaseService::execute_query(INSERT, params! { "id" => 1 }).unwrap_err();
+        for id in [3, 5] {
+            DatabaseService::execute_query(SELECT, params! { "id" => id }).unwrap();
+        }
+        DatabaseService::transaction(|connection| {
+            connection.execute_query(SELECT, params! { "id" => 2 })?;
+            Ok::<_, DbError>(())
+        })
+        .unwrap();
+
+        let insert = told(INSERT);
+        assert_eq!((insert.calls, insert.errors, insert.rows), (2, 1, 10));
+        let select = told(SELECT);
+        assert_eq!((select.calls, select.errors, select.rows), (3, 0, 10));
+        assert!(
+            select.mean > Duration::ZERO && select.mean <= select.max && select.max <= select.total
+        );
+        assert!(
+            select.p95 <= select.p99 && select.p99 <= select.max,
+            "{select:?}"
+        );
+
+        let statistics = DatabaseService::statistics().unwrap();
+        assert_eq!(statistics.statements.len(), 3, "{statistics}");
+        assert!(
+            statistics
+                .statements
+                .is_sorted_by(|left, right| left.total >= right.total)
+        );
+        assert_eq!(statistics.pool.failed_queries, 1);
+        shows_as_table_and_as_json(&statistics);
+    });
+}
+
+#[track_caller]
+fn shows_as_table_and_as_json(statistics: &DatabaseStatistics) {
+    let table = statistics.to_string();
+    let row = table
+        .lines()
+        .find(|line| line.ends_with("  SELECT id FROM pets WHERE id < :id"))
+        .unwrap();
+    let cells: Vec<_> = row.split_whitespace().take(3).collect();
+    assert_eq!(cells, ["3", "0", "10"], "{table}");
+    assert!(
+        table
+            .lines()
+            .any(|line| line.split_whitespace().eq(["failed_queries", "1"])),
+        "{table}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&statistics.to_json().to_string()).unwrap();
+    let statements = json["statements"].as_array().unwrap();
+    let select = statements
+        .iter()
+        .find(|told| told["statement"].as_str().unwrap().starts_with("SELECT"))
+        .unwrap();
+    assert_eq!((&select["calls"], &select["rows"]), (&3.into(), &10.into()));
+    assert!(select["mean_us"].as_f64().unwrap() <= select["max_us"].as_f64().unwrap());
+    assert_eq!(json["pool"]["failed_queries"], 1);
+}
+
+fn calls_of_many_threads_are_all_counted(database: &TestDatabase) {
+    let scope = database.scope();
+    scope.run(|| {
+        let handle = singleton_core::testing::Scope::current();
+        thread::scope(|threads| {
+            for _ in 0..8 {
+                threads.spawn(|| {
+                    handle.enter(|| {
+                        for _ in 0..50 {
+                            DatabaseService::execute_query("SELECT 1 AS n", params! {}).unwrap();
+                        }
+                    });
+                });
+            }
+        });
+        let one = told("SELECT 1 AS n");
+        assert_eq!((one.calls, one.rows), (400, 400));
+    });
+}
+
+fn parameters_are_nowhere(database: &TestDatabase) {
+    diesel::table! { pets (id) { id -> Integer, name -> Text, } }
+    database.scope().run(|| {
+        DatabaseService::execute_query(
+            "CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT)",
+            params! {},
+        )
+        .unwrap();
+        DatabaseService::execute_query(
+            "INSERT INTO pets VALUES (1, :name)",
+            params! { "name" => "hush4711" },
+        )
+        .unwrap();
+        DatabaseService::execute_query(
+            "SELECT id + :name FROM pets",
+            params! { "name" => "hush4711" },
+        )
+        .ok();
+        let mut connection = DatabaseService::connection().unwrap();
+        let found: i64 = pets::table
+            .filter(pets::name.eq("hush4711"))
+            .count()
+            .get_result(&mut *connection)
+            .unwrap();
+        assert_eq!(found, 1);
+        drop(connection);
+        let count = told("COUNT(*)");
+        assert_eq!((count.calls, count.errors), (1, 0));
+        let statistics = DatabaseService::statistics().unwrap();
+        let shown = format!("{statistics}{statistics:?}{}", statistics.to_json());
+        assert!(
+            !shown.contains("hush4711") && !shown.contains("binds"),
+            "{shown}"
+        );
+    });
+}
+
+fn what_the_service_does_by_itself_is_not_told(database: &TestDatabase) {
+    database.scope().run(|| {
+        UserRepository::count_users(true).unwrap();
+        let before = DatabaseService::statistics().unwrap().statements;
+        assert!(
+            before
+                .iter()
+                .all(|told| !told.statement.contains("migrations")),
+            "{before:?}"
+        );
+        DatabaseService::get_table_info("users").unwrap();
+        DatabaseService::list_tables().unwrap();
+        DatabaseService::vacuum_analyze(Some("users")).unwrap();
+        assert_eq!(DatabaseService::statistics().unwrap().statements, before);
+    });
+}

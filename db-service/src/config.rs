@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use singleton_core::{Error, Service, env, guarded, service};
 
-use crate::environment::{self, ConfigError};
+use crate::config_error::ConfigError;
+use crate::environment;
 use crate::settings::{PostgresSettings, SqliteSettings};
 use crate::url::DatabaseUrl;
 use crate::variables::NotUnicode;
@@ -32,6 +33,8 @@ pub struct DatabaseConfig {
     pub pool_size: u32,
     /// How many connections may be open beyond those (`DB_MAX_OVERFLOW`, 10).
     pub max_overflow: u32,
+    /// How many connections are kept idle at least, opened beforehand, at most `pool_size` (`DB_MIN_IDLE`, 0).
+    pub min_idle: u32,
     /// How long a caller waits for a connection at most (`DB_POOL_TIMEOUT`, 30 s).
     pub pool_timeout: Duration,
     /// How long a shutdown waits for connections that are in use (`DB_DRAIN_TIMEOUT`, 5 s).
@@ -62,6 +65,7 @@ impl DatabaseConfig {
             url,
             pool_size: 5,
             max_overflow: 10,
+            min_idle: 0,
             pool_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
             pool_recycle: Some(Duration::from_secs(3600)),
@@ -89,6 +93,11 @@ impl DatabaseConfig {
                 "DB_MAX_OVERFLOW",
                 "between 0 and 100",
             ),
+            (
+                self.min_idle <= self.pool_size,
+                "DB_MIN_IDLE",
+                "between 0 and DB_POOL_SIZE",
+            ),
             (in_time(self.pool_timeout), "DB_POOL_TIMEOUT", "more than 0"),
             (
                 in_time(self.drain_timeout),
@@ -108,6 +117,11 @@ impl DatabaseConfig {
             (
                 self.leak_threshold.is_none_or(in_time),
                 "DB_LEAK_THRESHOLD",
+                "more than 0, or -1 for never",
+            ),
+            (
+                self.postgres.socket_timeout.is_none_or(in_time),
+                "DB_SOCKET_TIMEOUT",
                 "more than 0, or -1 for never",
             ),
         ];

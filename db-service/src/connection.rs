@@ -1,7 +1,7 @@
 //! One connection to either backend.
 
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use diesel::connection::{
     AnsiTransactionManager, CacheSize, SimpleConnection, TransactionManager,
@@ -71,7 +71,7 @@ impl Connection {
             return work(self);
         }
         let began = Instant::now();
-        let result = work(self);
+        let result = work(self).map_err(|error| self.explain(error));
         let call = Call {
             took: began.elapsed(),
             rows: result.as_ref().map_or(0, rows),
@@ -81,6 +81,15 @@ impl Connection {
             observer.measured(sql, call);
         }
         result
+    }
+
+    /// A connection that was not lost but given up is told from others.
+    fn explain(&mut self, error: DbError) -> DbError {
+        let limit = self.observer().and_then(|observer| observer.gave_up_after);
+        match (error, limit) {
+            (DbError::ConnectionLost(source), Some(limit)) => DbError::NoAnswer { limit, source },
+            (error, _) => error,
+        }
     }
 
     fn query(&mut self, sql: &str, params: &Params) -> Result<Vec<Row>, DbError> {
@@ -185,6 +194,20 @@ impl Connection {
         )
     }
 
+    /// Does `work`, in which the server may leave each statement unanswered for `patience` at most.
+    pub(crate) fn within<T>(&mut self, patience: Duration, work: impl FnOnce(&mut Self) -> T) -> T {
+        let usual = self.observer().map(|observer| {
+            let usual = observer.patience;
+            observer.patience = Some(usual.map_or(patience, |usual| usual.min(patience)));
+            usual
+        });
+        let result = work(self);
+        if let (Some(usual), Some(observer)) = (usual, self.observer()) {
+            observer.patience = usual;
+        }
+        result
+    }
+
     /// How many statements were prepared since they were last forgotten.
     pub(crate) fn prepared(&mut self) -> u32 {
         self.observer().map_or(0, |observer| observer.prepared)
@@ -214,6 +237,10 @@ impl Connection {
     /// Leaves the connection as a new borrower expects it; `false` where it has to be discarded.
     pub(crate) fn restore(&mut self) -> bool {
         self.roll_back_to(0);
+        if let Some(observer) = self.observer() {
+            // What is still waited for was never read to its end.
+            observer.waits_no_more();
+        }
         // Who has put an observer of their own in the place of ours has run nobody knows what.
         let Some(observer) = self.observer() else {
             return false;

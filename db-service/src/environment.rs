@@ -1,10 +1,8 @@
 //! Reads the settings from environment variables, and tells all that is wrong with them.
 
-use std::fmt;
-
 use crate::config::DatabaseConfig;
+use crate::config_error::ConfigError;
 use crate::settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};
-use crate::url::UrlError;
 use crate::variables::{NotUnicode, Variables};
 
 /// Reads the settings, wherever `lookup` finds the variables.
@@ -18,6 +16,7 @@ pub(crate) fn read(
     let url = variables.url();
     let pool_size = variables.count("DB_POOL_SIZE", 5, 1);
     let max_overflow = variables.count("DB_MAX_OVERFLOW", 10, 0);
+    let min_idle = variables.count("DB_MIN_IDLE", 0, 0);
     let pool_timeout = variables.seconds("DB_POOL_TIMEOUT", 30, false);
     let drain_timeout = variables.seconds("DB_DRAIN_TIMEOUT", 5, false);
     let pool_recycle = variables.seconds("DB_POOL_RECYCLE", 3600, true);
@@ -37,6 +36,7 @@ pub(crate) fn read(
         tcp_user_timeout: variables.seconds("DB_TCP_USER_TIMEOUT", 30, true),
         statement_timeout: variables.seconds("DB_STATEMENT_TIMEOUT", -1, true),
         lock_timeout: variables.seconds("DB_LOCK_TIMEOUT", -1, true),
+        socket_timeout: variables.seconds("DB_SOCKET_TIMEOUT", -1, true),
         idle_in_transaction_timeout: variables.seconds("DB_IDLE_IN_TRANSACTION_TIMEOUT", -1, true),
         application_name: variables.text("DB_APPLICATION_NAME"),
         tls_mode: variables.choice(
@@ -69,6 +69,7 @@ pub(crate) fn read(
         Some(url) if variables.faults.is_empty() => Ok(DatabaseConfig {
             pool_size,
             max_overflow,
+            min_idle,
             pool_timeout: pool_timeout.unwrap_or_default(),
             drain_timeout: drain_timeout.unwrap_or_default(),
             pool_recycle,
@@ -85,86 +86,6 @@ pub(crate) fn read(
             faults: variables.faults,
         }),
     }
-}
-
-/// All that is wrong with the environment; its text joins the faults with `; `.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError {
-    faults: Vec<ConfigFault>,
-}
-
-impl ConfigError {
-    /// Gathers the variables that are not in their range: whether each is, its name and the range.
-    pub(crate) fn of_ranges<const N: usize>(
-        checks: [(bool, &'static str, &'static str); N],
-    ) -> Result<(), ConfigError> {
-        let faults: Vec<_> = checks
-            .into_iter()
-            .filter(|(in_range, ..)| !in_range)
-            .map(|(_, variable, range)| ConfigFault::OutOfRange { variable, range })
-            .collect();
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError { faults })
-        }
-    }
-
-    /// The faults, one a variable.
-    pub fn faults(&self) -> &[ConfigFault] {
-        &self.faults
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, fault) in self.faults.iter().enumerate() {
-            let separator = if position == 0 { "" } else { "; " };
-            write!(formatter, "{separator}{fault}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// What is wrong with one environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigFault {
-    /// `DATABASE_URL` is not set, or empty.
-    #[error(
-        "DATABASE_URL environment variable is required. Example: postgresql://user:password@localhost/dbname"
-    )]
-    MissingUrl,
-    /// `DATABASE_URL` is not one that can be opened.
-    #[error("Invalid database configuration: DATABASE_URL: {0}")]
-    InvalidUrl(#[source] UrlError),
-    /// The value is no whole number.
-    #[error("Invalid database configuration: {variable}: {value:?} is not a whole number")]
-    #[non_exhaustive]
-    NotANumber {
-        /// The variable.
-        variable: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// The number is outside of what makes sense.
-    #[error("{variable} must be {range}")]
-    #[non_exhaustive]
-    OutOfRange {
-        /// The variable.
-        variable: &'static str,
-        /// What it must be.
-        range: &'static str,
-    },
-    /// The value is no text.
-    #[error("Invalid database configuration: {variable}: the value is not valid UTF-8")]
-    #[non_exhaustive]
-    NotUnicode {
-        /// The variable.
-        variable: &'static str,
-    },
 }
 
 #[cfg(all(test, feature = "sqlite"))]
@@ -201,6 +122,7 @@ mod tests {
             URL,
             ("DB_POOL_SIZE", "100"),
             ("DB_MAX_OVERFLOW", "0"),
+            ("DB_MIN_IDLE", "4"),
             ("DB_POOL_TIMEOUT", " 1 "),
             ("DB_POOL_RECYCLE", "-1"),
             ("DB_ECHO_SQL", "TruE"),
@@ -211,6 +133,7 @@ mod tests {
             ("DB_STATEMENT_TIMEOUT", "1"),
             ("DB_LOCK_TIMEOUT", "2"),
             ("DB_IDLE_IN_TRANSACTION_TIMEOUT", "3"),
+            ("DB_SOCKET_TIMEOUT", "4"),
             ("DB_APPLICATION_NAME", "shop"),
             ("DB_TLS_MODE", "Verify-Full"),
             ("DB_TLS_ROOT_CERTIFICATE", "/root.crt"),
@@ -231,6 +154,7 @@ mod tests {
                 statement_timeout: seconds(1),
                 lock_timeout: seconds(2),
                 idle_in_transaction_timeout: seconds(3),
+                socket_timeout: seconds(4),
                 application_name: Some("shop".to_owned()),
                 tls_mode: Some(TlsMode::VerifyFull),
                 tls_root_certificate: Some("/root.crt".to_owned()),
@@ -245,7 +169,10 @@ mod tests {
                 synchronous: Synchronous::Normal,
             }
         );
-        assert_eq!((config.pool_size, config.max_overflow), (100, 0));
+        assert_eq!(
+            (config.pool_size, config.max_overflow, config.min_idle),
+            (100, 0, 4)
+        );
         assert_eq!(
             (config.pool_timeout, config.pool_recycle),
             (Duration::from_secs(1), None)
@@ -336,7 +263,7 @@ mod tests {
                 .starts_with("DATABASE_URL environment variable is required. ")
         );
         let not_unicode = super::read(|_| Some(Err(NotUnicode))).unwrap_err();
-        assert_eq!(not_unicode.faults().len(), 24, "each variable has its own");
+        assert_eq!(not_unicode.faults().len(), 26, "each variable has its own");
     }
 
     #[test]

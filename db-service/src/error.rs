@@ -3,11 +3,12 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use diesel::result::{DatabaseErrorInformation, Error as DieselError};
+use diesel::result::Error as DieselError;
 
 use crate::loans::Holder;
 use crate::migration_error::MigrationError;
 use crate::server_error::{Meaning, ServerError, meaning};
+use crate::violation::Violation;
 
 /// Why the database service did not do what it was asked to.
 ///
@@ -120,6 +121,16 @@ pub enum DbError {
     /// The connection broke, or the server ended it. A statement outside of a transaction may have been executed.
     #[error("connection lost: {0}")]
     ConnectionLost(#[source] ServerError),
+    /// The server has not answered within `DB_SOCKET_TIMEOUT`, and the connection was closed. A statement outside of a transaction
+    /// may have been executed, or may still be.
+    #[error("no answer from the server within {limit:?}, so the connection was closed: {source}")]
+    #[non_exhaustive]
+    NoAnswer {
+        /// How long an answer was waited for.
+        limit: Duration,
+        /// What the driver says.
+        source: ServerError,
+    },
     /// The connection was lost while a transaction was committed: it may have been, or not.
     #[error(
         "connection lost during COMMIT, so the transaction may have been committed or not: {0}"
@@ -251,15 +262,15 @@ impl DbError {
 impl From<DieselError> for DbError {
     fn from(error: DieselError) -> Self {
         let meaning = meaning(&error);
-        let details = match &error {
-            DieselError::DatabaseError(_, information) => Details::of(&**information),
-            _ => Details::default(),
+        let violation = match &error {
+            DieselError::DatabaseError(_, information) => Violation::of(&**information),
+            _ => Violation::default(),
         };
-        let Details {
+        let Violation {
             constraint,
             table,
             columns,
-        } = details;
+        } = violation;
         let source = ServerError::from(error);
         match meaning {
             Meaning::Unique => DbError::UniqueViolation {
@@ -293,57 +304,4 @@ impl From<DieselError> for DbError {
             Meaning::Other => DbError::Query(source),
         }
     }
-}
-
-/// What a violation is about, as far as the server tells.
-#[derive(Default)]
-struct Details {
-    constraint: Option<String>,
-    table: Option<String>,
-    columns: Vec<String>,
-}
-
-impl Details {
-    fn of(information: &(dyn DatabaseErrorInformation + Send + Sync)) -> Self {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        let message = information.message();
-        let of_sqlite = sqlite_columns(message);
-        let columns = match (information.column_name(), information.details()) {
-            (Some(column), _) => vec![column.to_owned()],
-            (None, Some(details)) => postgres_columns(details),
-            (None, None) => of_sqlite.iter().map(|(_, column)| column.clone()).collect(),
-        };
-        let check = message.strip_prefix("CHECK constraint failed: ");
-        Details {
-            constraint: owned(information.constraint_name().or(check)),
-            table: owned(information.table_name())
-                .or_else(|| of_sqlite.into_iter().next().map(|(table, _)| table)),
-            columns,
-        }
-    }
-}
-
-/// Reads `Key (a, b)=(1, 2) already exists.`
-fn postgres_columns(details: &str) -> Vec<String> {
-    let columns = details
-        .split_once('(')
-        .and_then(|(_, rest)| rest.split_once(")="))
-        .map_or("", |(columns, _)| columns);
-    columns
-        .split(", ")
-        .filter(|column| !column.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-/// Reads `UNIQUE constraint failed: users.username, users.email`.
-fn sqlite_columns(message: &str) -> Vec<(String, String)> {
-    let columns = message
-        .split_once("constraint failed: ")
-        .map_or("", |(_, columns)| columns);
-    columns
-        .split(", ")
-        .filter_map(|column| column.rsplit_once('.'))
-        .map(|(table, column)| (table.to_owned(), column.to_owned()))
-        .collect()
 }

@@ -17,6 +17,7 @@ mod batch;
 #[cfg(feature = "postgres")]
 mod casts;
 mod config;
+mod config_error;
 mod connection;
 mod environment;
 mod error;
@@ -35,6 +36,7 @@ mod migrations;
 )]
 mod multi;
 mod observer;
+mod opener;
 mod params;
 mod pool;
 #[cfg(feature = "postgres")]
@@ -49,6 +51,8 @@ mod script;
 mod server_error;
 mod service;
 mod settings;
+#[cfg(feature = "postgres")]
+mod socket;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
@@ -61,10 +65,13 @@ mod transaction;
 mod url;
 mod value;
 mod variables;
+mod violation;
+#[cfg(feature = "postgres")]
+mod watch;
 
 pub use backend::Backend;
 pub use config::{ConfigService, DatabaseConfig};
-pub use environment::{ConfigError, ConfigFault};
+pub use config_error::{ConfigError, ConfigFault};
 pub use error::DbError;
 pub use loans::Holder;
 pub use migration_error::{MigrationError, MigrationStop};

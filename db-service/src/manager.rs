@@ -1,5 +1,6 @@
 //! How r2d2 makes, checks and cleans connections.
 
+use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,18 +13,37 @@ use r2d2::{HandleError, ManageConnection};
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
-use crate::observer::Observer;
+use crate::opener::Opener;
 use crate::statistics::Statistics;
 use crate::url::Target;
 
 /// A connection that was in use this recently is taken to be alive, as HikariCP does: a check is a round trip.
 const ALIVE_WINDOW: Duration = Duration::from_millis(500);
 
+/// How long cleaning a connection that comes back may take, each statement of it.
+pub(crate) const CLEANING: Duration = Duration::from_secs(5);
+
+/// How long a check may take at most: half of the time that the caller has left, so that the other half
+/// is left for another connection, and no longer than this.
+const CHECK: Duration = Duration::from_secs(5);
+
+thread_local! {
+    /// When whoever takes a connection on this thread has to have one.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Does `work`, which takes a connection and is to have it by `deadline`.
+pub(crate) fn by<R>(deadline: Instant, work: impl FnOnce() -> R) -> R {
+    let outer = DEADLINE.replace(Some(deadline));
+    let result = work();
+    DEADLINE.set(outer);
+    result
+}
+
 /// Makes, checks and cleans connections for r2d2.
 pub(crate) struct Manager {
     config: DatabaseConfig,
-    /// The name of the shared database in memory, if it is one.
-    memory: Option<String>,
+    opener: Opener,
     statistics: Arc<Statistics>,
     /// The connection that showed that the database can be reached; the pool's first.
     first: Mutex<Option<Connection>>,
@@ -65,18 +85,13 @@ impl Manager {
         config: &DatabaseConfig,
         statistics: Arc<Statistics>,
     ) -> Result<Self, DbError> {
-        let memory = matches!(config.url.target(), Target::SqliteMemory).then(next_memory_name);
-        let open = || establish(config, memory.as_deref());
-        #[cfg_attr(not(feature = "sqlite"), allow(unused_mut))]
-        let mut first = open()?;
-        #[cfg(feature = "sqlite")]
-        if config.sqlite.write_ahead && matches!(config.url.target(), Target::SqliteFile(_)) {
-            write_ahead(&mut first, config.sqlite.busy_timeout)?;
-        }
-        let anchor = memory.is_some().then(open).transpose()?;
+        let opener = Opener::new(config, Arc::clone(&statistics))?;
+        let first = opener.open_first()?;
+        let is_in_memory = matches!(config.url.target(), Target::SqliteMemory);
+        let anchor = is_in_memory.then(|| opener.open()).transpose()?;
         Ok(Manager {
             config: config.clone(),
-            memory,
+            opener,
             statistics,
             first: Mutex::new(Some(first)),
             _anchor: Mutex::new(anchor),
@@ -98,16 +113,9 @@ impl Manager {
         let mut connection = match first {
             Some(connection) => connection,
             // r2d2 would lose the place of a connection for good whose making panics.
-            None => panic::catch_unwind(AssertUnwindSafe(|| {
-                establish(&self.config, self.memory.as_deref())
-            }))
-            .map_err(|_| ManagerError::Panicked)??,
+            None => panic::catch_unwind(AssertUnwindSafe(|| self.opener.open()))
+                .map_err(|_| ManagerError::Panicked)??,
         };
-        connection.set_instrumentation(Observer::new(
-            self.config.url.backend(),
-            &self.config,
-            Arc::clone(&self.statistics),
-        ));
         if self.config.statement_cache_size == 0 {
             connection.set_prepared_statement_cache_size(CacheSize::Disabled);
         }
@@ -161,7 +169,13 @@ impl ManageConnection for Manager {
         if managed.used.elapsed() < ALIVE_WINDOW {
             return Ok(());
         }
-        managed.connection.run("SELECT 1").map_err(|error| {
+        let left = DEADLINE.get().map_or(CHECK, |deadline| {
+            deadline.saturating_duration_since(Instant::now()) / 2
+        });
+        let answer = managed
+            .connection
+            .within(left.min(CHECK), |connection| connection.run("SELECT 1"));
+        answer.map_err(|error| {
             self.lost(managed);
             self.statistics.invalid.increment();
             ManagerError::Lost(error)
@@ -174,14 +188,19 @@ impl ManageConnection for Manager {
         if managed.connection.is_lost() {
             self.lost(managed);
         }
-        if !managed.connection.restore() {
+        if !managed
+            .connection
+            .within(CLEANING, |connection| connection.restore())
+        {
             self.statistics.invalid.increment();
             return true;
         }
         let limit = self.config.statement_cache_size;
         if limit > 0
             && managed.connection.prepared() > limit
-            && !managed.connection.forget_prepared()
+            && !managed
+                .connection
+                .within(CLEANING, |connection| connection.forget_prepared())
         {
             return true;
         }
@@ -208,92 +227,6 @@ impl HandleError<ManagerError> for LogErrors {
         match error {
             ManagerError::Recycled => log::debug!("{error}"),
             _ => log::warn!("{error}"),
-        }
-    }
-}
-
-fn next_memory_name() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    // The `memdb` file system shares a database among the connections of a process by its name,
-    // with the locking of a file: https://sqlite.org/src/file/src/memdb.c
-    format!(
-        "file:/db-service-{}?vfs=memdb",
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
-}
-
-#[cfg_attr(not(feature = "sqlite"), allow(unused_variables))]
-fn establish(config: &DatabaseConfig, memory: Option<&str>) -> Result<Connection, DbError> {
-    let url = &config.url;
-    let failed = |source| DbError::Connect {
-        target: url.to_string(),
-        source,
-    };
-    match url.target() {
-        #[cfg(feature = "postgres")]
-        Target::Postgres(conninfo) => {
-            let conninfo = config.postgres.complete(conninfo);
-            let connection = diesel::PgConnection::establish(&conninfo).map_err(failed)?;
-            set_up(
-                Connection::Postgres(connection),
-                &config.postgres.statements(),
-            )
-            .map_err(failed)
-        }
-        #[cfg(feature = "sqlite")]
-        Target::SqliteFile(path) => {
-            // Without a prefix SQLite would take some names for something else, such as `file:…`.
-            let path = if path.starts_with('/') {
-                path.clone()
-            } else {
-                format!("./{path}")
-            };
-            sqlite(&path, config).map_err(failed)
-        }
-        #[cfg(feature = "sqlite")]
-        Target::SqliteMemory => sqlite(memory.unwrap_or(":memory:"), config).map_err(failed),
-        // `DatabaseUrl` refuses what is not compiled in.
-        #[allow(
-            unreachable_patterns,
-            reason = "both backends are compiled in, or one is not"
-        )]
-        _ => Err(failed(diesel::ConnectionError::InvalidConnectionUrl(
-            "this backend is not compiled in".to_owned(),
-        ))),
-    }
-}
-
-#[cfg(feature = "sqlite")]
-fn sqlite(path: &str, config: &DatabaseConfig) -> Result<Connection, diesel::ConnectionError> {
-    let connection = Connection::Sqlite(diesel::SqliteConnection::establish(path)?);
-    set_up(connection, &config.sqlite.statements())
-}
-
-fn set_up(mut connection: Connection, sql: &str) -> Result<Connection, diesel::ConnectionError> {
-    if !sql.is_empty() {
-        connection
-            .run(sql)
-            .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-    }
-    Ok(connection)
-}
-
-/// Lets readers go on while somebody writes; the file remembers it. Of several processes that are about
-/// to do so SQLite refuses all but one, without waiting.
-#[cfg(feature = "sqlite")]
-fn write_ahead(
-    connection: &mut Connection,
-    patience: Duration,
-) -> Result<(), diesel::result::Error> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match connection.run("PRAGMA journal_mode = WAL") {
-            Err(diesel::result::Error::DatabaseError(_, information))
-                if information.message().contains("locked") && Instant::now() < deadline =>
-            {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            result => return result,
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::statement::Casts;
 use crate::statement_statistics::Call;
 use crate::statistics::Statistics;
 use crate::traces::{self, Traces};
+#[cfg(feature = "postgres")]
+use crate::watch::Watched;
 
 /// How a statement of our own, whose text was scanned already, is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,6 +96,13 @@ pub(crate) struct Observer {
     /// The transaction command that diesel has announced and not yet sent.
     command: Option<Command>,
     in_transaction: bool,
+    /// How long an answer is waited for.
+    pub(crate) patience: Option<Duration>,
+    /// What ends the wait.
+    #[cfg(feature = "postgres")]
+    watched: Option<Watched>,
+    /// How long was waited in vain.
+    pub(crate) gave_up_after: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -128,10 +137,42 @@ impl Observer {
             is_lost: false,
             command: None,
             in_transaction: false,
+            patience: config.postgres.socket_timeout,
+            #[cfg(feature = "postgres")]
+            watched: None,
+            gave_up_after: None,
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn watched(mut self, watched: Option<Watched>) -> Self {
+        self.watched = watched;
+        self
+    }
+
+    /// Sees to it that the wait for an answer ends.
+    fn waits(&mut self) {
+        #[cfg(feature = "postgres")]
+        if let (Some(watched), Some(patience)) = (&mut self.watched, self.patience) {
+            watched.begin(patience);
+        }
+    }
+
+    /// Notes that the answer is there, or never will be.
+    pub(crate) fn waits_no_more(&mut self) {
+        #[cfg(feature = "postgres")]
+        if self.watched.as_mut().is_some_and(Watched::end) {
+            self.gave_up_after = self.patience;
+            self.is_lost = true;
+            log::warn!(
+                "the server has not answered within {:?}: the connection was closed",
+                self.patience.unwrap_or_default()
+            );
         }
     }
 
     fn started(&mut self, query: &dyn std::fmt::Display) {
+        self.waits();
         let known = KNOWN.get();
         self.text = None;
         self.began = known
@@ -186,6 +227,7 @@ impl Observer {
     }
 
     fn finished(&mut self, error: Option<&DieselError>) {
+        self.waits_no_more();
         let succeeded = error.is_none();
         self.has_failed |= !succeeded;
         let meaning = error.map(meaning);

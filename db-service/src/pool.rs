@@ -12,12 +12,15 @@ use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::gate::{Gate, Permit, Refusal};
 use crate::loans::{Loan, Loans};
-use crate::manager::{LastFailure, LogErrors, Manager};
+use crate::manager::{self, LastFailure, LogErrors, Manager};
 use crate::multi::DbConnection as Connection;
 use crate::statistics::{PoolStatus, Statistics};
 
 /// Longer than any wait, and short enough to be added to any moment.
 const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// How long r2d2 pauses at most before it tries again to connect: half of its own limit, which has no other use here.
+const RETRY: Duration = Duration::from_millis(500);
 
 pub(crate) struct ConnectionPool {
     /// `None` once the service was shut down.
@@ -41,10 +44,10 @@ impl ConnectionPool {
         let maximum = config.pool_size + config.max_overflow;
         let pool = r2d2::Pool::builder()
             .max_size(maximum)
-            .min_idle(Some(0))
+            .min_idle(Some(config.min_idle))
             .max_lifetime(None)
             .idle_timeout(None)
-            .connection_timeout(config.pool_timeout.min(LONGEST_WAIT))
+            .connection_timeout(2 * RETRY)
             .error_handler(Box::new(LogErrors))
             .build_unchecked(manager);
         Ok(ConnectionPool {
@@ -73,8 +76,7 @@ impl ConnectionPool {
         };
         let pool = self.pool.read().clone().ok_or(DbError::Closed)?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let connection = pool
-            .get_timeout(left)
+        let connection = manager::by(deadline, || pool.get_timeout(left))
             .map_err(|source| self.timed_out(Some(source)))?;
         self.statistics.total_connections.increment();
         self.statistics.active_connections.increment();

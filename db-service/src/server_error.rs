@@ -94,11 +94,16 @@ fn redact(message: &str, out: &mut fmt::Formatter<'_>) -> fmt::Result {
 /// Tells what an error means. Where diesel knows only that the server refused, the message tells, in English:
 /// a server of another language has its `lc_messages` set to `C` for it.
 pub(crate) fn meaning(error: &DieselError) -> Meaning {
-    const TEXTS: [(&str, Meaning); 17] = [
+    const TEXTS: [(&str, Meaning); 22] = [
         ("terminating connection", Meaning::Lost),
         ("server closed the connection", Meaning::Lost),
         ("connection not open", Meaning::Lost),
         ("no connection to the server", Meaning::Lost),
+        ("could not receive data from server", Meaning::Lost),
+        ("could not send data to server", Meaning::Lost),
+        ("SSL connection has been closed", Meaning::Lost),
+        ("SSL SYSCALL error", Meaning::Lost),
+        ("SSL error", Meaning::Lost),
         ("could not serialize access", Meaning::Conflict),
         ("deadlock detected", Meaning::Deadlock),
         ("due to statement timeout", Meaning::StatementTimeout),

@@ -24,6 +24,10 @@ pub struct PostgresSettings {
     pub lock_timeout: Option<Duration>,
     /// How long a transaction may do nothing; likewise (`DB_IDLE_IN_TRANSACTION_TIMEOUT`, none).
     pub idle_in_transaction_timeout: Option<Duration>,
+    /// How long the server may leave a statement unanswered before the connection is closed; `None` for as long as it takes
+    /// (`DB_SOCKET_TIMEOUT`, none). The server keeps its own limits only as long as it runs: this one holds against a
+    /// server that was stopped or is out of reach. It should be longer than the longest statement. On Linux only.
+    pub socket_timeout: Option<Duration>,
     /// What the server shows in `pg_stat_activity` (`DB_APPLICATION_NAME`, libpq's own).
     pub application_name: Option<String>,
     /// How the connection is encrypted (`DB_TLS_MODE`, libpq's own: `prefer`).
@@ -78,6 +82,7 @@ impl Default for PostgresSettings {
             statement_timeout: None,
             lock_timeout: None,
             idle_in_transaction_timeout: None,
+            socket_timeout: None,
             application_name: None,
             tls_mode: None,
             tls_root_certificate: None,
@@ -86,9 +91,9 @@ impl Default for PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// The URL with what is set while connecting, unless it says so itself.
+    /// The URL with what is set while connecting, unless it says so itself; `tcp_user_timeout` in the place of the one here.
     #[cfg(any(feature = "postgres", test))]
-    pub(crate) fn complete(&self, url: &str) -> String {
+    pub(crate) fn complete(&self, url: &str, tcp_user_timeout: Option<Duration>) -> String {
         let seconds = |time: Duration| time.as_secs().max(1).to_string();
         let keepalive = match self.tcp_keepalive {
             Some(idle) => vec![
@@ -101,7 +106,7 @@ impl PostgresSettings {
         let milliseconds = |time: Duration| time.as_millis().to_string();
         let optional = [
             ("connect_timeout", self.connect_timeout.map(seconds)),
-            ("tcp_user_timeout", self.tcp_user_timeout.map(milliseconds)),
+            ("tcp_user_timeout", tcp_user_timeout.map(milliseconds)),
             ("application_name", self.application_name.clone()),
             ("sslmode", self.tls_mode.map(|mode| mode.name().to_owned())),
             ("sslrootcert", self.tls_root_certificate.clone()),
@@ -228,11 +233,11 @@ mod tests {
             ..PostgresSettings::default()
         };
         assert_eq!(
-            settings.complete("postgresql://h/d"),
+            settings.complete("postgresql://h/d", None),
             "postgresql://h/d?connect_timeout=10&application_name=a%26b%3Dc&sslmode=verify%2Dfull&keepalives=0"
         );
         assert_eq!(
-            settings.complete("postgresql://h/d?sslmode=require&connect_timeout=3"),
+            settings.complete("postgresql://h/d?sslmode=require&connect_timeout=3", None),
             "postgresql://h/d?sslmode=require&connect_timeout=3&application_name=a%26b%3Dc&keepalives=0"
         );
     }

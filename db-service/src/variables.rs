@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::environment::ConfigFault;
+use crate::config_error::ConfigFault;
 use crate::url::DatabaseUrl;
 
 /// Says that a variable is set to what is no text.

@@ -41,4 +41,6 @@ mod schema;
 mod seed_faults;
 mod settings;
 mod statistics;
+#[cfg(target_os = "linux")]
+mod stopped;
 mod transactions;

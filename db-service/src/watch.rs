@@ -1,0 +1,186 @@
+//! Closes the connections whose server does not answer in time.
+//!
+//! Nothing else ends the wait for a server that was stopped: its machine still acknowledges what is sent, so no limit of
+//! TCP is reached, and libpq waits without one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::socket::Socket;
+
+/// A thread that cuts sockets when their time is over; it ends with the last connection that needs it.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The sockets on which an answer is awaited, by when it has to be there.
+    awaited: BTreeMap<(Instant, u64), Arc<Socket>>,
+    next: u64,
+    /// When the thread looks again without being told to.
+    wakes_at: Option<Instant>,
+    is_over: bool,
+}
+
+impl Watch {
+    pub(crate) fn start() -> io::Result<Arc<Self>> {
+        let shared = Arc::new(Shared::default());
+        let watching = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("db-watch".to_owned())
+            .spawn(move || watching.run())?;
+        Ok(Arc::new(Watch { shared }))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.shared.state.lock().is_over = true;
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut state = self.state.lock();
+        while !state.is_over {
+            let now = Instant::now();
+            // Cut under the lock: who finds that it was not is safe from it.
+            while let Some(first) = state.awaited.first_entry()
+                && first.key().0 <= now
+            {
+                first.remove().cut();
+            }
+            state.wakes_at = state.awaited.keys().next().map(|(deadline, _)| *deadline);
+            match state.wakes_at {
+                Some(deadline) => {
+                    self.changed.wait_until(&mut state, deadline);
+                }
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+}
+
+/// A connection that can be cut.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    watch: Arc<Watch>,
+    socket: Arc<Socket>,
+    awaited: Option<(Instant, u64)>,
+}
+
+impl Watched {
+    pub(crate) fn new(watch: Arc<Watch>, socket: Socket) -> Self {
+        Watched {
+            watch,
+            socket: Arc::new(socket),
+            awaited: None,
+        }
+    }
+
+    /// From now on an answer is awaited, for so long.
+    pub(crate) fn begin(&mut self, limit: Duration) {
+        self.end();
+        let Some(deadline) = Instant::now().checked_add(limit) else {
+            return;
+        };
+        let mut state = self.watch.shared.state.lock();
+        let key = (deadline, state.next);
+        state.next += 1;
+        state.awaited.insert(key, Arc::clone(&self.socket));
+        // As limits are much alike, the thread is rarely woken: once it sleeps until the first of them, others come later.
+        if state.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
+            state.wakes_at = Some(deadline);
+            self.watch.shared.changed.notify_one();
+        }
+        drop(state);
+        self.awaited = Some(key);
+    }
+
+    /// No answer is awaited any more; `true` if the time was over and the connection was cut.
+    pub(crate) fn end(&mut self) -> bool {
+        self.awaited.take().is_some_and(|key| {
+            self.watch
+                .shared
+                .state
+                .lock()
+                .awaited
+                .remove(&key)
+                .is_none()
+        })
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn who_waits_too_long_is_cut_and_nobody_else() {
+        let watch = Watch::start().unwrap();
+        let (mut silent, _far) = pair();
+        let (patient, _other_far) = pair();
+        let watched =
+            |stream: &TcpStream| Watched::new(Arc::clone(&watch), Socket::of(stream).unwrap());
+        let (mut first, mut second) = (watched(&silent), watched(&patient));
+        second.begin(Duration::from_secs(60));
+        first.begin(Duration::from_millis(1));
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0, "the wait ends");
+        assert!(first.end());
+        assert!(!second.end());
+        assert!(!first.end(), "told once");
+    }
+
+    #[test]
+    fn what_was_answered_in_time_is_forgotten() {
+        let watch = Watch::start().unwrap();
+        let (near, _far) = pair();
+        let mut answered = Watched::new(Arc::clone(&watch), Socket::of(&near).unwrap());
+        answered.begin(Duration::from_secs(60));
+        assert_eq!(watch.shared.state.lock().awaited.len(), 1);
+        assert!(!answered.end());
+        assert!(watch.shared.state.lock().awaited.is_empty());
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_last_who_needs_it() {
+        let watch = Watch::start().unwrap();
+        let shared = Arc::downgrade(&watch.shared);
+        let (near, _far) = pair();
+        let watched = Watched::new(watch, Socket::of(&near).unwrap());
+        assert!(shared.upgrade().is_some());
+        drop(watched);
+        while shared.upgrade().is_some() {
+            thread::yield_now();
+        }
+    }
+}

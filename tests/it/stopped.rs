@@ -1,0 +1,182 @@
+//! A server that was stopped in the middle: it answers nothing, and its machine goes on acknowledging what is sent.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use db_service::{ConfigService, Connection, DatabaseConfig, DatabaseService, DbError, params};
+use rustix::process::{Pid, Signal, kill_process};
+use singleton_core::testing::Scope;
+use tests::TestDatabase;
+
+/// What callers are promised on top of their limits.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A server process that is stopped until this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    /// Stops the process behind a connection; `None` where it is on another machine.
+    #[track_caller]
+    fn behind(connection: &mut Connection) -> Option<Self> {
+        let rows = connection.execute_query("SELECT pg_backend_pid() AS pid", params! {});
+        let pid: i32 = rows.unwrap()[0].get("pid").unwrap();
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if name.trim() != "postgres" {
+            return None;
+        }
+        let pid = Pid::from_raw(pid).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        Some(Stopped(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// The same database through the server's Unix socket.
+fn on_unix_socket(database: &TestDatabase) -> DatabaseConfig {
+    let sql = "SELECT split_part(current_setting('unix_socket_directories'), ',', 1) AS folder, \
+               current_setting('port') AS port, current_database() AS name, current_user::text AS role";
+    let row = database.scope().run(|| {
+        DatabaseService::execute_query(sql, params! {})
+            .unwrap()
+            .remove(0)
+    });
+    let [folder, port, name, role] =
+        ["folder", "port", "name", "role"].map(|column| row.get::<String>(column).unwrap());
+    let url = format!("postgresql:///{name}?host={folder}&port={port}&user={role}");
+    let mut config = DatabaseConfig::new(url.parse().unwrap());
+    config.pool_timeout = Duration::from_secs(10);
+    config
+}
+
+#[test]
+fn a_statement_is_given_up_when_no_answer_comes() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    for mut config in [database.config(), on_unix_socket(&database)] {
+        let limit = Duration::from_millis(300);
+        config.postgres.socket_timeout = Some(limit);
+        let scope = Scope::new().provide(ConfigService::new(config));
+        scope.run(|| {
+            let mut connection = DatabaseService::connection().unwrap();
+            let Some(stopped) = Stopped::behind(&mut connection) else {
+                return;
+            };
+            let began = Instant::now();
+            let error = connection
+                .execute_query("SELECT 1", params! {})
+                .unwrap_err();
+            assert!(began.elapsed() < limit + GRACE);
+            assert!(matches!(error, DbError::NoAnswer { .. }), "{error:?}");
+            assert!(!error.is_retryable(), "it may have been executed");
+            let text = "no answer from the server within 300ms, so the connection was closed: ";
+            assert!(error.to_string().starts_with(text), "{error}");
+            drop(connection);
+            drop(stopped);
+            DatabaseService::execute_query("SELECT 1", params! {}).unwrap();
+            assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 1);
+        });
+    }
+}
+
+#[test]
+fn a_commit_without_an_answer_has_an_unknown_outcome() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let scope = database
+        .scope_with(|config| config.postgres.socket_timeout = Some(Duration::from_millis(300)));
+    scope.run(|| {
+        let mut stopped = None;
+        let outcome = DatabaseService::transaction(|connection| {
+            connection.execute_query("CREATE TABLE t (n int)", params! {})?;
+            stopped = Stopped::behind(connection);
+            Ok::<_, DbError>(stopped.is_some())
+        });
+        assert!(
+            matches!(outcome, Err(DbError::OutcomeUnknown(_)) | Ok(false)),
+            "{outcome:?}"
+        );
+    });
+}
+
+/// The check of an idle connection leaves half of the time for another one.
+#[test]
+fn an_idle_connection_that_does_not_answer_is_replaced_in_time() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let limit = Duration::from_secs(2);
+    let scope = database.scope_with(|config| config.pool_timeout = limit);
+    scope.run(|| {
+        let mut connection = DatabaseService::connection().unwrap();
+        let Some(_stopped) = Stopped::behind(&mut connection) else {
+            return;
+        };
+        drop(connection);
+        // Until it has been idle for so long that it is checked.
+        database
+            .scope()
+            .run(|| DatabaseService::execute_query("SELECT pg_sleep(0.6)", params! {}))
+            .unwrap();
+        let began = Instant::now();
+        DatabaseService::execute_query("SELECT 1", params! {}).unwrap();
+        let took = began.elapsed();
+        assert!(
+            took >= limit / 2,
+            "the stopped one was asked first: {took:?}"
+        );
+        assert!(took < limit + GRACE, "{took:?}");
+    });
+}
+
+#[test]
+fn a_connection_that_cannot_be_cleaned_in_time_is_closed() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let limit = Duration::from_millis(300);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    scope.run(|| {
+        let mut connection = DatabaseService::connection().unwrap();
+        connection.execute_query("BEGIN", params! {}).unwrap();
+        let Some(_stopped) = Stopped::behind(&mut connection) else {
+            return;
+        };
+        let began = Instant::now();
+        drop(connection);
+        assert!(began.elapsed() < limit + GRACE);
+        DatabaseService::execute_query("SELECT 1", params! {}).unwrap();
+    });
+}
+
+#[test]
+fn a_minimum_of_idle_connections_is_kept() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let until_idle = |expected| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while DatabaseService::get_pool_status().unwrap().checked_in != expected {
+            assert!(
+                Instant::now() < deadline,
+                "{:?}",
+                DatabaseService::get_pool_status()
+            );
+            std::thread::yield_now();
+        }
+    };
+    database.scope_with(|config| config.min_idle = 3).run(|| {
+        until_idle(3);
+        let held = DatabaseService::connection().unwrap();
+        until_idle(3);
+        assert_eq!(DatabaseService::get_pool_status().unwrap().checked_out, 1);
+        drop(held);
+        until_idle(4);
+    });
+}

@@ -39,6 +39,7 @@ mod observer;
 mod opener;
 mod params;
 mod pool;
+mod pool_metrics;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod redaction;

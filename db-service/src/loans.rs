@@ -53,6 +53,7 @@ struct Out {
 #[derive(Debug)]
 pub(crate) struct Loan {
     number: u64,
+    since: Instant,
     loans: Arc<Loans>,
 }
 
@@ -68,14 +69,16 @@ impl Loans {
         let mut state = loans.state.lock();
         let number = state.next;
         state.next += 1;
+        let since = Instant::now();
         let out = Out {
             location,
-            since: Instant::now(),
+            since,
             is_told: false,
         };
         state.out.insert(number, out);
         Loan {
             number,
+            since,
             loans: Arc::clone(loans),
         }
     }
@@ -109,6 +112,12 @@ impl Loans {
                 "a connection has been held for {held:.1?}, taken at {location}; it may have leaked"
             );
         }
+    }
+}
+
+impl Loan {
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 }
 

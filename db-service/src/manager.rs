@@ -14,6 +14,7 @@ use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::opener::Opener;
+use crate::pool_metrics::{self, Place, Presence, Reason};
 use crate::statistics::Statistics;
 use crate::url::Target;
 
@@ -66,6 +67,7 @@ pub(crate) struct Managed {
     /// How many losses there had been when it was opened.
     generation: u64,
     used: Instant,
+    presence: Presence,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +127,7 @@ impl Manager {
             expires: self.expiry(),
             generation,
             used: Instant::now(),
+            presence: Presence::of_idle(),
         })
     }
 
@@ -153,7 +156,12 @@ impl ManageConnection for Manager {
     type Error = ManagerError;
 
     fn connect(&self) -> Result<Managed, ManagerError> {
+        let began = Instant::now();
         let opened = self.open_another();
+        match opened {
+            Ok(_) => pool_metrics::opened(began),
+            Err(_) => pool_metrics::not_opened(),
+        }
         *self.last_failure.lock() = opened.as_ref().err().map(ToString::to_string);
         opened
     }
@@ -163,7 +171,9 @@ impl ManageConnection for Manager {
         let mut idle = self.idle.lock();
         *idle = idle.saturating_sub(1);
         drop(idle);
+        managed.presence.change(Place::InUse);
         if self.is_outdated(managed) {
+            pool_metrics::closed(Reason::Outdated);
             return Err(ManagerError::Recycled);
         }
         if managed.used.elapsed() < ALIVE_WINDOW {
@@ -178,44 +188,60 @@ impl ManageConnection for Manager {
         answer.map_err(|error| {
             self.lost(managed);
             self.statistics.invalid.increment();
+            pool_metrics::closed(Reason::Lost);
             ManagerError::Lost(error)
         })
     }
 
-    /// Runs when a connection comes back: cleans it, and gives up what is broken or beyond the size of the pool.
+    /// Runs when a connection comes back.
     fn has_broken(&self, managed: &mut Managed) -> bool {
         managed.used = Instant::now();
+        let reason = self.reason_to_close(managed);
+        match reason {
+            Some(reason) => pool_metrics::closed(reason),
+            None => managed.presence.change(Place::Idle),
+        }
+        reason.is_some()
+    }
+}
+
+impl Manager {
+    /// Cleans a connection, and tells whether it is broken or one too many.
+    fn reason_to_close(&self, managed: &mut Managed) -> Option<Reason> {
         if managed.connection.is_lost() {
             self.lost(managed);
         }
-        if !managed
-            .connection
-            .within(CLEANING, |connection| connection.restore())
-        {
-            self.statistics.invalid.increment();
-            return true;
-        }
         let limit = self.config.statement_cache_size;
-        if limit > 0
-            && managed.connection.prepared() > limit
-            && !managed
-                .connection
-                .within(CLEANING, |connection| connection.forget_prepared())
-        {
-            return true;
+        let (is_clean, is_bounded) = managed.connection.within(CLEANING, |connection| {
+            let is_clean = connection.restore();
+            let is_full = limit > 0 && connection.prepared() > limit;
+            (
+                is_clean,
+                !is_full || is_clean && connection.forget_prepared(),
+            )
+        });
+        if !is_clean {
+            self.statistics.invalid.increment();
+            return Some(Reason::Lost);
+        }
+        if !is_bounded {
+            return Some(Reason::Lost);
         }
         // Another session takes less than undoing whatever was done to this one.
-        if managed.connection.is_marked() || self.is_outdated(managed) {
-            return true;
+        if managed.connection.is_marked() {
+            return Some(Reason::Changed);
+        }
+        if self.is_outdated(managed) {
+            return Some(Reason::Outdated);
         }
         // As SQLAlchemy does: what is open beyond the pool's size is closed once that many are idle. One
         // that was opened for a caller whom a returned one served first goes the next time that one is used.
         let mut idle = self.idle.lock();
-        let surplus = *idle >= self.config.pool_size;
-        if !surplus {
-            *idle += 1;
+        if *idle >= self.config.pool_size {
+            return Some(Reason::Surplus);
         }
-        surplus
+        *idle += 1;
+        None
     }
 }
 

@@ -14,6 +14,7 @@ use crate::gate::{Gate, Permit, Refusal};
 use crate::loans::{Loan, Loans};
 use crate::manager::{self, LastFailure, LogErrors, Manager};
 use crate::multi::DbConnection as Connection;
+use crate::pool_metrics::{self, Waiting};
 use crate::statistics::{PoolStatus, Statistics};
 
 /// Longer than any wait, and short enough to be added to any moment.
@@ -68,7 +69,9 @@ impl ConnectionPool {
     pub(crate) fn get(&self) -> Result<PooledConnection, DbError> {
         let holder = Location::caller();
         self.loans.warn_of_leak();
-        let deadline = Instant::now() + self.timeout.min(LONGEST_WAIT);
+        let began = Instant::now();
+        let deadline = began + self.timeout.min(LONGEST_WAIT);
+        let waiting = Waiting::begin(began);
         let permit = match self.gate.acquire(deadline) {
             Ok(permit) => permit,
             Err(Refusal::Closed) => return Err(DbError::Closed),
@@ -78,12 +81,13 @@ impl ConnectionPool {
         let left = deadline.saturating_duration_since(Instant::now());
         let connection = manager::by(deadline, || pool.get_timeout(left))
             .map_err(|source| self.timed_out(Some(source)))?;
+        drop(waiting);
         self.statistics.total_connections.increment();
         self.statistics.active_connections.increment();
         Ok(PooledConnection {
             connection,
             statistics: Arc::clone(&self.statistics),
-            _loan: Loans::begin(&self.loans, holder),
+            loan: Loans::begin(&self.loans, holder),
             _permit: permit,
         })
     }
@@ -129,6 +133,7 @@ impl ConnectionPool {
     }
 
     fn timed_out(&self, source: Option<r2d2::Error>) -> DbError {
+        pool_metrics::timed_out();
         let ((open, idle), (in_use, waiting)) = (self.size(), self.gate.load());
         DbError::PoolTimeout {
             timeout: self.timeout,
@@ -150,7 +155,7 @@ impl ConnectionPool {
 pub struct PooledConnection {
     connection: r2d2::PooledConnection<Manager>,
     statistics: Arc<Statistics>,
-    _loan: Loan,
+    loan: Loan,
     // Last, so that the connection is back before the next caller is let through.
     _permit: Permit,
 }
@@ -172,6 +177,7 @@ impl DerefMut for PooledConnection {
 impl Drop for PooledConnection {
     fn drop(&mut self) {
         self.statistics.active_connections.decrement();
+        pool_metrics::used(self.loan.since());
     }
 }
 

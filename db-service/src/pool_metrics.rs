@@ -1,0 +1,140 @@
+//! What the pool does, as measurements for the recorder that the program has installed; nothing without the feature `metrics`.
+
+use std::time::Instant;
+
+/// Where a connection is counted, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    #[cfg(feature = "metrics")]
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Place {
+    Idle,
+    InUse,
+}
+
+impl Presence {
+    pub(crate) fn of_idle() -> Self {
+        move_to(None, Some(Place::Idle));
+        Presence {
+            #[cfg(feature = "metrics")]
+            place: Place::Idle,
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn change(&mut self, place: Place) {
+        move_to(Some(std::mem::replace(&mut self.place, place)), Some(place));
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    pub(crate) fn change(&mut self, _: Place) {}
+}
+
+#[cfg(feature = "metrics")]
+impl Drop for Presence {
+    fn drop(&mut self) {
+        move_to(Some(self.place), None);
+    }
+}
+
+/// One who waits for a connection, until it is dropped.
+pub(crate) struct Waiting {
+    began: Instant,
+}
+
+impl Waiting {
+    pub(crate) fn begin(began: Instant) -> Self {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!("db_pool_waiting").increment(1);
+        Waiting { began }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        #[cfg(feature = "metrics")]
+        metrics::gauge!("db_pool_waiting").decrement(1);
+        duration("db_pool_wait_seconds", self.began);
+    }
+}
+
+pub(crate) fn opened(began: Instant) {
+    count("db_pool_opened_total");
+    duration("db_pool_connect_seconds", began);
+}
+
+pub(crate) fn not_opened() {
+    count("db_pool_connect_failures_total");
+}
+
+pub(crate) fn timed_out() {
+    count("db_pool_timeouts_total");
+}
+
+pub(crate) fn used(since: Instant) {
+    duration("db_pool_use_seconds", since);
+}
+
+/// Why a connection was closed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reason {
+    /// It was broken.
+    Lost,
+    /// It was old, or another one was lost.
+    Outdated,
+    /// Its borrower left something on its session.
+    Changed,
+    /// There were enough.
+    Surplus,
+}
+
+pub(crate) fn closed(reason: Reason) {
+    let reason = match reason {
+        Reason::Lost => "lost",
+        Reason::Outdated => "outdated",
+        Reason::Changed => "changed",
+        Reason::Surplus => "surplus",
+    };
+    #[cfg(feature = "metrics")]
+    metrics::counter!("db_pool_closed_total", "reason" => reason).increment(1);
+    let _ = reason;
+}
+
+#[cfg(feature = "metrics")]
+fn move_to(from: Option<Place>, to: Option<Place>) {
+    let gauge = |place| {
+        let state = match place {
+            Place::Idle => "idle",
+            Place::InUse => "in_use",
+        };
+        metrics::gauge!("db_pool_connections", "state" => state)
+    };
+    if let Some(place) = from {
+        gauge(place).decrement(1);
+    }
+    if let Some(place) = to {
+        gauge(place).increment(1);
+    }
+}
+
+#[cfg(feature = "metrics")]
+fn count(name: &'static str) {
+    metrics::counter!(name).increment(1);
+}
+
+#[cfg(feature = "metrics")]
+fn duration(name: &'static str, began: Instant) {
+    metrics::histogram!(name).record(began.elapsed());
+}
+
+#[cfg(not(feature = "metrics"))]
+fn move_to(_: Option<Place>, _: Option<Place>) {}
+
+#[cfg(not(feature = "metrics"))]
+fn count(_: &'static str) {}
+
+#[cfg(not(feature = "metrics"))]
+fn duration(_: &'static str, _: Instant) {}

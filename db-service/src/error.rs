@@ -7,6 +7,7 @@ use diesel::result::Error as DieselError;
 
 use crate::loans::Holder;
 use crate::migration_error::MigrationError;
+use crate::names;
 use crate::server_error::{Meaning, ServerError, meaning};
 use crate::violation::Violation;
 
@@ -219,11 +220,23 @@ pub enum DbError {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// There is no such table.
-    #[error("there is no table {table:?}")]
+    #[error("there is no table {:?}", names::shown(table))]
     #[non_exhaustive]
     UnknownTable {
         /// The table asked for.
         table: String,
+    },
+    /// What should be the name of a table cannot be one.
+    #[error(
+        "{:?} is no name of a table: {problem}; write name, schema.name, or \"Any Name\" in quotes as in a statement",
+        names::shown(table)
+    )]
+    #[non_exhaustive]
+    InvalidTableName {
+        /// What was given.
+        table: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// Migrations could not be read, applied or reverted.
     #[error("migration failed: {0}")]

@@ -35,6 +35,7 @@ mod migrations;
     reason = "what the derive of diesel makes is not documented"
 )]
 mod multi;
+mod names;
 mod observer;
 mod opener;
 mod params;

@@ -2,7 +2,7 @@
 
 use crate::backend::Backend;
 
-/// One statement for each question; `:name`, and on PostgreSQL `:schema`, is the table.
+/// One statement for each question; `:schema` and `:name` are the table.
 pub(crate) struct Relations {
     pub(crate) primary_key: &'static str,
     pub(crate) indexes: &'static str,
@@ -50,8 +50,8 @@ static POSTGRES: Relations = Relations {
     ),
     foreign_keys: of_table!(
         "SELECT f.oid AS id, f.conname::text AS constraint_name, a.attname::text AS column_name, \
-         CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN c.relname::text \
-         ELSE n.nspname || '.' || c.relname END AS referenced_table, b.attname::text AS referenced_column \
+         CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN '' \
+         ELSE pg_catalog.quote_ident(n.nspname) || '.' END || pg_catalog.quote_ident(c.relname) AS referenced_table, b.attname::text AS referenced_column \
          FROM wanted JOIN pg_catalog.pg_constraint f ON f.conrelid = wanted.oid AND f.contype = 'f' \
          JOIN pg_catalog.pg_class c ON c.oid = f.confrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -67,12 +67,12 @@ static POSTGRES: Relations = Relations {
 };
 
 static SQLITE: Relations = Relations {
-    primary_key: "SELECT name AS column_name FROM pragma_table_info(:name) WHERE pk > 0 ORDER BY pk",
+    primary_key: "SELECT name AS column_name FROM pragma_table_info(:name, :schema) WHERE pk > 0 ORDER BY pk",
     indexes: "SELECT list.name AS index_name, list.\"unique\" AS is_unique, info.name AS column_name \
-         FROM pragma_index_list(:name) AS list, pragma_index_info(list.name) AS info \
+         FROM pragma_index_list(:name, :schema) AS list, pragma_index_info(list.name, :schema) AS info \
          ORDER BY list.name, info.seqno",
     foreign_keys: "SELECT id, NULL AS constraint_name, \"from\" AS column_name, \"table\" AS referenced_table, \
-         \"to\" AS referenced_column FROM pragma_foreign_key_list(:name) ORDER BY id DESC, seq",
-    size: "SELECT sum(pgsize) AS size FROM dbstat \
-         WHERE name = :name OR name IN (SELECT name FROM pragma_index_list(:name))",
+         \"to\" AS referenced_column FROM pragma_foreign_key_list(:name, :schema) ORDER BY id DESC, seq",
+    size: "SELECT sum(pgsize) AS size FROM dbstat(:schema) \
+         WHERE name = :name OR name IN (SELECT name FROM pragma_index_list(:name, :schema))",
 };

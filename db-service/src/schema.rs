@@ -3,6 +3,8 @@
 use crate::backend::Backend;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
+use crate::names::{TableName, quote};
+use crate::observer::{self, Known};
 use crate::params;
 use crate::relations::Relations;
 use crate::row::Row;
@@ -67,16 +69,31 @@ pub struct ForeignKeyInfo {
     pub referenced_columns: Vec<String>,
 }
 
-/// A table that exists, with its name quoted for use in a statement.
-struct Table {
-    /// Schema and name, where the backend has schemas.
-    schema: String,
-    name: String,
-    quoted: String,
+impl Connection {
+    /// Lists the tables as [`list_tables`](crate::DatabaseService::list_tables) does, with those that a transaction
+    /// has just made and the databases that were attached here.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the server says.
+    pub fn list_tables(&mut self) -> Result<Vec<String>, DbError> {
+        observer::with_known(Known::OURS, || list_tables(self))
+    }
+
+    /// Describes a table as [`get_table_info`](crate::DatabaseService::get_table_info) does, be it a temporary one, of an
+    /// attached database, or one that the transaction has just made.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_table_info`](crate::DatabaseService::get_table_info).
+    pub fn get_table_info(&mut self, table: &str) -> Result<TableInfo, DbError> {
+        observer::with_known(Known::OURS, || table_info(self, table))
+    }
 }
 
-pub(crate) fn table_info(connection: &mut Connection, table: &str) -> Result<TableInfo, DbError> {
+fn table_info(connection: &mut Connection, table: &str) -> Result<TableInfo, DbError> {
     let found = find(connection, table)?;
+    let of_table = params! { "schema" => found.schema.as_deref(), "name" => found.name.as_str() };
     let columns = match connection.backend() {
         Backend::Postgres => connection.execute_query(
             "SELECT a.attname::text AS column_name, pg_catalog.format_type(a.atttypid, NULL) AS data_type, \
@@ -87,34 +104,33 @@ pub(crate) fn table_info(connection: &mut Connection, table: &str) -> Result<Tab
              LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
              WHERE n.nspname = :schema AND c.relname = :name AND a.attnum > 0 AND NOT a.attisdropped \
              ORDER BY a.attnum",
-            params! { "schema" => found.schema.as_str(), "name" => found.name.as_str() },
+            of_table.clone(),
         ),
         Backend::Sqlite => connection.execute_query(
             // Alone, an INTEGER PRIMARY KEY is the row's own number and never NULL, whatever it is declared.
             "SELECT name AS column_name, type AS data_type, dflt_value AS column_default, \
              NOT (\"notnull\" OR (pk > 0 AND upper(type) = 'INTEGER' \
-             AND (SELECT count(*) FROM pragma_table_info(:name) WHERE pk > 0) = 1)) AS is_nullable \
-             FROM pragma_table_xinfo(:name) WHERE hidden <> 1 ORDER BY cid",
-            params! { "name" => found.name.as_str() },
+             AND (SELECT count(*) FROM pragma_table_info(:name, :schema) WHERE pk > 0) = 1)) AS is_nullable \
+             FROM pragma_table_xinfo(:name, :schema) WHERE hidden <> 1 ORDER BY cid",
+            of_table.clone(),
         ),
     }?;
     let count = connection.execute_query(
-        &format!("SELECT count(*) AS row_count FROM {}", found.quoted),
+        &format!("SELECT count(*) AS row_count FROM {}", found.quoted()),
         params! {},
     )?;
     let relations = Relations::of(connection.backend());
-    let mut ask = |sql: &str| {
-        let mut params = params! { "name" => found.name.as_str() };
-        if connection.backend() == Backend::Postgres {
-            params = params.with("schema", found.schema.as_str());
-        }
-        connection.execute_query(sql, params)
-    };
+    let mut ask = |sql: &str| connection.execute_query(sql, of_table.clone());
     let primary_key = ask(relations.primary_key)?;
     let indexes = indexes(&ask(relations.indexes)?)?;
-    let foreign_keys = foreign_keys(&ask(relations.foreign_keys)?)?;
+    let mut foreign_keys = foreign_keys(&ask(relations.foreign_keys)?)?;
     // SQLite can be built without the table that knows.
     let size = ask(relations.size).unwrap_or_default();
+    if connection.backend() == Backend::Sqlite {
+        for key in &mut foreign_keys {
+            key.referenced_table = name_beside(&found, std::mem::take(&mut key.referenced_table));
+        }
+    }
     Ok(TableInfo {
         table_name: table.to_owned(),
         columns: columns.iter().map(column_info).collect::<Result<_, _>>()?,
@@ -129,22 +145,45 @@ pub(crate) fn table_info(connection: &mut Connection, table: &str) -> Result<Tab
     })
 }
 
+/// The name of a table in the same database of SQLite, to which foreign keys are confined.
+fn name_beside(table: &TableName, name: String) -> String {
+    let schema = table.schema.clone().filter(|schema| schema != "main");
+    TableName { schema, name }.listed()
+}
+
 /// Lists the tables by name, views and the backend's own apart.
-pub(crate) fn list_tables(connection: &mut Connection) -> Result<Vec<String>, DbError> {
-    let sql = match connection.backend() {
-        Backend::Postgres => {
-            "SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN c.relname::text \
-             ELSE n.nspname || '.' || c.relname END AS name \
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname <> 'information_schema' \
-             AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1"
-        }
-        Backend::Sqlite => {
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
-        }
+fn list_tables(connection: &mut Connection) -> Result<Vec<String>, DbError> {
+    let mut names: Vec<String> = match connection.backend() {
+        Backend::Postgres => connection
+            .execute_query(
+                "SELECT CASE WHEN pg_catalog.pg_table_is_visible(c.oid) THEN '' \
+                 ELSE pg_catalog.quote_ident(n.nspname) || '.' END || pg_catalog.quote_ident(c.relname) AS name \
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname <> 'information_schema' \
+                 AND n.nspname NOT LIKE 'pg\\_%'",
+                params! {},
+            )?
+            .iter()
+            .map(|row| row.get("name"))
+            .collect::<Result<_, _>>()?,
+        Backend::Sqlite => connection
+            .execute_query(
+                "SELECT schema, name, schema = 'main' AND name COLLATE NOCASE NOT IN \
+                 (SELECT name FROM sqlite_temp_schema WHERE type IN ('table', 'view')) AS is_found \
+                 FROM pragma_table_list \
+                 WHERE type IN ('table', 'virtual', 'shadow') AND schema <> 'temp' \
+                 AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+                params! {},
+            )?
+            .iter()
+            .map(|row| {
+                let schema = (!row.get::<bool>("is_found")?).then(|| row.get("schema"));
+                Ok(TableName { schema: schema.transpose()?, name: row.get("name")? }.listed())
+            })
+            .collect::<Result<_, DbError>>()?,
     };
-    let rows = connection.execute_query(sql, params! {})?;
-    rows.iter().map(|row| row.get("name")).collect()
+    names.sort();
+    Ok(names)
 }
 
 /// Collects what deleted rows have left, and refreshes the planner's statistics.
@@ -152,60 +191,47 @@ pub(crate) fn vacuum_analyze(
     connection: &mut Connection,
     table: Option<&str>,
 ) -> Result<(), DbError> {
-    let table = table
-        .map(|table| find(connection, table))
-        .transpose()?
-        .map_or(String::new(), |table| table.quoted);
+    let table = table.map(|table| find(connection, table)).transpose()?;
+    let quoted = table.as_ref().map(TableName::quoted).unwrap_or_default();
     let statement = match connection.backend() {
-        Backend::Postgres => format!("VACUUM (ANALYZE) {table}"),
+        Backend::Postgres => format!("VACUUM (ANALYZE) {quoted}"),
         // SQLite vacuums the whole file, or not at all.
-        Backend::Sqlite => format!("VACUUM; ANALYZE {table}"),
+        Backend::Sqlite => {
+            let schema = table
+                .and_then(|table| table.schema)
+                .unwrap_or("main".into());
+            format!("VACUUM {}; ANALYZE {quoted}", quote(&schema))
+        }
     };
     Ok(connection.run(&statement)?)
 }
 
-/// Finds a table by its exact name, in PostgreSQL also as `schema.table`.
-fn find(connection: &mut Connection, table: &str) -> Result<Table, DbError> {
-    let unknown = || DbError::UnknownTable {
-        table: table.to_owned(),
-    };
-    // No table has it in its name, and PostgreSQL takes no text that has.
-    if table.contains('\0') {
-        return Err(unknown());
-    }
-    let sql = match connection.backend() {
-        Backend::Postgres => {
+/// Finds a table or view by its name as it would stand in a statement.
+pub(crate) fn find(connection: &mut Connection, table: &str) -> Result<TableName, DbError> {
+    let wanted = TableName::parse(table, connection.backend())?;
+    let rows = match connection.backend() {
+        Backend::Postgres => connection.execute_query(
             "SELECT n.nspname::text AS schema, c.relname::text AS name \
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') \
-             AND (c.relname = :table AND pg_catalog.pg_table_is_visible(c.oid) \
-                  OR n.nspname || '.' || c.relname = :table) \
-             ORDER BY c.relname = :table DESC LIMIT 1"
-        }
-        Backend::Sqlite => {
-            "SELECT '' AS schema, name FROM \
-             (SELECT type, name FROM sqlite_temp_schema UNION ALL SELECT type, name FROM sqlite_schema) \
-             WHERE type IN ('table', 'view') AND name = :table COLLATE NOCASE"
-        }
-    };
-    let rows = connection.execute_query(sql, params! { "table" => table })?;
-    let row = rows.first().ok_or_else(unknown)?;
-    let (schema, name): (String, String) = (row.get("schema")?, row.get("name")?);
-    let quoted = if schema.is_empty() {
-        quote(&name)
-    } else {
-        format!("{}.{}", quote(&schema), quote(&name))
-    };
-    Ok(Table {
-        schema,
-        name,
-        quoted,
+             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.oid = pg_catalog.to_regclass(:table)",
+            params! { "table" => wanted.quoted() },
+        ),
+        Backend::Sqlite => connection.execute_query(
+            "SELECT tables.schema, tables.name FROM pragma_table_list AS tables \
+             JOIN pragma_database_list AS databases ON databases.name = tables.schema \
+             WHERE tables.name = :name COLLATE NOCASE \
+             AND tables.schema = coalesce(:schema, tables.schema) COLLATE NOCASE \
+             ORDER BY tables.schema = 'temp' DESC, databases.seq LIMIT 1",
+            params! { "name" => wanted.name, "schema" => wanted.schema },
+        ),
+    }?;
+    let row = rows.first().ok_or_else(|| DbError::UnknownTable {
+        table: table.to_owned(),
+    })?;
+    Ok(TableName {
+        schema: Some(row.get("schema")?),
+        name: row.get("name")?,
     })
-}
-
-/// Quotes a name as standard SQL does, which both backends follow.
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Gathers the rows of each index, one a column.

@@ -209,6 +209,7 @@ fn attached_databases_of_sqlite_are_described() {
     let (database, other) = (TestDatabase::sqlite(), TestDatabase::sqlite());
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER)");
+        execute("CREATE TABLE toys (id INTEGER)");
         let mut connection = DatabaseService::connection().unwrap();
         let path = other.url().strip_prefix("sqlite:///").unwrap();
         let mut run = |sql: &str| connection.execute_query(sql, params! {}).unwrap();
@@ -218,7 +219,7 @@ fn attached_databases_of_sqlite_are_described() {
         run("CREATE TABLE \"Other Pets\".toys (pet INTEGER REFERENCES pets)");
         assert_eq!(
             connection.list_tables().unwrap(),
-            ["\"Other Pets\".pets", "\"Other Pets\".toys", "pets"]
+            ["\"Other Pets\".pets", "\"Other Pets\".toys", "pets", "toys"]
         );
         let mut table = |name: &str| connection.get_table_info(name).unwrap();
         assert_eq!(table("pets").columns.len(), 1);
@@ -233,7 +234,7 @@ fn attached_databases_of_sqlite_are_described() {
             (2, 1, 1)
         );
         assert!(pets.size_bytes.unwrap() >= 4096, "{pets:?}");
-        let toys = table("toys");
+        let toys = table("\"Other Pets\".toys");
         assert_eq!(toys.foreign_keys[0].referenced_table, "\"Other Pets\".pets");
     });
 }

@@ -30,6 +30,7 @@ mod casts;
 mod conflicts;
 mod errors;
 mod fakes;
+mod hosts;
 mod lifecycle;
 mod loans;
 mod logs;

@@ -2,9 +2,12 @@
 
 mod cluster;
 mod database;
+mod server;
 mod shop;
+mod unprivileged;
 
 pub use database::{TestDatabase, cheap_passwords};
+pub use server::TestServer;
 pub use shop::SHOP_MIGRATIONS;
 
 /// The README's code has to run.

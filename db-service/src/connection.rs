@@ -84,7 +84,7 @@ impl Connection {
     }
 
     /// A connection that was not lost but given up is told from others.
-    fn explain(&mut self, error: DbError) -> DbError {
+    pub(crate) fn explain(&mut self, error: DbError) -> DbError {
         let limit = self.observer().and_then(|observer| observer.gave_up_after);
         match (error, limit) {
             (DbError::ConnectionLost(source), Some(limit)) => DbError::NoAnswer { limit, source },

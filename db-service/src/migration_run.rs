@@ -11,7 +11,6 @@ use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known};
 use crate::script::{self, ScriptStatement};
 use crate::traces;
-use crate::transaction::Failure;
 
 /// Applies a migration of which `done` statements are done already.
 pub(crate) fn apply(
@@ -58,7 +57,7 @@ fn whole(
         note(connection)
     });
     outcome
-        .map_err(Failure::into_error)
+        .map_err(|failure| failure.into_error(connection))
         .map_err(|error| match error {
             // Nobody knows whether it was rolled back.
             DbError::OutcomeUnknown(_) => error,

@@ -17,7 +17,7 @@ use crate::report::DatabaseStatistics;
 use crate::row::Row;
 use crate::statistics::PoolStatus;
 use crate::testing::FakeDatabase;
-use crate::transaction::{Failure, TransactionOptions};
+use crate::transaction::TransactionOptions;
 
 /// The process's database: a pool of connections to whatever `DATABASE_URL` names.
 #[service]
@@ -178,7 +178,7 @@ impl DatabaseService {
     {
         let mut connection = Self::connection()?;
         let outcome = connection.transact(Connection::begin, work);
-        outcome.map_err(Failure::into_error)
+        outcome.map_err(|failure| failure.into_error(&mut connection))
     }
 
     /// The same as `options` say: how it is isolated, whether it may write, and how often it is repeated.

@@ -92,10 +92,10 @@ pub(crate) enum Failure<E> {
 }
 
 impl<E: From<DbError>> Failure<E> {
-    pub(crate) fn into_error(self) -> E {
+    pub(crate) fn into_error(self, connection: &mut Connection) -> E {
         match self {
             Failure::Work(error) => error,
-            Failure::Begin(error) => DbError::from(error).into(),
+            Failure::Begin(error) => connection.explain(DbError::from(error)).into(),
             Failure::Commit(error) => DbError::of_commit(error).into(),
         }
     }
@@ -133,7 +133,7 @@ impl Connection {
                 Ok(value) => return Ok(value),
                 Err(failure) => match pauses.next().filter(|_| self.has_conflicted()) {
                     Some(pause) => thread::sleep(pause),
-                    None => return Err(failure.into_error()),
+                    None => return Err(failure.into_error(self)),
                 },
             }
         }

@@ -105,6 +105,25 @@ fn a_commit_without_an_answer_has_an_unknown_outcome() {
     });
 }
 
+#[test]
+fn a_transaction_that_cannot_begin_tells_that_no_answer_came() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let scope = database
+        .scope_with(|config| config.postgres.socket_timeout = Some(Duration::from_millis(300)));
+    scope.run(|| {
+        let mut connection = DatabaseService::connection().unwrap();
+        let Some(_stopped) = Stopped::behind(&mut connection) else {
+            return;
+        };
+        // It was in use just now, so it is not checked.
+        drop(connection);
+        let error = DatabaseService::transaction(|_| Ok::<_, DbError>(())).unwrap_err();
+        assert!(matches!(error, DbError::NoAnswer { .. }), "{error:?}");
+    });
+}
+
 /// The check of an idle connection leaves half of the time for another one.
 #[test]
 fn an_idle_connection_that_does_not_answer_is_replaced_in_time() {

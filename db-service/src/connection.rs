@@ -4,8 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel::connection::{
-    AnsiTransactionManager, CacheSize, SimpleConnection, TransactionManager,
-    TransactionManagerStatus,
+    AnsiTransactionManager, SimpleConnection, TransactionManager, TransactionManagerStatus,
 };
 use diesel::result::Error as DieselError;
 
@@ -15,6 +14,7 @@ use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known, Observer};
 use crate::params::Params;
+use crate::prepared;
 use crate::row::Row;
 use crate::scanner::{self, Parsed};
 use crate::statement::{Casts, Statement};
@@ -103,10 +103,17 @@ impl Connection {
             // The columns may have other types by now.
             observer.casts.remove(sql);
         }
-        if first.as_ref().is_err_and(is_stale_statement) && self.transaction_depth() == 0 {
-            // Nothing was executed: somebody has changed the table under the prepared statement.
+        if !first.as_ref().is_err_and(prepared::is_stale) {
+            return first;
+        }
+        // Nothing was executed: somebody has changed the table under the prepared statement.
+        if self.transaction_depth() == 0 {
             self.forget_prepared();
-            return self.load(&parsed, params, casts);
+            return self.unprepared(|connection| connection.load(&parsed, params, casts));
+        }
+        // The transaction has failed. The connection ends with it, or it would refuse the statement for ever.
+        if let Some(observer) = self.observer() {
+            observer.is_marked = true;
         }
         first
     }
@@ -206,22 +213,6 @@ impl Connection {
             observer.patience = usual;
         }
         result
-    }
-
-    /// How many statements were prepared since they were last forgotten.
-    pub(crate) fn prepared(&mut self) -> u32 {
-        self.observer().map_or(0, |observer| observer.prepared)
-    }
-
-    /// Forgets all prepared statements, here and at the server; `false` if the server could not be told.
-    pub(crate) fn forget_prepared(&mut self) -> bool {
-        diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
-        diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Unbounded);
-        if let Some(observer) = self.observer() {
-            observer.prepared = 0;
-            observer.casts.clear();
-        }
-        self.backend() != Backend::Postgres || self.run("DEALLOCATE ALL").is_ok()
     }
 
     /// Tells whether the server was found to be gone.
@@ -330,13 +321,6 @@ impl Connection {
             (Err(_), _) => false,
         }
     }
-}
-
-/// Tells whether PostgreSQL refuses a statement only because it was prepared before a change of the schema.
-fn is_stale_statement(error: &DbError) -> bool {
-    matches!(error, DbError::Query(error)
-        if matches!(error.driver_error(), DieselError::DatabaseError(_, information)
-            if information.message().contains("cached plan must not change result type")))
 }
 
 fn depth_of(status: &TransactionManagerStatus) -> u32 {

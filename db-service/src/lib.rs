@@ -43,6 +43,7 @@ mod pool;
 mod pool_metrics;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod prepared;
 mod redaction;
 mod relations;
 mod report;

@@ -284,3 +284,26 @@ fn they_end_with_their_closure(database: &TestDatabase) {
         assert_eq!(numbers(), [3, 4]);
     });
 }
+
+/// In a transaction it cannot be prepared again, so the connection goes.
+#[test]
+fn a_changed_table_spoils_one_transaction_and_no_other() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let read = || {
+        DatabaseService::transaction(|connection| {
+            connection.execute_query("SELECT * FROM t", params! {})
+        })
+    };
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            DatabaseService::execute_query("CREATE TABLE t (n INTEGER)", params! {}).unwrap();
+            assert!(read().unwrap().is_empty());
+            DatabaseService::execute_query("ALTER TABLE t ADD COLUMN m TEXT", params! {}).unwrap();
+            let error = read().unwrap_err();
+            assert!(error.to_string().contains("cached plan"), "{error}");
+            assert!(read().unwrap().is_empty());
+        });
+}

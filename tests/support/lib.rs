@@ -2,11 +2,13 @@
 
 mod cluster;
 mod database;
+mod pgbouncer;
 mod server;
 mod shop;
 mod unprivileged;
 
 pub use database::{TestDatabase, cheap_passwords};
+pub use pgbouncer::TestPgBouncer;
 pub use server::TestServer;
 pub use shop::SHOP_MIGRATIONS;
 

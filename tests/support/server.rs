@@ -35,6 +35,8 @@ END
 "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null 2>&1 &&
 echo ready || echo failed
 cat >/dev/null
+# It may have been left stopped, and would not hear of it.
+[ -s "$dir/data/postmaster.pid" ] && kill -CONT "$(head -n 1 "$dir/data/postmaster.pid")" 2>/dev/null
 "$bin/pg_ctl" -D "$dir/data" -w -m immediate stop >/dev/null 2>&1
 rm -rf "$dir"
 "#;
@@ -153,7 +155,12 @@ impl TestServer {
             .stderr(Stdio::null())
             .status()
             .expect("pg_ctl runs");
-        assert!(status.success(), "pg_ctl {arguments:?}: {status}");
+        let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        assert!(
+            status.success(),
+            "pg_ctl {arguments:?}: {status}\n{}",
+            log()
+        );
     }
 }
 

@@ -1,0 +1,104 @@
+//! All faults, and what each may do to callers.
+
+use crate::file_faults::{FULL, LOCKED};
+use crate::outcome::{Allowed, Outcome};
+use crate::postgres::{BROKEN, BROKEN_FOR_LONG, SILENT};
+use crate::{bouncer_faults, caller_faults, file_faults, network_faults, server_faults};
+
+/// A row of the table.
+pub(crate) struct Fault {
+    pub(crate) name: &'static str,
+    run: fn() -> anyhow::Result<Outcome>,
+    allowed: Allowed,
+}
+
+impl Fault {
+    const fn new(
+        name: &'static str,
+        run: fn() -> anyhow::Result<Outcome>,
+        errors: &'static [&'static str],
+    ) -> Self {
+        let allowed = Allowed {
+            errors,
+            unnoticed: false,
+        };
+        Fault { name, run, allowed }
+    }
+
+    const fn that_may_go_unnoticed(mut self) -> Self {
+        self.allowed.unnoticed = true;
+        self
+    }
+
+    /// Brings it about, and tells what came of it, and which promises were not kept.
+    pub(crate) fn outcome(&self) -> anyhow::Result<(Outcome, Vec<String>)> {
+        let outcome = (self.run)()?;
+        let broken = outcome.broken_promises(self.allowed);
+        Ok((outcome, broken))
+    }
+}
+
+pub(crate) const FAULTS: [Fault; 16] = [
+    Fault::new("TCP reset, six times", network_faults::resets, BROKEN),
+    Fault::new("black hole, 4 s", network_faults::black_hole, SILENT),
+    Fault::new(
+        "SIGSTOP of four backends, 4 s",
+        server_faults::stopped_backends,
+        SILENT,
+    ),
+    Fault::new(
+        "SIGSTOP of the server, 4 s",
+        server_faults::stopped_server,
+        SILENT,
+    ),
+    Fault::new(
+        "kill -9 of a backend",
+        server_faults::killed_backend,
+        BROKEN,
+    ),
+    Fault::new(
+        "kill -9 of the server, start",
+        server_faults::killed_server,
+        BROKEN_FOR_LONG,
+    ),
+    Fault::new("restart", server_faults::restart, BROKEN_FOR_LONG),
+    Fault::new(
+        "`pg_terminate_backend` of all, five times",
+        server_faults::terminated_backends,
+        BROKEN,
+    ),
+    Fault::new(
+        "kill -9 of the primary, promotion of its standby",
+        server_faults::failover,
+        BROKEN_FOR_LONG,
+    ),
+    Fault::new(
+        "restart of PgBouncer, four times",
+        bouncer_faults::restarts,
+        BROKEN,
+    ),
+    Fault::new(
+        "`ALTER TABLE`, forty times",
+        server_faults::changed_table,
+        &[],
+    )
+    .that_may_go_unnoticed(),
+    Fault::new("panic in a closure", caller_faults::panics, &["panic"]),
+    Fault::new(
+        "pool exhausted, 4 s",
+        caller_faults::exhausted,
+        &["PoolTimeout"],
+    ),
+    Fault::new("SQLite: disk full, 4 s", file_faults::full_disk, FULL),
+    Fault::new(
+        "SQLite: file locked by another process, 4 s",
+        file_faults::locked_file,
+        LOCKED,
+    ),
+    Fault::new(
+        "SQLite: two processes on one file, 4 s",
+        file_faults::two_processes,
+        LOCKED,
+    )
+    .that_may_go_unnoticed(),
+];

@@ -1,0 +1,79 @@
+//! PostgreSQL servers for loads: how they are reached, and how long their callers wait.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use db_service::{DatabaseConfig, DatabaseService, params};
+use tests::TestServer;
+
+use crate::outcome::{Place, within};
+use crate::processes::Processes;
+
+/// How long a caller waits for a connection.
+const POOL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a statement is waited for.
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a fault lasts that lasts: longer than any call may take.
+pub(crate) const LASTING: Duration = Duration::from_secs(4);
+
+/// From one time to the next, of a fault that comes several times.
+pub(crate) const PAUSE: Duration = Duration::from_millis(300);
+
+/// The errors of callers whose connections break.
+pub(crate) const BROKEN: &[&str] = &["ConnectionLost", "OutcomeUnknown"];
+
+/// The errors of callers whose connections break, and for whom there are no others in time.
+pub(crate) const BROKEN_FOR_LONG: &[&str] = &["ConnectionLost", "OutcomeUnknown", "PoolTimeout"];
+
+/// The errors of callers whose server does not answer.
+pub(crate) const SILENT: &[&str] = &["NoAnswer", "OutcomeUnknown", "PoolTimeout"];
+
+pub(crate) fn server() -> anyhow::Result<TestServer> {
+    TestServer::start().context("PostgreSQL is not installed")
+}
+
+/// A server that a load reaches at one or more addresses, which may not be its own.
+pub(crate) fn place(server: &TestServer, addresses: &str, query: &str) -> anyhow::Result<Place> {
+    let url = format!("postgresql://postgres@{addresses}/postgres{query}");
+    let mut config = DatabaseConfig::new(url.parse()?);
+    config.pool_timeout = POOL_TIMEOUT;
+    config.postgres.connect_timeout = Some(POOL_TIMEOUT);
+    config.postgres.socket_timeout = Some(SOCKET_TIMEOUT);
+    Ok(Place {
+        config,
+        limit: POOL_TIMEOUT + SOCKET_TIMEOUT,
+        found: DatabaseConfig::new(server.url().parse()?),
+    })
+}
+
+/// A server that a load reaches at its own address.
+pub(crate) fn place_of(server: &TestServer) -> anyhow::Result<Place> {
+    place(server, &format!("127.0.0.1:{}", server.port()), "")
+}
+
+/// The processes behind the connections of the load.
+pub(crate) fn backends(server: &TestServer) -> anyhow::Result<Processes> {
+    let sql = "SELECT pid FROM pg_stat_activity \
+               WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    let rows = server.execute(sql);
+    let ids = rows.iter().map(|row| row.get("pid"));
+    Processes::new(ids.collect::<Result<Vec<_>, _>>()?)
+}
+
+/// Waits until a server lets somebody in.
+pub(crate) fn wait_until_open(server: &TestServer) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let config = DatabaseConfig::new(server.url().parse()?);
+        match within(config, || {
+            Ok(DatabaseService::execute_query("SELECT 1", params! {})?)
+        }) {
+            Ok(_) => return Ok(()),
+            Err(error) => ensure!(Instant::now() < deadline, "{error:#}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}

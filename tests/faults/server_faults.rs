@@ -1,0 +1,110 @@
+//! Faults of a PostgreSQL server.
+
+use std::thread;
+
+use tests::TestServer;
+
+use crate::outcome::Outcome;
+use crate::postgres::{LASTING, PAUSE, backends, place, place_of, server, wait_until_open};
+use crate::processes::Processes;
+
+fn on_server(fault: impl FnOnce(&TestServer) -> anyhow::Result<()>) -> anyhow::Result<Outcome> {
+    let server = server()?;
+    place_of(&server)?.under_load(|_| fault(&server))
+}
+
+pub(crate) fn stopped_backends() -> anyhow::Result<Outcome> {
+    on_server(|server| {
+        let _stopped = backends(server)?.take(4).stop()?;
+        thread::sleep(LASTING);
+        Ok(())
+    })
+}
+
+pub(crate) fn stopped_server() -> anyhow::Result<Outcome> {
+    on_server(|server| {
+        let _stopped = Processes::stop_family(server.process_id())?;
+        thread::sleep(LASTING);
+        Ok(())
+    })
+}
+
+pub(crate) fn killed_backend() -> anyhow::Result<Outcome> {
+    on_server(|server| {
+        let all = backends(server)?;
+        all.kill_one()?;
+        // The server ends the others as well, since what they share may be damaged, and starts anew.
+        all.wait_until_gone()?;
+        wait_until_open(server)
+    })
+}
+
+pub(crate) fn killed_server() -> anyhow::Result<Outcome> {
+    on_server(|server| {
+        Processes::stop_family(server.process_id())?.kill()?;
+        thread::sleep(PAUSE);
+        server.start_again();
+        Ok(())
+    })
+}
+
+pub(crate) fn restart() -> anyhow::Result<Outcome> {
+    on_server(|server| {
+        server.stop();
+        server.start_again();
+        Ok(())
+    })
+}
+
+pub(crate) fn terminated_backends() -> anyhow::Result<Outcome> {
+    on_server(|server| {
+        for _ in 0..5 {
+            server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+            );
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn changed_table() -> anyhow::Result<Outcome> {
+    on_server(|server| {
+        for _ in 0..10 {
+            for change in [
+                "ADD COLUMN remark text DEFAULT 'none'",
+                "ALTER COLUMN number TYPE numeric",
+                "DROP COLUMN remark",
+                "ALTER COLUMN number TYPE bigint",
+            ] {
+                server.execute(&format!("ALTER TABLE ledger {change}"));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A write is acknowledged when both servers have it. The load goes to whichever can be written to.
+pub(crate) fn failover() -> anyhow::Result<Outcome> {
+    let primary = server()?;
+    let standby = primary.standby();
+    primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'");
+    primary.execute("SELECT pg_reload_conf()");
+    wait_until_synchronous(&primary);
+    let addresses = format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port());
+    let place = place(&standby, &addresses, "?target_session_attrs=read-write")?;
+    place.under_load(|_| {
+        Processes::stop_family(primary.process_id())?.kill()?;
+        thread::sleep(PAUSE);
+        standby.promote();
+        Ok(())
+    })
+}
+
+fn wait_until_synchronous(primary: &TestServer) {
+    let sql = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+    while primary.execute(sql).is_empty() {
+        thread::sleep(PAUSE / 10);
+    }
+}

@@ -40,14 +40,14 @@ impl Fault {
 
 pub(crate) const FAULTS: [Fault; 16] = [
     Fault::new("TCP reset, six times", network_faults::resets, BROKEN),
-    Fault::new("black hole, 4 s", network_faults::black_hole, SILENT),
+    Fault::new("black hole, 5 s", network_faults::black_hole, SILENT),
     Fault::new(
-        "SIGSTOP of four backends, 4 s",
+        "SIGSTOP of four backends, 5 s",
         server_faults::stopped_backends,
         SILENT,
     ),
     Fault::new(
-        "SIGSTOP of the server, 4 s",
+        "SIGSTOP of the server, 5 s",
         server_faults::stopped_server,
         SILENT,
     ),
@@ -57,7 +57,7 @@ pub(crate) const FAULTS: [Fault; 16] = [
         BROKEN,
     ),
     Fault::new(
-        "kill -9 of the server, start",
+        "kill -9 of the server, start after 5 s",
         server_faults::killed_server,
         BROKEN_FOR_LONG,
     ),
@@ -85,18 +85,18 @@ pub(crate) const FAULTS: [Fault; 16] = [
     .that_may_go_unnoticed(),
     Fault::new("panic in a closure", caller_faults::panics, &["panic"]),
     Fault::new(
-        "pool exhausted, 4 s",
+        "pool exhausted, 5 s",
         caller_faults::exhausted,
         &["PoolTimeout"],
     ),
-    Fault::new("SQLite: disk full, 4 s", file_faults::full_disk, FULL),
+    Fault::new("SQLite: disk full, 5 s", file_faults::full_disk, FULL),
     Fault::new(
-        "SQLite: file locked by another process, 4 s",
+        "SQLite: file locked by another process, 5 s",
         file_faults::locked_file,
         LOCKED,
     ),
     Fault::new(
-        "SQLite: two processes on one file, 4 s",
+        "SQLite: two processes on one file, 5 s",
         file_faults::two_processes,
         LOCKED,
     )

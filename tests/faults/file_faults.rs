@@ -20,8 +20,8 @@ const POOL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a statement waits for the locks of others.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a fault lasts: longer than any call may take.
-const LASTING: Duration = Duration::from_secs(4);
+/// How long a fault lasts: longer than any call is allowed to take.
+const LASTING: Duration = Duration::from_secs(5);
 
 /// The errors of callers who wait for the locks of others.
 pub(crate) const LOCKED: &[&str] = &["LockTimeout", "PoolTimeout"];

@@ -16,8 +16,8 @@ const POOL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a statement is waited for.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a fault lasts that lasts: longer than any call may take.
-pub(crate) const LASTING: Duration = Duration::from_secs(4);
+/// How long a fault lasts that lasts: longer than any call is allowed to take.
+pub(crate) const LASTING: Duration = Duration::from_secs(5);
 
 /// From one time to the next, of a fault that comes several times.
 pub(crate) const PAUSE: Duration = Duration::from_millis(300);

@@ -42,7 +42,7 @@ pub(crate) fn killed_backend() -> anyhow::Result<Outcome> {
 pub(crate) fn killed_server() -> anyhow::Result<Outcome> {
     on_server(|server| {
         Processes::stop_family(server.process_id())?.kill()?;
-        thread::sleep(PAUSE);
+        thread::sleep(LASTING);
         server.start_again();
         Ok(())
     })

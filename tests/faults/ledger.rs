@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::panic;
-use std::time::{Duration, Instant};
 
-use anyhow::ensure;
 use db_service::{Backend, DatabaseService, DbError, params};
+
+use crate::wait;
 
 /// The panic of a closure, which is part of a fault.
 pub(crate) const ON_PURPOSE: &str = "a panic on purpose";
@@ -69,17 +69,8 @@ fn wait_until_alone() -> anyhow::Result<()> {
     }
     let sql = "SELECT count(*) AS others FROM pg_stat_activity \
                WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
+    wait::until("the connections of the load to end", || {
         let rows = DatabaseService::execute_query(sql, params! {})?;
-        if rows[0].get::<i64>("others")? == 0 {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "connections of the load are left"
-        );
-        // A transaction of its own each time: what the view shows is kept within one.
-        DatabaseService::execute_query("SELECT pg_sleep(0.05)", params! {})?;
-    }
+        Ok(rows[0].get::<i64>("others")? == 0)
+    })
 }

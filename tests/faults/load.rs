@@ -74,9 +74,9 @@ impl Load {
     }
 
     /// Ends the threads, each after its call.
-    pub(crate) fn stop(self) -> anyhow::Result<Seen> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<Seen> {
         self.shared.is_over.store(true, Ordering::Relaxed);
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             ensure!(thread.join().is_ok(), "a thread of the load panicked");
         }
         Ok(std::mem::take(&mut lock(&self.shared.seen)))
@@ -97,6 +97,13 @@ impl Load {
             seen.reads
         );
         Ok(())
+    }
+}
+
+impl Drop for Load {
+    /// Whatever has gone wrong, the threads do not go on for ever.
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
     }
 }
 

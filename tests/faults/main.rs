@@ -20,6 +20,7 @@ mod proxy;
 mod seen;
 mod server_faults;
 mod table;
+mod wait;
 
 use std::process::ExitCode;
 

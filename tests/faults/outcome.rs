@@ -113,7 +113,8 @@ impl Outcome {
                 format!("{variant} is not to be expected here: {}", errors.text),
             );
         }
-        let was_noticed = !writes.errors.is_empty() || longest > GRACE / 2;
+        let has_errors = !(writes.errors.is_empty() && reads.errors.is_empty());
+        let was_noticed = has_errors || longest > GRACE / 2;
         promise(
             was_noticed || allowed.unnoticed,
             "nobody has noticed the fault, so it proves nothing".to_owned(),

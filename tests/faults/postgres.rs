@@ -1,14 +1,14 @@
 //! PostgreSQL servers for loads: how they are reached, and how long their callers wait.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use db_service::{DatabaseConfig, DatabaseService, params};
 use tests::TestServer;
 
 use crate::outcome::{Place, within};
 use crate::processes::Processes;
+use crate::wait;
 
 /// How long a caller waits for a connection.
 const POOL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,15 +65,11 @@ pub(crate) fn backends(server: &TestServer) -> anyhow::Result<Processes> {
 
 /// Waits until a server lets somebody in.
 pub(crate) fn wait_until_open(server: &TestServer) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let config = DatabaseConfig::new(server.url().parse()?);
-        match within(config, || {
+    let config = DatabaseConfig::new(server.url().parse()?);
+    wait::until("the server to let somebody in", || {
+        let answer = within(config.clone(), || {
             Ok(DatabaseService::execute_query("SELECT 1", params! {})?)
-        }) {
-            Ok(_) => return Ok(()),
-            Err(error) => ensure!(Instant::now() < deadline, "{error:#}"),
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+        });
+        Ok(answer.is_ok())
+    })
 }

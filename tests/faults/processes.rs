@@ -2,39 +2,36 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait;
 
 /// Processes, by their numbers.
 pub(crate) struct Processes(Vec<Pid>);
 
 impl Processes {
     pub(crate) fn new(ids: impl IntoIterator<Item = i64>) -> anyhow::Result<Self> {
-        let process = |id| Pid::from_raw(i32::try_from(id).ok()?);
-        let processes = ids.into_iter().map(process).collect::<Option<_>>();
-        let processes = processes.context("a process has a number above 0")?;
-        Ok(Processes(processes))
+        let processes = ids.into_iter().map(process);
+        Ok(Processes(processes.collect::<anyhow::Result<_>>()?))
     }
 
     /// Stops a process and all its children, until [`Stopped`] is dropped.
     pub(crate) fn stop_family(parent: u32) -> anyhow::Result<Stopped> {
-        let parent = Processes::new([i64::from(parent)])?;
+        let parent = process(parent.into())?;
         // The parent first: it is not to have others meanwhile.
-        parent.send(Signal::STOP)?;
-        let mut stopped = Stopped(parent);
-        let children = children(stopped.0.0[0])?;
+        let mut family = Processes(vec![parent]).stop()?;
+        let children = children(parent)?;
         children.send(Signal::STOP)?;
-        stopped.0.0.extend(children.0);
-        Ok(stopped)
+        family.processes.0.extend(children.0);
+        Ok(family)
     }
 
     pub(crate) fn stop(self) -> anyhow::Result<Stopped> {
         self.send(Signal::STOP)?;
-        Ok(Stopped(self))
+        Ok(Stopped { processes: self })
     }
 
     /// Kills them, and returns when they have gone, and nobody takes them for running any more.
@@ -43,26 +40,15 @@ impl Processes {
         self.wait_until_gone()
     }
 
-    /// Kills one of them.
-    pub(crate) fn kill_one(&self) -> anyhow::Result<()> {
-        Processes(self.0[..1].to_vec()).send(Signal::KILL)
-    }
-
     pub(crate) fn wait_until_gone(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.0.iter().any(|process| folder(*process).exists()) {
-            ensure!(
-                Instant::now() < deadline,
-                "a process that was killed is there"
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        wait::until("processes to be gone", || {
+            Ok(!self.0.iter().any(|process| folder(*process).exists()))
+        })
     }
 
-    pub(crate) fn take(mut self, count: usize) -> Self {
-        self.0.truncate(count);
-        self
+    /// Some of them.
+    pub(crate) fn first(&self, count: usize) -> Self {
+        Processes(self.0.iter().copied().take(count).collect())
     }
 
     /// Those that have ended meanwhile are left out.
@@ -78,19 +64,26 @@ impl Processes {
 }
 
 /// Processes that are stopped until this is dropped.
-pub(crate) struct Stopped(Processes);
+pub(crate) struct Stopped {
+    processes: Processes,
+}
 
 impl Stopped {
     /// Kills them as they are, and returns when they have gone.
     pub(crate) fn kill(self) -> anyhow::Result<()> {
-        self.0.kill()
+        self.processes.kill()
     }
 }
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        let _ = self.0.send(Signal::CONT);
+        let _ = self.processes.send(Signal::CONT);
     }
+}
+
+fn process(id: i64) -> anyhow::Result<Pid> {
+    let process = i32::try_from(id).ok().and_then(Pid::from_raw);
+    process.context("a process has a number above 0")
 }
 
 fn children(parent: Pid) -> anyhow::Result<Processes> {

@@ -7,6 +7,7 @@ use tests::TestServer;
 use crate::outcome::Outcome;
 use crate::postgres::{LASTING, PAUSE, backends, place, place_of, server, wait_until_open};
 use crate::processes::Processes;
+use crate::wait;
 
 fn on_server(fault: impl FnOnce(&TestServer) -> anyhow::Result<()>) -> anyhow::Result<Outcome> {
     let server = server()?;
@@ -15,7 +16,7 @@ fn on_server(fault: impl FnOnce(&TestServer) -> anyhow::Result<()>) -> anyhow::R
 
 pub(crate) fn stopped_backends() -> anyhow::Result<Outcome> {
     on_server(|server| {
-        let _stopped = backends(server)?.take(4).stop()?;
+        let _stopped = backends(server)?.first(4).stop()?;
         thread::sleep(LASTING);
         Ok(())
     })
@@ -32,7 +33,7 @@ pub(crate) fn stopped_server() -> anyhow::Result<Outcome> {
 pub(crate) fn killed_backend() -> anyhow::Result<Outcome> {
     on_server(|server| {
         let all = backends(server)?;
-        all.kill_one()?;
+        all.first(1).kill()?;
         // The server ends the others as well, since what they share may be damaged, and starts anew.
         all.wait_until_gone()?;
         wait_until_open(server)
@@ -91,7 +92,10 @@ pub(crate) fn failover() -> anyhow::Result<Outcome> {
     let standby = primary.standby();
     primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'");
     primary.execute("SELECT pg_reload_conf()");
-    wait_until_synchronous(&primary);
+    let is_synchronous = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+    wait::until("the standby to be a synchronous one", || {
+        Ok(!primary.execute(is_synchronous).is_empty())
+    })?;
     let addresses = format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port());
     let place = place(&standby, &addresses, "?target_session_attrs=read-write")?;
     place.under_load(|_| {
@@ -100,11 +104,4 @@ pub(crate) fn failover() -> anyhow::Result<Outcome> {
         standby.promote();
         Ok(())
     })
-}
-
-fn wait_until_synchronous(primary: &TestServer) {
-    let sql = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
-    while primary.execute(sql).is_empty() {
-        thread::sleep(PAUSE / 10);
-    }
 }

@@ -11,7 +11,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostgresSettings {
-    /// How long connecting to a host may take, in whole seconds; `None` for as long as it takes (`DB_CONNECT_TIMEOUT`, 10 s).
+    /// How long connecting to each host of the URL may take, one after the other, in whole seconds and at least 2;
+    /// `None` for as long as it takes (`DB_CONNECT_TIMEOUT`, 10 s).
     pub connect_timeout: Option<Duration>,
     /// After how long a silent connection is probed; three probes of 10 s that fail end it; `None` for
     /// never (`DB_TCP_KEEPALIVE`, 30 s).

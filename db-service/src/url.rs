@@ -29,6 +29,9 @@ pub enum UrlError {
         "the user name or password holds an @, : or / that must be percent-encoded (%40, %3A, %2F)"
     )]
     UnencodedCharacter,
+    /// The address of a host begins with a bracket and does not end as it should.
+    #[error("an IPv6 address is written as [::1] or [::1]:5432")]
+    Ipv6Host,
     /// A percent sign is not followed by two hexadecimal digits, or what it encodes is no text.
     #[error("it holds a % that does not begin a percent-encoded character")]
     InvalidEncoding,
@@ -176,13 +179,20 @@ fn check_postgres(rest: &str) -> Result<(), UrlError> {
         return Err(UrlError::UnencodedCharacter);
     }
     // Without an @ a password would stand where libpq expects a port, and tells what it found there.
-    let has_port = |host: &str| match host.rsplit_once(':') {
-        Some((name, _)) if name.starts_with('[') && !name.ends_with(']') => true,
-        Some((_, port)) => port.bytes().all(|byte| byte.is_ascii_digit()),
-        None => true,
-    };
-    if !hosts.split(',').all(has_port) {
-        return Err(UrlError::UnencodedCharacter);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let has_port = |host: &str| host.rsplit_once(':').is_none_or(|(_, port)| is_port(port));
+    for host in hosts.split(',') {
+        match host.strip_prefix('[') {
+            Some(host) => match host.split_once(']') {
+                // libpq would quote the whole URL.
+                None | Some(("", _)) => return Err(UrlError::Ipv6Host),
+                Some((_, "")) => {}
+                Some((_, port)) if port.strip_prefix(':').is_some_and(is_port) => {}
+                Some(_) => return Err(UrlError::Ipv6Host),
+            },
+            None if has_port(host) => {}
+            None => return Err(UrlError::UnencodedCharacter),
+        }
     }
     check_encoding(rest)
 }
@@ -288,10 +298,20 @@ mod tests {
             assert_eq!(check_postgres(url), Err(UrlError::InvalidEncoding), "{url}");
         }
         for url in [
+            "u:p@[::1/d",
+            "u:p@[]/d",
+            "u:p@h,[::1]x/d",
+            "u:p@[::1]:x/d",
+            "u:p@[::1:5432",
+        ] {
+            assert_eq!(check_postgres(url), Err(UrlError::Ipv6Host), "{url}");
+        }
+        for url in [
             "",
             "h",
             "u@h",
             "u:p%40ss@h:1,k:2/d?sslmode=disable",
+            "u:p@a,b:2,[::1],[fe80::1%25eth0]:5432,/d?target_session_attrs=read-write",
             "[::1]:5432/d",
             "/d?host=/tmp",
         ] {
@@ -312,6 +332,10 @@ mod tests {
             "postgresql://h/d?port=1&password=***&sslpassword=***&p%61ssword=***&user=***"
         );
         assert_eq!(redacted("postgresql://ada@h"), "postgresql://ada@h");
+        assert_eq!(
+            redacted("postgresql://ada:a,b:1@[::1]:1,b,c:3/d?target_session_attrs=read-write"),
+            "postgresql://ada:***@[::1]:1,b,c:3/d?target_session_attrs=read-write"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use singleton_core::{Error, Service, env, guarded, service};
 
 use crate::config_error::ConfigError;
 use crate::environment;
+use crate::replica_settings::ReplicaSettings;
 use crate::settings::{PostgresSettings, SqliteSettings};
 use crate::url::DatabaseUrl;
 use crate::variables::NotUnicode;
@@ -56,6 +57,8 @@ pub struct DatabaseConfig {
     pub postgres: PostgresSettings,
     /// What is set on each connection to SQLite.
     pub sqlite: SqliteSettings,
+    /// Which servers are read from beside the primary.
+    pub replicas: ReplicaSettings,
 }
 
 impl DatabaseConfig {
@@ -76,6 +79,7 @@ impl DatabaseConfig {
             statement_cache_size: 512,
             postgres: PostgresSettings::default(),
             sqlite: SqliteSettings::default(),
+            replicas: ReplicaSettings::default(),
         }
     }
 
@@ -123,6 +127,16 @@ impl DatabaseConfig {
                 self.postgres.socket_timeout.is_none_or(in_time),
                 "DB_SOCKET_TIMEOUT",
                 "more than 0, or -1 for never",
+            ),
+            (
+                self.replicas.max_lag.is_none_or(in_time),
+                "DB_REPLICA_MAX_LAG",
+                "more than 0, or -1 for never",
+            ),
+            (
+                self.replicas.suit(self.url.backend()),
+                "DB_REPLICA_URLS",
+                "URLs of PostgreSQL, as DATABASE_URL then is",
             ),
         ];
         ConfigError::of_ranges(faults)

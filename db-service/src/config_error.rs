@@ -57,6 +57,9 @@ pub enum ConfigFault {
     /// `DATABASE_URL` is not one that can be opened.
     #[error("Invalid database configuration: DATABASE_URL: {0}")]
     InvalidUrl(#[source] UrlError),
+    /// One of `DB_REPLICA_URLS` is not one that can be opened.
+    #[error("Invalid database configuration: DB_REPLICA_URLS: {0}")]
+    InvalidReplicaUrl(#[source] UrlError),
     /// The value is no whole number.
     #[error("Invalid database configuration: {variable}: {value:?} is not a whole number")]
     #[non_exhaustive]

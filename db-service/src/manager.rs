@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use diesel::connection::{CacheSize, Connection as _};
 use parking_lot::Mutex;
 use r2d2::{HandleError, ManageConnection};
 
@@ -112,15 +111,12 @@ impl Manager {
         // Before it is opened: if the server goes meanwhile, it is opened once too often.
         let generation = self.generation.load(Ordering::Relaxed);
         let first = self.first.lock().take();
-        let mut connection = match first {
+        let connection = match first {
             Some(connection) => connection,
             // r2d2 would lose the place of a connection for good whose making panics.
             None => panic::catch_unwind(AssertUnwindSafe(|| self.opener.open()))
                 .map_err(|_| ManagerError::Panicked)??,
         };
-        if self.config.statement_cache_size == 0 {
-            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
-        }
         *self.idle.lock() += 1;
         Ok(Managed {
             connection,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "sqlite")]
 use std::time::{Duration, Instant};
 
-use diesel::Connection as _;
+use diesel::connection::{CacheSize, Connection as _};
 
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
@@ -120,6 +120,9 @@ impl Opener {
             }
         };
         connection.set_instrumentation(observer);
+        if self.config.statement_cache_size == 0 {
+            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+        }
         if !statements.is_empty() {
             connection
                 .within(CLEANING, |connection| connection.run(&statements))

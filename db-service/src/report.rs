@@ -33,6 +33,30 @@ pub struct DatabaseStatistics {
     pub pool: PoolStatus,
     /// The statements, first those that took longest together; the first 256 different ones, and the others as one.
     pub statements: Vec<StatementStatistics>,
+    /// The servers of `DB_REPLICA_URLS`.
+    pub replicas: Vec<ReplicaStatistics>,
+    /// How many calls of `read` and `read_with` went to the primary.
+    pub reads_on_primary: u64,
+}
+
+/// What was counted and measured of one replica since the service started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicaStatistics {
+    /// Where it is, without its password.
+    pub url: String,
+    /// Whether it is read from now.
+    pub is_fit: bool,
+    /// How far behind it was when it was last seen, at most; `None` where that is not known.
+    pub lag: Option<Duration>,
+    /// How many calls of `read` and `read_with` it has served.
+    pub reads: u64,
+    /// Why it was not to be had, unless it has been since.
+    pub last_failure: Option<String>,
+    /// Its pool.
+    pub pool: PoolStatus,
+    /// The statements that have run there.
+    pub statements: Vec<StatementStatistics>,
 }
 
 impl DatabaseStatistics {
@@ -52,13 +76,30 @@ impl DatabaseStatistics {
                 "max_us": microseconds(told.max),
             })
         };
-        let pool: serde_json::Map<_, _> = counters(&self.pool)
-            .into_iter()
-            .map(|(name, count)| (name.to_owned(), count.into()))
-            .collect();
+        let statements =
+            |all: &[StatementStatistics]| all.iter().map(statement).collect::<Vec<_>>();
+        let pool = |pool: &PoolStatus| -> serde_json::Map<_, _> {
+            counters(pool)
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), serde_json::Value::from(count)))
+                .collect()
+        };
+        let replica = |told: &ReplicaStatistics| {
+            json!({
+                "url": told.url,
+                "is_fit": told.is_fit,
+                "lag_us": told.lag.map(microseconds),
+                "reads": told.reads,
+                "last_failure": told.last_failure,
+                "pool": pool(&told.pool),
+                "statements": statements(&told.statements),
+            })
+        };
         json!({
-            "pool": pool,
-            "statements": self.statements.iter().map(statement).collect::<Vec<_>>(),
+            "pool": pool(&self.pool),
+            "statements": statements(&self.statements),
+            "replicas": self.replicas.iter().map(replica).collect::<Vec<_>>(),
+            "reads_on_primary": self.reads_on_primary,
         })
     }
 }
@@ -67,6 +108,22 @@ impl fmt::Display for DatabaseStatistics {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, count) in counters(&self.pool) {
             writeln!(formatter, "{name:<24} {count:>10}")?;
+        }
+        writeln!(
+            formatter,
+            "{:<24} {:>10}",
+            "reads_on_primary", self.reads_on_primary
+        )?;
+        for told in &self.replicas {
+            let state = if told.is_fit { "fit" } else { "unfit" };
+            let lag = told
+                .lag
+                .map_or("unknown".to_owned(), |lag| format!("{lag:.1?}"));
+            writeln!(
+                formatter,
+                "{:<24} {:>10}  {state}, lag {lag}: {}",
+                "reads_on_replica", told.reads, told.url
+            )?;
         }
         writeln!(
             formatter,

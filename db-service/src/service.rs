@@ -1,10 +1,12 @@
 //! The service itself: what its users call.
 
 mod migrations;
+mod reading;
 mod schema;
 
 use std::fmt;
 
+pub use reading::ReadOptions;
 use singleton_core::{Service, guarded, requires, service};
 
 use crate::config::ConfigService;
@@ -13,6 +15,7 @@ use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known};
 use crate::params::Params;
 use crate::pool::{ConnectionPool, PooledConnection};
+use crate::replicas::Replicas;
 use crate::report::DatabaseStatistics;
 use crate::row::Row;
 use crate::statistics::PoolStatus;
@@ -24,6 +27,7 @@ use crate::transaction::TransactionOptions;
 #[requires(ConfigService)]
 pub struct DatabaseService {
     source: Source,
+    replicas: Replicas,
 }
 
 enum Source {
@@ -43,6 +47,7 @@ impl Service for DatabaseService {
         );
         Ok(DatabaseService {
             source: Source::Pool(pool),
+            replicas: Replicas::open(config)?,
         })
     }
 
@@ -54,6 +59,7 @@ impl Service for DatabaseService {
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
+        self.replicas.close();
         if let Source::Pool(pool) = &self.source {
             pool.close();
         }
@@ -88,6 +94,7 @@ impl DatabaseService {
     ) -> Self {
         DatabaseService {
             source: Source::Fake(FakeDatabase::new(answer)),
+            replicas: Replicas::default(),
         }
     }
 
@@ -249,6 +256,8 @@ impl DatabaseService {
         Ok(DatabaseStatistics {
             pool: pool.status(),
             statements: pool.statistics.statements.snapshot(),
+            replicas: self.replicas.statistics(),
+            reads_on_primary: self.replicas.reads_on_primary.get(),
         })
     }
 

@@ -38,6 +38,7 @@ mod migration_history;
 mod migrations;
 mod pool;
 mod queries;
+mod replicas;
 mod schema;
 mod seed_faults;
 mod settings;

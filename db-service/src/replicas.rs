@@ -1,0 +1,302 @@
+//! The servers that are read from beside the primary: which of them are fit, and whose turn it is.
+
+use std::cmp::Reverse;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::config::DatabaseConfig;
+use crate::error::DbError;
+use crate::multi::DbConnection as Connection;
+use crate::pool::{ConnectionPool, PooledConnection};
+use crate::replica_watch::{self, Lookout, Sight};
+use crate::report::ReplicaStatistics;
+use crate::statistics::Counter;
+use crate::write_position::WritePosition;
+
+/// How often a replica is looked at.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// For how long one is set aside that has failed, and after what time it is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// For how long what was seen holds: elsewhere than on Linux nothing ends the wait for one that hangs.
+const FRESH: Duration = Duration::from_secs(3);
+/// How long a start waits for the first look at the replicas.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// How long a read waits for a connection to a replica, and goes elsewhere.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// All replicas; none where none are configured.
+#[derive(Default)]
+pub(crate) struct Replicas {
+    all: Vec<Arc<Replica>>,
+    /// Whose turn it is.
+    next: AtomicUsize,
+    pub(crate) reads_on_primary: Counter,
+}
+
+impl Replicas {
+    /// Begins to look after the replicas, and gives those that answer the time to do so.
+    pub(crate) fn open(config: &DatabaseConfig) -> io::Result<Self> {
+        let mut replicas = Replicas::default();
+        for url in &config.replicas.urls {
+            let mut config = config.clone();
+            config.url = url.clone();
+            config.pool_timeout = config.pool_timeout.min(PATIENCE);
+            let replica = Arc::new(Replica::new(config));
+            // Before the thread, so that whatever fails ends those that run already.
+            replicas.all.push(Arc::clone(&replica));
+            thread::Builder::new()
+                .name("db-service-replica".to_owned())
+                .spawn(move || replica.look_after())?;
+        }
+        let deadline = Instant::now() + FIRST_LOOK;
+        for replica in &replicas.all {
+            replica.wait_for_first_look(deadline);
+        }
+        Ok(replicas)
+    }
+
+    /// The replicas that are fit to be read from, in turn; those first that have come as far as is asked for, or else farthest.
+    pub(crate) fn fit(&self, after: WritePosition) -> Vec<&Replica> {
+        let count = self.all.len().max(1);
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % count;
+        let (before, first) = self.all.split_at(turn.min(self.all.len()));
+        let in_turn = first.iter().chain(before).map(|replica| &**replica);
+        let mut fit: Vec<_> = in_turn
+            .filter_map(|replica| Some((replica.replayed_if_fit()?.min(after), replica)))
+            .collect();
+        fit.sort_by_key(|(replayed, _)| Reverse(*replayed));
+        fit.into_iter().map(|(_, replica)| replica).collect()
+    }
+
+    /// Hands out nothing any more, and waits for what is in use as each pool does.
+    pub(crate) fn close(&self) {
+        self.end();
+        for pool in self.all.iter().filter_map(|replica| replica.pool.get()) {
+            pool.close();
+        }
+    }
+
+    pub(crate) fn statistics(&self) -> Vec<ReplicaStatistics> {
+        self.all
+            .iter()
+            .map(|replica| replica.statistics())
+            .collect()
+    }
+
+    fn end(&self) {
+        for replica in &self.all {
+            replica.state.lock().is_closed = true;
+            replica.changed.notify_all();
+        }
+    }
+}
+
+impl Drop for Replicas {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+pub(crate) struct Replica {
+    /// Of the service, with the replica's URL.
+    config: DatabaseConfig,
+    /// Open from the first time that the replica was reached.
+    pool: OnceLock<ConnectionPool>,
+    state: Mutex<State>,
+    changed: Condvar,
+    reads: Counter,
+}
+
+#[derive(Default)]
+struct State {
+    is_closed: bool,
+    is_looked_at: bool,
+    /// What was seen the last time, unless it failed.
+    sight: Option<Sight>,
+    /// Until when it is not read from, for a read has failed.
+    aside_until: Option<Instant>,
+    last_failure: Option<String>,
+}
+
+impl Replica {
+    fn new(config: DatabaseConfig) -> Self {
+        Replica {
+            config,
+            pool: OnceLock::new(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            reads: Counter::default(),
+        }
+    }
+
+    /// Takes a connection that has come as far as is asked for; `None` where the replica is not to be had, or not in time.
+    #[track_caller]
+    pub(crate) fn connection(
+        &self,
+        after: WritePosition,
+        deadline: Instant,
+    ) -> Option<PooledConnection> {
+        let mut connection = match self.pool.get()?.get() {
+            Ok(connection) => connection,
+            Err(error) => {
+                // One whose connections are all in use is none the worse for it.
+                if !is_busy(&error) {
+                    self.set_aside(&error.to_string());
+                }
+                return None;
+            }
+        };
+        let has_come = || self.state.lock().sight.map(|sight| sight.replayed >= after);
+        if has_come() == Some(true) || self.wait_for(&mut connection, after, deadline) {
+            return Some(connection);
+        }
+        self.set_aside_if_lost(&mut connection);
+        None
+    }
+
+    /// Asks again and again, since the server has no way to tell when it has come so far.
+    fn wait_for(
+        &self,
+        connection: &mut Connection,
+        after: WritePosition,
+        deadline: Instant,
+    ) -> bool {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let replayed = connection.within(PATIENCE, replica_watch::ask_replayed);
+            match replayed {
+                Ok(replayed) if replayed >= after => return true,
+                Ok(_) if Instant::now() + pause < deadline => thread::sleep(pause),
+                _ => return false,
+            }
+            pause = (2 * pause).min(Duration::from_millis(20));
+        }
+    }
+
+    /// Tells whether a read that has failed on a connection may well succeed elsewhere.
+    pub(crate) fn failed(&self, connection: &mut Connection) -> bool {
+        // A standby gives up reads that are in the way of what it replays.
+        self.set_aside_if_lost(connection) || connection.has_conflicted()
+    }
+
+    pub(crate) fn succeeded(&self) {
+        self.reads.increment();
+    }
+
+    fn set_aside_if_lost(&self, connection: &mut Connection) -> bool {
+        let is_lost = connection.is_lost();
+        if is_lost {
+            self.set_aside("a connection was lost");
+        }
+        is_lost
+    }
+
+    fn set_aside(&self, why: &str) {
+        let mut state = self.state.lock();
+        if state.aside_until.is_none() && !state.is_closed {
+            log::warn!("{} is set aside for {RETRY:?}: {why}", self.config.url);
+        }
+        state.aside_until = Some(Instant::now() + RETRY);
+        state.last_failure = Some(why.to_owned());
+    }
+
+    /// How far it had come; `None` if it is not to be read from.
+    fn replayed_if_fit(&self) -> Option<WritePosition> {
+        let state = self.state.lock();
+        let sight = state.sight?;
+        let limit = self.config.replicas.max_lag;
+        let lags = limit.is_some_and(|limit| sight.lag.is_none_or(|lag| lag > limit));
+        // One that follows nobody may be the primary, which is read from if all else fails, or a stray.
+        let is_fit = !state.is_closed
+            && sight.is_standby
+            && !lags
+            && sight.at.elapsed() < FRESH
+            && state
+                .aside_until
+                .is_none_or(|until| Instant::now() >= until);
+        is_fit.then_some(sight.replayed)
+    }
+
+    /// Looks at it from time to time until the service ends.
+    fn look_after(&self) {
+        let mut lookout = Lookout::default();
+        loop {
+            let seen = self.look(&mut lookout);
+            let mut state = self.state.lock();
+            let pause = if seen.is_ok() { INTERVAL } else { RETRY };
+            match seen {
+                Ok(sight) => {
+                    if state.sight.is_none() {
+                        log::info!("{} can be read from", self.config.url);
+                        state.last_failure = None;
+                    }
+                    state.sight = Some(sight);
+                    if state
+                        .aside_until
+                        .is_some_and(|until| Instant::now() >= until)
+                    {
+                        state.aside_until = None;
+                        state.last_failure = None;
+                    }
+                }
+                Err(error) => {
+                    if state.sight.is_some() || !state.is_looked_at {
+                        log::warn!("{} cannot be read from: {error}", self.config.url);
+                    }
+                    state.sight = None;
+                    state.last_failure = Some(error.to_string());
+                }
+            }
+            state.is_looked_at = true;
+            self.changed.notify_all();
+            let end = Instant::now() + pause;
+            while !state.is_closed && !self.changed.wait_until(&mut state, end).timed_out() {}
+            if state.is_closed {
+                return;
+            }
+        }
+    }
+
+    fn look(&self, lookout: &mut Lookout) -> Result<Sight, DbError> {
+        let sight = lookout.look(&self.config)?;
+        if self.pool.get().is_none() {
+            let pool = ConnectionPool::open(&self.config)?;
+            let pool = self.pool.get_or_init(|| pool);
+            // The service may have ended meanwhile.
+            if self.state.lock().is_closed {
+                pool.close();
+            }
+        }
+        Ok(sight)
+    }
+
+    fn wait_for_first_look(&self, deadline: Instant) {
+        let mut state = self.state.lock();
+        while !state.is_looked_at && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+    }
+
+    fn statistics(&self) -> ReplicaStatistics {
+        let pool = self.pool.get();
+        let is_fit = self.replayed_if_fit().is_some();
+        let state = self.state.lock();
+        ReplicaStatistics {
+            url: self.config.url.to_string(),
+            is_fit,
+            lag: state.sight.and_then(|sight| sight.lag),
+            reads: self.reads.get(),
+            last_failure: state.last_failure.clone(),
+            pool: pool.map(ConnectionPool::status).unwrap_or_default(),
+            statements: pool
+                .map(|pool| pool.statistics.statements.snapshot())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+fn is_busy(error: &DbError) -> bool {
+    matches!(error, DbError::PoolTimeout { in_use, maximum, .. } if *in_use >= *maximum as usize)
+}

@@ -48,12 +48,20 @@ impl Connection {
                 Piece::Parameter(index) => drop(write!(prepare, "${}", index + 1)),
             }
         }
-        // A statement that cannot be prepared would abort the transaction.
+        // A statement that cannot be prepared would abort the transaction; outside of one, PgBouncer in transaction mode would send
+        // each of ours to another server.
         let nested = self.transaction_depth() > 0
             || self.observer().is_some_and(|seen| seen.raw_transaction);
-        if nested {
-            self.run("SAVEPOINT db_service_parameters")?;
-        }
+        let (begin, end, undo) = if nested {
+            (
+                "SAVEPOINT db_service_parameters",
+                "RELEASE SAVEPOINT db_service_parameters",
+                "ROLLBACK TO SAVEPOINT db_service_parameters",
+            )
+        } else {
+            ("BEGIN", "COMMIT", "ROLLBACK")
+        };
+        self.run(begin)?;
         let types = self.run(&prepare).map_err(DbError::from).and_then(|()| {
             let sql = format!(
                 "SELECT parameter::text AS name FROM pg_catalog.pg_prepared_statements, \
@@ -64,14 +72,7 @@ impl Connection {
             self.run(&format!("DEALLOCATE {NAME}"))?;
             rows?.iter().map(|row| row.get::<String>("name")).collect()
         });
-        if nested {
-            let end = if types.is_ok() {
-                "RELEASE"
-            } else {
-                "ROLLBACK TO"
-            };
-            self.run(&format!("{end} SAVEPOINT db_service_parameters"))?;
-        }
+        self.run(if types.is_ok() { end } else { undo })?;
         let types: Vec<String> = types?;
         let cast = |name: String| Some(name).filter(|name| !TEXTS.contains(&name.as_str()));
         Ok(types.into_iter().map(cast).collect())

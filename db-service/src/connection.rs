@@ -98,7 +98,9 @@ impl Connection {
             return Err(DbError::EndsTransaction);
         }
         let casts = self.casts_for(sql, &parsed, params.has_text());
-        let first = self.load(&parsed, params, casts.clone());
+        let first = self.within_limits(&parsed, |connection| {
+            connection.load(&parsed, params, casts.clone())
+        });
         if let (Err(_), Some(_), Some(observer)) = (&first, &casts, self.observer()) {
             // The columns may have other types by now.
             observer.casts.remove(sql);
@@ -250,11 +252,6 @@ impl Connection {
         diesel::Connection::instrumentation(self).downcast_mut()
     }
 
-    /// Begins an outermost transaction with a statement of one's own.
-    pub(crate) fn begin_as(&mut self, sql: &str) -> Result<(), DieselError> {
-        on_each!(self, connection => AnsiTransactionManager::begin_transaction_sql(connection, sql))
-    }
-
     /// Tells whether the last transaction gave way to another.
     pub(crate) fn has_conflicted(&mut self) -> bool {
         self.observer()
@@ -262,6 +259,9 @@ impl Connection {
     }
 
     pub(crate) fn begin(&mut self) -> Result<(), DieselError> {
+        if self.transaction_depth() == 0 && self.has_limits() {
+            return self.begin_as("BEGIN");
+        }
         match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(connection) => {

@@ -23,6 +23,7 @@ mod environment;
 mod error;
 mod gate;
 mod ledger;
+mod limits;
 mod loans;
 mod manager;
 mod migration_error;

@@ -96,6 +96,8 @@ pub(crate) struct Observer {
     /// The transaction command that diesel has announced and not yet sent.
     command: Option<Command>,
     in_transaction: bool,
+    /// What is set at the beginning of each transaction.
+    pub(crate) limits: String,
     /// How long an answer is waited for.
     pub(crate) patience: Option<Duration>,
     /// What ends the wait.
@@ -137,6 +139,13 @@ impl Observer {
             is_lost: false,
             command: None,
             in_transaction: false,
+            limits: match backend {
+                #[cfg(feature = "postgres")]
+                Backend::Postgres if config.statement_cache_size == 0 => {
+                    config.postgres.limits("SET LOCAL")
+                }
+                _ => String::new(),
+            },
             patience: config.postgres.socket_timeout,
             #[cfg(feature = "postgres")]
             watched: None,

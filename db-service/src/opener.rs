@@ -87,7 +87,12 @@ impl Opener {
                     }
                 };
                 let connection = Connection::Postgres(connection);
-                (connection, observer.watched(watched), settings.statements())
+                // Without a cache the session may be another with each transaction, and each has its limits set.
+                let limits = match self.config.statement_cache_size {
+                    0 => String::new(),
+                    _ => settings.limits("SET"),
+                };
+                (connection, observer.watched(watched), limits)
             }
             #[cfg(feature = "sqlite")]
             Target::SqliteFile(path) => {

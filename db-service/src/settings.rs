@@ -138,9 +138,9 @@ impl PostgresSettings {
         complete
     }
 
-    /// What is set once the connection stands; not while connecting, since PgBouncer refuses that.
+    /// The time limits, as statements that begin with `set`; not while connecting, since PgBouncer refuses that.
     #[cfg(feature = "postgres")]
-    pub(crate) fn statements(&self) -> String {
+    pub(crate) fn limits(&self, set: &str) -> String {
         let limits = [
             ("statement_timeout", self.statement_timeout),
             ("lock_timeout", self.lock_timeout),
@@ -152,7 +152,7 @@ impl PostgresSettings {
         limits
             .into_iter()
             .filter_map(|(name, limit)| Some((name, limit?)))
-            .map(|(name, limit)| format!("SET {name} = {};", limit.as_millis()))
+            .map(|(name, limit)| format!("{set} {name} = {};", limit.as_millis()))
             .collect()
     }
 }

@@ -11,7 +11,8 @@ use crate::postgres::{PAUSE, place, server};
 /// In transaction mode, where a session of ours has another of the server's for each transaction.
 pub(crate) fn restarts() -> anyhow::Result<Outcome> {
     let server = server()?;
-    let bouncer = TestPgBouncer::start(&server).context("PgBouncer is not installed")?;
+    let bouncer = TestPgBouncer::start(&server, "pool_mode = transaction\nserver_idle_timeout = 1")
+        .context("PgBouncer is not installed")?;
     let address = format!("127.0.0.1:{}", bouncer.port());
     let mut place = place(&server, &address, "")?;
     place.config.statement_cache_size = 0;

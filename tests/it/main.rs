@@ -36,6 +36,7 @@ mod loans;
 mod logs;
 mod migration_history;
 mod migrations;
+mod pgbouncer;
 mod pool;
 mod queries;
 mod replicas;

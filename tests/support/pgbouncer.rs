@@ -15,7 +15,7 @@ use crate::unprivileged::{self, Supervised};
 
 /// Starts it, and ends whichever of its successors runs in the end.
 const SUPERVISOR: &str = r#"
-dir=$1 program=$2 port=$3 server=$4
+dir=$1 program=$2 port=$3 server=$4 settings=$5
 cat >"$dir/pgbouncer.ini" <<END &&
 [databases]
 * = host=127.0.0.1 port=$server user=postgres
@@ -24,9 +24,9 @@ listen_addr = 127.0.0.1
 listen_port = $port
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
-default_pool_size = 10
-server_idle_timeout = 1
+default_pool_size = 4
+server_round_robin = 1
+$settings
 logfile = $dir/log
 pidfile = $dir/pid
 END
@@ -37,7 +37,7 @@ cat >/dev/null
 rm -rf "$dir"
 "#;
 
-/// A PgBouncer in transaction mode in front of a server, which ends, and leaves nothing, when it is dropped.
+/// A PgBouncer in front of a server, which gives each transaction of a pool another of its connections, and ends, and leaves nothing, when it is dropped.
 #[derive(Debug)]
 pub struct TestPgBouncer {
     program: PathBuf,
@@ -47,16 +47,16 @@ pub struct TestPgBouncer {
 }
 
 impl TestPgBouncer {
-    /// Starts one; `None`, and a line that says so, where PgBouncer is not installed.
-    pub fn start(server: &TestServer) -> Option<Self> {
+    /// Starts one with settings such as `pool_mode = transaction`; `None`, and a line that says so, where PgBouncer is not installed.
+    pub fn start(server: &TestServer, settings: &str) -> Option<Self> {
         let Some(program) = program() else {
             cluster::skip_for_want_of("install PgBouncer (Debian: apt-get install pgbouncer)");
             return None;
         };
-        Some(Self::launch(program, server).expect("PgBouncer starts"))
+        Some(Self::launch(program, server, settings).expect("PgBouncer starts"))
     }
 
-    fn launch(program: PathBuf, server: &TestServer) -> anyhow::Result<Self> {
+    fn launch(program: PathBuf, server: &TestServer, settings: &str) -> anyhow::Result<Self> {
         let temporary = tempfile::Builder::new()
             .prefix("test-pgbouncer-")
             .tempdir()?;
@@ -66,6 +66,7 @@ impl TestPgBouncer {
             &*program.to_string_lossy(),
             &port.to_string(),
             &server.port().to_string(),
+            settings,
         ];
         let supervised = Supervised::start(temporary, SUPERVISOR, &arguments)?;
         let bouncer = TestPgBouncer {
@@ -76,6 +77,11 @@ impl TestPgBouncer {
         };
         bouncer.wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
         Ok(bouncer)
+    }
+
+    /// The URL of the server's database `postgres`.
+    pub fn url(&self) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
     /// The TCP port on 127.0.0.1.

@@ -1,0 +1,217 @@
+//! With PgBouncer in between, which in transaction mode gives each transaction, and each statement outside of one, another session.
+
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+use singleton_core::testing::Scope;
+use tests::{SHOP_MIGRATIONS, TestPgBouncer, TestServer};
+
+fn servers(mode: &str) -> Option<(TestServer, TestPgBouncer)> {
+    let server = TestServer::start()?;
+    let pgbouncer =
+        TestPgBouncer::start(&server, &format!("pool_mode = {mode}\nmin_pool_size = 4"))?;
+    Some((server, pgbouncer))
+}
+
+/// Behind PgBouncer, without prepared statements, which it does not know before version 1.21.
+fn config(pgbouncer: &TestPgBouncer) -> DatabaseConfig {
+    let mut config = DatabaseConfig::new(pgbouncer.url().parse().unwrap());
+    config.pool_timeout = Duration::from_secs(10);
+    config.statement_cache_size = 0;
+    config
+}
+
+fn scope(config: DatabaseConfig) -> Scope {
+    Scope::new().provide(ConfigService::new(config))
+}
+
+fn text(sql: &str) -> String {
+    let rows = DatabaseService::execute_query(sql, params! {}).unwrap();
+    rows[0].get("shown").unwrap()
+}
+
+/// Has PgBouncer open several sessions, so that those that follow take turns.
+fn spread() {
+    let together = Barrier::new(4);
+    let scope = Scope::current();
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (scope, together) = (scope.clone(), &together);
+            move || {
+                scope.enter(|| {
+                    let done: Result<(), DbError> = DatabaseService::transaction(|connection| {
+                        connection.execute_query("SELECT 1", params! {})?;
+                        together.wait();
+                        Ok(())
+                    });
+                    done.unwrap();
+                });
+            }
+        })
+        .collect();
+    thread::scope(|scope| {
+        for work in threads {
+            scope.spawn(work);
+        }
+    });
+    let session = || text("SELECT pg_backend_pid()::text AS shown");
+    let sessions = [(); 2].map(|()| session());
+    assert_ne!(sessions[0], sessions[1], "they take turns");
+}
+
+fn statements_of_all_kinds_work() {
+    DatabaseService::execute_query(
+        "CREATE TABLE t (n int PRIMARY KEY, day date, id uuid, words text[])",
+        params! {},
+    )
+    .unwrap();
+    let row = |n: i64| {
+        params! {
+            "n" => n,
+            "day" => "2024-02-29",
+            "id" => "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "words" => "{a,b}",
+        }
+    };
+    let insert = "INSERT INTO t VALUES (:n, :day, :id, :words)";
+    for n in 0..12 {
+        DatabaseService::execute_query(insert, row(n)).unwrap();
+        let again = DatabaseService::execute_query(insert, row(n));
+        assert!(
+            matches!(again, Err(DbError::UniqueViolation { .. })),
+            "{again:?}"
+        );
+        // Other connections have to ask on their own.
+        let connections = [(); 3].map(|()| DatabaseService::connection().unwrap());
+        for mut connection in connections {
+            let sql = "SELECT n FROM t WHERE day = :day AND n = :n";
+            let params = params! { "day" => "2024-02-29", "n" => n };
+            let rows = connection.execute_query(sql, params).unwrap();
+            assert_eq!(rows[0].get::<i64>("n").unwrap(), n);
+        }
+    }
+    let rows: Vec<_> = (100..1100).map(row).collect();
+    assert_eq!(DatabaseService::execute_many(insert, &rows).unwrap(), 1000);
+    let update = "UPDATE t SET day = :day WHERE n = :n";
+    let rows: Vec<_> = (0..12)
+        .map(|n| params! { "n" => n, "day" => "2024-03-01" })
+        .collect();
+    assert_eq!(DatabaseService::execute_many(update, &rows).unwrap(), 12);
+    let undone: Result<(), DbError> = DatabaseService::transaction(|connection| {
+        connection.execute_query(
+            "DELETE FROM t WHERE day > :day",
+            params! { "day" => "2024-01-01" },
+        )?;
+        let inner = connection.transaction(|connection| {
+            connection
+                .execute_query("SELECT :n::int / 0 FROM t", params! { "n" => 1 })
+                .map(drop)
+        });
+        assert!(inner.is_err());
+        connection.execute_query("SELECT 1", params! {})?;
+        Err(DbError::NoRow)
+    });
+    assert!(matches!(undone, Err(DbError::NoRow)), "{undone:?}");
+    assert_eq!(text("SELECT count(*)::text AS shown FROM t"), "1012");
+    DatabaseService::vacuum_analyze(Some("t")).unwrap();
+    assert_eq!(
+        DatabaseService::get_table_info("t").unwrap().row_count,
+        1012
+    );
+    assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
+}
+
+#[test]
+fn statements_work_in_transaction_mode_and_leave_nothing_behind() {
+    let Some((_server, pgbouncer)) = servers("transaction") else {
+        return;
+    };
+    scope(config(&pgbouncer)).run(|| {
+        spread();
+        statements_of_all_kinds_work();
+        for _ in 0..8 {
+            let sql = "SELECT count(*)::text AS shown FROM pg_prepared_statements";
+            assert_eq!(text(sql), "0");
+        }
+    });
+}
+
+#[test]
+fn statements_and_settings_work_in_session_mode_as_without_it() {
+    let Some((_server, pgbouncer)) = servers("session") else {
+        return;
+    };
+    let mut config = config(&pgbouncer);
+    config.statement_cache_size = 512;
+    config.max_overflow = 0;
+    config.pool_size = 3;
+    config.postgres.statement_timeout = Some(Duration::from_secs(61));
+    scope(config).run(|| {
+        statements_of_all_kinds_work();
+        assert_eq!(
+            text("SELECT current_setting('statement_timeout') AS shown"),
+            "61s"
+        );
+        let applied = DatabaseService::run_migrations(&SHOP_MIGRATIONS).unwrap();
+        assert_eq!(applied.len(), 3);
+    });
+}
+
+#[test]
+fn time_limits_hold_in_transaction_mode_and_for_nobody_else() {
+    let Some((_server, pgbouncer)) = servers("transaction") else {
+        return;
+    };
+    let mut limited = config(&pgbouncer);
+    limited.postgres.statement_timeout = Some(Duration::from_secs(61));
+    limited.postgres.lock_timeout = Some(Duration::from_secs(62));
+    limited.postgres.idle_in_transaction_timeout = Some(Duration::from_secs(63));
+    let sql = "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'), \
+               current_setting('idle_in_transaction_session_timeout')) AS shown";
+    let limited = scope(limited);
+    let others = scope(config(&pgbouncer));
+    others.run(|| {
+        spread();
+        limited.run(|| {
+            for _ in 0..8 {
+                assert_eq!(text(sql), "61s 62s 63s");
+                let begun: Result<String, DbError> = DatabaseService::transaction(|connection| {
+                    connection.execute_query(sql, params! {})?[0].get("shown")
+                });
+                assert_eq!(begun.unwrap(), "61s 62s 63s");
+                let begun: Result<String, DbError> = DatabaseService::read(|connection| {
+                    connection.execute_query(sql, params! {})?[0].get("shown")
+                });
+                assert_eq!(begun.unwrap(), "61s 62s 63s");
+            }
+            // What cannot run in a transaction runs without.
+            DatabaseService::execute_query("VACUUM", params! {}).unwrap();
+            let failed = DatabaseService::execute_query("SELECT 1 / :n::int", params! { "n" => 0 });
+            assert!(matches!(failed, Err(DbError::Query(_))), "{failed:?}");
+            assert_eq!(text("SELECT 'on' AS shown"), "on");
+        });
+        for _ in 0..8 {
+            assert_eq!(text(sql), "0 0 0");
+        }
+    });
+}
+
+#[test]
+fn what_it_refuses_while_connecting_is_told() {
+    let Some((_server, pgbouncer)) = servers("transaction") else {
+        return;
+    };
+    let mut config = config(&pgbouncer);
+    let url = format!("{}?options=-c%20statement_timeout%3D5s", pgbouncer.url());
+    config.url = url.parse().unwrap();
+    let error = scope(config)
+        .run(|| DatabaseService::connection().map(drop))
+        .unwrap_err();
+    let text = format!("{:#}", anyhow::Error::from(error));
+    assert!(
+        text.contains("unsupported startup parameter: options"),
+        "{text}"
+    );
+}

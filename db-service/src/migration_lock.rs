@@ -4,14 +4,18 @@
 use std::fs::{File, TryLockError};
 #[cfg(feature = "sqlite")]
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::migration_error::MigrationError;
 use crate::multi::DbConnection as Connection;
-use crate::params;
-use crate::url::{DatabaseUrl, Target};
+use crate::opener::Opener;
+use crate::params::Params;
+use crate::statistics::Statistics;
+use crate::url::Target;
 
 /// Any number will do that nobody else takes; these are the bytes of `db-servi`.
 const LOCK: i64 = i64::from_be_bytes(*b"db-servi");
@@ -20,15 +24,23 @@ const INTERVAL: Duration = Duration::from_millis(25);
 /// Runs `work` while no other process or thread does so on the same database.
 pub(crate) fn alone<R>(
     connection: &mut Connection,
-    url: &DatabaseUrl,
+    config: &DatabaseConfig,
     limit: Duration,
     work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
 ) -> Result<R, DbError> {
-    match url.target() {
+    match config.url.target() {
         Target::Postgres(_) => {
-            // It marks the session, which therefore ends when the connection goes back, and the lock with it.
-            wait(limit, || try_lock_server(connection))?;
-            work(connection)
+            // Behind PgBouncer in transaction mode a session is whose turn it is, and only a transaction is one's own.
+            let mut lock = Opener::new(config, Arc::new(Statistics::default()))?.open()?;
+            wait(limit, || try_lock_server(&mut lock))?;
+            let result = work(connection);
+            if let Err(error) = lock.run("ROLLBACK") {
+                log::warn!(
+                    "others may have migrated at the same time, since the lock was lost: {}",
+                    DbError::from(error)
+                );
+            }
+            result
         }
         #[cfg(feature = "sqlite")]
         Target::SqliteFile(path) => {
@@ -64,13 +76,21 @@ fn wait(
 }
 
 /// Does not wait inside the server, where the waiting statement's snapshot would hold up a `CREATE INDEX CONCURRENTLY` of the
-/// very process that is waited for: a deadlock, which the server ends by failing the migration.
+/// very process that is waited for: a deadlock, which the server ends by failing the migration. Nor does the transaction go
+/// on while waiting: PgBouncer may have no more servers than there are processes.
 fn try_lock_server(connection: &mut Connection) -> Result<bool, DbError> {
-    let rows = connection.execute_query(
-        "SELECT pg_catalog.pg_try_advisory_lock(:lock) AS locked",
-        params! { "lock" => LOCK },
-    )?;
-    rows.first().ok_or(DbError::NoRow)?.get("locked")
+    // Between statements such a transaction has no snapshot.
+    connection.run("BEGIN ISOLATION LEVEL READ COMMITTED")?;
+    let sql = format!("SELECT pg_catalog.pg_try_advisory_xact_lock({LOCK}) AS locked");
+    let rows = connection.execute_query(&sql, Params::new())?;
+    let locked: bool = rows.first().ok_or(DbError::NoRow)?.get("locked")?;
+    connection.run(if locked {
+        // It closes the portal of the query, too, which would keep the snapshot of that.
+        "SET LOCAL idle_in_transaction_session_timeout = 0"
+    } else {
+        "ROLLBACK"
+    })?;
+    Ok(locked)
 }
 
 /// A file beside the database that stays there: who removes it may remove one that another process has just locked.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use diesel_migrations::EmbeddedMigrations;
 
 use crate::backend::Backend;
+use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::ledger::{self, Ledger};
 use crate::migration_error::MigrationError;
@@ -13,7 +14,6 @@ use crate::migration_lock::alone;
 use crate::migration_run;
 use crate::migration_set::{self, Entry};
 use crate::multi::DbConnection as Connection;
-use crate::url::DatabaseUrl;
 
 /// The migrations of one crate, for each backend that it supports.
 ///
@@ -156,11 +156,11 @@ pub struct PlannedMigration {
 /// Applies the pending migrations in order and returns their versions.
 pub(crate) fn run(
     connection: &mut Connection,
-    url: &DatabaseUrl,
+    config: &DatabaseConfig,
     source: &Migrations,
 ) -> Result<Vec<String>, DbError> {
     let entries = source.of(connection.backend())?;
-    alone(connection, url, source.lock_timeout, |connection| {
+    alone(connection, config, source.lock_timeout, |connection| {
         ledger::create(connection)?;
         let ledger = ledger::read(connection)?;
         check(&entries, &ledger, source.set)?;
@@ -203,12 +203,12 @@ pub(crate) fn plan(
 /// Reverts the last `count` migrations of the source that are applied, newest first, and returns their versions.
 pub(crate) fn revert(
     connection: &mut Connection,
-    url: &DatabaseUrl,
+    config: &DatabaseConfig,
     source: &Migrations,
     count: usize,
 ) -> Result<Vec<String>, DbError> {
     let entries = source.of(connection.backend())?;
-    alone(connection, url, source.lock_timeout, |connection| {
+    alone(connection, config, source.lock_timeout, |connection| {
         let ledger = ledger::read(connection)?;
         check(&entries, &ledger, source.set)?;
         let has = |entry: &&Entry| {
@@ -234,7 +234,7 @@ pub(crate) fn revert(
 /// Takes all migrations up to `version` for applied as they are now, and returns the versions for which that is news.
 pub(crate) fn baseline(
     connection: &mut Connection,
-    url: &DatabaseUrl,
+    config: &DatabaseConfig,
     source: &Migrations,
     version: &str,
 ) -> Result<Vec<String>, DbError> {
@@ -243,7 +243,7 @@ pub(crate) fn baseline(
         let version = version.to_owned();
         return Err(MigrationError::UnknownVersion { version }.into());
     };
-    alone(connection, url, source.lock_timeout, |connection| {
+    alone(connection, config, source.lock_timeout, |connection| {
         ledger::create(connection)?;
         let ledger = ledger::read(connection)?;
         let news =

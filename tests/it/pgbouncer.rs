@@ -199,6 +199,36 @@ fn time_limits_hold_in_transaction_mode_and_for_nobody_else() {
 }
 
 #[test]
+fn many_apply_migrations_once_in_transaction_mode_and_keep_no_lock() {
+    const PROCESSES: usize = 6;
+    let Some((server, pgbouncer)) = servers("transaction") else {
+        return;
+    };
+    let together = Barrier::new(PROCESSES);
+    let mut counts: Vec<usize> = thread::scope(|threads| {
+        let running: Vec<_> = (0..PROCESSES)
+            .map(|_| {
+                let (together, config) = (&together, config(&pgbouncer));
+                threads.spawn(move || {
+                    let scope = scope(config);
+                    together.wait();
+                    let run = || DatabaseService::run_migrations(&SHOP_MIGRATIONS);
+                    scope.run(run).unwrap().len()
+                })
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 0, 0, 0, 0, 3]);
+    let locks = "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(server.execute(locks)[0].get::<i64>("n").unwrap(), 0);
+}
+
+#[test]
 fn what_it_refuses_while_connecting_is_told() {
     let Some((_server, pgbouncer)) = servers("transaction") else {
         return;

@@ -3,17 +3,16 @@
 use singleton_core::guarded;
 
 use super::{DatabaseService, Source, uncounted};
-use crate::config::ConfigService;
+use crate::config::{ConfigService, DatabaseConfig};
 use crate::error::DbError;
 use crate::migrations::{self, MigrationStatus, Migrations, PlannedMigration};
 use crate::multi::DbConnection as Connection;
-use crate::url::DatabaseUrl;
 
 impl DatabaseService {
     /// Applies the pending migrations of `source`, in order, and returns their versions.
     ///
-    /// When several processes do so at once, one applies them and the others wait for it; on PostgreSQL through a lock of
-    /// the session, so behind PgBouncer connect in session mode for it. Each migration runs in a transaction of its own,
+    /// When several processes do so at once, one applies them and the others wait for it; on PostgreSQL through a lock that a
+    /// connection of its own holds meanwhile in a transaction, so PgBouncer may be between in either mode. Each migration runs in a transaction of its own,
     /// or with `run_in_transaction = false` in its `metadata.toml` statement by statement; one that has stopped
     /// on its way goes on there the next time. Its text is remembered, and a later change of it is an error.
     ///
@@ -24,7 +23,7 @@ impl DatabaseService {
     pub fn run_migrations(&self, source: &Migrations) -> Result<Vec<String>, DbError> {
         match &self.source {
             Source::Pool(_) => {
-                self.migrate(|connection, url| migrations::run(connection, url, source))
+                self.migrate(|connection, config| migrations::run(connection, config, source))
             }
             Source::Fake(_) => Ok(Vec::new()),
         }
@@ -62,7 +61,7 @@ impl DatabaseService {
         source: &Migrations,
         count: usize,
     ) -> Result<Vec<String>, DbError> {
-        self.migrate(|connection, url| migrations::revert(connection, url, source, count))
+        self.migrate(|connection, config| migrations::revert(connection, config, source, count))
     }
 
     /// Takes the migrations of `source` up to `version` for applied without running them, and returns the versions for
@@ -77,15 +76,15 @@ impl DatabaseService {
         source: &Migrations,
         version: &str,
     ) -> Result<Vec<String>, DbError> {
-        self.migrate(|connection, url| migrations::baseline(connection, url, source, version))
+        self.migrate(|connection, config| migrations::baseline(connection, config, source, version))
     }
 
     fn migrate<R>(
         &self,
-        work: impl FnOnce(&mut Connection, &DatabaseUrl) -> Result<R, DbError>,
+        work: impl FnOnce(&mut Connection, &DatabaseConfig) -> Result<R, DbError>,
     ) -> Result<R, DbError> {
         let pool = self.pool("migrations")?;
         let config = ConfigService::get_config()?;
-        uncounted(|| work(&mut *pool.get()?, &config.url))
+        uncounted(|| work(&mut *pool.get()?, config))
     }
 }

@@ -51,8 +51,10 @@ fn the_one_that_can_be_written_to_is_found_also_after_a_failover() {
         primary.crash();
         let lost = insert().unwrap_err();
         assert!(matches!(lost, DbError::ConnectionLost(_)), "{lost}");
+        // Who comes before there is another waits for it.
+        let waiting = Scope::current().spawn(move || insert().map(drop)).unwrap();
         standby.promote();
-        insert().unwrap();
+        waiting.join().unwrap().unwrap();
         assert_eq!(port(), standby.port());
     });
 }

@@ -104,7 +104,7 @@ fn they_take_turns_unless_they_lag() {
             "{turns:?} of {ports:?}"
         );
         let refused: Result<_, DbError> = DatabaseService::read(|connection| {
-            connection.execute_query("INSERT INTO t VALUES (1)", params! {})
+            connection.execute_query("CREATE TABLE other (n int)", params! {})
         });
         assert!(matches!(refused, Err(DbError::ReadOnly(_))), "{refused:?}");
         // While the primary has nothing to write, they do not fall behind.
@@ -128,6 +128,7 @@ fn they_take_turns_unless_they_lag() {
             shown.contains("  fit, lag 0.0ns: postgresql://postgres@127.0.0.1:"),
             "{shown}"
         );
+        assert_eq!(statistics.to_json()["replicas"][1]["is_fit"], true);
         // Nothing of the service is left on a standby when it has ended.
         assert!(registry().shutdown_all().is_clean());
         let sql = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'shop'";
@@ -195,7 +196,8 @@ fn those_that_fail_are_set_aside_and_tried_again() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = format!("postgresql://{}/postgres", silent.local_addr().unwrap());
     let dead = "postgresql://127.0.0.1:1/postgres";
-    let urls = [dead, &silent, &standby.url()];
+    // The primary itself is no replica, however little it lags behind itself.
+    let urls = [dead, &silent, &standby.url(), &primary.url()];
     let quickly = |work: &dyn Fn()| {
         let began = Instant::now();
         work();
@@ -224,7 +226,48 @@ fn those_that_fail_are_set_aside_and_tried_again() {
         standby.start_again();
         eventually(|| replica(2).is_fit);
         quickly(&|| reads_come_from(&standby));
-        assert_eq!(DatabaseService::statistics().unwrap().reads_on_primary, 20);
+        // It still takes connections, and says nothing any more.
+        let frozen = standby.freeze();
+        eventually(|| !replica(2).is_fit);
+        quickly(&|| reads_come_from(&primary));
+        drop(frozen);
+        eventually(|| replica(2).is_fit);
+        quickly(&|| reads_come_from(&standby));
+        assert_eq!(DatabaseService::statistics().unwrap().reads_on_primary, 40);
+    });
+}
+
+#[test]
+fn one_that_takes_no_more_connections_is_soon_left_for_the_primary() {
+    let Some(primary) = TestServer::start() else {
+        return;
+    };
+    let standby = primary.standby();
+    // One is looked at, and one is in the pool.
+    primary.execute("CREATE ROLE shop LOGIN CONNECTION LIMIT 2");
+    let url = standby.url().replace("postgres@", "shop@");
+    let number_of_shops = "SELECT count(*) AS n FROM pg_roles WHERE rolname = 'shop'";
+    eventually(|| standby.execute(number_of_shops)[0].get::<i64>("n").unwrap() == 1);
+    scope(config(&primary, &[&url])).run(|| {
+        eventually(|| replica(0).is_fit);
+        let began = Instant::now();
+        let ports = DatabaseService::read(|connection| {
+            let other = DatabaseService::read(port)?;
+            Ok::<_, DbError>((port(connection)?, other))
+        });
+        assert_eq!(ports.unwrap(), (standby.port(), primary.port()));
+        // Less than a caller waits for a connection to the primary.
+        assert!(
+            began.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            began.elapsed()
+        );
+        let failure = replica(0).last_failure.unwrap();
+        assert!(
+            failure.contains("too many connections for role"),
+            "{failure}"
+        );
+        eventually(|| replica(0).is_fit);
     });
 }
 

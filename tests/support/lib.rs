@@ -9,7 +9,7 @@ mod unprivileged;
 
 pub use database::{TestDatabase, cheap_passwords};
 pub use pgbouncer::TestPgBouncer;
-pub use server::TestServer;
+pub use server::{Frozen, TestServer};
 pub use shop::SHOP_MIGRATIONS;
 
 /// The README's code has to run.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use db_service::{ConfigService, DatabaseConfig, DatabaseService, Row, params};
 use singleton_core::testing::Scope;
@@ -126,6 +126,18 @@ impl TestServer {
         self.control(&["promote"]);
     }
 
+    /// Stops all its processes where they are, so that it takes connections and answers nothing, until what is returned is dropped.
+    pub fn freeze(&self) -> Frozen {
+        let process = self.process_id();
+        let children = format!("/proc/{process}/task/{process}/children");
+        let children = fs::read_to_string(children).expect("the server runs");
+        let mut processes = vec![process.to_string()];
+        processes.extend(children.split_whitespace().map(str::to_owned));
+        let frozen = Frozen { processes };
+        frozen.signal("-STOP");
+        frozen
+    }
+
     /// Executes a statement on a connection of its own.
     ///
     /// # Panics
@@ -161,6 +173,30 @@ impl TestServer {
             "pg_ctl {arguments:?}: {status}\n{}",
             log()
         );
+    }
+}
+
+/// The processes of a server that goes on when this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    processes: Vec<String>,
+}
+
+impl Frozen {
+    fn signal(&self, signal: &str) {
+        let mut kill = Command::new("kill");
+        // One may have ended meanwhile.
+        let _ = kill
+            .arg(signal)
+            .args(&self.processes)
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal("-CONT");
     }
 }
 

@@ -241,6 +241,8 @@ impl Observer {
         self.has_failed |= !succeeded;
         let meaning = error.map(meaning);
         self.is_lost |= meaning == Some(Meaning::Lost);
+        // It may lead to a primary that has become a standby; another connection finds the new one.
+        self.is_marked |= meaning == Some(Meaning::ReadOnly) && self.backend == Backend::Postgres;
         let is_begin = self.command == Some(Command::Begin);
         self.has_conflicted &= !is_begin;
         self.has_conflicted |= match meaning {

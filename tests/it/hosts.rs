@@ -60,6 +60,35 @@ fn the_one_that_can_be_written_to_is_found_also_after_a_failover() {
 }
 
 #[test]
+fn one_that_can_be_written_to_no_more_is_left() {
+    let Some((first, second)) = TestServer::start().zip(TestServer::start()) else {
+        return;
+    };
+    for server in [&first, &second] {
+        server.execute("CREATE TABLE t (n int)");
+    }
+    scope(&[first.port(), second.port()]).run(|| {
+        let insert = || DatabaseService::execute_query("INSERT INTO t VALUES (1)", params! {});
+        insert().unwrap();
+        assert_eq!(port(), first.port());
+        first.execute("ALTER SYSTEM SET default_transaction_read_only = on");
+        first.execute("SELECT pg_reload_conf()");
+        // Its connections stay open, as they do where a name or a proxy leads elsewhere by and by.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let refused = loop {
+            assert!(Instant::now() < deadline, "it was not reloaded");
+            if let Err(error) = insert() {
+                break error;
+            }
+        };
+        assert!(matches!(refused, DbError::ReadOnly(_)), "{refused}");
+        insert().unwrap();
+        assert_eq!(port(), second.port());
+        assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
+    });
+}
+
+#[test]
 fn each_host_that_does_not_answer_takes_the_time_limit_once() {
     let Some(server) = TestServer::start() else {
         return;

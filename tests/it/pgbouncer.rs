@@ -5,6 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+use diesel::dsl::sql;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Integer};
 use singleton_core::testing::Scope;
 use tests::{SHOP_MIGRATIONS, TestPgBouncer, TestServer};
 
@@ -91,6 +94,14 @@ fn statements_of_all_kinds_work() {
             let rows = connection.execute_query(sql, params).unwrap();
             assert_eq!(rows[0].get::<i64>("n").unwrap(), n);
         }
+    }
+    for _ in 0..8 {
+        let mut connection = DatabaseService::connection().unwrap();
+        let db_service::Connection::Postgres(inner) = &mut *connection else {
+            panic!("it is PostgreSQL");
+        };
+        let typed = sql::<BigInt>("SELECT count(*) FROM t WHERE n < ").bind::<Integer, _>(12);
+        assert_eq!(typed.get_result::<i64>(inner), Ok(12));
     }
     let rows: Vec<_> = (100..1100).map(row).collect();
     assert_eq!(DatabaseService::execute_many(insert, &rows).unwrap(), 1000);

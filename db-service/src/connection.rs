@@ -61,7 +61,7 @@ impl Connection {
     }
 
     /// Runs one of the user's statements and takes its time.
-    fn measured<R>(
+    pub(crate) fn measured<R>(
         &mut self,
         sql: &str,
         rows: impl FnOnce(&R) -> u64,

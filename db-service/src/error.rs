@@ -158,7 +158,7 @@ pub enum DbError {
     },
     /// `COPY` between server and client.
     #[error(
-        "COPY … FROM STDIN and TO STDOUT are no statements with rows; use execute_many, or diesel's copy_from and copy_to"
+        "COPY … FROM STDIN and TO STDOUT are no statements with rows; use bulk_insert, or diesel's copy_from and copy_to"
     )]
     CopyUnsupported,
     /// The statement holds a placeholder that is none of ours.
@@ -181,6 +181,35 @@ pub enum DbError {
     UnusedParameter {
         /// The parameter.
         name: String,
+    },
+    /// Rows were to be inserted into no columns, or into one twice.
+    #[error("rows cannot go into these columns: {problem}")]
+    #[non_exhaustive]
+    InvalidColumns {
+        /// What is wrong with them.
+        problem: String,
+    },
+    /// A row has not as many values as there are columns to go into.
+    #[error("row {row} has {found} values for {expected} columns")]
+    #[non_exhaustive]
+    RowLength {
+        /// Which of the rows, from 1.
+        row: u64,
+        /// The number of columns.
+        expected: usize,
+        /// The number of values.
+        found: usize,
+    },
+    /// A value would not be stored as what it is.
+    #[error("the value for {name:?}{} cannot be stored: {problem}", row.map(|row| format!(" in row {row}")).unwrap_or_default())]
+    #[non_exhaustive]
+    UnstorableValue {
+        /// The parameter or the column.
+        name: String,
+        /// Which of the rows that are inserted, from 1.
+        row: Option<u64>,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// The statement would end the transaction that a closure runs in, behind its back.
     #[error(

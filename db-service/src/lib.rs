@@ -14,11 +14,14 @@ extern crate pq_src as _;
 
 mod backend;
 mod batch;
+mod bulk;
 #[cfg(feature = "postgres")]
 mod casts;
 mod config;
 mod config_error;
 mod connection;
+#[cfg(feature = "postgres")]
+mod copy;
 mod environment;
 mod error;
 mod gate;
@@ -62,6 +65,8 @@ mod settings;
 mod socket;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod sqlite_rows;
 mod statement;
 mod statement_statistics;
 mod statistics;

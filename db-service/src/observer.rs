@@ -45,14 +45,23 @@ thread_local! {
     static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
 }
 
+/// Runs code of the user's in the middle of a statement of which all is known: what it executes on its part is not that statement.
+pub(crate) fn with_unknown<R>(work: impl FnOnce() -> R) -> R {
+    let _restore = Restore(KNOWN.take());
+    work()
+}
+
+/// Puts back what was known before.
+struct Restore(Option<Known>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        KNOWN.set(self.0);
+    }
+}
+
 /// Runs `work`, whose statements are `known`, so that their text need not be written out and scanned.
 pub(crate) fn with_known<R>(known: Known, work: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Known>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            KNOWN.set(self.0);
-        }
-    }
     let outer = KNOWN.get();
     // Who counts a whole as one does not want its parts counted.
     let known = Known {

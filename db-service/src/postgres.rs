@@ -65,6 +65,11 @@ impl Dialect for Pg {
         }
     }
 
+    // The server refuses what it does not store.
+    fn problem(_: &Value) -> Option<&'static str> {
+        None
+    }
+
     fn is_text(bind: &Bind<'_>) -> bool {
         matches!(bind, Bind::Text(_) | Bind::NullText)
     }

@@ -1,5 +1,6 @@
 //! The service itself: what its users call.
 
+mod bulk;
 mod migrations;
 mod reading;
 mod schema;

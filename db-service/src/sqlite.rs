@@ -56,6 +56,11 @@ impl Dialect for Sqlite {
         }
     }
 
+    fn problem(value: &Value) -> Option<&'static str> {
+        let is_nan = matches!(value, Value::Float(value) if value.is_nan());
+        is_nan.then_some("SQLite would make NULL of what is not a number")
+    }
+
     // Any column takes any value.
     fn is_text(_: &Bind<'_>) -> bool {
         false

@@ -23,6 +23,9 @@ pub(crate) trait Dialect: DieselBackend {
     /// Puts a value into that form.
     fn bind(value: &Value) -> Self::Bind<'_>;
 
+    /// Why the backend would not store a value as what it is, and say nothing.
+    fn problem(value: &Value) -> Option<&'static str>;
+
     /// Tells whether a bind is text that may have to be cast to another type.
     fn is_text(bind: &Self::Bind<'_>) -> bool;
 
@@ -49,10 +52,20 @@ impl<'a, D: Dialect> Statement<'a, D> {
         params: &'a Params,
         casts: Option<Casts>,
     ) -> Result<Self, DbError> {
+        let values = values(parsed, params)?;
+        for (name, value) in parsed.names.iter().zip(&values) {
+            if let Some(problem) = D::problem(value) {
+                return Err(DbError::UnstorableValue {
+                    name: (*name).to_owned(),
+                    row: None,
+                    problem,
+                });
+            }
+        }
         Ok(Statement {
             casts,
             pieces: parsed.pieces.clone(),
-            binds: values(parsed, params)?.into_iter().map(D::bind).collect(),
+            binds: values.into_iter().map(D::bind).collect(),
             is_repeatable: parsed.is_repeatable,
         })
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::error::DbError;
 use crate::params::Params;
 use crate::row::Row;
+use crate::value::Value;
 
 type Answer = dyn Fn(&str, &Params) -> Result<Vec<Row>, DbError> + Send + Sync;
 
@@ -30,6 +31,30 @@ impl FakeDatabase {
         rows.iter().try_fold(0, |affected, params| {
             self.execute_query(sql, params).map(|_| affected + 1)
         })
+    }
+
+    pub(crate) fn bulk_insert<R: IntoIterator<Item = Value>>(
+        &self,
+        table: &str,
+        columns: &[&str],
+        rows: impl Iterator<Item = R>,
+    ) -> Result<u64, DbError> {
+        let names = |separator| columns.join(separator);
+        let sql = format!(
+            "INSERT INTO {table} ({}) VALUES (:{})",
+            names(", "),
+            names(", :")
+        );
+        let mut inserted = 0;
+        for row in rows {
+            let values = columns.iter().zip(row);
+            let params = values.fold(Params::new(), |params, (column, value)| {
+                params.with((*column).to_owned(), value)
+            });
+            self.execute_query(&sql, &params)?;
+            inserted += 1;
+        }
+        Ok(inserted)
     }
 }
 

@@ -78,6 +78,23 @@ impl Value {
     }
 }
 
+/// Makes an array of [`Value`]s, such as a row for [`bulk_insert`](crate::DatabaseService::bulk_insert): `values![1, "x", None::<i32>]`.
+///
+/// # Examples
+///
+/// ```
+/// use db_service::{Value, values};
+///
+/// let row: [Value; 3] = values![7, "Ada", None::<bool>];
+/// assert_eq!(row[2], Value::Null);
+/// ```
+#[macro_export]
+macro_rules! values {
+    ($($value:expr),* $(,)?) => {
+        [$($crate::Value::from($value)),*]
+    };
+}
+
 macro_rules! from {
     ($($variant:ident: $($type:ty),+;)*) => {
         $($(

@@ -26,6 +26,8 @@ macro_rules! on_both_backends {
 }
 
 mod bad_input;
+mod bulk;
+mod bulk_values;
 mod casts;
 mod conflicts;
 mod errors;

@@ -1,0 +1,124 @@
+//! Many rows into one table, as fast as the backend takes them.
+
+use crate::backend::Backend;
+use crate::error::DbError;
+use crate::multi::DbConnection as Connection;
+use crate::names::quote;
+use crate::observer::{self, Known};
+use crate::schema;
+use crate::traces::Traces;
+use crate::value::Value;
+
+impl Connection {
+    /// Inserts rows into a table as [`bulk_insert`](crate::DatabaseService::bulk_insert) does; inside of a transaction a
+    /// failure takes back no more than these rows.
+    ///
+    /// # Errors
+    ///
+    /// As [`bulk_insert`](crate::DatabaseService::bulk_insert).
+    pub fn bulk_insert<R>(
+        &mut self,
+        table: &str,
+        columns: &[&str],
+        rows: impl IntoIterator<Item = R>,
+    ) -> Result<u64, DbError>
+    where
+        R: IntoIterator<Item = Value>,
+    {
+        let mut rows = rows.into_iter();
+        let mut next =
+            |row: &mut Vec<Value>| rows.next().map(|values| row.extend(values)).is_some();
+        check(columns, self.backend())?;
+        let mut rows = Rows {
+            columns,
+            next: &mut next,
+            number: 0,
+        };
+        self.insert(table, &mut rows)
+    }
+
+    fn insert(&mut self, table: &str, rows: &mut Rows<'_>) -> Result<u64, DbError> {
+        let table = observer::with_known(Known::OURS, || schema::find(self, table))?.quoted();
+        let columns: Vec<_> = rows.columns.iter().map(|column| quote(column)).collect();
+        let target = format!("{table} ({})", columns.join(", "));
+        let known = Known {
+            traces: Traces::default(),
+            counts: false,
+            is_measured: true,
+        };
+        let sql = match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => format!("COPY {target} FROM STDIN"),
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(_) => format!("INSERT INTO {target} VALUES "),
+        };
+        let insert = |connection: &mut Self| match connection {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(inner) => crate::copy::copy(inner, &target, rows),
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(inner) => crate::sqlite_rows::insert(inner, &sql, rows),
+        };
+        self.measured(
+            sql.trim_end(),
+            |inserted| *inserted,
+            |connection| observer::with_known(known, || connection.transaction(insert)),
+        )
+    }
+}
+
+/// SQLite would take one of two values for a column, and say nothing.
+fn check(columns: &[&str], backend: Backend) -> Result<(), DbError> {
+    let same = |left: &str, right: &str| match backend {
+        Backend::Postgres => left == right,
+        Backend::Sqlite => left.eq_ignore_ascii_case(right),
+    };
+    let is_repeated = |(position, column): &(usize, &&str)| {
+        columns[..*position]
+            .iter()
+            .any(|before| same(before, column))
+    };
+    let problem = match columns.iter().enumerate().find(is_repeated) {
+        Some((_, column)) => format!("{column:?} stands there twice"),
+        None if columns.is_empty() => "there are none".to_owned(),
+        None => return Ok(()),
+    };
+    Err(DbError::InvalidColumns { problem })
+}
+
+/// Rows that come one after the other, each with a value for each column.
+pub(crate) struct Rows<'a> {
+    pub(crate) columns: &'a [&'a str],
+    /// Adds the values of the next row, if there is one.
+    next: &'a mut dyn FnMut(&mut Vec<Value>) -> bool,
+    /// How many have come.
+    number: u64,
+}
+
+impl Rows<'_> {
+    /// Adds the values of the next row to `values`; `false` where there is none.
+    pub(crate) fn read(&mut self, values: &mut Vec<Value>) -> Result<bool, DbError> {
+        let before = values.len();
+        // Where the rows come from, the user's statements may run.
+        if !observer::with_unknown(|| (self.next)(values)) {
+            return Ok(false);
+        }
+        self.number += 1;
+        match (values.len() - before, self.columns.len()) {
+            (found, expected) if found != expected => Err(DbError::RowLength {
+                row: self.number,
+                expected,
+                found,
+            }),
+            _ => Ok(true),
+        }
+    }
+
+    /// The error for a value of the row that was read last.
+    pub(crate) fn unstorable(&self, column: usize, problem: &'static str) -> DbError {
+        DbError::UnstorableValue {
+            name: self.columns[column].to_owned(),
+            row: Some(self.number),
+            problem,
+        }
+    }
+}

@@ -9,8 +9,8 @@ use crate::value::Value;
 impl DatabaseService {
     /// Inserts rows into columns of a table, in one transaction, and returns how many there were.
     ///
-    /// By `COPY` on PostgreSQL and with many rows in one statement on SQLite, which is several times as fast as
-    /// [`execute_many`](Self::execute_many). Rows are taken one after the other, and no more of them than a few are in memory.
+    /// By `COPY` on PostgreSQL and with many rows in one statement on SQLite, which takes about half as long as
+    /// [`execute_many`](Self::execute_many) (measured by `benchmarks/src/bin/bulk.rs`). Rows are taken one after the other, and no more of them than a few are in memory.
     ///
     /// `table` is written as in a statement, as [`get_table_info`](Self::get_table_info) takes it, and `columns` are exact names;
     /// the others get their defaults. A row is an array, such as [`values!`](crate::values) makes, or anything else of values in the

@@ -87,9 +87,9 @@ impl<'a> Tokens<'a> {
             b';' => (Kind::Semicolon, 1),
             b'(' => (Kind::Open, 1),
             b')' => (Kind::Close, 1),
-            byte if is_word_start(byte) || byte.is_ascii_digit() => {
-                (Kind::Word, word(rest, postgres))
-            }
+            byte if is_word_start(byte) => (Kind::Word, word(rest, postgres)),
+            // A number does not go on with a dollar sign: there a quoted text begins.
+            byte if byte.is_ascii_digit() => (Kind::Word, word(rest, false)),
             _ => (Kind::Other, 1),
         }
     }
@@ -181,3 +181,6 @@ fn dollar_quoted(bytes: &[u8]) -> Option<usize> {
         .position(|window| window == delimiter);
     Some(end.map_or(bytes.len(), |end| delimiter.len() + end + delimiter.len()))
 }
+
+#[cfg(test)]
+mod oracle;

@@ -22,6 +22,8 @@ mod config_error;
 mod connection;
 #[cfg(feature = "postgres")]
 mod copy;
+#[cfg(feature = "postgres")]
+mod cursor;
 mod environment;
 mod error;
 mod gate;
@@ -70,6 +72,7 @@ mod sqlite_rows;
 mod statement;
 mod statement_statistics;
 mod statistics;
+mod streaming;
 mod testing;
 mod tokens;
 mod traces;

@@ -273,15 +273,19 @@ impl Observer {
             // What could not be committed is rolled back, by the server or by diesel.
             Some(Command::RollBack | Command::Commit) => self.forget_transaction(),
             Some(Command::Nested) => {}
-            None if KNOWN.get().is_none_or(|known| known.counts) => {
-                let counter = if succeeded {
-                    &self.statistics.successful_queries
-                } else {
-                    &self.statistics.failed_queries
-                };
-                counter.increment();
-            }
-            None => {}
+            None => self.count(succeeded),
+        }
+    }
+
+    /// Counts a query, unless it is part of what is counted as a whole.
+    pub(crate) fn count(&self, succeeded: bool) {
+        if KNOWN.get().is_none_or(|known| known.counts) {
+            let counter = if succeeded {
+                &self.statistics.successful_queries
+            } else {
+                &self.statistics.failed_queries
+            };
+            counter.increment();
         }
     }
 

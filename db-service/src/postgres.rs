@@ -1,16 +1,17 @@
 //! How values travel to and from PostgreSQL.
 
 use std::error::Error as StdError;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
-use diesel::connection::LoadConnection;
+use diesel::connection::{DefaultLoadingMode, LoadConnection};
 use diesel::deserialize::FromSql;
-use diesel::pg::{Pg, PgConnection, PgTypeMetadata, PgValue};
+use diesel::pg::{Pg, PgConnection, PgRowByRowLoadingMode, PgTypeMetadata, PgValue};
 use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
-use diesel::row::{Field, Row as _};
+use diesel::row::Field;
 use diesel::serialize::{IsNull, Output, ToSql};
 use diesel::sql_types::{self, HasSqlType};
 use uuid::Uuid;
@@ -171,32 +172,50 @@ pub(crate) fn load(
     connection: &mut PgConnection,
     statement: Statement<'_, Pg>,
 ) -> Result<Vec<Row>, DbError> {
-    let mut columns: Arc<[String]> = Arc::new([]);
-    let mut rows = Vec::new();
-    for row in
-        LoadConnection::<diesel::connection::DefaultLoadingMode>::load(connection, statement)?
-    {
-        let row = row?;
-        let fields = (0..row.field_count()).filter_map(|index| row.get(index));
-        if rows.is_empty() {
-            columns = fields
-                .clone()
-                .map(|field| field.field_name().unwrap_or_default().to_owned())
-                .collect();
+    let mut columns = None;
+    LoadConnection::<DefaultLoadingMode>::load(connection, statement)?
+        .map(|row| read(&row?, &mut columns))
+        .collect()
+}
+
+/// Runs a statement and hands over its rows as they come from the server; those that are not wanted any more are thrown away.
+pub(crate) fn for_each(
+    connection: &mut PgConnection,
+    statement: Statement<'_, Pg>,
+    each: &mut dyn FnMut(Row) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, DbError> {
+    let mut columns = None;
+    for row in LoadConnection::<PgRowByRowLoadingMode>::load(connection, statement)? {
+        if each(read(&row?, &mut columns)?).is_break() {
+            return Ok(ControlFlow::Break(()));
         }
-        let values = fields
-            .zip(&*columns)
-            .map(|(field, column)| match field.value() {
-                None => Ok(Value::Null),
-                Some(value) => decode(value).map_err(|source| DbError::UnreadableValue {
-                    column: column.clone(),
-                    source,
-                }),
-            })
-            .collect::<Result<_, _>>()?;
-        rows.push(Row::from_parts(Arc::clone(&columns), values));
     }
-    Ok(rows)
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Reads a row; the names of the columns are those of the first.
+fn read<'a>(
+    row: &impl diesel::row::Row<'a, Pg>,
+    columns: &mut Option<Arc<[String]>>,
+) -> Result<Row, DbError> {
+    let fields = (0..row.field_count()).filter_map(|index| row.get(index));
+    let columns = columns.get_or_insert_with(|| {
+        let names = fields.clone();
+        names
+            .map(|field| field.field_name().unwrap_or_default().to_owned())
+            .collect()
+    });
+    let values = fields
+        .zip(&**columns)
+        .map(|(field, column)| match field.value() {
+            None => Ok(Value::Null),
+            Some(value) => decode(value).map_err(|source| DbError::UnreadableValue {
+                column: column.clone(),
+                source,
+            }),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Row::from_parts(Arc::clone(columns), values))
 }
 
 /// Object identifiers of the types that we know, from `pg_type.dat` of PostgreSQL, where they never change.

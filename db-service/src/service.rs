@@ -4,6 +4,7 @@ mod bulk;
 mod migrations;
 mod reading;
 mod schema;
+mod streaming;
 
 use std::fmt;
 

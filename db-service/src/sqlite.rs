@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use diesel::connection::LoadConnection;
+use diesel::connection::{DefaultLoadingMode, LoadConnection};
 use diesel::deserialize::FromSql;
 use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
@@ -84,18 +85,29 @@ pub(crate) fn load(
     connection: &mut SqliteConnection,
     statement: Statement<'_, Sqlite>,
 ) -> Result<Vec<Row>, DbError> {
-    let mut columns: Arc<[String]> = Arc::new([]);
     let mut rows = Vec::new();
-    for row in
-        LoadConnection::<diesel::connection::DefaultLoadingMode>::load(connection, statement)?
-    {
+    for_each(connection, statement, &mut |row| {
+        rows.push(row);
+        ControlFlow::Continue(())
+    })?;
+    Ok(rows)
+}
+
+/// Runs a statement as far as its rows are wanted.
+pub(crate) fn for_each(
+    connection: &mut SqliteConnection,
+    statement: Statement<'_, Sqlite>,
+    each: &mut dyn FnMut(Row) -> ControlFlow<()>,
+) -> Result<(), DbError> {
+    let mut columns: Option<Arc<[String]>> = None;
+    for row in LoadConnection::<DefaultLoadingMode>::load(connection, statement)? {
         let row = row?;
-        if rows.is_empty() {
-            columns = (0..row.field_count())
+        let columns = columns.get_or_insert_with(|| {
+            (0..row.field_count())
                 .filter_map(|index| row.get(index))
                 .map(|field| field.field_name().unwrap_or_default().to_owned())
-                .collect();
-        }
+                .collect()
+        });
         let mut values = Vec::with_capacity(columns.len());
         for (index, column) in columns.iter().enumerate() {
             let field = row.get(index);
@@ -107,9 +119,11 @@ pub(crate) fn load(
                 })?,
             });
         }
-        rows.push(Row::from_parts(Arc::clone(&columns), values));
+        if each(Row::from_parts(Arc::clone(columns), values)).is_break() {
+            break;
+        }
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn decode(value: SqliteValue<'_, '_, '_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {

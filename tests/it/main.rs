@@ -48,4 +48,5 @@ mod settings;
 mod statistics;
 #[cfg(target_os = "linux")]
 mod stopped;
+mod streaming;
 mod transactions;

@@ -1,0 +1,237 @@
+//! Results that are read row by row.
+
+use std::ops::ControlFlow;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::Command;
+
+use db_service::{DatabaseService, DbError, Params, params, values};
+use tests::TestDatabase;
+
+on_both_backends!(
+    rows_come_as_with_execute_query,
+    who_stops_early_can_go_on,
+    failures_among_the_rows_are_told,
+    what_rows_are_used_for_is_apart,
+    statements_that_change_something_are_committed,
+    memory_is_bounded,
+);
+
+#[derive(Debug, thiserror::Error)]
+enum Own {
+    #[error("enough at {0}")]
+    Enough(i64),
+    #[error(transparent)]
+    Database(#[from] DbError),
+}
+
+/// So many rows that reading all of them would take minutes.
+fn endless(url: &str) -> &'static str {
+    if url.starts_with("postgres") {
+        "SELECT generate_series(1, 3000000000) AS n"
+    } else {
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) SELECT n FROM numbers"
+    }
+}
+
+fn read(sql: &str, params: Params, most: usize) -> Result<Vec<i64>, Own> {
+    let mut found = Vec::new();
+    DatabaseService::for_each_row(sql, params, |row| {
+        found.push(row.get("n").map_err(Own::from)?);
+        Ok::<_, Own>(if found.len() == most {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    })?;
+    Ok(found)
+}
+
+fn rows_come_as_with_execute_query(database: &TestDatabase) {
+    database.scope().run(|| {
+        DatabaseService::execute_query(
+            "CREATE TABLE numbers (n INTEGER, x TEXT, y DATE)",
+            params! {},
+        )
+        .unwrap();
+        let rows = (0_i32..5_000).map(|n| {
+            values![
+                n,
+                "é".repeat(n as usize % 9),
+                (n % 2 == 0).then_some("2026-11-23")
+            ]
+        });
+        DatabaseService::bulk_insert("numbers", &["n", "x", "y"], rows).unwrap();
+        let sql = "SELECT * FROM numbers WHERE n >= :from AND (y = :day OR y IS NULL) ORDER BY n;";
+        for from in [0_i32, 1, 4_984, 4_999, 5_000] {
+            let params = params! { "from" => from, "day" => "2026-11-23" };
+            let mut streamed = Vec::new();
+            let outcome: Result<(), DbError> =
+                DatabaseService::for_each_row(sql, params.clone(), |row| {
+                    streamed.push(row);
+                    Ok(ControlFlow::Continue(()))
+                });
+            outcome.unwrap();
+            assert_eq!(
+                streamed,
+                DatabaseService::execute_query(sql, params).unwrap()
+            );
+            assert_eq!(streamed.len(), 5_000 - from as usize);
+        }
+    });
+}
+
+fn who_stops_early_can_go_on(database: &TestDatabase) {
+    let sql = endless(database.url());
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            for most in [1, 16, 17, 5_000] {
+                assert_eq!(read(sql, params! {}, most).unwrap().len(), most);
+            }
+            let failed =
+                DatabaseService::for_each_row(sql, params! {}, |row| match row.get("n")? {
+                    n if n > 20 => Err(Own::Enough(n)),
+                    _ => Ok(ControlFlow::Continue(())),
+                });
+            assert!(matches!(failed, Err(Own::Enough(21))), "{failed:?}");
+            let panicked = panic::catch_unwind(|| {
+                DatabaseService::for_each_row(sql, params! {}, |_| -> Result<_, DbError> {
+                    panic!("no more")
+                })
+            });
+            assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"no more"));
+            assert_eq!(DatabaseService::get_pool_status().unwrap().checked_out, 0);
+            let kept: Result<_, Own> = DatabaseService::transaction(|connection| {
+                connection.execute_query("CREATE TABLE pets (id INTEGER)", params! {})?;
+                let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+                    connection.for_each_row(sql, params! {}, |_| -> Result<_, DbError> {
+                        panic!("no more")
+                    })
+                }));
+                assert!(caught.is_err());
+                for _ in 0..2 {
+                    connection.for_each_row(sql, params! {}, |_| {
+                        Ok::<_, DbError>(ControlFlow::Break(()))
+                    })?;
+                }
+                connection.execute_query("INSERT INTO pets VALUES (1)", params! {})?;
+                Ok(())
+            });
+            kept.unwrap();
+            assert_eq!(
+                DatabaseService::get_table_info("pets").unwrap().row_count,
+                1
+            );
+        });
+}
+
+fn failures_among_the_rows_are_told(database: &TestDatabase) {
+    let is_postgres = database.url().starts_with("postgres");
+    database.scope().run(|| {
+        let sql = if is_postgres {
+            "SELECT 100 / (100 - n) AS n FROM generate_series(1, 200) AS n"
+        } else {
+            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) SELECT abs(CASE n WHEN 100 THEN -9223372036854775808 ELSE n END) AS n FROM numbers"
+        };
+        let mut rows = 0;
+        let outcome: Result<(), DbError> = DatabaseService::for_each_row(sql, params! {}, |_| {
+            rows += 1;
+            Ok(ControlFlow::Continue(()))
+        });
+        assert!(matches!(outcome, Err(DbError::Query(_))), "{outcome:?}");
+        // Those of one fetch come together or not at all.
+        assert!(if is_postgres { (16..100).contains(&rows) } else { rows == 99 }, "{rows}");
+        for sql in ["SELECT n FROM nowhere", "SELEC 1", "", "SELECT :n AS n"] {
+            read(sql, params! {}, 1).unwrap_err();
+        }
+        let statistics = DatabaseService::statistics().unwrap();
+        let told = statistics.statements.iter().find(|told| told.statement == sql).unwrap();
+        assert_eq!((told.calls, told.errors, told.rows), (1, 1, rows), "{statistics}");
+        assert_eq!((statistics.pool.failed_queries, statistics.pool.successful_queries, statistics.pool.invalid), (5, 0, 0));
+    });
+}
+
+fn what_rows_are_used_for_is_apart(database: &TestDatabase) {
+    let sql = endless(database.url());
+    database.scope().run(|| {
+        let mut other = DatabaseService::connection().unwrap();
+        let mut left = 30;
+        let outcome: Result<(), DbError> = DatabaseService::for_each_row(sql, params! {}, |_| {
+            other.execute_query("SELECT 1 AS other", params! {})?;
+            left -= 1;
+            Ok(if left == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        });
+        outcome.unwrap();
+        let statistics = DatabaseService::statistics().unwrap();
+        assert_eq!(statistics.pool.successful_queries, 31, "{statistics}");
+        let calls = |text: &str| {
+            statistics
+                .statements
+                .iter()
+                .find(|told| told.statement == text)
+                .map(|told| (told.calls, told.rows))
+        };
+        assert_eq!(
+            (calls(sql), calls("SELECT 1 AS other")),
+            (Some((1, 30)), Some((30, 30)))
+        );
+        assert_eq!(statistics.statements.len(), 2, "{statistics}");
+        drop(other);
+        let before = DatabaseService::get_pool_status()
+            .unwrap()
+            .successful_queries;
+        let mut connection = DatabaseService::connection().unwrap();
+        connection
+            .for_each_row(sql, params! {}, |_| {
+                Ok::<_, DbError>(ControlFlow::Break(()))
+            })
+            .unwrap();
+        assert_eq!(
+            DatabaseService::get_pool_status()
+                .unwrap()
+                .successful_queries,
+            before + 1
+        );
+    });
+}
+
+fn statements_that_change_something_are_committed(database: &TestDatabase) {
+    database.scope().run(|| {
+        DatabaseService::execute_query("CREATE TABLE pets (n INTEGER)", params! {}).unwrap();
+        let sql = "INSERT INTO pets VALUES (:a), (:b), (3) RETURNING n";
+        assert_eq!(
+            read(sql, params! { "a" => 1, "b" => 2 }, 2).unwrap(),
+            [1, 2]
+        );
+        let failed = DatabaseService::for_each_row(sql, params! { "a" => 4, "b" => 5 }, |_| {
+            Err::<ControlFlow<()>, _>(Own::Enough(0))
+        });
+        assert!(matches!(failed, Err(Own::Enough(0))), "{failed:?}");
+        assert_eq!(
+            DatabaseService::get_table_info("pets").unwrap().row_count,
+            6
+        );
+    });
+}
+
+/// In a process of its own, whose memory nobody else takes.
+fn memory_is_bounded(database: &TestDatabase) {
+    let output = Command::new(env!("CARGO_BIN_EXE_stream"))
+        .arg(database.url())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let numbers: Vec<u64> = told
+        .split_whitespace()
+        .map(|number| number.parse().unwrap())
+        .collect();
+    let [bytes, kib_more] = numbers[..] else {
+        panic!("{told}{}", String::from_utf8_lossy(&output.stderr));
+    };
+    assert!(bytes > 150_000_000, "{bytes} bytes were read");
+    assert!(kib_more < 32 * 1024, "{kib_more} KiB more than at first");
+}

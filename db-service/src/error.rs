@@ -239,7 +239,7 @@ pub enum DbError {
         /// The type asked for.
         expected: &'static str,
     },
-    /// The server sent a value that has no counterpart here, such as a date beyond the year 262000.
+    /// The server sent a value that has no counterpart here, such as text in another encoding.
     #[error("column {column:?} holds a value that cannot be represented: {source}")]
     #[non_exhaustive]
     UnreadableValue {

@@ -248,7 +248,27 @@ mod oid {
     pub(super) const FIRST_NORMAL: u32 = 16384;
 }
 
+/// Reads a value, or leaves it as it is where it is of a kind that we know and beyond what that holds: `infinity`, a year that
+/// chrono does not reach, a numeric that is not a number.
 fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
+    const MIDNIGHT_AT_THE_END: [u8; 8] = 86_400_000_000_i64.to_be_bytes();
+    let oid = value.get_oid().get();
+    let bytes = value.as_bytes();
+    let other = || Value::Other {
+        oid,
+        bytes: bytes.to_vec(),
+    };
+    match oid {
+        // The driver would make 00:00 of 24:00.
+        oid::TIME if bytes == MIDNIGHT_AT_THE_END => Ok(other()),
+        oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::NUMERIC => {
+            Ok(decode_known(value).unwrap_or_else(|_| other()))
+        }
+        _ => decode_known(value),
+    }
+}
+
+fn decode_known(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
     let oid = value.get_oid().get();
     Ok(match oid {
         oid::BOOL => Value::Bool(FromSql::<sql_types::Bool, Pg>::from_sql(value)?),

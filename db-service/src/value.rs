@@ -39,7 +39,8 @@ pub enum Value {
     Decimal(BigDecimal),
     /// JSON.
     Json(serde_json::Value),
-    /// A value of a PostgreSQL type that has no variant of its own; cast it to one that has, as in `column::text`.
+    /// A value of a PostgreSQL type that has no variant of its own, or that its variant does not hold, such as the date `infinity`,
+    /// the time 24:00 or the numeric `NaN`; cast it to one that has, as in `column::text`.
     #[non_exhaustive]
     Other {
         /// The type's object identifier, as in `pg_type`.
@@ -72,7 +73,7 @@ impl Value {
             Value::Decimal(_) => "a decimal",
             Value::Json(_) => "JSON",
             Value::Other { .. } => {
-                "a value of a type that has to be cast in the statement, as in column::text"
+                "a value that has to be cast in the statement, as in column::text"
             }
         }
     }

@@ -33,6 +33,7 @@ mod conflicts;
 mod errors;
 mod fakes;
 mod hosts;
+mod far_values;
 mod lifecycle;
 mod loans;
 mod logs;

@@ -193,6 +193,72 @@ mod tests {
     }
 
     #[test]
+    fn calls_of_many_threads_add_up() {
+        let statements = Statements::default();
+        let together = std::sync::Barrier::new(16);
+        std::thread::scope(|threads| {
+            for _ in 0..16 {
+                threads.spawn(|| {
+                    together.wait();
+                    // The first call of all makes the entry, and others come while it does.
+                    for number in 0..2_000 {
+                        let text = format!("SELECT {}", number % (MAX_STATEMENTS + 44));
+                        statements.record(&text, call(Duration::from_secs(1)));
+                    }
+                });
+            }
+        });
+        let told = statements.snapshot();
+        let sum = |part: fn(&StatementStatistics) -> u64| told.iter().map(part).sum::<u64>();
+        assert_eq!(told.len(), MAX_STATEMENTS + 1);
+        assert_eq!(
+            (
+                sum(|told| told.calls),
+                sum(|told| told.rows),
+                sum(|told| told.errors)
+            ),
+            (32_000, 64_000, 32_000)
+        );
+        assert_eq!(sum(|told| told.total.as_secs()), 32_000);
+        let others = told.iter().find(|told| told.statement == OTHERS).unwrap();
+        assert_eq!(
+            others.calls
+                + told
+                    .iter()
+                    .filter(|told| told.statement != OTHERS)
+                    .map(|told| told.calls)
+                    .sum::<u64>(),
+            32_000
+        );
+    }
+
+    #[test]
+    fn the_longest_time_is_true_where_the_histogram_ends() {
+        let statements = Statements::default();
+        let long = Duration::from_secs(5 * 3600) + Duration::from_nanos(1);
+        for took in [Duration::from_secs(2 * 3600), long, Duration::from_nanos(3)] {
+            statements.record("SELECT 1", call(took));
+        }
+        let told = &statements.snapshot()[0];
+        assert_eq!(
+            (told.max, told.total),
+            (
+                long,
+                long + Duration::from_secs(2 * 3600) + Duration::from_nanos(3)
+            )
+        );
+        // What is longer counts as an hour in the quantiles, and is not left out of them.
+        assert!((3600..3700).contains(&told.p99.as_secs()), "{told:?}");
+        statements.record("SELECT 2", call(Duration::from_nanos(1_234_567)));
+        let short = &statements.snapshot()[1];
+        assert_eq!(
+            (short.p99, short.max),
+            (short.max, Duration::from_nanos(1_234_567)),
+            "no quantile is above the longest"
+        );
+    }
+
+    #[test]
     fn statements_are_bounded_in_number_and_length() {
         let statements = Statements::default();
         for number in 0..MAX_STATEMENTS + 10 {

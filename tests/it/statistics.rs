@@ -13,6 +13,7 @@ on_both_backends!(
     calls_of_many_threads_are_all_counted,
     parameters_are_nowhere,
     what_the_service_does_by_itself_is_not_told,
+    a_batch_of_many_parts_is_told_as_one,
 );
 
 fn told(statement: &str) -> StatementStatistics {
@@ -165,4 +166,40 @@ fn what_the_service_does_by_itself_is_not_told(database: &TestDatabase) {
         DatabaseService::vacuum_analyze(Some("users")).unwrap();
         assert_eq!(DatabaseService::statistics().unwrap().statements, before);
     });
+}
+
+fn a_batch_of_many_parts_is_told_as_one(database: &TestDatabase) {
+    crate::logs::capture();
+    let mark = format!("batch_{}", database.url().starts_with("sqlite"));
+    database
+        .scope_with(|config| config.slow_query_threshold = Some(Duration::from_nanos(1)))
+        .run(|| {
+            DatabaseService::execute_query(&format!("CREATE TABLE {mark} (n INTEGER)"), params! {})
+                .unwrap();
+            let insert = format!("INSERT INTO {mark} (n) VALUES (:n)");
+            // Parts of 512, 512, 256 and so on where they are sent with many rows at a time.
+            let rows: Vec<_> = (0..1_500).map(|n| params! { "n" => n }).collect();
+            assert_eq!(
+                DatabaseService::execute_many(&insert, &rows).unwrap(),
+                1_500
+            );
+            let one = told(&insert);
+            assert_eq!((one.calls, one.rows), (1, 1_500));
+            let lines = crate::logs::lines_with(&format!("INSERT INTO {mark}"));
+            let slow: Vec<_> = lines
+                .iter()
+                .filter(|line| line.contains("a statement took"))
+                .collect();
+            assert_eq!(slow.len(), 1, "{slow:?}");
+            let bulk = (0..1_500).map(|n| db_service::values![n]);
+            DatabaseService::bulk_insert(&mark, &["n"], bulk).unwrap();
+            let lines = crate::logs::lines_with("(\"n\")");
+            let slow = lines.iter().filter(|line| line.contains(&mark));
+            assert_eq!(slow.count(), 1, "{lines:?}");
+            let statements = DatabaseService::statistics().unwrap().statements;
+            let of_table = statements
+                .iter()
+                .filter(|told| told.statement.contains(&mark));
+            assert_eq!(of_table.count(), 3, "{statements:?}");
+        });
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::backend::Backend;
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::migration_error::MigrationError;
@@ -91,6 +92,21 @@ fn try_lock_server(connection: &mut Connection) -> Result<bool, DbError> {
         "ROLLBACK"
     })?;
     Ok(locked)
+}
+
+/// Sees to it that the transaction of a process that was killed keeps others out until it has ended, which is soon.
+///
+/// The server hears of the death of a client only after the statement that runs, unless it is told to look (from version 14
+/// on), and the connection with the lock, which does nothing, ends before.
+pub(crate) fn outlive(connection: &mut Connection) -> Result<(), DbError> {
+    if connection.backend() == Backend::Postgres {
+        connection.run(
+            "SELECT pg_catalog.set_config('client_connection_check_interval', '1s', true) \
+             WHERE pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL",
+        )?;
+        connection.run(&format!("SELECT pg_catalog.pg_advisory_xact_lock({})", LOCK + 1))?;
+    }
+    Ok(())
 }
 
 /// A file beside the database that stays there: who removes it may remove one that another process has just locked.

@@ -6,6 +6,7 @@ use crate::connection::on_each;
 use crate::error::DbError;
 use crate::ledger;
 use crate::migration_error::{MigrationError, MigrationStop};
+use crate::migration_lock;
 use crate::migration_set::Entry;
 use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known};
@@ -53,6 +54,7 @@ fn whole(
     note: impl FnOnce(&mut Connection) -> Result<(), DbError>,
 ) -> Result<(), DbError> {
     let outcome = connection.transact(Connection::begin, |connection| {
+        migration_lock::outlive(connection)?;
         execute(connection, script)?;
         note(connection)
     });

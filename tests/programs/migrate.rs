@@ -1,4 +1,5 @@
-//! Connects to the database of its argument, says so, waits for a line, applies the migrations of the shop, and prints how many.
+//! Connects to the database of its argument, says so, waits for a line, applies the migrations of the shop, or with a second
+//! argument those that never end, and prints how many.
 
 use std::io::{self, Write};
 
@@ -8,16 +9,17 @@ use singleton_core::testing::Scope;
 
 fn main() -> anyhow::Result<()> {
     let url = std::env::args().nth(1).context("the URL of a database")?;
+    let source = match std::env::args().nth(2) {
+        None => &tests::SHOP_MIGRATIONS,
+        Some(_) => &tests::ENDLESS_MIGRATIONS,
+    };
     let config = ConfigService::new(DatabaseConfig::new(url.parse()?));
     Scope::new().provide(config).run(|| {
         DatabaseService::execute_query("SELECT 1", params! {})?;
         println!("ready");
         io::stdout().flush()?;
         io::stdin().read_line(&mut String::new())?;
-        println!(
-            "{}",
-            DatabaseService::run_migrations(&tests::SHOP_MIGRATIONS)?.len()
-        );
+        println!("{}", DatabaseService::run_migrations(source)?.len());
         Ok(())
     })
 }

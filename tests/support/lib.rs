@@ -10,7 +10,7 @@ mod unprivileged;
 pub use database::{TestDatabase, cheap_passwords};
 pub use pgbouncer::TestPgBouncer;
 pub use server::{Frozen, TestServer};
-pub use shop::SHOP_MIGRATIONS;
+pub use shop::{ENDLESS_MIGRATIONS, QUICK_MIGRATIONS, SHOP_MIGRATIONS};
 
 /// The README's code has to run.
 #[cfg(doctest)]

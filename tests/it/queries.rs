@@ -320,8 +320,8 @@ fn types_of_postgres_without_a_counterpart_ask_for_a_cast() {
         assert_eq!((row.get::<i16>("short").unwrap(), row.get::<f32>("real").unwrap()), (7, 1.5));
         let error = row.get::<String>("list").unwrap_err();
         assert!(error.to_string().contains("cast in the statement, as in column::text"), "{error}");
-        let error = DatabaseService::execute_query("SELECT 'infinity'::timestamptz AS ever", params! {}).unwrap_err();
-        assert!(error.to_string().starts_with(r#"column "ever" holds a value that cannot be represented"#), "{error}");
+        let ever = query("SELECT 'infinity'::timestamptz AS ever", params! {}).remove(0);
+        assert!(matches!(ever["ever"], Value::Other { oid: 1184, .. }), "{ever:?}");
         let deep = DatabaseService::execute_query("SELECT :id::bigint AS id WHERE :id IS NULL", params! { "id" => None::<i64> });
         assert_eq!(deep.unwrap().len(), 1, "a parameter that stands twice is one parameter");
     });

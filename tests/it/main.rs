@@ -51,4 +51,5 @@ mod statistics;
 #[cfg(target_os = "linux")]
 mod stopped;
 mod streaming;
+mod table_names;
 mod transactions;

@@ -17,7 +17,6 @@ use crate::scanner::{self, Parsed, Piece};
 use crate::statement::Statement;
 use crate::streaming::Each;
 use crate::tokens::{Kind, Tokens};
-use crate::transaction::Failure;
 
 const DECLARE: &str = "DECLARE db_service_rows NO SCROLL CURSOR FOR ";
 const CLOSE: &str = "CLOSE db_service_rows";
@@ -54,9 +53,8 @@ pub(crate) fn hand_over(
         Ok(())
     };
     let result = if is_query && !is_in_transaction {
-        connection
-            .transact(Connection::begin, work)
-            .map_err(Failure::into_error)
+        let outcome = connection.transact(Connection::begin, work);
+        outcome.map_err(|failure| failure.into_error(connection))
     } else {
         work(connection)
     };

@@ -104,7 +104,10 @@ pub(crate) fn outlive(connection: &mut Connection) -> Result<(), DbError> {
             "SELECT pg_catalog.set_config('client_connection_check_interval', '1s', true) \
              WHERE pg_catalog.current_setting('client_connection_check_interval', true) IS NOT NULL",
         )?;
-        connection.run(&format!("SELECT pg_catalog.pg_advisory_xact_lock({})", LOCK + 1))?;
+        connection.run(&format!(
+            "SELECT pg_catalog.pg_advisory_xact_lock({})",
+            LOCK + 1
+        ))?;
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use crate::error::DbError;
 use crate::row::Row;
 use crate::statement::{Dialect, Statement};
 use crate::value::Value;
+use crate::watch;
 
 /// A value as PostgreSQL is given it: typed and in binary format.
 #[derive(Debug)]
@@ -186,7 +187,8 @@ pub(crate) fn for_each(
 ) -> Result<ControlFlow<()>, DbError> {
     let mut columns = None;
     for row in LoadConnection::<PgRowByRowLoadingMode>::load(connection, statement)? {
-        if each(read(&row?, &mut columns)?).is_break() {
+        let row = read(&row?, &mut columns)?;
+        if watch::interrupted(|| each(row)).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }

@@ -3,9 +3,10 @@
 //! Nothing else ends the wait for a server that was stopped: its machine still acknowledges what is sent, so no limit of
 //! TCP is reached, and libpq waits without one.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -78,23 +79,38 @@ impl Shared {
 /// A connection that can be cut.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    watch: Arc<Watch>,
-    socket: Arc<Socket>,
-    awaited: Option<(Instant, u64)>,
+    wait: Arc<Wait>,
 }
 
-impl Watched {
-    pub(crate) fn new(watch: Arc<Watch>, socket: Socket) -> Self {
-        Watched {
-            watch,
-            socket: Arc::new(socket),
-            awaited: None,
-        }
-    }
+/// The wait for an answer, which may be interrupted.
+#[derive(Debug)]
+struct Wait {
+    watch: Arc<Watch>,
+    socket: Arc<Socket>,
+    /// By when the answer has to be there, and how long that was from the beginning.
+    awaited: Mutex<Option<((Instant, u64), Duration)>>,
+}
 
-    /// From now on an answer is awaited, for so long.
-    pub(crate) fn begin(&mut self, limit: Duration) {
-        self.end();
+thread_local! {
+    /// The last wait that began on this thread.
+    static LAST: RefCell<Weak<Wait>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Does `work` in the middle of an answer, whose next part is not waited for meanwhile, and has as long as the first when it ends.
+pub(crate) fn interrupted<R>(work: impl FnOnce() -> R) -> R {
+    let last = LAST.with_borrow(Weak::upgrade);
+    let wait = last.and_then(|wait| Some((wait.pause()?, wait)));
+    let result = work();
+    if let Some((limit, wait)) = wait {
+        wait.begin(limit);
+        // There may have been others on this thread.
+        LAST.set(Arc::downgrade(&wait));
+    }
+    result
+}
+
+impl Wait {
+    fn begin(&self, limit: Duration) {
         let Some(deadline) = Instant::now().checked_add(limit) else {
             return;
         };
@@ -108,20 +124,49 @@ impl Watched {
             self.watch.shared.changed.notify_one();
         }
         drop(state);
-        self.awaited = Some(key);
+        *self.awaited.lock() = Some((key, limit));
+    }
+
+    /// Waits no more; `true` if the time was over and the connection was cut.
+    fn end(&self) -> bool {
+        let awaited = self.awaited.lock().take();
+        awaited.is_some_and(|(key, _)| {
+            let mut state = self.watch.shared.state.lock();
+            state.awaited.remove(&key).is_none()
+        })
+    }
+
+    /// Ends the wait for now and tells its limit; `None` where there is none, or where it has ended already.
+    fn pause(&self) -> Option<Duration> {
+        let mut awaited = self.awaited.lock();
+        let (key, limit) = (*awaited)?;
+        self.watch.shared.state.lock().awaited.remove(&key)?;
+        *awaited = None;
+        Some(limit)
+    }
+}
+
+impl Watched {
+    pub(crate) fn new(watch: Arc<Watch>, socket: Socket) -> Self {
+        Watched {
+            wait: Arc::new(Wait {
+                watch,
+                socket: Arc::new(socket),
+                awaited: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// From now on an answer is awaited, for so long.
+    pub(crate) fn begin(&mut self, limit: Duration) {
+        self.end();
+        self.wait.begin(limit);
+        LAST.set(Arc::downgrade(&self.wait));
     }
 
     /// No answer is awaited any more; `true` if the time was over and the connection was cut.
     pub(crate) fn end(&mut self) -> bool {
-        self.awaited.take().is_some_and(|key| {
-            self.watch
-                .shared
-                .state
-                .lock()
-                .awaited
-                .remove(&key)
-                .is_none()
-        })
+        self.wait.end()
     }
 }
 
@@ -168,6 +213,24 @@ mod tests {
         answered.begin(Duration::from_secs(60));
         assert_eq!(watch.shared.state.lock().awaited.len(), 1);
         assert!(!answered.end());
+        assert!(watch.shared.state.lock().awaited.is_empty());
+    }
+
+    #[test]
+    fn what_is_done_in_between_is_not_waited_for() {
+        let watch = Watch::start().unwrap();
+        let ((near, _far), (mut silent, _silent_far)) = (pair(), pair());
+        let mut watched = Watched::new(Arc::clone(&watch), Socket::of(&near).unwrap());
+        let mut witness = Watched::new(Arc::clone(&watch), Socket::of(&silent).unwrap());
+        watched.begin(Duration::from_secs(60));
+        interrupted(|| {
+            assert!(watch.shared.state.lock().awaited.is_empty());
+            witness.begin(Duration::from_millis(1));
+            assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+        });
+        assert_eq!(watch.shared.state.lock().awaited.len(), 1, "and then again");
+        assert!(!watched.end());
+        interrupted(|| ());
         assert!(watch.shared.state.lock().awaited.is_empty());
     }
 

@@ -1,6 +1,7 @@
 //! A server that was stopped in the middle: it answers nothing, and its machine goes on acknowledging what is sent.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use db_service::{
@@ -84,6 +85,29 @@ fn a_statement_is_given_up_when_no_answer_comes() {
             assert_eq!(status().invalid, 1);
         });
     }
+}
+
+/// The time that rows are used for is the caller's, not the server's.
+#[test]
+fn a_result_read_slowly_is_not_given_up() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let limit = Duration::from_millis(100);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    scope.run(|| {
+        let mut rows = 0;
+        let sql = "SELECT n FROM generate_series(1, 20) AS n";
+        DatabaseService::for_each_row(sql, params! {}, |_| {
+            rows += 1;
+            if rows % 10 == 0 {
+                std::thread::sleep(2 * limit);
+            }
+            Ok::<_, DbError>(ControlFlow::Continue(()))
+        })
+        .unwrap();
+        assert_eq!(rows, 20);
+    });
 }
 
 #[test]

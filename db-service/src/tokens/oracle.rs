@@ -224,6 +224,9 @@ fn is_known_to_differ(sql: &str, backend: Backend, ours: &[Found<'_>]) -> bool {
     let dollar_text = bytes
         .windows(3)
         .any(|three| three[0] == b'$' && is_name(three[1]) && three[2] == b'\'');
+    // Letters apart, sqlparser takes nothing beyond ASCII into a `$tag$`; to PostgreSQL all of it is letters.
+    let odd_tag = sql.contains('$')
+        && sql.contains(|character: char| !character.is_ascii() && !character.is_alphanumeric());
     let escapes = escaped && sql.contains("::");
     [
         junk,
@@ -236,6 +239,7 @@ fn is_known_to_differ(sql: &str, backend: Backend, ours: &[Found<'_>]) -> bool {
         ranges,
         dollar_text,
         escapes,
+        odd_tag,
     ]
     .contains(&true)
 }

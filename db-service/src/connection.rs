@@ -101,21 +101,37 @@ impl Connection {
         let first = self.within_limits(&parsed, |connection| {
             connection.load(&parsed, params, casts.clone())
         });
-        if let (Err(_), Some(_), Some(observer)) = (&first, &casts, self.observer()) {
+        let Err(error) = &first else {
+            return first;
+        };
+        // Statements that refuse to be are retried where nothing else was done: they have done nothing themselves.
+        let is_alone = self.transaction_depth() == 0
+            && !self.observer().is_some_and(|seen| seen.raw_transaction);
+        let is_stale = prepared::is_stale(error) && self.prepared() > 0;
+        if is_stale && !is_alone {
+            // The connection ends with the transaction, which has failed, or it would refuse the statement for ever.
+            if let Some(observer) = self.observer() {
+                observer.is_marked = true;
+            }
+        }
+        if !matches!(error, DbError::Query(_)) {
+            return first;
+        }
+        if let (true, Some(observer)) = (casts.is_some(), self.observer()) {
             // The columns may have other types by now.
             observer.casts.remove(sql);
         }
-        if !first.as_ref().is_err_and(prepared::is_stale) {
+        if !is_alone {
             return first;
         }
-        // Nothing was executed: somebody has changed the table under the prepared statement.
-        if self.transaction_depth() == 0 {
+        if is_stale {
             self.forget_prepared();
-            return self.unprepared(|connection| connection.load(&parsed, params, casts));
         }
-        // The transaction has failed. The connection ends with it, or it would refuse the statement for ever.
-        if let Some(observer) = self.observer() {
-            observer.is_marked = true;
+        let now = casts
+            .as_ref()
+            .and_then(|_| self.casts_for(sql, &parsed, true));
+        if is_stale || now != casts {
+            return self.unprepared(|connection| connection.load(&parsed, params, now));
         }
         first
     }

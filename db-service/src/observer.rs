@@ -94,6 +94,8 @@ pub(crate) struct Observer {
     pub(crate) is_marked: bool,
     /// What text is cast to in the statements that were asked about.
     pub(crate) casts: HashMap<String, Casts>,
+    /// Whether statements stay prepared on the connection.
+    pub(crate) prepares: bool,
     /// How many statements were prepared and not forgotten.
     pub(crate) prepared: u32,
     /// Whether a statement has failed since the transaction began.
@@ -141,6 +143,7 @@ impl Observer {
             statistics,
             raw_transaction: false,
             casts: HashMap::new(),
+            prepares: config.statement_cache_size > 0,
             prepared: 0,
             is_marked: false,
             has_failed: false,

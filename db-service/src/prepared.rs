@@ -15,8 +15,7 @@ impl Connection {
 
     /// Forgets all prepared statements, here and at the server; `false` if the server could not be told.
     pub(crate) fn forget_prepared(&mut self) -> bool {
-        diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
-        diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Unbounded);
+        self.unprepared(|_| ());
         if let Some(observer) = self.observer() {
             observer.prepared = 0;
             observer.casts.clear();
@@ -28,14 +27,23 @@ impl Connection {
     pub(crate) fn unprepared<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
         let result = work(self);
-        diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Unbounded);
+        if self.observer().is_none_or(|observer| observer.prepares) {
+            diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Unbounded);
+        }
         result
     }
 }
 
-/// Tells whether PostgreSQL refuses a statement only because it was prepared before a change of the schema.
+/// Tells whether PostgreSQL may refuse a statement only because it was prepared before a change of the schema: its columns were
+/// others then, or what was left to the server to find out has the type of a column as it was.
 pub(crate) fn is_stale(error: &DbError) -> bool {
-    matches!(error, DbError::Query(error)
-        if matches!(error.driver_error(), DieselError::DatabaseError(_, information)
-            if information.message().contains("cached plan must not change result type")))
+    let DbError::Query(error) = error else {
+        return false;
+    };
+    let DieselError::DatabaseError(_, information) = error.driver_error() else {
+        return false;
+    };
+    let message = information.message();
+    message.contains("cached plan must not change result type")
+        || message.contains("but expression is of type")
 }

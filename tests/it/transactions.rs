@@ -286,6 +286,26 @@ fn they_end_with_their_closure(database: &TestDatabase) {
 }
 
 /// In a transaction it cannot be prepared again, so the connection goes.
+/// A NULL, and a text, has the type of the column as it was when the statement was prepared.
+#[test]
+fn a_column_that_changed_its_type_is_no_error() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let run = |sql: &str, params| DatabaseService::execute_query(sql, params);
+    database
+        .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
+        .run(|| {
+            for (data_type, text) in [("text", "a"), ("date", "2026-11-23"), ("int[]", "{1}")] {
+                run(&format!("CREATE TABLE t (x {data_type})"), params! {}).unwrap();
+                for value in [None, Some(text)] {
+                    run("INSERT INTO t VALUES (:x)", params! { "x" => value }).unwrap();
+                }
+                run("DROP TABLE t", params! {}).unwrap();
+            }
+        });
+}
+
 #[test]
 fn a_changed_table_spoils_one_transaction_and_no_other() {
     let Some(database) = TestDatabase::postgres() else {

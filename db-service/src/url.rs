@@ -180,7 +180,7 @@ fn check_postgres(rest: &str) -> Result<(), UrlError> {
     }
     // Without an @ a password would stand where libpq expects a port, and tells what it found there.
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    let has_port = |host: &str| host.rsplit_once(':').is_none_or(|(_, port)| is_port(port));
+    let has_port = |host: &str| host.split_once(':').is_none_or(|(_, port)| is_port(port));
     for host in hosts.split(',') {
         match host.strip_prefix('[') {
             Some(host) => match host.split_once(']') {
@@ -277,6 +277,7 @@ mod tests {
             "u:p/ss@h/d",
             "u:p:ss@h/d",
             "u:p/ss?x@h/d",
+            "u:p:/ss@h/d",
             "u:p?a=b@h/d",
             "u:secret",
             "u:secret/d",

@@ -33,6 +33,7 @@ mod conflicts;
 mod errors;
 mod fakes;
 mod far_values;
+mod hostile_text;
 mod hosts;
 mod lifecycle;
 mod loans;

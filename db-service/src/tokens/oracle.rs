@@ -225,6 +225,11 @@ fn is_known_to_differ(sql: &str, backend: Backend, ours: &[Found<'_>]) -> bool {
         .windows(3)
         .any(|three| three[0] == b'$' && is_name(three[1]) && three[2] == b'\'');
     // Letters apart, sqlparser takes nothing beyond ASCII into a `$tag$`; to PostgreSQL all of it is letters.
+    // Nor does PostgreSQL take a tag that begins with a digit: `$1$2` are two placeholders.
+    let digit_tag = sql.matches('$').count() > 1
+        && bytes
+            .windows(2)
+            .any(|two| two[0] == b'$' && two[1].is_ascii_digit());
     let odd_tag = sql.contains('$')
         && sql.contains(|character: char| !character.is_ascii() && !character.is_alphanumeric());
     let escapes = escaped && sql.contains("::");
@@ -240,6 +245,7 @@ fn is_known_to_differ(sql: &str, backend: Backend, ours: &[Found<'_>]) -> bool {
         dollar_text,
         escapes,
         odd_tag,
+        digit_tag,
     ]
     .contains(&true)
 }

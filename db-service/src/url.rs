@@ -279,7 +279,6 @@ mod tests {
             "u:p/ss?x@h/d",
             "u:p:/ss@h/d",
             "u:p?a=b@h/d",
-            "u:secret",
             "u:secret/d",
             "h:1,u:secret/d",
         ] {

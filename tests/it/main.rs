@@ -38,6 +38,7 @@ mod hosts;
 mod lifecycle;
 mod loans;
 mod logs;
+mod losses;
 mod migration_history;
 mod migration_kill;
 mod migrations;

@@ -22,14 +22,16 @@ pub(crate) fn execute(
         counts: false,
         is_measured: true,
     };
-    let casts = connection.casts_for(sql, &parsed, rows.iter().any(Params::has_text));
-    observer::with_known(known, || {
-        connection.transaction(|connection| match connection {
-            #[cfg(feature = "postgres")]
-            Connection::Postgres(inner) if parsed.row.is_some() && !parsed.names.is_empty() => {
-                many_at_a_time::execute(inner, &parsed, rows, casts)
-            }
-            _ => one_by_one(connection, &parsed, rows, casts),
+    let has_text = rows.iter().any(Params::has_text);
+    connection.healing(sql, &parsed, has_text, |connection, casts| {
+        observer::with_known(known, || {
+            connection.transaction(|connection| match connection {
+                #[cfg(feature = "postgres")]
+                Connection::Postgres(inner) if parsed.row.is_some() && !parsed.names.is_empty() => {
+                    many_at_a_time::execute(inner, &parsed, rows, casts)
+                }
+                _ => one_by_one(connection, &parsed, rows, casts),
+            })
         })
     })
 }

@@ -14,7 +14,6 @@ use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known, Observer};
 use crate::params::Params;
-use crate::prepared;
 use crate::row::Row;
 use crate::scanner::{self, Parsed};
 use crate::statement::{Casts, Statement};
@@ -97,43 +96,11 @@ impl Connection {
         if parsed.traces.end && self.transaction_depth() > 0 {
             return Err(DbError::EndsTransaction);
         }
-        let casts = self.casts_for(sql, &parsed, params.has_text());
-        let first = self.within_limits(&parsed, |connection| {
-            connection.load(&parsed, params, casts.clone())
-        });
-        let Err(error) = &first else {
-            return first;
-        };
-        // Statements that refuse to be are retried where nothing else was done: they have done nothing themselves.
-        let is_alone = self.transaction_depth() == 0
-            && !self.observer().is_some_and(|seen| seen.raw_transaction);
-        let is_stale = prepared::is_stale(error) && self.prepared() > 0;
-        if is_stale && !is_alone {
-            // The connection ends with the transaction, which has failed, or it would refuse the statement for ever.
-            if let Some(observer) = self.observer() {
-                observer.is_marked = true;
-            }
-        }
-        if !matches!(error, DbError::Query(_)) {
-            return first;
-        }
-        if let (true, Some(observer)) = (casts.is_some(), self.observer()) {
-            // The columns may have other types by now.
-            observer.casts.remove(sql);
-        }
-        if !is_alone {
-            return first;
-        }
-        if is_stale {
-            self.forget_prepared();
-        }
-        let now = casts
-            .as_ref()
-            .and_then(|_| self.casts_for(sql, &parsed, true));
-        if is_stale || now != casts {
-            return self.unprepared(|connection| connection.load(&parsed, params, now));
-        }
-        first
+        self.healing(sql, &parsed, params.has_text(), |connection, casts| {
+            connection.within_limits(&parsed, |connection| {
+                connection.load(&parsed, params, casts)
+            })
+        })
     }
 
     /// What text is to be cast to, if there is any and the backend minds.

@@ -230,6 +230,28 @@ fn users_are_stored_or_refused(database: &TestDatabase) {
 }
 
 #[test]
+fn an_application_may_have_any_name() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    for text in texts().step_by(25) {
+        let named = |config: &mut DatabaseConfig| {
+            config.postgres.application_name = Some(text.to_owned());
+        };
+        let shown = database.scope_with(named).run(|| {
+            let sql = "SELECT current_setting('application_name') AS name";
+            DatabaseService::execute_query(sql, params! {})
+                .map(|rows| rows[0].get::<String>("name"))
+        });
+        match shown {
+            // The server cuts it, and shows what is not ASCII as it pleases.
+            Ok(shown) => assert!(shown.unwrap().len() < 256, "{text:?}"),
+            Err(error) => assert!(text.contains('\0'), "{text:?}: {error}"),
+        }
+    }
+}
+
+#[test]
 fn urls_and_variables_are_refused_without_their_secrets() {
     const VARIABLES: [&str; 8] = [
         "DATABASE_URL",

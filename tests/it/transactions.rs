@@ -299,7 +299,9 @@ fn a_column_that_changed_its_type_is_no_error() {
             for (data_type, text) in [("text", "a"), ("date", "2026-11-23"), ("int[]", "{1}")] {
                 run(&format!("CREATE TABLE t (x {data_type})"), params! {}).unwrap();
                 for value in [None, Some(text)] {
-                    run("INSERT INTO t VALUES (:x)", params! { "x" => value }).unwrap();
+                    let sql = "INSERT INTO t VALUES (:x)";
+                    run(sql, params! { "x" => value }).unwrap();
+                    DatabaseService::execute_many(sql, &[params! { "x" => value }]).unwrap();
                 }
                 run("DROP TABLE t", params! {}).unwrap();
             }

@@ -8,8 +8,7 @@ use diesel::result::Error as DieselError;
 use crate::loans::Holder;
 use crate::migration_error::MigrationError;
 use crate::names;
-use crate::server_error::{Meaning, ServerError, meaning};
-use crate::violation::Violation;
+use crate::server_error::ServerError;
 
 /// Why the database service did not do what it was asked to.
 ///
@@ -140,6 +139,9 @@ pub enum DbError {
     /// Something was to change that is only to be read.
     #[error("the database is read-only here: {0}")]
     ReadOnly(#[source] ServerError),
+    /// There is no room left for what was to be written; nothing was.
+    #[error("the disk of the database is full: {0}")]
+    DiskFull(#[source] ServerError),
     /// The statement is not understood.
     #[error("syntax error: {0}")]
     Syntax(#[source] ServerError),
@@ -297,53 +299,6 @@ impl DbError {
         match DbError::from(source) {
             DbError::ConnectionLost(source) => DbError::OutcomeUnknown(source),
             error => error,
-        }
-    }
-}
-
-impl From<DieselError> for DbError {
-    fn from(error: DieselError) -> Self {
-        let meaning = meaning(&error);
-        let violation = match &error {
-            DieselError::DatabaseError(_, information) => Violation::of(&**information),
-            _ => Violation::default(),
-        };
-        let Violation {
-            constraint,
-            table,
-            columns,
-        } = violation;
-        let source = ServerError::from(error);
-        match meaning {
-            Meaning::Unique => DbError::UniqueViolation {
-                constraint,
-                table,
-                columns,
-                source,
-            },
-            Meaning::ForeignKey => DbError::ForeignKeyViolation {
-                constraint,
-                table,
-                source,
-            },
-            Meaning::NotNull => DbError::NotNullViolation {
-                table,
-                column: columns.into_iter().next(),
-                source,
-            },
-            Meaning::Check => DbError::CheckViolation {
-                constraint,
-                table,
-                source,
-            },
-            Meaning::Conflict => DbError::SerializationFailure(source),
-            Meaning::Deadlock => DbError::Deadlock(source),
-            Meaning::StatementTimeout => DbError::StatementTimeout(source),
-            Meaning::LockTimeout => DbError::LockTimeout(source),
-            Meaning::Lost => DbError::ConnectionLost(source),
-            Meaning::ReadOnly => DbError::ReadOnly(source),
-            Meaning::Syntax => DbError::Syntax(source),
-            Meaning::Other => DbError::Query(source),
         }
     }
 }

@@ -24,6 +24,7 @@ pub(crate) enum Meaning {
     LockTimeout,
     Lost,
     ReadOnly,
+    DiskFull,
     Syntax,
     Other,
 }
@@ -94,7 +95,7 @@ fn redact(message: &str, out: &mut fmt::Formatter<'_>) -> fmt::Result {
 /// Tells what an error means. Where diesel knows only that the server refused, the message tells, in English:
 /// a server of another language has its `lc_messages` set to `C` for it.
 pub(crate) fn meaning(error: &DieselError) -> Meaning {
-    const TEXTS: [(&str, Meaning); 22] = [
+    const TEXTS: [(&str, Meaning); 23] = [
         ("terminating connection", Meaning::Lost),
         ("server closed the connection", Meaning::Lost),
         ("connection not open", Meaning::Lost),
@@ -113,6 +114,7 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
         ("database table is locked", Meaning::LockTimeout),
         ("in a read-only transaction", Meaning::ReadOnly),
         ("readonly database", Meaning::ReadOnly),
+        ("disk is full", Meaning::DiskFull),
         ("syntax error", Meaning::Syntax),
         ("unterminated quoted", Meaning::Syntax),
         ("unrecognized token", Meaning::Syntax),
@@ -139,9 +141,13 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
             let message = information.message();
             let own = message.split('"').next().unwrap_or_default();
             let is_near = own.ends_with("near ") && message.ends_with("syntax error");
+            // PostgreSQL names the file in between.
+            let is_full =
+                own.starts_with("could not ") && message.ends_with("No space left on device");
             let text = TEXTS.iter().find(|(text, _)| own.contains(text));
             match text {
                 _ if is_near => Meaning::Syntax,
+                _ if is_full => Meaning::DiskFull,
                 Some((_, meaning)) => *meaning,
                 None => Meaning::Other,
             }
@@ -201,6 +207,9 @@ mod tests {
         };
         assert_eq!(of("deadlock detected"), Meaning::Deadlock);
         assert_eq!(of("near \"x\": syntax error"), Meaning::Syntax);
+        assert_eq!(of("database or disk is full"), Meaning::DiskFull);
+        let extend = "could not extend file \"base/5/16384\": No space left on device";
+        assert_eq!(of(extend), Meaning::DiskFull);
         assert_eq!(
             of("invalid input syntax for type integer: \"deadlock detected\""),
             Meaning::Other

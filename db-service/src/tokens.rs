@@ -76,7 +76,7 @@ impl<'a> Tokens<'a> {
                 (Kind::Placeholder, 1 + word(&rest[1..], false))
             }
             b'\\' if second == b':' && postgres => (Kind::EscapedColon, 2),
-            b':' if second == b':' || second == b'=' => (Kind::Other, 2),
+            b':' if second == b':' => (Kind::Other, 2),
             // To SQLite every `:name` is a parameter, and so is every `:1`.
             b':' if is_word_start(second) && !(postgres && self.after_word) => {
                 (Kind::Parameter, 1 + word(&rest[1..], false))

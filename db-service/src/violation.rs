@@ -1,6 +1,57 @@
-//! What a violated constraint is about.
+//! Errors of the driver by what they mean, and what a violated constraint is about.
 
-use diesel::result::DatabaseErrorInformation;
+use diesel::result::{DatabaseErrorInformation, Error as DieselError};
+
+use crate::error::DbError;
+use crate::server_error::{Meaning, ServerError, meaning};
+
+impl From<DieselError> for DbError {
+    fn from(error: DieselError) -> Self {
+        let meaning = meaning(&error);
+        let violation = match &error {
+            DieselError::DatabaseError(_, information) => Violation::of(&**information),
+            _ => Violation::default(),
+        };
+        let Violation {
+            constraint,
+            table,
+            columns,
+        } = violation;
+        let source = ServerError::from(error);
+        match meaning {
+            Meaning::Unique => DbError::UniqueViolation {
+                constraint,
+                table,
+                columns,
+                source,
+            },
+            Meaning::ForeignKey => DbError::ForeignKeyViolation {
+                constraint,
+                table,
+                source,
+            },
+            Meaning::NotNull => DbError::NotNullViolation {
+                table,
+                column: columns.into_iter().next(),
+                source,
+            },
+            Meaning::Check => DbError::CheckViolation {
+                constraint,
+                table,
+                source,
+            },
+            Meaning::Conflict => DbError::SerializationFailure(source),
+            Meaning::Deadlock => DbError::Deadlock(source),
+            Meaning::StatementTimeout => DbError::StatementTimeout(source),
+            Meaning::LockTimeout => DbError::LockTimeout(source),
+            Meaning::Lost => DbError::ConnectionLost(source),
+            Meaning::DiskFull => DbError::DiskFull(source),
+            Meaning::ReadOnly => DbError::ReadOnly(source),
+            Meaning::Syntax => DbError::Syntax(source),
+            Meaning::Other => DbError::Query(source),
+        }
+    }
+}
 
 /// What a violation is about, as far as the server tells.
 #[derive(Default)]

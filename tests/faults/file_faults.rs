@@ -27,7 +27,7 @@ const LASTING: Duration = Duration::from_secs(5);
 pub(crate) const LOCKED: &[&str] = &["LockTimeout", "PoolTimeout"];
 
 /// The error of callers for whose data there is no room.
-pub(crate) const FULL: &[&str] = &["Query"];
+pub(crate) const FULL: &[&str] = &["DiskFull"];
 
 fn config(file: &Path) -> anyhow::Result<DatabaseConfig> {
     let mut config = DatabaseConfig::new(format!("sqlite:///{}", file.display()).parse()?);

@@ -13,6 +13,19 @@ struct Capture(Mutex<Vec<String>>);
 
 static CAPTURE: Capture = Capture(Mutex::new(Vec::new()));
 
+/// At which text the logger panics, once.
+static PANICS_AT: Mutex<Option<&str>> = Mutex::new(None);
+
+/// Lets the logger panic in whatever thread logs `text` next.
+pub(crate) fn panic_at(text: &'static str) {
+    *PANICS_AT.lock().unwrap() = Some(text);
+}
+
+/// Whether it has done so.
+pub(crate) fn has_panicked() -> bool {
+    PANICS_AT.lock().unwrap().is_none()
+}
+
 /// Begins to keep what is logged; a process has one logger.
 pub(crate) fn capture() {
     static INSTALLED: Once = Once::new();
@@ -39,7 +52,14 @@ impl log::Log for Capture {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(record.args().to_string());
+            let line = record.args().to_string();
+            let panics = PANICS_AT
+                .lock()
+                .unwrap()
+                .take_if(|text| line.contains(*text))
+                .is_some();
+            self.0.lock().unwrap().push(line);
+            assert!(!panics, "the logger panics on purpose");
         }
     }
 

@@ -1,7 +1,11 @@
 //! Idle connections: when they are checked, and what becomes of those that were lost.
 
+use std::time::Duration;
+
 use db_service::{DatabaseService, DbError, PoolStatus, params};
 use tests::TestDatabase;
+
+use crate::logs;
 
 fn status() -> PoolStatus {
     DatabaseService::get_pool_status().unwrap()
@@ -112,5 +116,25 @@ fn a_connection_killed_while_idle_fails_once() {
                 .count();
             assert!(failed <= 1, "{failed} of 5 calls failed");
             assert_eq!((status().invalid, counts()), (1, [1, 0]));
+        });
+}
+
+/// What is logged while connecting is the user's code.
+#[test]
+fn a_panic_while_connecting_costs_no_place() {
+    logs::capture();
+    TestDatabase::sqlite()
+        .scope_with(|config| {
+            (config.pool_size, config.max_overflow) = (1, 1);
+            config.sqlite.busy_timeout = Duration::from_millis(4321);
+            config.echo_sql = true;
+        })
+        .run(|| {
+            let first = DatabaseService::connection().unwrap();
+            logs::panic_at("busy_timeout = 4321");
+            let second = DatabaseService::connection().unwrap();
+            assert!(logs::has_panicked());
+            drop((first, second));
+            let _both = [(); 2].map(|()| DatabaseService::connection().unwrap());
         });
 }

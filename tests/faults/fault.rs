@@ -52,8 +52,8 @@ pub(crate) const FAULTS: [Fault; 16] = [
         SILENT,
     ),
     Fault::new(
-        "kill -9 of a backend",
-        server_faults::killed_backend,
+        "kill -9 of a backend, three times",
+        server_faults::killed_backends,
         BROKEN,
     ),
     Fault::new(

@@ -7,7 +7,7 @@ use db_service::{DatabaseConfig, DatabaseService, params};
 use tests::TestServer;
 
 use crate::outcome::{Place, within};
-use crate::processes::Processes;
+use crate::processes::{Processes, Stopped};
 use crate::wait;
 
 /// How long a caller waits for a connection.
@@ -56,9 +56,42 @@ pub(crate) fn place_of(server: &TestServer) -> anyhow::Result<Place> {
 
 /// The processes behind the connections of the load.
 pub(crate) fn backends(server: &TestServer) -> anyhow::Result<Processes> {
-    let sql = "SELECT pid FROM pg_stat_activity \
-               WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
-    let rows = server.execute(sql);
+    backends_where(server, "true")
+}
+
+/// Stops processes that callers are waiting for. The load opens and closes connections all the time, so that of others
+/// nobody might notice it.
+pub(crate) fn stop_busy_backends(
+    server: &TestServer,
+    count: usize,
+) -> anyhow::Result<Vec<Stopped>> {
+    const ARE_BUSY: &str = "state = 'active' AND query LIKE '%ledger%'";
+    let mut stopped = Vec::new();
+    wait::until("backends to be stopped while they are busy", || {
+        let Ok(busy) = backends_where(server, ARE_BUSY) else {
+            // One of them has stopped with a lock that the whole server waits for.
+            stopped.clear();
+            return Ok(false);
+        };
+        if let Some(one) = busy.one_beside(&stopped) {
+            let one = one.stop()?;
+            // It may have done its work before it stopped.
+            let is_busy = backends_where(server, ARE_BUSY).is_ok_and(|busy| busy.contain(&one));
+            stopped.extend(is_busy.then_some(one));
+        }
+        Ok(stopped.len() == count)
+    })?;
+    Ok(stopped)
+}
+
+fn backends_where(server: &TestServer, condition: &str) -> anyhow::Result<Processes> {
+    let sql = format!(
+        "SELECT pid FROM pg_stat_activity \
+         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND {condition}"
+    );
+    let rows = within(place_of(server)?.config, || {
+        Ok(DatabaseService::execute_query(&sql, params! {})?)
+    })?;
     let ids = rows.iter().map(|row| row.get("pid"));
     Processes::new(ids.collect::<Result<Vec<_>, _>>()?)
 }

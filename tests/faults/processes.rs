@@ -29,9 +29,17 @@ impl Processes {
         Ok(family)
     }
 
+    /// Stops them, and returns when they have stopped, or have ended before.
     pub(crate) fn stop(self) -> anyhow::Result<Stopped> {
-        self.send(Signal::STOP)?;
-        Ok(Stopped { processes: self })
+        // Whatever goes wrong, they go on.
+        let stopped = Stopped { processes: self };
+        stopped.processes.send(Signal::STOP)?;
+        wait::until("processes to stop", || {
+            let states = stopped.processes.0.iter().map(|process| status(*process));
+            let mut states = states.flatten().map(|(state, _)| state);
+            Ok(states.all(|state| ["T", "X", "Z"].contains(&state.as_str())))
+        })?;
+        Ok(stopped)
     }
 
     /// Kills them, and returns when they have gone, and nobody takes them for running any more.
@@ -46,9 +54,20 @@ impl Processes {
         })
     }
 
-    /// Some of them.
-    pub(crate) fn first(&self, count: usize) -> Self {
-        Processes(self.0.iter().copied().take(count).collect())
+    /// One of them that is not among others.
+    pub(crate) fn one_beside(&self, others: &[Stopped]) -> Option<Self> {
+        let is_other = |process: &Pid| {
+            let mut others = others.iter().flat_map(|others| &others.processes.0);
+            others.any(|other| other == process)
+        };
+        let one = self.0.iter().find(|process| !is_other(process))?;
+        Some(Processes(vec![*one]))
+    }
+
+    /// Tells whether all of those are among them.
+    pub(crate) fn contain(&self, those: &Stopped) -> bool {
+        let those = &those.processes.0;
+        those.iter().all(|process| self.0.contains(process))
     }
 
     /// Those that have ended meanwhile are left out.
@@ -102,12 +121,17 @@ fn children(parent: Pid) -> anyhow::Result<Processes> {
 }
 
 fn parent_of(process: Pid) -> Option<Pid> {
-    // It may have ended meanwhile.
-    let text = fs::read_to_string(folder(process).join("stat")).ok()?;
-    // Behind the name, which may hold anything, stand the state and the parent.
-    let (_, behind) = text.rsplit_once(") ")?;
-    let parent = behind.split(' ').nth(1)?;
+    let (_, parent) = status(process)?;
     Pid::from_raw(parent.parse().ok()?)
+}
+
+/// The state and the parent of a process, unless it has ended meanwhile.
+fn status(process: Pid) -> Option<(String, String)> {
+    let text = fs::read_to_string(folder(process).join("stat")).ok()?;
+    // They stand behind the name, which may hold anything.
+    let (_, behind) = text.rsplit_once(") ")?;
+    let mut words = behind.split(' ').map(str::to_owned);
+    Some((words.next()?, words.next()?))
 }
 
 fn folder(process: Pid) -> PathBuf {

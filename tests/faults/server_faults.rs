@@ -2,10 +2,13 @@
 
 use std::thread;
 
+use db_service::{DatabaseService, params};
 use tests::TestServer;
 
 use crate::outcome::Outcome;
-use crate::postgres::{LASTING, PAUSE, backends, place, place_of, server, wait_until_open};
+use crate::postgres::{
+    LASTING, PAUSE, backends, place, place_of, server, stop_busy_backends, wait_until_open,
+};
 use crate::processes::Processes;
 use crate::wait;
 
@@ -16,7 +19,7 @@ fn on_server(fault: impl FnOnce(&TestServer) -> anyhow::Result<()>) -> anyhow::R
 
 pub(crate) fn stopped_backends() -> anyhow::Result<Outcome> {
     on_server(|server| {
-        let _stopped = backends(server)?.first(4).stop()?;
+        let _stopped = stop_busy_backends(server, 4)?;
         thread::sleep(LASTING);
         Ok(())
     })
@@ -30,13 +33,20 @@ pub(crate) fn stopped_server() -> anyhow::Result<Outcome> {
     })
 }
 
-pub(crate) fn killed_backend() -> anyhow::Result<Outcome> {
+pub(crate) fn killed_backends() -> anyhow::Result<Outcome> {
     on_server(|server| {
-        let all = backends(server)?;
-        all.first(1).kill()?;
-        // The server ends the others as well, since what they share may be damaged, and starts anew.
-        all.wait_until_gone()?;
-        wait_until_open(server)
+        for _ in 0..3 {
+            // Others may have ended by themselves before they are killed: this one is held.
+            let mut held = DatabaseService::connection()?;
+            let all = backends(server)?;
+            let rows = held.execute_query("SELECT pg_backend_pid() AS pid", params! {})?;
+            Processes::new([rows[0].get("pid")?])?.kill()?;
+            // The server ends the others as well, since what they share may be damaged, and starts anew.
+            all.wait_until_gone()?;
+            wait_until_open(server)?;
+            thread::sleep(PAUSE);
+        }
+        Ok(())
     })
 }
 

@@ -1,7 +1,8 @@
 //! PostgreSQL servers of a test's own, which may be stopped, killed, copied and promoted.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -124,6 +125,19 @@ impl TestServer {
     /// Makes a standby a primary, which it is when this returns.
     pub fn promote(&self) {
         self.control(&["promote"]);
+    }
+
+    /// Lets clients encrypt their connections; both arguments are PEM.
+    pub fn enable_tls(&self, certificate: &str, key: &str) {
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.folder.join("data").join(name);
+            fs::write(&path, text).expect("a file");
+            // The server takes no key that others may read.
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("our own file");
+            unprivileged::own(&path).expect("an account to run it");
+        }
+        self.execute("ALTER SYSTEM SET ssl = on");
+        self.control(&["restart"]);
     }
 
     /// Stops all its processes where they are, so that it takes connections and answers nothing, until what is returned is dropped.

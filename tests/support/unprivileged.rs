@@ -64,11 +64,11 @@ pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> anyhow::Result<Co
     Ok(command)
 }
 
-/// Gives a folder to whom the commands run as.
-fn own(folder: &Path) -> anyhow::Result<()> {
+/// Gives a folder or a file to whom the commands run as.
+pub(crate) fn own(path: &Path) -> anyhow::Result<()> {
     if is_root()? {
         let (uid, gid) = other_user()?;
-        chown(folder, Some(uid), Some(gid))?;
+        chown(path, Some(uid), Some(gid))?;
     }
     Ok(())
 }

@@ -1,0 +1,130 @@
+//! Encrypted connections, with the system's libpq:
+//! `cargo test -p tests --no-default-features --features tls --test tls`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, TlsMode, params};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use singleton_core::testing::Scope;
+use tempfile::TempDir;
+use tests::TestServer;
+
+/// The name that the server's certificate is for; the address 127.0.0.1 is not in it.
+const NAME: &str = "localhost";
+
+/// One who signs certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut parameters = CertificateParams::default();
+        // Named otherwise than what it signs, which would seem to be signed by itself.
+        let names = &mut parameters.distinguished_name;
+        names.push(DnType::CommonName, name);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap());
+        Authority(issuer.unwrap())
+    }
+
+    /// A certificate for a name, and its key.
+    fn certify(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = parameters.signed_by(&key, &self.0).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The file that clients know it by.
+    fn file(&self, folder: &TempDir, name: &str) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, self.0.pem()).unwrap();
+        path
+    }
+}
+
+/// Services on a server at `host`, whose connections are encrypted as `mode` says.
+fn scope(server: &TestServer, host: &str, mode: TlsMode, root: Option<&Path>) -> Scope {
+    let url = format!("postgresql://postgres@{host}:{}/postgres", server.port());
+    let mut config = DatabaseConfig::new(url.parse().unwrap());
+    config.pool_timeout = Duration::from_secs(10);
+    config.postgres.tls_mode = Some(mode);
+    config.postgres.tls_root_certificate = root.map(|root| root.to_str().unwrap().to_owned());
+    config.postgres.socket_timeout = Some(Duration::from_millis(500));
+    Scope::new().provide(ConfigService::new(config))
+}
+
+/// Whether the connection is encrypted, as the server sees it.
+fn is_encrypted() -> Result<bool, DbError> {
+    let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    DatabaseService::execute_query(sql, params! {})?[0].get("ssl")
+}
+
+#[track_caller]
+fn assert_refused(scope: Scope, reason: &str) {
+    let error = scope.run(is_encrypted).unwrap_err();
+    let text = format!("{:#}", anyhow::Error::from(error));
+    assert!(text.contains(reason), "{text}");
+}
+
+#[test]
+fn modes_keep_what_they_promise() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    let refuses = "server does not support SSL";
+    assert_refused(scope(&server, NAME, TlsMode::Require, None), refuses);
+    let plain = scope(&server, NAME, TlsMode::Prefer, None);
+    assert!(!plain.run(is_encrypted).unwrap());
+
+    let folder = TempDir::new().unwrap();
+    let (authority, other) = (Authority::new("one"), Authority::new("another"));
+    let (certificate, key) = authority.certify(NAME);
+    server.enable_tls(&certificate, &key);
+    let root = authority.file(&folder, "root.crt");
+    let other = other.file(&folder, "other.crt");
+
+    let disabled = scope(&server, NAME, TlsMode::Disable, None);
+    assert!(!disabled.run(is_encrypted).unwrap());
+    for (host, mode, root) in [
+        ("127.0.0.1", TlsMode::Prefer, None),
+        ("127.0.0.1", TlsMode::Require, None),
+        ("127.0.0.1", TlsMode::VerifyCa, Some(&*root)),
+        (NAME, TlsMode::VerifyFull, Some(&*root)),
+    ] {
+        let scope = scope(&server, host, mode, root);
+        assert!(scope.run(is_encrypted).unwrap(), "{mode:?} {host}");
+    }
+
+    let wrong_host = scope(&server, "127.0.0.1", TlsMode::VerifyFull, Some(&root));
+    assert_refused(wrong_host, "does not match host name");
+    for mode in [TlsMode::VerifyCa, TlsMode::VerifyFull] {
+        let wrong_root = scope(&server, NAME, mode, Some(&other));
+        assert_refused(wrong_root, "certificate verify failed");
+        let missing = folder.path().join("missing.crt");
+        let no_root = scope(&server, NAME, mode, Some(&missing));
+        assert_refused(no_root, "missing.crt");
+    }
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_given_up_on_an_encrypted_connection_too() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    let authority = Authority::new("one");
+    let (certificate, key) = authority.certify(NAME);
+    server.enable_tls(&certificate, &key);
+    scope(&server, NAME, TlsMode::Require, None).run(|| {
+        let mut connection = DatabaseService::connection().unwrap();
+        let frozen = server.freeze();
+        let began = Instant::now();
+        let error = connection
+            .execute_query("SELECT 1", params! {})
+            .unwrap_err();
+        assert!(matches!(error, DbError::NoAnswer { .. }), "{error:?}");
+        assert!(began.elapsed() < Duration::from_millis(1500));
+        drop((connection, frozen));
+        assert!(is_encrypted().unwrap());
+    });
+}

@@ -61,7 +61,11 @@ pub(crate) const FAULTS: [Fault; 16] = [
         server_faults::killed_server,
         BROKEN_FOR_LONG,
     ),
-    Fault::new("restart", server_faults::restart, BROKEN_FOR_LONG),
+    Fault::new(
+        "restart, three times",
+        server_faults::restarts,
+        BROKEN_FOR_LONG,
+    ),
     Fault::new(
         "`pg_terminate_backend` of all, five times",
         server_faults::terminated_backends,

@@ -89,7 +89,9 @@ fn backends_where(server: &TestServer, condition: &str) -> anyhow::Result<Proces
         "SELECT pid FROM pg_stat_activity \
          WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND {condition}"
     );
-    let rows = within(place_of(server)?.config, || {
+    let mut config = DatabaseConfig::new(server.url().parse()?);
+    config.postgres.socket_timeout = Some(SOCKET_TIMEOUT);
+    let rows = within(config, || {
         Ok(DatabaseService::execute_query(&sql, params! {})?)
     })?;
     let ids = rows.iter().map(|row| row.get("pid"));

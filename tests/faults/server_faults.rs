@@ -1,6 +1,7 @@
 //! Faults of a PostgreSQL server.
 
 use std::thread;
+use std::time::Duration;
 
 use db_service::{DatabaseService, params};
 use tests::TestServer;
@@ -35,7 +36,8 @@ pub(crate) fn stopped_server() -> anyhow::Result<Outcome> {
 
 pub(crate) fn killed_backends() -> anyhow::Result<Outcome> {
     on_server(|server| {
-        for _ in 0..3 {
+        for pause in [Duration::ZERO, PAUSE, PAUSE] {
+            thread::sleep(pause);
             // Others may have ended by themselves before they are killed: this one is held.
             let mut held = DatabaseService::connection()?;
             let all = backends(server)?;
@@ -44,7 +46,6 @@ pub(crate) fn killed_backends() -> anyhow::Result<Outcome> {
             // The server ends the others as well, since what they share may be damaged, and starts anew.
             all.wait_until_gone()?;
             wait_until_open(server)?;
-            thread::sleep(PAUSE);
         }
         Ok(())
     })
@@ -59,10 +60,13 @@ pub(crate) fn killed_server() -> anyhow::Result<Outcome> {
     })
 }
 
-pub(crate) fn restart() -> anyhow::Result<Outcome> {
+pub(crate) fn restarts() -> anyhow::Result<Outcome> {
     on_server(|server| {
-        server.stop();
-        server.start_again();
+        for pause in [Duration::ZERO, PAUSE, PAUSE] {
+            thread::sleep(pause);
+            server.stop();
+            server.start_again();
+        }
         Ok(())
     })
 }

@@ -28,19 +28,41 @@ const FETCHED_AT_MOST: u32 = 2048;
 pub(crate) fn hand_over(
     connection: &mut Connection,
     sql: &str,
-    mut parsed: Parsed<'_>,
+    parsed: &Parsed<'_>,
     params: &Params,
     known: Known,
     each: &mut Each<'_>,
 ) -> Result<(), DbError> {
-    let casts = connection.casts_for(sql, &parsed, params.has_text());
-    // Preparing gains nothing here, and a prepared statement may be out of date.
-    parsed.is_repeatable = false;
     let is_query = is_query(sql);
+    let mut sent = parsed.clone();
+    // Preparing gains nothing here, and a prepared statement may be out of date.
+    sent.is_repeatable = false;
     if is_query {
-        parsed.pieces.insert(0, Piece::Text(DECLARE));
+        sent.pieces.insert(0, Piece::Text(DECLARE));
     }
-    let statement = Statement::new(&parsed, params, casts.clone())?;
+    connection.healing(sql, parsed, params.has_text(), |connection, casts| {
+        let mut has_begun = false;
+        let statement = Statement::new(&sent, params, casts)?;
+        let result = attempt(connection, statement, is_query, known, &mut |row| {
+            has_begun = true;
+            each(row)
+        });
+        // Rows are handed over once: what fails after the first of them is not done again.
+        if has_begun {
+            Ok(result)
+        } else {
+            result.map(Ok)
+        }
+    })?
+}
+
+fn attempt(
+    connection: &mut Connection,
+    statement: Statement<'_, Pg>,
+    is_query: bool,
+    known: Known,
+    each: &mut Each<'_>,
+) -> Result<(), DbError> {
     let is_in_transaction = connection.transaction_depth() > 0
         || connection
             .observer()
@@ -52,17 +74,12 @@ pub(crate) fn hand_over(
         }
         Ok(())
     };
-    let result = if is_query && !is_in_transaction {
+    if is_query && !is_in_transaction {
         let outcome = connection.transact(Connection::begin, work);
         outcome.map_err(|failure| failure.into_error(connection))
     } else {
         work(connection)
-    };
-    if let (Err(_), Some(_), Some(observer)) = (&result, &casts, connection.observer()) {
-        // The columns may have other types by now.
-        observer.casts.remove(sql);
     }
-    result
 }
 
 /// Fetches from the cursor until there is nothing left or enough, and closes it.

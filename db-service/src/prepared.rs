@@ -17,7 +17,7 @@ impl Connection {
         sql: &str,
         parsed: &Parsed<'_>,
         has_text: bool,
-        run: impl Fn(&mut Self, Option<Casts>) -> Result<T, DbError>,
+        mut run: impl FnMut(&mut Self, Option<Casts>) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
         let casts = self.casts_for(sql, parsed, has_text);
         let first = run(self, casts.clone());

@@ -6,7 +6,7 @@ use crate::tokens::{Kind, Token, Tokens};
 use crate::traces::{self, Traces};
 
 /// A statement taken apart: text to send as it is, and parameters in between.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Parsed<'a> {
     pub(crate) pieces: Vec<Piece<'a>>,
     /// The parameters, each once, in the order in which they first stand.

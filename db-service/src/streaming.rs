@@ -80,7 +80,7 @@ impl Connection {
         match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(_) => {
-                crate::cursor::hand_over(self, sql, parsed, params, known, each)
+                crate::cursor::hand_over(self, sql, &parsed, params, known, each)
             }
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(inner) => observer::with_known(known, || {

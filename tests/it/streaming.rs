@@ -218,6 +218,54 @@ fn statements_that_change_something_are_committed(database: &TestDatabase) {
     });
 }
 
+/// A text has the type of the column as it was when the statement first ran.
+#[test]
+fn a_column_that_changed_its_type_is_no_error() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let run = |sql: &str| DatabaseService::execute_query(sql, params! {}).unwrap();
+    database.scope().run(|| {
+        for (data_type, text) in [("text", "a"), ("date", "2026-11-23"), ("int[]", "{1}")] {
+            run(&format!("CREATE TABLE t (n BIGINT, x {data_type})"));
+            for (sql, expected) in [
+                ("INSERT INTO t VALUES (1, :x) RETURNING n", 1),
+                ("SELECT n FROM t WHERE x = :x", 1),
+            ] {
+                let found = read(sql, params! { "x" => text }, 2).unwrap();
+                assert_eq!(found, [expected], "{data_type}: {sql}");
+            }
+            run("DROP TABLE t");
+        }
+    });
+}
+
+#[test]
+fn rows_that_were_handed_over_are_not_handed_over_again() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let one_connection =
+        database.scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0));
+    one_connection.run(|| {
+        // It fails as a statement does that was prepared before its table changed.
+        let function = "CREATE FUNCTION until_20 (n BIGINT) RETURNS BIGINT LANGUAGE plpgsql AS $$ BEGIN \
+                        IF n = 20 THEN RAISE 'column is date but expression is of type text'; END IF; \
+                        RETURN n; END $$";
+        DatabaseService::execute_query(function, params! {}).unwrap();
+        DatabaseService::execute_query("SELECT :n::int", params! { "n" => 1 }).unwrap();
+        let mut found: Vec<i64> = Vec::new();
+        let sql = "SELECT until_20(n) AS n FROM generate_series(1, 40) AS n";
+        let result = DatabaseService::for_each_row(sql, params! {}, |row| {
+            found.push(row.get("n")?);
+            Ok::<_, DbError>(ControlFlow::Continue(()))
+        });
+        assert!(matches!(result, Err(DbError::Query(_))), "{result:?}");
+        assert!(found.is_sorted_by(|a, b| a < b), "{found:?}");
+        assert!(found.contains(&16), "{found:?}");
+    });
+}
+
 /// In a process of its own, whose memory nobody else takes.
 fn memory_is_bounded(database: &TestDatabase) {
     let output = Command::new(env!("CARGO_BIN_EXE_stream"))

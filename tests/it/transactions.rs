@@ -285,7 +285,6 @@ fn they_end_with_their_closure(database: &TestDatabase) {
     });
 }
 
-/// In a transaction it cannot be prepared again, so the connection goes.
 /// A NULL, and a text, has the type of the column as it was when the statement was prepared.
 #[test]
 fn a_column_that_changed_its_type_is_no_error() {
@@ -308,6 +307,7 @@ fn a_column_that_changed_its_type_is_no_error() {
         });
 }
 
+/// In a transaction it cannot be prepared again, so the connection goes.
 #[test]
 fn a_changed_table_spoils_one_transaction_and_no_other() {
     let Some(database) = TestDatabase::postgres() else {

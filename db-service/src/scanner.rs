@@ -224,6 +224,16 @@ mod tests {
             names(postgres, r"SELECT E'\':a', e'x\\', :b, U&'\', :c"),
             ["b", "c"]
         );
+        // What goes on after a line break has escapes like its beginning.
+        for between in ["\n", " -- it's\r\t", "\n-- \\\n ", "\n'x'\n"] {
+            let sql = format!(r"SELECT E'a'{between}'\':b', :c, '\'");
+            assert_eq!(names(postgres, &sql), ["c"], "{sql}");
+        }
+        for between in [" ", "\n,", "\n/**/", "/*\n*/"] {
+            let sql = format!(r"SELECT E'a'{between}'\', :b");
+            assert_eq!(names(postgres, &sql), ["b"], "{sql}");
+        }
+        assert_eq!(names(sqlite, "SELECT a$b, a$, :c"), ["c"]);
         assert_eq!(
             names(postgres, "/* a /* :b */ :c */ SELECT :d, x[:e]"),
             ["d", "e"]

@@ -34,6 +34,16 @@ pub(crate) struct Tokens<'a> {
     position: usize,
     /// Whether the byte before the position belongs to a word or number.
     after_word: bool,
+    continued: Continued,
+}
+
+/// PostgreSQL takes texts with a line break between them for one, so what follows `E'…'` may have escapes as well.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Continued {
+    No,
+    /// By a quote, once there is a line break.
+    AfterLineBreak,
+    ByQuote,
 }
 
 impl<'a> Tokens<'a> {
@@ -43,6 +53,22 @@ impl<'a> Tokens<'a> {
             backend,
             position: 0,
             after_word: false,
+            continued: Continued::No,
+        }
+    }
+
+    /// Whether a text with escapes may go on behind a token.
+    fn continued_after(&self, kind: Kind, text: &str) -> Continued {
+        let is_part = self.continued == Continued::ByQuote && text.starts_with('\'');
+        match (kind, text) {
+            (Kind::Quoted, _) if is_part || text.starts_with(['e', 'E']) => {
+                Continued::AfterLineBreak
+            }
+            (Kind::Space, _) if self.continued == Continued::No => Continued::No,
+            (Kind::Space, "\n" | "\r") => Continued::ByQuote,
+            (Kind::Space, " " | "\t" | "\x0c") => self.continued,
+            (Kind::Space, comment) if comment.starts_with("--") => self.continued,
+            _ => Continued::No,
         }
     }
 
@@ -60,7 +86,10 @@ impl<'a> Tokens<'a> {
             0xef if rest.starts_with("\u{feff}".as_bytes()) => (Kind::Space, 3),
             b'-' if second == b'-' => (Kind::Space, line_comment(rest, postgres)),
             b'/' if second == b'*' => (Kind::Space, block_comment(rest, postgres)),
-            b'\'' => (Kind::Quoted, quoted(rest, 1, b'\'', false)),
+            b'\'' => {
+                let escapes = self.continued == Continued::ByQuote;
+                (Kind::Quoted, quoted(rest, 1, b'\'', escapes))
+            }
             b'"' => (Kind::Quoted, quoted(rest, 1, b'"', false)),
             b'e' | b'E' if postgres && second == b'\'' => {
                 (Kind::Quoted, quoted(rest, 2, b'\'', true))
@@ -87,7 +116,7 @@ impl<'a> Tokens<'a> {
             b';' => (Kind::Semicolon, 1),
             b'(' => (Kind::Open, 1),
             b')' => (Kind::Close, 1),
-            byte if is_word_start(byte) => (Kind::Word, word(rest, postgres)),
+            byte if is_word_start(byte) => (Kind::Word, word(rest, true)),
             // A number does not go on with a dollar sign: there a quoted text begins.
             byte if byte.is_ascii_digit() => (Kind::Word, word(rest, false)),
             _ => (Kind::Other, 1),
@@ -106,6 +135,7 @@ impl<'a> Iterator for Tokens<'a> {
         let text = &self.sql[self.position..self.position + length];
         self.position += length;
         self.after_word = kind == Kind::Word || kind == Kind::EscapedColon;
+        self.continued = self.continued_after(kind, text);
         Some(Token { kind, text })
     }
 }
@@ -114,7 +144,7 @@ fn is_word_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-/// The length of the run of word bytes; PostgreSQL's names may go on with a dollar sign.
+/// The length of the run of word bytes; names may go on with a dollar sign.
 fn word(bytes: &[u8], dollar: bool) -> usize {
     bytes
         .iter()

@@ -42,6 +42,7 @@ mod losses;
 mod migration_history;
 mod migration_kill;
 mod migrations;
+mod parameters;
 mod pgbouncer;
 mod pool;
 mod queries;

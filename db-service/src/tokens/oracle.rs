@@ -1,6 +1,6 @@
 //! The scan against the tokenizer of sqlparser, on texts made at random of what is hard to tell apart.
 //!
-//! `FUZZ_INPUTS` says how many; ten million take some minutes with `--release`.
+//! `FUZZ_INPUTS` says how many; ten million take some minutes with `--release`. `FUZZ_SEED` makes the same texts again.
 
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, SQLiteDialect};
 use sqlparser::tokenizer::{Location, Token as Theirs, TokenWithSpan, Tokenizer};
@@ -233,7 +233,13 @@ fn is_known_to_differ(sql: &str, backend: Backend, ours: &[Found<'_>]) -> bool {
     let odd_tag = sql.contains('$')
         && sql.contains(|character: char| !character.is_ascii() && !character.is_alphanumeric());
     let escapes = escaped && sql.contains("::");
+    // sqlparser sees no end of the escapes of `E'…'` but its quote, where in PostgreSQL they go on behind a line break.
+    let continued = backend == Backend::Postgres
+        && sql.contains('\\')
+        && sql.contains(['\n', '\r'])
+        && (sql.contains("E'") || sql.contains("e'"));
     [
+        continued,
         junk,
         backslash,
         colon_in_operator,
@@ -269,7 +275,8 @@ fn check(sql: &str, backend: Backend) -> bool {
 #[test]
 fn parameters_are_where_sqlparser_finds_them() {
     let corpus = corpus();
-    let seed = fastrand::u64(..);
+    let seed =
+        std::env::var("FUZZ_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut compared = [0_u64; 2];

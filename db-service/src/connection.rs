@@ -16,6 +16,7 @@ use crate::observer::{self, Known, Observer};
 use crate::params::Params;
 use crate::row::Row;
 use crate::scanner::{self, Parsed};
+use crate::server_error::ServerError;
 use crate::statement::{Casts, Statement};
 use crate::statement_statistics::Call;
 use crate::transaction::Failure;
@@ -283,6 +284,7 @@ impl Connection {
             let before = self.transaction_depth();
             let result = on_each!(self, connection => AnsiTransactionManager::rollback_transaction(connection));
             if let Err(error) = result {
+                let error = ServerError::from(error);
                 log::warn!("a transaction could not be rolled back: {error}");
                 if self.transaction_depth() >= before {
                     return;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use diesel::result::Error as DieselError;
 
+use crate::escaped::Escaped;
 use crate::loans::Holder;
 use crate::migration_error::MigrationError;
 use crate::names;
@@ -164,21 +165,30 @@ pub enum DbError {
     )]
     CopyUnsupported,
     /// The statement holds a placeholder that is none of ours.
-    #[error("{placeholder} is no parameter here; name it, as in :id, and give it with params!")]
+    #[error(
+        "{} is no parameter here; name it, as in :id, and give it with params!",
+        Escaped(placeholder)
+    )]
     #[non_exhaustive]
     RawPlaceholder {
         /// The placeholder.
         placeholder: String,
     },
     /// The statement names a parameter that was not given.
-    #[error("the statement needs a parameter :{name}, which was not given")]
+    #[error(
+        "the statement needs a parameter :{}, which was not given",
+        Escaped(name)
+    )]
     #[non_exhaustive]
     MissingParameter {
         /// The parameter.
         name: String,
     },
     /// A parameter was given that the statement does not name.
-    #[error("the parameter :{name} was given, but the statement does not use it")]
+    #[error(
+        "the parameter :{} was given, but the statement does not use it",
+        Escaped(name)
+    )]
     #[non_exhaustive]
     UnusedParameter {
         /// The parameter.
@@ -222,7 +232,7 @@ pub enum DbError {
     #[error("the statement returned no row where there must be one")]
     NoRow,
     /// The row has no such column.
-    #[error("there is no column {column:?} in the row; it has {}", available.join(", "))]
+    #[error("there is no column {column:?} in the row; it has {}", Escaped(available.join(", ")))]
     #[non_exhaustive]
     UnknownColumn {
         /// The column asked for.

@@ -26,6 +26,7 @@ mod copy;
 mod cursor;
 mod environment;
 mod error;
+mod escaped;
 mod gate;
 mod ledger;
 mod limits;

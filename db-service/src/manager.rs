@@ -11,6 +11,7 @@ use r2d2::{HandleError, ManageConnection};
 
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
+use crate::escaped::Escaped;
 use crate::multi::DbConnection as Connection;
 use crate::opener::Opener;
 use crate::pool_metrics::{self, Place, Presence, Reason};
@@ -248,7 +249,7 @@ impl HandleError<ManagerError> for LogErrors {
     fn handle_error(&self, error: ManagerError) {
         match error {
             ManagerError::Recycled => log::debug!("{error}"),
-            _ => log::warn!("{error}"),
+            _ => log::warn!("{}", Escaped(error)),
         }
     }
 }

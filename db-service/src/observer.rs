@@ -10,6 +10,7 @@ use diesel::result::Error as DieselError;
 
 use crate::backend::Backend;
 use crate::config::DatabaseConfig;
+use crate::escaped::Escaped;
 use crate::server_error::{Meaning, meaning};
 use crate::statement::Casts;
 use crate::statement_statistics::Call;
@@ -200,9 +201,9 @@ impl Observer {
             .is_none_or(|known| !known.is_measured)
             .then(Instant::now);
         if self.echo && self.echo_parameters {
-            log::info!("{query}");
+            log::info!("{}", Escaped(query));
         } else if self.echo {
-            log::info!("{}", text_of(query));
+            log::info!("{}", Escaped(text_of(query)));
         }
         if self.command.is_some() {
             return;
@@ -332,7 +333,7 @@ impl Instrumentation for Observer {
 }
 
 fn tell_of_slow(text: &str, took: Duration) {
-    log::warn!("a statement took {took:.1?}: {text}");
+    log::warn!("a statement took {took:.1?}: {}", Escaped(text));
 }
 
 /// The text of a query without what diesel writes behind it: the values of its parameters.

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
+use crate::escaped::Escaped;
 use crate::multi::DbConnection as Connection;
 use crate::pool::{ConnectionPool, PooledConnection};
 use crate::replica_watch::{self, Lookout, Sight};
@@ -198,7 +199,11 @@ impl Replica {
     fn set_aside(&self, why: &str) {
         let mut state = self.state.lock();
         if state.aside_until.is_none() && !state.is_closed {
-            log::warn!("{} is set aside for {RETRY:?}: {why}", self.config.url);
+            log::warn!(
+                "{} is set aside for {RETRY:?}: {}",
+                self.config.url,
+                Escaped(why)
+            );
         }
         state.aside_until = Some(Instant::now() + RETRY);
         state.last_failure = Some(why.to_owned());
@@ -245,7 +250,11 @@ impl Replica {
                 }
                 Err(error) => {
                     if state.sight.is_some() || !state.is_looked_at {
-                        log::warn!("{} cannot be read from: {error}", self.config.url);
+                        log::warn!(
+                            "{} cannot be read from: {}",
+                            self.config.url,
+                            Escaped(&error)
+                        );
                     }
                     state.sight = None;
                     state.last_failure = Some(error.to_string());

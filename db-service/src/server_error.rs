@@ -4,6 +4,8 @@ use std::fmt;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use crate::escaped::Escaped;
+
 /// What the driver or the server says; what `Display` and `Debug` show holds no parameter and no statement.
 ///
 /// PostgreSQL quotes both, as in `invalid input syntax for type integer: "secret"`: what is quoted is kept
@@ -46,7 +48,7 @@ impl fmt::Display for ServerError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             DieselError::DatabaseError(_, information) => redact(information.message(), formatter),
-            other => write!(formatter, "{other}"),
+            other => write!(formatter, "{}", Escaped(other)),
         }
     }
 }
@@ -84,12 +86,12 @@ fn redact(message: &str, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = before.trim_end().rsplit(' ').next().unwrap_or_default();
         let name = quoted.split_once('"').filter(|_| NAMED.contains(&word));
         let Some((name, after)) = name else {
-            return write!(out, "{before}…");
+            return write!(out, "{}…", Escaped(before));
         };
-        write!(out, "{before}\"{name}\"")?;
+        write!(out, "{}\"{}\"", Escaped(before), Escaped(name))?;
         rest = after;
     }
-    out.write_str(rest)
+    write!(out, "{}", Escaped(rest))
 }
 
 /// Tells what an error means. Where diesel knows only that the server refused, the message tells, in English:

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 
 use crate::backend::Backend;
+use crate::escaped::Escaped;
 use crate::redaction::redacted;
 
 /// Why a text is no URL of a database that this build can open. It never repeats the text, which may hold a password.
@@ -103,14 +104,11 @@ impl DatabaseUrl {
             Backend::Postgres => (cfg!(feature = "postgres"), "postgres"),
             Backend::Sqlite => (cfg!(feature = "sqlite"), "sqlite"),
         };
-        if compiled {
-            Ok(url)
-        } else {
-            Err(UrlError::NotCompiled {
-                backend: url.backend(),
-                feature,
-            })
+        if !compiled {
+            let backend = url.backend();
+            return Err(UrlError::NotCompiled { backend, feature });
         }
+        Ok(url)
     }
 
     /// The backend that the URL names.
@@ -137,8 +135,8 @@ impl FromStr for DatabaseUrl {
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
-            Target::Postgres(url) => formatter.write_str(&redacted(url)),
-            Target::SqliteFile(path) => write!(formatter, "sqlite:///{path}"),
+            Target::Postgres(url) => write!(formatter, "{}", Escaped(redacted(url))),
+            Target::SqliteFile(path) => write!(formatter, "sqlite:///{}", Escaped(path)),
             Target::SqliteMemory => formatter.write_str("sqlite::memory:"),
         }
     }
@@ -336,6 +334,8 @@ mod tests {
             redacted("postgresql://ada:a,b:1@[::1]:1,b,c:3/d?target_session_attrs=read-write"),
             "postgresql://ada:***@[::1]:1,b,c:3/d?target_session_attrs=read-write"
         );
+        let target = Target::SqliteFile("a\nb".to_owned());
+        assert_eq!(DatabaseUrl { target }.to_string(), r"sqlite:///a\nb");
     }
 
     #[test]

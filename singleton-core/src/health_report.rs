@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
 use crate::descriptor::Descriptor;
-use crate::table::Table;
+use crate::table::{Table, one_line};
 
 /// How a service fares; the better comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -201,7 +201,7 @@ impl fmt::Display for HealthReport {
         }
         write!(formatter, "{table}")?;
         if !self.unknown_tags.is_empty() {
-            let tags = self.unknown_tags.join(", ");
+            let tags = one_line(&self.unknown_tags.join(", "));
             writeln!(formatter, "no service is tagged {tags}")?;
         }
         writeln!(formatter, "together: {}", self.health)

@@ -15,8 +15,21 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
     }
 
     pub(crate) fn row(&mut self, cells: [String; COLUMNS]) {
-        self.rows.push(cells);
+        self.rows.push(cells.map(|cell| one_line(&cell)));
     }
+}
+
+/// What a service says may hold line breaks and worse: each control character is shown as in a literal of Rust.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_debug());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
@@ -35,5 +48,18 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
             writeln!(formatter, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_a_line() {
+        let mut table = Table::new(["service", "error"]);
+        table.row(["Mail".to_owned(), "é\nsent\t\u{1b}[2J".to_owned()]);
+        let shown = "service  error\nMail     é\\nsent\\t\\u{1b}[2J\n";
+        assert_eq!(table.to_string(), shown);
     }
 }

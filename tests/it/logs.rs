@@ -1,12 +1,17 @@
 //! What the database service logs, and what it does not.
 
 use std::sync::{Mutex, Once};
+use std::time::Duration;
 
 use db_service::{DatabaseService, params};
+use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use tests::TestDatabase;
 
-on_both_backends!(statements_are_echoed_with_their_parameters_only_on_request);
+on_both_backends!(
+    statements_are_echoed_with_their_parameters_only_on_request,
+    nothing_in_a_statement_begins_a_line,
+);
 
 /// Keeps what the service logs for tests to look at.
 struct Capture(Mutex<Vec<String>>);
@@ -96,5 +101,38 @@ fn statements_are_echoed_with_their_parameters_only_on_request(database: &TestDa
         let shown = lines_with(&secret).len();
         assert_eq!(shown > 0, echo_sql && echo_parameters, "{mark}: {shown}");
         assert!(shown == 0 || shown >= 2, "of either form: {shown}");
+    }
+}
+
+fn nothing_in_a_statement_begins_a_line(database: &TestDatabase) {
+    capture();
+    let mark = format!("line_{}", database.url().starts_with("sqlite"));
+    let scope = database.scope_with(|config| {
+        (config.echo_sql, config.echo_parameters) = (true, true);
+        config.slow_query_threshold = Some(Duration::from_nanos(1));
+    });
+    let hostile = "\r\nERROR forged \u{1b}[2J\u{2028}\u{202e}";
+    let shown = r"\r\nERROR forged \u{1b}[2J\u{2028}\u{202e}";
+    scope.run(|| {
+        let sql = format!("SELECT '{hostile}', :x AS {mark}");
+        DatabaseService::execute_query(&sql, params! { "x" => 1 }).unwrap();
+        DatabaseService::connection()
+            .unwrap()
+            .batch_execute(&format!("SELECT '{hostile}' AS {mark}"))
+            .unwrap();
+        // So it is with names in errors.
+        for (sql, name) in [
+            ("SELECT :a\u{2028}b", r"a\u{2028}b"),
+            ("SELECT 1 FROM \"a\u{1b}b\"", r"a\u{1b}b"),
+        ] {
+            let error = DatabaseService::execute_query(sql, params! {}).unwrap_err();
+            assert!(error.to_string().contains(name), "{error:?}");
+        }
+    });
+    let lines = lines_with(&mark);
+    // Each is echoed, and slow.
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for line in lines {
+        assert!(line.contains(shown), "{line:?}");
     }
 }

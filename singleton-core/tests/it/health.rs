@@ -265,14 +265,15 @@ fn an_initialization_that_should_have_ended_is_unhealthy() {
 #[test]
 fn a_tag_that_no_service_has_is_not_well() {
     Scope::new().run(|| {
-        let report = registry().ping_all(&tagged("states").tag("redyness"));
+        let report = registry().ping_all(&tagged("states").tag("redy\nness"));
         assert_eq!(
             (report.health(), report.http_status()),
             (Health::Unhealthy, 503)
         );
-        assert_eq!(report.unknown_tags(), ["redyness"]);
-        assert!(report.to_string().contains("no service is tagged redyness"));
-        assert!(report.to_json().contains(r#""unknown_tags":["redyness"]"#));
+        assert_eq!(report.unknown_tags(), ["redy\nness"]);
+        let (text, json) = (report.to_string(), report.to_json());
+        assert!(text.contains(r"no service is tagged redy\nness"));
+        assert!(json.contains(r#""unknown_tags":["redy\nness"]"#));
         let report = registry().ping_all(&tagged("states"));
         assert_eq!(
             (report.http_status(), report.unknown_tags().len()),

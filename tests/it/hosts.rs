@@ -48,6 +48,7 @@ fn the_one_that_can_be_written_to_is_found_also_after_a_failover() {
         DatabaseService::execute_query("CREATE TABLE t (n int)", params! {}).unwrap();
         insert().unwrap();
         assert_eq!(port(), primary.port());
+        standby.catch_up(&primary);
         primary.crash();
         let lost = insert().unwrap_err();
         assert!(matches!(lost, DbError::ConnectionLost(_)), "{lost}");

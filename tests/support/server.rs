@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use db_service::{ConfigService, DatabaseConfig, DatabaseService, Row, params};
 use singleton_core::testing::Scope;
@@ -86,6 +87,24 @@ impl TestServer {
     pub fn standby(&self) -> TestServer {
         let primary = self.port.to_string();
         Self::launch(&self.binaries, &primary).expect("a standby")
+    }
+
+    /// Waits until this standby has replayed what its primary has written so far.
+    ///
+    /// # Panics
+    ///
+    /// It has not within half a minute.
+    pub fn catch_up(&self, primary: &TestServer) {
+        let written = primary.execute("SELECT pg_current_wal_lsn()::text AS position");
+        let written: String = written[0].get("position").expect("a position");
+        let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{written}' AS is_there");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.execute(&sql)[0]
+            .get::<bool>("is_there")
+            .expect("an answer")
+        {
+            assert!(Instant::now() < deadline, "the standby is not at {written}");
+        }
     }
 
     /// The URL of its database `postgres`.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod asynchronous;
+mod asynchronous_failures;
 mod background;
 mod cancelled;
 mod compile_fail;

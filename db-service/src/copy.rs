@@ -14,6 +14,7 @@ use diesel::result::{Error as DieselError, QueryResult};
 use crate::bulk::Rows;
 use crate::error::DbError;
 use crate::value::Value;
+use crate::watch;
 
 /// How much is gathered before it is sent, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -55,27 +56,35 @@ enum Stop {
 }
 
 fn send(rows: &mut Rows<'_>, out: &mut dyn Write) -> Result<(), Stop> {
-    let mut flush = |text: &mut String| {
-        let written = out.write_all(text.as_bytes());
-        text.clear();
-        written.map_err(|error| Stop::Write(DieselError::SerializationError(error.into())))
-    };
     let mut text = String::with_capacity(CHUNK);
+    loop {
+        // As long as it takes to make the rows there is nothing for the server to answer.
+        let has_more = watch::interrupted(|| gather(rows, &mut text)).map_err(Stop::Row)?;
+        let written = out.write_all(text.as_bytes());
+        written.map_err(|error| Stop::Write(DieselError::SerializationError(error.into())))?;
+        if !has_more {
+            return Ok(());
+        }
+        text.clear();
+    }
+}
+
+/// Writes rows until there is enough to be sent; `false` where there are no more.
+fn gather(rows: &mut Rows<'_>, text: &mut String) -> Result<bool, DbError> {
     let mut row = Vec::with_capacity(rows.columns.len());
-    while rows.read(&mut row).map_err(Stop::Row)? {
+    while rows.read(&mut row)? {
         for (column, value) in row.drain(..).enumerate() {
             if column > 0 {
                 text.push('\t');
             }
-            write(&value, &mut text)
-                .map_err(|problem| Stop::Row(rows.unstorable(column, problem)))?;
+            write(&value, text).map_err(|problem| rows.unstorable(column, problem))?;
         }
         text.push('\n');
         if text.len() >= CHUNK {
-            flush(&mut text)?;
+            return Ok(true);
         }
     }
-    flush(&mut text)
+    Ok(false)
 }
 
 /// Writes a value as the text format has it.

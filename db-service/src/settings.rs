@@ -27,7 +27,9 @@ pub struct PostgresSettings {
     pub idle_in_transaction_timeout: Option<Duration>,
     /// How long the server may leave a statement unanswered before the connection is closed; `None` for as long as it takes
     /// (`DB_SOCKET_TIMEOUT`, none). The server keeps its own limits only as long as it runs: this one holds against a
-    /// server that was stopped or is out of reach. It should be longer than the longest statement. On Linux only.
+    /// server that was stopped or is out of reach. It should be longer than the longest statement; what rows are used for in
+    /// `for_each_row`, and made by in `bulk_insert`, does not count, while with diesel's own `copy_from`, `copy_to` and
+    /// row-by-row loading it does. On Linux only.
     pub socket_timeout: Option<Duration>,
     /// What the server shows in `pg_stat_activity` (`DB_APPLICATION_NAME`, libpq's own).
     pub application_name: Option<String>,

@@ -48,6 +48,7 @@ impl Connection {
             flow
         };
         let result = self.hand_over(sql, params, &mut each);
+        let result = result.map_err(|error| self.explain(error));
         let call = Call {
             took: began.elapsed().saturating_sub(elsewhere),
             rows,

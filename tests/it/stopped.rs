@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use db_service::{
-    ConfigService, Connection, DatabaseConfig, DatabaseService, DbError, PoolStatus, params,
+    ConfigService, Connection, DatabaseConfig, DatabaseService, DbError, PoolStatus, params, values,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use singleton_core::testing::Scope;
@@ -21,16 +21,22 @@ impl Stopped {
     /// Stops the process behind a connection; `None` where it is on another machine.
     #[track_caller]
     fn behind(connection: &mut Connection) -> Option<Self> {
-        let rows = connection.execute_query("SELECT pg_backend_pid() AS pid", params! {});
-        let pid: i32 = rows.unwrap()[0].get("pid").unwrap();
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if name.trim() != "postgres" {
-            return None;
-        }
-        let pid = Pid::from_raw(pid).unwrap();
-        kill_process(pid, Signal::STOP).unwrap();
-        Some(Stopped(pid))
+        Some(Self::stop(process_behind(connection)?))
     }
+
+    fn stop(process: Pid) -> Self {
+        kill_process(process, Signal::STOP).unwrap();
+        Stopped(process)
+    }
+}
+
+/// The process behind a connection; `None` where it is on another machine.
+#[track_caller]
+fn process_behind(connection: &mut Connection) -> Option<Pid> {
+    let rows = connection.execute_query("SELECT pg_backend_pid() AS pid", params! {});
+    let pid: i32 = rows.unwrap()[0].get("pid").unwrap();
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Pid::from_raw(pid).filter(|_| name.trim() == "postgres")
 }
 
 impl Drop for Stopped {
@@ -107,6 +113,102 @@ fn a_result_read_slowly_is_not_given_up() {
         })
         .unwrap();
         assert_eq!(rows, 20);
+    });
+}
+
+/// So is the time in which rows are made.
+#[test]
+fn rows_that_are_made_slowly_are_not_given_up() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let limit = Duration::from_millis(100);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    scope.run(|| {
+        DatabaseService::execute_query("CREATE TABLE t (n INT, x TEXT)", params! {}).unwrap();
+        let text = "x".repeat(50_000);
+        let rows = (0..8).map(|n| {
+            std::thread::sleep(limit / 2);
+            values![n, text.as_str()]
+        });
+        let inserted = DatabaseService::bulk_insert("t", &["n", "x"], rows);
+        assert_eq!(inserted.unwrap(), 8);
+    });
+}
+
+/// However much is under way when the server stops, its caller gets the error in time.
+#[test]
+fn what_is_under_way_is_given_up_when_no_answer_comes() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let limit = Duration::from_millis(500);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    scope.run(|| {
+        DatabaseService::execute_query("CREATE TABLE t (n INT, x TEXT)", params! {}).unwrap();
+        type Work = fn(&mut Connection, &mut dyn FnMut()) -> Result<(), DbError>;
+        let works: [(&str, Work); 4] = [
+            ("stream", |connection, stop| {
+                let mut left = 20;
+                let sql = "SELECT generate_series(1, 100000) AS n";
+                connection.for_each_row(sql, params! {}, |_| {
+                    left -= 1;
+                    if left == 0 {
+                        stop();
+                    }
+                    Ok(ControlFlow::Continue(()))
+                })
+            }),
+            ("rows that fill the socket", |connection, stop| {
+                let text = "x".repeat(1_000_000);
+                let rows = (0..50).map(|n| {
+                    if n > 1 {
+                        stop();
+                    }
+                    values![n, text.as_str()]
+                });
+                connection.bulk_insert("t", &["n", "x"], rows).map(drop)
+            }),
+            ("the last of the rows", |connection, stop| {
+                let rows = (0..3).map(|n| {
+                    if n == 2 {
+                        stop();
+                    }
+                    values![n, "x"]
+                });
+                connection.bulk_insert("t", &["n", "x"], rows).map(drop)
+            }),
+            ("a statement for many", |connection, stop| {
+                stop();
+                let rows: Vec<_> = (0..3).map(|n| params! { "n" => n }).collect();
+                connection
+                    .execute_many("INSERT INTO t (n) VALUES (:n)", &rows)
+                    .map(drop)
+            }),
+        ];
+        for (name, work) in works {
+            let mut connection = DatabaseService::connection().unwrap();
+            let Some(process) = process_behind(&mut connection) else {
+                return;
+            };
+            let (mut stopped, mut since) = (None, Instant::now());
+            let result = work(&mut connection, &mut || {
+                let _ = stopped.get_or_insert_with(|| Stopped::stop(process));
+                since = Instant::now();
+            });
+            assert!(
+                stopped.is_some() && since.elapsed() < limit + GRACE,
+                "{name}: {:?}",
+                since.elapsed()
+            );
+            assert!(
+                matches!(result, Err(DbError::NoAnswer { .. })),
+                "{name}: {result:?}"
+            );
+        }
+        // Nothing of it is there.
+        let rows = DatabaseService::execute_query("SELECT n FROM t", params! {}).unwrap();
+        assert!(rows.is_empty(), "{rows:?}");
     });
 }
 

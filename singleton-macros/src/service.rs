@@ -191,14 +191,14 @@ fn inherent(visibility: &syn::Visibility) -> TokenStream {
             #private::is_initialized::<Self>()
         }
 
-        /// Puts `instance` in the place of what `initialize` would make; on first use it is checked by `ping`
+        /// Puts `__instance` in the place of what `initialize` would make; on first use it is checked by `ping`
         /// as that would be, and what the service requires is initialised before it.
         ///
         /// # Errors
         ///
         /// The service is in use already, an instance was provided already, or the service was shut down.
-        #visibility fn provide(instance: Self) -> ::core::result::Result<(), ::singleton_core::Error> {
-            #private::provide(instance)
+        #visibility fn provide(__instance: Self) -> ::core::result::Result<(), ::singleton_core::Error> {
+            #private::provide(__instance)
         }
     }
 }

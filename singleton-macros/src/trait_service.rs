@@ -98,8 +98,8 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             /// # Errors
             ///
             /// One was chosen already, or the service was shut down.
-            #visibility fn provide(implementation: impl #name + 'static) -> ::core::result::Result<(), ::singleton_core::Error> {
-                #private::provide_chosen::<Self>(::std::boxed::Box::new(implementation))
+            #visibility fn provide(__implementation: impl #name + 'static) -> ::core::result::Result<(), ::singleton_core::Error> {
+                #private::provide_chosen::<Self>(::std::boxed::Box::new(__implementation))
             }
 
             /// Chooses a service as the implementation; it is initialised when this one is needed.
@@ -108,7 +108,7 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             ///
             /// As those of `provide`.
             #visibility fn bind<__Service: ::singleton_core::Singleton + #name>() -> ::core::result::Result<(), ::singleton_core::Error> {
-                #private::bind::<Self, __Service>(|service| service)
+                #private::bind::<Self, __Service>(|__implementation| __implementation)
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Names of users that the expansions must not take for theirs.
-#![allow(non_camel_case_types, dead_code)]
+#![allow(non_camel_case_types, non_upper_case_globals, dead_code)]
 
 use singleton_core::{Error, Service, guarded, requires, service};
 
@@ -10,6 +10,9 @@ struct Option;
 struct Box;
 const DESCRIPTOR: u8 = 0;
 const READY: u8 = 0;
+static instance: u8 = 0;
+static implementation: u8 = 0;
+static service: u8 = 0;
 
 /// A trait of the name of the commonest parameter, and without `'static`.
 #[service]

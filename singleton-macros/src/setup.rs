@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Error, ItemFn, Result, ReturnType};
+use syn::{Error, ItemFn, Result, ReturnType, Safety};
 
 use crate::policy;
 
@@ -35,6 +35,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         #function
 
         #[doc(hidden)]
+        #[allow(non_local_definitions)] // In a function body too.
         #[macro_export]
         macro_rules! #once { () => {}; }
 
@@ -51,6 +52,18 @@ fn validate(arguments: &TokenStream, function: &ItemFn) -> Result<()> {
         faults.push(Error::new_spanned(
             asyncness,
             "a setup function cannot be `async`: it runs before there is an executor",
+        ));
+    }
+    if let Safety::Unsafe(unsafety) = &signature.safety {
+        faults.push(Error::new_spanned(
+            unsafety,
+            "a setup function cannot be `unsafe`: put the `unsafe` block into its body",
+        ));
+    }
+    if let Some(abi) = &signature.abi {
+        faults.push(Error::new_spanned(
+            abi,
+            "a setup function cannot be `extern`: call that one from a plain `fn`",
         ));
     }
     if !signature.inputs.is_empty() {

@@ -1,0 +1,8 @@
+use singleton_core::setup;
+
+#[setup]
+extern "C" fn configure() -> anyhow::Result<()> {
+    Ok(())
+}
+
+fn main() {}

@@ -1,6 +1,6 @@
 //! Which attributes of a guarded method go to which of the functions that it becomes.
 
-use syn::{Attribute, Meta, parse_quote};
+use syn::{AttrStyle, Attribute, Meta, parse_quote};
 
 const FOR_CALLERS: [&str; 3] = ["doc", "must_use", "deprecated"];
 pub(crate) const FOR_BOTH: [&str; 8] = [
@@ -33,6 +33,23 @@ pub(crate) fn inner(attributes: &[Attribute]) -> Vec<&Attribute> {
 /// Tells whether an attribute goes by one of these names.
 pub(crate) fn is_one_of(attribute: &Attribute, names: &[&str]) -> bool {
     names.iter().any(|name| is_named(attribute, name))
+}
+
+/// Writes the attributes that stood inside a body, as `#![allow(…)]` does, as ones in front of the function.
+pub(crate) fn move_out(attributes: &mut [Attribute]) {
+    for attribute in attributes {
+        attribute.style = AttrStyle::Outer;
+    }
+}
+
+/// Tells whether an attribute gives a function a symbol or a section, also as `#[unsafe(no_mangle)]`.
+pub(crate) fn exports(attribute: &Attribute) -> bool {
+    const EXPORTS: [&str; 3] = ["no_mangle", "export_name", "link_section"];
+    if let (true, Meta::List(list)) = (is_named(attribute, "unsafe"), &attribute.meta) {
+        let first = list.tokens.clone().into_iter().next();
+        return first.is_some_and(|first| EXPORTS.contains(&first.to_string().as_str()));
+    }
+    is_one_of(attribute, &EXPORTS)
 }
 
 /// Turns `#[expect]` into `#[allow]`: of the functions that we make of one, some do not fulfil it.

@@ -23,6 +23,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         }
     };
     attributes::expect_nothing(&mut method.attrs);
+    attributes::move_out(&mut method.attrs);
     match validate(&arguments, &method) {
         Ok(()) => guard(method),
         Err(error) => {
@@ -71,6 +72,18 @@ fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
     }
     if let Some(receiver) = signature.receiver() {
         faults.extend(check_receiver(receiver).err());
+        faults.extend(
+            method
+                .attrs
+                .iter()
+                .filter(|attribute| attributes::exports(attribute))
+                .map(|attribute| {
+                    Error::new_spanned(
+                        attribute,
+                        "a guarded method cannot be exported: export a free function that calls it",
+                    )
+                }),
+        );
     }
     faults
         .into_iter()

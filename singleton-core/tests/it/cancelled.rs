@@ -90,7 +90,7 @@ static LATE_BEGUN: Notify = Notify::const_new();
 static LATE_MAY_END: Notify = Notify::const_new();
 static LATE_STOPPED: AtomicU32 = AtomicU32::new(0);
 
-#[service(async, shutdown_timeout = "20ms")]
+#[service(async, shutdown_timeout = "500ms")]
 struct LateOne;
 
 impl AsyncService for LateOne {

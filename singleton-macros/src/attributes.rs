@@ -1,6 +1,6 @@
 //! Which attributes of a guarded method go to which of the functions that it becomes.
 
-use syn::{AttrStyle, Attribute, Meta, parse_quote};
+use syn::{AttrStyle, Attribute, Error, Meta, parse_quote};
 
 const FOR_CALLERS: [&str; 3] = ["doc", "must_use", "deprecated"];
 pub(crate) const FOR_BOTH: [&str; 8] = [
@@ -50,6 +50,19 @@ pub(crate) fn exports(attribute: &Attribute) -> bool {
         return first.is_some_and(|first| EXPORTS.contains(&first.to_string().as_str()));
     }
     is_one_of(attribute, &EXPORTS)
+}
+
+/// An error at each attribute of a kind.
+pub(crate) fn refused(
+    attributes: &[Attribute],
+    is_of_kind: impl Fn(&Attribute) -> bool,
+    problem: &str,
+) -> Vec<Error> {
+    attributes
+        .iter()
+        .filter(|attribute| is_of_kind(attribute))
+        .map(|attribute| Error::new_spanned(attribute, problem))
+        .collect()
 }
 
 /// Turns `#[expect]` into `#[allow]`: of the functions that we make of one, some do not fulfil it.

@@ -6,8 +6,8 @@ use syn::spanned::Spanned;
 use syn::visit::Visit;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    Error, FnArg, GenericParam, Ident, ImplItemFn, Lifetime, Pat, Receiver, ReceiverKind, Result,
-    ReturnType, Safety, Signature, Type, parse_quote,
+    Attribute, Error, FnArg, GenericParam, Ident, ImplItemFn, Lifetime, Pat, Receiver,
+    ReceiverKind, Result, ReturnType, Safety, Signature, Type, parse_quote,
 };
 
 use crate::attributes;
@@ -42,21 +42,19 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
 fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
     let signature = &method.sig;
     let mut faults = Vec::new();
-    faults.extend(
-        method
-            .attrs
-            .iter()
-            .filter(|attribute| attributes::is_named(attribute, "guarded"))
-            .map(|again| Error::new_spanned(again, "this method has `#[guarded]` already")),
-    );
+    let is_guarded = |attribute: &Attribute| attributes::is_named(attribute, "guarded");
+    let again = "this method has `#[guarded]` already";
+    faults.extend(attributes::refused(&method.attrs, is_guarded, again));
     for input in &signature.inputs {
-        let attributes = match input {
+        let of_input = match input {
             FnArg::Receiver(receiver) => &receiver.attrs,
             FnArg::Typed(argument) => &argument.attrs,
         };
-        faults.extend(attributes.iter().filter(|attribute| attributes::is_one_of(attribute, &["cfg", "cfg_attr"])).map(|attribute| {
-            Error::new_spanned(attribute, "an argument of a guarded method cannot depend on `cfg`: write the method twice")
-        }));
+        let depends =
+            |attribute: &Attribute| attributes::is_one_of(attribute, &["cfg", "cfg_attr"]);
+        let problem =
+            "an argument of a guarded method cannot depend on `cfg`: write the method twice";
+        faults.extend(attributes::refused(of_input, depends, problem));
     }
     if !arguments.is_empty() {
         faults.push(Error::new_spanned(
@@ -72,18 +70,12 @@ fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
     }
     if let Some(receiver) = signature.receiver() {
         faults.extend(check_receiver(receiver).err());
-        faults.extend(
-            method
-                .attrs
-                .iter()
-                .filter(|attribute| attributes::exports(attribute))
-                .map(|attribute| {
-                    Error::new_spanned(
-                        attribute,
-                        "a guarded method cannot be exported: export a free function that calls it",
-                    )
-                }),
-        );
+        let problem = "a guarded method cannot be exported: export a free function that calls it";
+        faults.extend(attributes::refused(
+            &method.attrs,
+            attributes::exports,
+            problem,
+        ));
     }
     faults
         .into_iter()

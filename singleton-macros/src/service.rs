@@ -191,7 +191,7 @@ fn inherent(visibility: &syn::Visibility) -> TokenStream {
             #private::is_initialized::<Self>()
         }
 
-        /// Puts `__instance` in the place of what `initialize` would make; on first use it is checked by `ping`
+        /// Takes what is given in the place of what `initialize` would make; on first use it is checked by `ping`
         /// as that would be, and what the service requires is initialised before it.
         ///
         /// # Errors

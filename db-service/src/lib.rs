@@ -24,6 +24,7 @@ mod connection;
 mod copy;
 #[cfg(feature = "postgres")]
 mod cursor;
+mod echo;
 mod environment;
 mod error;
 mod escaped;

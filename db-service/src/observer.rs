@@ -10,7 +10,7 @@ use diesel::result::Error as DieselError;
 
 use crate::backend::Backend;
 use crate::config::DatabaseConfig;
-use crate::escaped::Escaped;
+use crate::echo::{echo, tell_of_slow, text_of, without_binds};
 use crate::server_error::{Meaning, meaning};
 use crate::statement::Casts;
 use crate::statement_statistics::Call;
@@ -200,10 +200,8 @@ impl Observer {
         self.began = known
             .is_none_or(|known| !known.is_measured)
             .then(Instant::now);
-        if self.echo && self.echo_parameters {
-            log::info!("{}", Escaped(query));
-        } else if self.echo {
-            log::info!("{}", Escaped(text_of(query)));
+        if self.echo {
+            echo(query, self.echo_parameters);
         }
         if self.command.is_some() {
             return;
@@ -330,20 +328,4 @@ impl Instrumentation for Observer {
             _ => {}
         }
     }
-}
-
-fn tell_of_slow(text: &str, took: Duration) {
-    log::warn!("a statement took {took:.1?}: {}", Escaped(text));
-}
-
-/// The text of a query without what diesel writes behind it: the values of its parameters.
-fn text_of(query: &dyn std::fmt::Display) -> String {
-    without_binds(query.to_string())
-}
-
-fn without_binds(mut text: String) -> String {
-    if let Some(binds) = text.find(" -- binds: ") {
-        text.truncate(binds);
-    }
-    text
 }

@@ -28,8 +28,8 @@ pub struct PostgresSettings {
     /// How long the server may leave a statement unanswered before the connection is closed; `None` for as long as it takes
     /// (`DB_SOCKET_TIMEOUT`, none). The server keeps its own limits only as long as it runs: this one holds against a
     /// server that was stopped or is out of reach. It should be longer than the longest statement; what rows are used for in
-    /// `for_each_row`, and made by in `bulk_insert`, does not count, while with diesel's own `copy_from`, `copy_to` and
-    /// row-by-row loading it does. On Linux only.
+    /// `for_each_row`, and made by in `bulk_insert`, does not count, while with diesel's own `copy_from` and row-by-row loading
+    /// it does, and reading from its `copy_to` has no limit. On Linux only.
     pub socket_timeout: Option<Duration>,
     /// What the server shows in `pg_stat_activity` (`DB_APPLICATION_NAME`, libpq's own).
     pub application_name: Option<String>,

@@ -43,6 +43,7 @@ mod migration_history;
 mod migration_kill;
 mod migrations;
 mod parameters;
+mod patience;
 mod pgbouncer;
 mod pool;
 mod queries;

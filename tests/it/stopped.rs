@@ -93,49 +93,6 @@ fn a_statement_is_given_up_when_no_answer_comes() {
     }
 }
 
-/// The time that rows are used for is the caller's, not the server's.
-#[test]
-fn a_result_read_slowly_is_not_given_up() {
-    let Some(database) = TestDatabase::postgres() else {
-        return;
-    };
-    let limit = Duration::from_millis(100);
-    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
-    scope.run(|| {
-        let mut rows = 0;
-        let sql = "SELECT n FROM generate_series(1, 20) AS n";
-        DatabaseService::for_each_row(sql, params! {}, |_| {
-            rows += 1;
-            if rows % 10 == 0 {
-                std::thread::sleep(2 * limit);
-            }
-            Ok::<_, DbError>(ControlFlow::Continue(()))
-        })
-        .unwrap();
-        assert_eq!(rows, 20);
-    });
-}
-
-/// So is the time in which rows are made.
-#[test]
-fn rows_that_are_made_slowly_are_not_given_up() {
-    let Some(database) = TestDatabase::postgres() else {
-        return;
-    };
-    let limit = Duration::from_millis(100);
-    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
-    scope.run(|| {
-        DatabaseService::execute_query("CREATE TABLE t (n INT, x TEXT)", params! {}).unwrap();
-        let text = "x".repeat(50_000);
-        let rows = (0..8).map(|n| {
-            std::thread::sleep(limit / 2);
-            values![n, text.as_str()]
-        });
-        let inserted = DatabaseService::bulk_insert("t", &["n", "x"], rows);
-        assert_eq!(inserted.unwrap(), 8);
-    });
-}
-
 /// However much is under way when the server stops, its caller gets the error in time.
 #[test]
 fn what_is_under_way_is_given_up_when_no_answer_comes() {

@@ -14,7 +14,7 @@ fn a_result_read_slowly_is_not_given_up() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(100);
+    let limit = Duration::from_millis(400);
     let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
     scope.run(|| {
         let mut rows = 0;
@@ -37,7 +37,7 @@ fn rows_that_are_made_slowly_are_not_given_up() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(100);
+    let limit = Duration::from_millis(400);
     let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
     scope.run(|| {
         DatabaseService::execute_query("CREATE TABLE t (n INT, x TEXT)", params! {}).unwrap();
@@ -57,7 +57,7 @@ fn an_idle_connection_is_not_given_up() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(100);
+    let limit = Duration::from_millis(400);
     let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
     type Work = fn(&mut Connection) -> Result<(), DbError>;
     let works: [(&str, Work); 5] = [

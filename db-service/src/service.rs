@@ -103,7 +103,8 @@ impl DatabaseService {
     /// Executes one statement with `:name` parameters, commits what it changes, and returns its rows.
     ///
     /// It is prepared once on each connection. A parameter may be repeated; within strings, comments,
-    /// quoted names, `$$` bodies and `::casts` there are none, and on PostgreSQL `\:` stands for a plain colon.
+    /// quoted names, `$$` bodies and `::casts` there are none, and on PostgreSQL `\:` stands for a plain colon. Strings are
+    /// read as PostgreSQL reads them unless its `standard_conforming_strings` was turned off, which takes backslashes for escapes.
     /// Text goes wherever a literal would, into a date, a uuid, JSON or an array as well: PostgreSQL is asked once for
     /// each statement and connection what the parameters are.
     /// A NULL takes the type of the place where it stands; where PostgreSQL cannot tell, as in

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use indexmap::IndexMap;
+
 use crate::value::Value;
 
 /// The named parameters of one statement; made with [`params!`](crate::params). `Debug` shows names, not values.
 #[derive(Clone, PartialEq, Default)]
 pub struct Params {
-    entries: Vec<(Cow<'static, str>, Value)>,
+    entries: IndexMap<Cow<'static, str>, Value>,
 }
 
 impl Params {
@@ -19,31 +21,24 @@ impl Params {
 
     /// Adds a parameter, or replaces the one of that name.
     pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
-        let (name, value) = (name.into(), value.into());
-        match self.entries.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => *known = value,
-            None => self.entries.push((name, value)),
-        }
+        self.entries.insert(name.into(), value.into());
         self
     }
 
     /// The value of a parameter.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.entries
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value)
+        self.entries.get(name)
     }
 
     /// Tells whether one of them is text.
     pub(crate) fn has_text(&self) -> bool {
-        let mut values = self.entries.iter().map(|(_, value)| value);
+        let mut values = self.entries.values();
         values.any(|value| matches!(value, Value::Text(_)))
     }
 
     /// The names, in the order in which they were added.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|(name, _)| name.as_ref())
+        self.entries.keys().map(Cow::as_ref)
     }
 }
 

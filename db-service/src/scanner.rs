@@ -1,5 +1,7 @@
 //! Finds the `:name` parameters of a statement, and the little else that must be known of it.
 
+use indexmap::IndexSet;
+
 use crate::backend::Backend;
 use crate::error::DbError;
 use crate::tokens::{Kind, Token, Tokens};
@@ -10,7 +12,7 @@ use crate::traces::{self, Traces};
 pub(crate) struct Parsed<'a> {
     pub(crate) pieces: Vec<Piece<'a>>,
     /// The parameters, each once, in the order in which they first stand.
-    pub(crate) names: Vec<&'a str>,
+    pub(crate) names: IndexSet<&'a str>,
     /// Whether the statement changes rows, so that the backend's count of them is about it.
     pub(crate) changes_rows: bool,
     /// The pieces of the parenthesised row of `INSERT … VALUES (…)` where nothing follows it.
@@ -31,7 +33,7 @@ pub(crate) enum Piece<'a> {
 pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> {
     let mut parsed = Parsed {
         pieces: Vec::new(),
-        names: Vec::new(),
+        names: IndexSet::new(),
         row: None,
         traces: traces::of(sql, backend),
         is_repeatable: false,
@@ -47,12 +49,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
         outline.check_single(kind, text, backend)?;
         match kind {
             Kind::Parameter => {
-                let name = &text[1..];
-                let known = parsed.names.iter().position(|known| *known == name);
-                let index = known.unwrap_or_else(|| {
-                    parsed.names.push(name);
-                    parsed.names.len() - 1
-                });
+                let (index, _) = parsed.names.insert_full(&text[1..]);
                 parsed.pieces.push(Piece::Parameter(index));
             }
             Kind::EscapedColon => parsed.pieces.push(Piece::Text(&text[1..])),
@@ -182,7 +179,7 @@ mod tests {
     fn names(backend: Backend, sql: &str) -> Vec<&str> {
         let tokens: String = Tokens::new(sql, backend).map(|token| token.text).collect();
         assert_eq!(tokens, sql, "nothing is lost");
-        parse(sql, backend).unwrap().names
+        parse(sql, backend).unwrap().names.into_iter().collect()
     }
 
     const BOTH: [Backend; 2] = [Backend::Postgres, Backend::Sqlite];

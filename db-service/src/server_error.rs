@@ -135,6 +135,12 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
         DatabaseErrorKind::CheckViolation => Meaning::Check,
         DatabaseErrorKind::SerializationFailure => Meaning::Conflict,
         DatabaseErrorKind::ReadOnlyTransaction => Meaning::ReadOnly,
+        // libpq refuses it before it sends anything.
+        DatabaseErrorKind::UnableToSendCommand
+            if information.message().starts_with("number of parameters") =>
+        {
+            Meaning::Other
+        }
         DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
             Meaning::Lost
         }

@@ -1,12 +1,15 @@
 //! Whatever a server takes as it stands holds no parameter, and is sent as it stands.
 
-use db_service::{Connection, DatabaseService, DbError, Value, params};
+use db_service::{Connection, DatabaseService, DbError, Params, Value, params};
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
 use tests::TestDatabase;
 
-on_both_backends!(texts_are_taken_as_the_server_takes_them);
+on_both_backends!(
+    texts_are_taken_as_the_server_takes_them,
+    a_statement_has_as_many_parameters_as_the_server_takes,
+);
 
 /// What texts, names and comments are made of.
 const WITHIN: &[&str] = &[
@@ -142,5 +145,31 @@ fn texts_are_taken_as_the_server_takes_them(database: &TestDatabase) {
             taken > COUNT / 20,
             "only {taken} of {COUNT} were taken, seed {seed}"
         );
+    });
+}
+
+/// Twice as many take twice as long: if each were compared with all others, this would take minutes.
+fn a_statement_has_as_many_parameters_as_the_server_takes(database: &TestDatabase) {
+    let count = |count: usize| {
+        let names: Vec<_> = (0..count).map(|number| format!("p{number}")).collect();
+        let sql = format!("SELECT 7 AS n WHERE 5 IN (:{})", names.join(", :"));
+        let params = names
+            .into_iter()
+            .zip(0..)
+            .fold(Params::new(), |params, (name, number)| {
+                params.with(name, number)
+            });
+        DatabaseService::execute_query(&sql, params)
+    };
+    let most = if database.url().starts_with("postgres") {
+        65_535
+    } else {
+        32_766
+    };
+    database.scope().run(|| {
+        assert_eq!(count(most).unwrap()[0].get::<i64>("n").unwrap(), 7);
+        let error = count(most + 1).unwrap_err();
+        assert!(matches!(error, DbError::Query(_)), "{error:?}");
+        assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
     });
 }

@@ -119,24 +119,37 @@ impl Connection {
         E: From<DbError>,
     {
         let begin = options.begin(self.backend());
-        let reads = options.read_only && self.backend() == Backend::Sqlite;
+        // Inside another transaction it is no beginning, and what that one may do stays as it is.
+        let reads =
+            options.read_only && self.backend() == Backend::Sqlite && self.transaction_depth() == 0;
         let mut pauses = options.pauses();
         loop {
             if reads {
                 self.run("PRAGMA query_only = ON").map_err(DbError::from)?;
             }
-            let outcome = self.transact(|connection| connection.begin_as(&begin), &mut work);
-            if reads {
-                self.run("PRAGMA query_only = OFF").map_err(DbError::from)?;
-            }
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+                self.transact(|connection| connection.begin_as(&begin), &mut work)
+            }));
+            let restored = if reads {
+                self.run("PRAGMA query_only = OFF")
+            } else {
+                Ok(())
+            };
+            let outcome = outcome.unwrap_or_else(|payload| panic::resume_unwind(payload));
+            restored.map_err(DbError::from)?;
             match outcome {
                 Ok(value) => return Ok(value),
-                Err(failure) => match pauses.next().filter(|_| self.has_conflicted()) {
+                Err(failure) => match pauses.next().filter(|_| self.may_repeat()) {
                     Some(pause) => thread::sleep(pause),
                     None => return Err(failure.into_error(self)),
                 },
             }
         }
+    }
+
+    /// A conflict that was got over at a savepoint says nothing about a connection that was lost later.
+    fn may_repeat(&mut self) -> bool {
+        self.has_conflicted() && !self.is_lost()
     }
 
     /// Runs `work` between a beginning and its end.

@@ -98,15 +98,23 @@ thread_local! {
 
 /// Does `work` in the middle of an answer, whose next part is not waited for meanwhile, and has as long as the first when it ends.
 pub(crate) fn interrupted<R>(work: impl FnOnce() -> R) -> R {
-    let last = LAST.with_borrow(Weak::upgrade);
-    let wait = last.and_then(|wait| Some((wait.pause()?, wait)));
+    let last = LAST.try_with(|last| last.borrow().upgrade());
+    let wait = last
+        .ok()
+        .flatten()
+        .and_then(|wait| Some((wait.pause()?, wait)));
     let result = work();
     if let Some((limit, wait)) = wait {
         wait.begin(limit);
         // There may have been others on this thread.
-        LAST.set(Arc::downgrade(&wait));
+        remember(&wait);
     }
     result
+}
+
+/// A thread that is ending remembers nothing, and may still give its connections back.
+fn remember(wait: &Arc<Wait>) {
+    let _ = LAST.try_with(|last| last.replace(Arc::downgrade(wait)));
 }
 
 impl Wait {
@@ -161,7 +169,7 @@ impl Watched {
     pub(crate) fn begin(&mut self, limit: Duration) {
         self.end();
         self.wait.begin(limit);
-        LAST.set(Arc::downgrade(&self.wait));
+        remember(&self.wait);
     }
 
     /// No answer is awaited any more; `true` if the time was over and the connection was cut.

@@ -1,5 +1,6 @@
 //! Transactions that get into each other's way.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -165,5 +166,68 @@ fn options_reach_the_server() {
             connection.execute_query(sql, params! {})?[0].get::<String>("shown")
         });
         assert_eq!(shown.unwrap(), "serializable on on");
+    });
+}
+
+/// A conflict that was got over at a savepoint is none any more when the connection is lost.
+#[test]
+fn what_is_lost_is_not_repeated_for_the_sake_of_an_earlier_conflict() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let options = TransactionOptions {
+        retries: 3,
+        ..TransactionOptions::default()
+    };
+    let conflict = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$";
+    database.scope().run(|| {
+        table();
+        for sql in [
+            "CREATE FUNCTION quit() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$",
+            "CREATE CONSTRAINT TRIGGER quits AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED \
+             FOR EACH ROW EXECUTE FUNCTION quit()",
+        ] {
+            DatabaseService::execute_query(sql, params! {}).unwrap();
+        }
+        let outcome = DatabaseService::transaction_with(&options, |connection| {
+            let got_over =
+                connection.transaction(|connection| connection.execute_query(conflict, params! {}));
+            assert!(matches!(got_over, Err(DbError::SerializationFailure(_))));
+            // Its connection ends at `COMMIT`.
+            connection.execute_query(INSERT, n(1))
+        });
+        assert!(
+            matches!(outcome, Err(DbError::OutcomeUnknown(_))),
+            "{outcome:?}"
+        );
+    });
+}
+
+#[test]
+fn reading_only_ends_with_its_transaction_on_sqlite() {
+    let options = TransactionOptions {
+        read_only: true,
+        ..TransactionOptions::default()
+    };
+    TestDatabase::sqlite().scope().run(|| {
+        table();
+        let mut connection = DatabaseService::connection().unwrap();
+        let refused = connection.transaction_with(&options, |connection| {
+            // It is no beginning, and leaves the outer one as it is.
+            let inner = connection.transaction_with(&options, |_| Ok::<_, DbError>(()));
+            assert!(inner.is_err());
+            connection.execute_query(INSERT, n(1))
+        });
+        assert!(matches!(refused, Err(DbError::ReadOnly(_))), "{refused:?}");
+        let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+            connection.transaction_with(&options, |_| -> Result<(), DbError> {
+                panic::panic_any(())
+            })
+        }));
+        assert!(panicked.is_err());
+        connection.execute_query(INSERT, n(2)).unwrap();
+        drop(connection);
+        assert_eq!(numbers(), [2]);
     });
 }

@@ -1,11 +1,13 @@
 //! What `DB_SOCKET_TIMEOUT` is not for: no answer is awaited.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::Duration;
 
-use db_service::{Connection, DatabaseService, DbError, params, values};
+use db_service::{Connection, DatabaseService, DbError, PooledConnection, params, values};
+use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
 /// The time that rows are used for is the caller's, not the server's.
@@ -98,5 +100,33 @@ fn an_idle_connection_is_not_given_up() {
             let next = connection.execute_query("SELECT 1", params! {});
             assert!(next.is_ok(), "{name}: {outcome:?}, and then {next:?}");
         }
+    });
+}
+
+thread_local! {
+    /// What a thread gives back when it ends, when other variables of its own have ended already.
+    static HELD: Cell<Option<PooledConnection>> = const { Cell::new(None) };
+}
+
+#[test]
+fn a_thread_that_is_ending_gives_its_connection_back() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let scope =
+        database.scope_with(|config| config.postgres.socket_timeout = Some(Duration::from_secs(9)));
+    scope.run(|| {
+        let work = || {
+            // First of all variables, so that it is the last to end.
+            HELD.set(None);
+            let mut connection = DatabaseService::connection()?;
+            connection.execute_query("BEGIN", params! {})?;
+            HELD.set(Some(connection));
+            Ok::<_, DbError>(())
+        };
+        let ended = Scope::current().spawn(work).unwrap().join();
+        ended.unwrap().unwrap();
+        let status = DatabaseService::get_pool_status().unwrap();
+        assert_eq!((status.checked_out, status.invalid), (0, 0));
     });
 }

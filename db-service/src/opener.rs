@@ -14,7 +14,7 @@ use crate::manager::CLEANING;
 use crate::multi::DbConnection as Connection;
 use crate::observer::Observer;
 #[cfg(feature = "postgres")]
-use crate::socket::Search;
+use crate::socket::{self, Search};
 use crate::statistics::Statistics;
 use crate::url::Target;
 #[cfg(feature = "postgres")]
@@ -74,10 +74,23 @@ impl Opener {
             #[cfg(feature = "postgres")]
             Target::Postgres(url) => {
                 let settings = &self.config.postgres;
-                let search = Search::begin(url, settings.tcp_user_timeout);
+                let _turn = socket::turn(url);
+                let search = Arc::new(Search::begin(settings.tcp_user_timeout));
+                let limit = settings.opening_limit(url);
+                let watch = self.watch.as_ref().zip(limit);
+                let opening = watch.map(|(watch, limit)| (watch.opening(&search, limit), limit));
                 let url = settings.complete(url, search.user_timeout());
-                let connection = diesel::PgConnection::establish(&url).map_err(failed)?;
-                let watched = match (&self.watch, search.end()) {
+                let established = diesel::PgConnection::establish(&url);
+                let is_late = opening.and_then(|(opening, limit)| opening.end().then_some(limit));
+                let connection = established.map_err(|source| {
+                    failed(match is_late {
+                        Some(limit) => diesel::ConnectionError::BadConnection(format!(
+                            "the server did not answer within {limit:?}"
+                        )),
+                        None => source,
+                    })
+                })?;
+                let watched = match (&self.watch, search.find()) {
                     (Some(watch), Some(socket)) => Some(Watched::new(Arc::clone(watch), socket)),
                     _ => {
                         log::debug!(

@@ -117,11 +117,6 @@ impl PostgresSettings {
         let optional = optional
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)));
-        let query = url.split_once('?').map_or("", |(_, query)| query);
-        let is_given = |name: &str| {
-            let mut pairs = query.split('&');
-            pairs.any(|pair| pair.split_once('=').is_some_and(|(given, _)| given == name))
-        };
         let mut complete = url.to_owned();
         let mut separator = match url.split_once('?') {
             None => "?",
@@ -130,7 +125,7 @@ impl PostgresSettings {
         };
         for (name, value) in optional
             .chain(keepalive)
-            .filter(|(name, _)| !is_given(name))
+            .filter(|(name, _)| !gives(url, name))
         {
             let value = utf8_percent_encode(&value, NON_ALPHANUMERIC);
             // Writing to a string does not fail.
@@ -138,6 +133,18 @@ impl PostgresSettings {
             separator = "&";
         }
         complete
+    }
+
+    /// How long opening a connection to `url` may take: the time for each host, and a second for what follows on the
+    /// login. `None` where there is no limit, or the URL has one of its own.
+    pub(crate) fn opening_limit(&self, url: &str) -> Option<Duration> {
+        let hosts = u32::try_from(1 + url.matches(',').count()).ok()?;
+        let limit = self
+            .connect_timeout
+            .filter(|_| !gives(url, "connect_timeout"))?;
+        limit
+            .checked_mul(hosts)?
+            .checked_add(Duration::from_secs(1))
     }
 
     /// The time limits, as statements that begin with `set`; not while connecting, since PgBouncer refuses that.
@@ -157,6 +164,13 @@ impl PostgresSettings {
             .map(|(name, limit)| format!("{set} {name} = {};", limit.as_millis()))
             .collect()
     }
+}
+
+/// Tells whether a URL sets something itself.
+fn gives(url: &str, name: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let mut pairs = query.split('&');
+    pairs.any(|pair| pair.split_once('=').is_some_and(|(given, _)| given == name))
 }
 
 /// What is set on each connection to SQLite.

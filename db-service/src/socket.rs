@@ -6,6 +6,6 @@ mod elsewhere;
 mod linux;
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) use elsewhere::{Search, Socket};
+pub(crate) use elsewhere::{Search, Socket, turn};
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Search, Socket};
+pub(crate) use linux::{Search, Socket, turn};

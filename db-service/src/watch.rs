@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::socket::Socket;
+use crate::socket::{Search, Socket};
 
 /// A thread that cuts sockets when their time is over; it ends with the last connection that needs it.
 #[derive(Debug)]
@@ -28,12 +28,35 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The sockets on which an answer is awaited, by when it has to be there.
-    awaited: BTreeMap<(Instant, u64), Arc<Socket>>,
+    /// What is awaited, by when it has to be there.
+    awaited: BTreeMap<Key, Awaited>,
     next: u64,
     /// When the thread looks again without being told to.
     wakes_at: Option<Instant>,
     is_over: bool,
+}
+
+/// A deadline, told from others by a number.
+type Key = (Instant, u64);
+
+#[derive(Debug)]
+enum Awaited {
+    Answer(Arc<Socket>),
+    /// The end of opening a connection, whose socket nobody knows yet.
+    Connection(Arc<Search>),
+}
+
+impl Awaited {
+    fn cut(&self) {
+        match self {
+            Awaited::Answer(socket) => socket.cut(),
+            Awaited::Connection(search) => {
+                if let Some(socket) = search.find() {
+                    socket.cut();
+                }
+            }
+        }
+    }
 }
 
 impl Watch {
@@ -45,6 +68,39 @@ impl Watch {
             .spawn(move || watching.run())?;
         Ok(Arc::new(Watch { shared }))
     }
+
+    /// Ends the opening of a connection that takes longer than `limit`: once libpq has logged in, nothing else does.
+    pub(crate) fn opening(self: &Arc<Self>, search: &Arc<Search>, limit: Duration) -> Opening {
+        let search = Awaited::Connection(Arc::clone(search));
+        Opening {
+            watch: Arc::clone(self),
+            key: self.shared.wait(limit, search),
+        }
+    }
+}
+
+/// A connection that is being opened.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    watch: Arc<Watch>,
+    key: Option<Key>,
+}
+
+impl Opening {
+    /// It is open, or has failed; `true` if its time was over.
+    pub(crate) fn end(mut self) -> bool {
+        self.key
+            .take()
+            .is_some_and(|key| !self.watch.shared.wait_no_more(key))
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.watch.shared.wait_no_more(key);
+        }
+    }
 }
 
 impl Drop for Watch {
@@ -55,6 +111,26 @@ impl Drop for Watch {
 }
 
 impl Shared {
+    /// Has something cut when its time is over; `None` where that is too far away to be told.
+    fn wait(&self, limit: Duration, awaited: Awaited) -> Option<Key> {
+        let deadline = Instant::now().checked_add(limit)?;
+        let mut state = self.state.lock();
+        let key = (deadline, state.next);
+        state.next += 1;
+        state.awaited.insert(key, awaited);
+        // As limits are much alike, the thread is rarely woken: once it sleeps until the first of them, others come later.
+        if state.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
+            state.wakes_at = Some(deadline);
+            self.changed.notify_one();
+        }
+        Some(key)
+    }
+
+    /// `false` if the time was over.
+    fn wait_no_more(&self, key: Key) -> bool {
+        self.state.lock().awaited.remove(&key).is_some()
+    }
+
     fn run(&self) {
         let mut state = self.state.lock();
         while !state.is_over {
@@ -88,7 +164,7 @@ struct Wait {
     watch: Arc<Watch>,
     socket: Arc<Socket>,
     /// By when the answer has to be there, and how long that was from the beginning.
-    awaited: Mutex<Option<((Instant, u64), Duration)>>,
+    awaited: Mutex<Option<(Key, Duration)>>,
 }
 
 thread_local! {
@@ -119,38 +195,25 @@ fn remember(wait: &Arc<Wait>) {
 
 impl Wait {
     fn begin(&self, limit: Duration) {
-        let Some(deadline) = Instant::now().checked_add(limit) else {
-            return;
-        };
-        let mut state = self.watch.shared.state.lock();
-        let key = (deadline, state.next);
-        state.next += 1;
-        state.awaited.insert(key, Arc::clone(&self.socket));
-        // As limits are much alike, the thread is rarely woken: once it sleeps until the first of them, others come later.
-        if state.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
-            state.wakes_at = Some(deadline);
-            self.watch.shared.changed.notify_one();
-        }
-        drop(state);
-        *self.awaited.lock() = Some((key, limit));
+        let socket = Awaited::Answer(Arc::clone(&self.socket));
+        let key = self.watch.shared.wait(limit, socket);
+        *self.awaited.lock() = key.map(|key| (key, limit));
     }
 
     /// Waits no more; `true` if the time was over and the connection was cut.
     fn end(&self) -> bool {
         let awaited = self.awaited.lock().take();
-        awaited.is_some_and(|(key, _)| {
-            let mut state = self.watch.shared.state.lock();
-            state.awaited.remove(&key).is_none()
-        })
+        awaited.is_some_and(|(key, _)| !self.watch.shared.wait_no_more(key))
     }
 
     /// Ends the wait for now and tells its limit; `None` where there is none, or where it has ended already.
     fn pause(&self) -> Option<Duration> {
         let mut awaited = self.awaited.lock();
         let (key, limit) = (*awaited)?;
-        self.watch.shared.state.lock().awaited.remove(&key)?;
-        *awaited = None;
-        Some(limit)
+        self.watch.shared.wait_no_more(key).then(|| {
+            *awaited = None;
+            limit
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
 use diesel::dsl::sql;
@@ -255,4 +255,36 @@ fn what_it_refuses_while_connecting_is_told() {
         text.contains("unsupported startup parameter: options"),
         "{text}"
     );
+}
+
+/// PgBouncer lets in whom it then keeps waiting for a session of the server's.
+#[test]
+fn who_is_let_in_and_gets_no_answer_is_told_in_time() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    let settings = "pool_mode = transaction\ndefault_pool_size = 1";
+    let Some(pgbouncer) = TestPgBouncer::start(&server, settings) else {
+        return;
+    };
+    scope(config(&pgbouncer)).run(|| {
+        let mut busy = DatabaseService::connection().unwrap();
+        busy.execute_query("BEGIN", params! {}).unwrap();
+        let mut hasty = config(&pgbouncer);
+        hasty.postgres.connect_timeout = Some(Duration::from_secs(2));
+        let began = Instant::now();
+        let error = scope(hasty)
+            .run(|| DatabaseService::connection().map(drop))
+            .unwrap_err();
+        assert!(
+            began.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            began.elapsed()
+        );
+        let text = error.to_string();
+        assert!(
+            text.ends_with("the server did not answer within 3s"),
+            "{text}"
+        );
+    });
 }

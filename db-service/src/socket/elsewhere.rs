@@ -15,7 +15,7 @@ impl Socket {
 pub(crate) struct Search(Option<Duration>);
 
 impl Search {
-    pub(crate) fn begin(_url: &str, user_timeout: Option<Duration>) -> Self {
+    pub(crate) fn begin(user_timeout: Option<Duration>) -> Self {
         Search(user_timeout)
     }
 
@@ -23,7 +23,12 @@ impl Search {
         self.0
     }
 
-    pub(crate) fn end(self) -> Option<Socket> {
+    pub(crate) fn find(&self) -> Option<Socket> {
         None
     }
+}
+
+/// Nobody has to wait for anybody.
+pub(crate) fn turn(_url: &str) -> Option<()> {
+    None
 }

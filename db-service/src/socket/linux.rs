@@ -31,26 +31,28 @@ impl Socket {
 /// Looks for the socket that comes up while a connection is opened.
 ///
 /// On TCP it is told from those of other threads by its `TCP_USER_TIMEOUT`, to which each search adds some milliseconds of its own;
-/// Unix sockets have nothing of the kind, and are opened one after the other.
+/// Unix sockets have nothing of the kind, and are opened in [`turn`].
 #[derive(Debug)]
 pub(crate) struct Search {
     before: HashSet<u64>,
     mark: Option<u32>,
-    _turn: Option<MutexGuard<'static, ()>>,
+}
+
+/// Waits until nobody else searches on Unix sockets, where `url` leads to one.
+pub(crate) fn turn(url: &str) -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    is_local(url).then(|| TURN.try_lock_for(PATIENCE)).flatten()
 }
 
 impl Search {
-    /// Begins a search for the socket of a connection to `url`; `user_timeout` is the limit to set there, if any.
-    pub(crate) fn begin(url: &str, user_timeout: Option<Duration>) -> Self {
+    /// Begins a search for the socket of a connection; `user_timeout` is the limit to set there, if any.
+    pub(crate) fn begin(user_timeout: Option<Duration>) -> Self {
         static MARKS: AtomicU32 = AtomicU32::new(0);
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = is_local(url).then(|| TURN.try_lock_for(PATIENCE)).flatten();
         let mark = MARKS.fetch_add(1, Ordering::Relaxed) % 1000;
         let limit = user_timeout.and_then(|limit| u32::try_from(limit.as_millis()).ok());
         Search {
             before: sockets().into_iter().map(|(inode, _)| inode).collect(),
             mark: limit.and_then(|limit| limit.checked_add(mark)),
-            _turn: turn,
         }
     }
 
@@ -60,7 +62,7 @@ impl Search {
     }
 
     /// Tells which it is; `None` if it cannot be told.
-    pub(crate) fn end(self) -> Option<Socket> {
+    pub(crate) fn find(&self) -> Option<Socket> {
         let mut found: Option<(u64, Socket)> = None;
         for (inode, descriptor) in sockets() {
             if self.before.contains(&inode) {
@@ -149,17 +151,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let limit = Some(Duration::from_secs(30));
-        let (first, second) = (
-            Search::begin("postgresql://host/", limit),
-            Search::begin("postgresql://host/", limit),
-        );
+        let (first, second) = (Search::begin(limit), Search::begin(limit));
         let (one, _other, two) = (connect(), connect(), connect());
         for (stream, search) in [(&one, &first), (&two, &second)] {
             let mark = search.user_timeout().unwrap().as_millis();
             net::sockopt::set_tcp_user_timeout(stream, mark.try_into().unwrap()).unwrap();
         }
         for (stream, search) in [(&one, first), (&two, second)] {
-            let found = search.end().unwrap();
+            let found = search.find().unwrap();
             let inode = |file: BorrowedFd<'_>| fstat(file).unwrap().st_ino;
             assert_eq!(inode(found.0.as_fd()), inode(stream.as_fd()));
         }
@@ -169,9 +168,9 @@ mod tests {
     fn no_socket_is_taken_for_another() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let search = Search::begin("postgresql://host/", None);
+        let search = Search::begin(None);
         let _several = (connect(), connect());
-        assert!(search.end().is_none());
+        assert!(search.find().is_none());
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl PostgresSettings {
 
     /// How long opening a connection to `url` may take: the time for each host, and a second for what follows on the
     /// login. `None` where there is no limit, or the URL has one of its own.
+    #[cfg(feature = "postgres")]
     pub(crate) fn opening_limit(&self, url: &str) -> Option<Duration> {
         let hosts = u32::try_from(1 + url.matches(',').count()).ok()?;
         let limit = self
@@ -167,6 +168,7 @@ impl PostgresSettings {
 }
 
 /// Tells whether a URL sets something itself.
+#[cfg(any(feature = "postgres", test))]
 fn gives(url: &str, name: &str) -> bool {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let mut pairs = query.split('&');

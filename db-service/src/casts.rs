@@ -1,8 +1,14 @@
 //! Text for parameters of any type, as a literal in the statement would be: PostgreSQL is asked once what type
 //! each parameter has, and text is cast to it there.
+//!
+//! It is asked by `PREPARE`, which is sent by the extended protocol: that takes one statement at a time, so a text that holds
+//! several is refused and none of them is executed, whatever our own scan makes of it.
 
 use std::fmt::Write;
 use std::sync::Arc;
+
+use diesel::RunQueryDsl;
+use diesel::result::Error as DieselError;
 
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
@@ -11,14 +17,14 @@ use crate::params::Params;
 use crate::scanner::{Parsed, Piece};
 use crate::statement::Casts;
 
-/// The types that text needs no cast for.
+/// The types that text needs no cast for, as [`ask`](Connection::ask) names them.
 const TEXTS: [&str; 6] = [
-    "text",
-    "character varying",
-    "character",
-    "\"char\"",
-    "name",
-    "unknown",
+    "pg_catalog.text",
+    "pg_catalog.\"varchar\"",
+    "pg_catalog.bpchar",
+    "pg_catalog.\"char\"",
+    "pg_catalog.name",
+    "pg_catalog.unknown",
 ];
 
 impl Connection {
@@ -36,6 +42,17 @@ impl Connection {
         }
         observer.casts.insert(sql.to_owned(), Arc::clone(&casts));
         Some(casts)
+    }
+
+    /// Runs a statement of ours that holds text of the user's, by the protocol that takes no second one.
+    fn run_single(&mut self, sql: &str) -> Result<(), DieselError> {
+        match self {
+            Connection::Postgres(connection) => {
+                diesel::sql_query(sql).execute(connection).map(drop)
+            }
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(_) => Ok(()),
+        }
     }
 
     fn ask(&mut self, parsed: &Parsed<'_>) -> Result<Vec<Option<String>>, DbError> {
@@ -62,11 +79,14 @@ impl Connection {
             ("BEGIN", "COMMIT", "ROLLBACK")
         };
         self.run(begin)?;
-        let types = self.run(&prepare).map_err(DbError::from).and_then(|()| {
+        let types = self.run_single(&prepare).map_err(DbError::from).and_then(|()| {
+            // The internal names carry no length: `CAST(x AS character)` would cut the text to one character.
             let sql = format!(
-                "SELECT parameter::text AS name FROM pg_catalog.pg_prepared_statements, \
-                 unnest(parameter_types) WITH ORDINALITY AS parameters (parameter, position) \
-                 WHERE name = '{NAME}' ORDER BY position"
+                "SELECT pg_catalog.format('%I.%I', n.nspname, t.typname) AS name \
+                 FROM pg_catalog.pg_prepared_statements AS s, \
+                 pg_catalog.unnest(s.parameter_types) WITH ORDINALITY AS parameters (parameter, position) \
+                 JOIN pg_catalog.pg_type t ON t.oid = parameter JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+                 WHERE s.name = '{NAME}' ORDER BY position"
             );
             let rows = self.execute_query(&sql, Params::new());
             self.run(&format!("DEALLOCATE {NAME}"))?;

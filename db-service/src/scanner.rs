@@ -4,6 +4,7 @@ use indexmap::IndexSet;
 
 use crate::backend::Backend;
 use crate::error::DbError;
+use crate::script::Nesting;
 use crate::tokens::{Kind, Token, Tokens};
 use crate::traces::{self, Traces};
 
@@ -40,13 +41,14 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
         changes_rows: false,
     };
     let mut outline = Outline::default();
+    let mut single = Single::new(backend);
     for Token { kind, text } in Tokens::new(sql, backend) {
         if kind == Kind::Placeholder {
             return Err(DbError::RawPlaceholder {
                 placeholder: text.to_owned(),
             });
         }
-        outline.check_single(kind, text, backend)?;
+        single.check(kind, text)?;
         match kind {
             Kind::Parameter => {
                 let (index, _) = parsed.names.insert_full(&text[1..]);
@@ -76,13 +78,47 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
     Ok(parsed)
 }
 
+/// Refuses everything behind a `;` that ends the statement.
+///
+/// SQLite would run the first of several statements and drop the others without an error. PostgreSQL would execute all of
+/// them wherever a text is sent by its simple protocol.
+struct Single {
+    nesting: Nesting,
+    has_begun: bool,
+    has_ended: bool,
+}
+
+impl Single {
+    fn new(backend: Backend) -> Self {
+        Single {
+            nesting: Nesting::new(backend),
+            has_begun: false,
+            has_ended: false,
+        }
+    }
+
+    fn check(&mut self, kind: Kind, text: &str) -> Result<(), DbError> {
+        match kind {
+            Kind::Space => {}
+            Kind::Semicolon if !self.nesting.is_open() => self.has_ended = self.has_begun,
+            _ if self.has_ended => {
+                return Err(DbError::MultipleStatements {
+                    second: text.to_owned(),
+                });
+            }
+            _ => {
+                self.has_begun = true;
+                self.nesting.take(kind, text);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What the words of a statement say, as far as it matters.
 #[derive(Default)]
 struct Outline<'a> {
     first_word: Option<&'a str>,
-    words: usize,
-    is_trigger: bool,
-    ended: bool,
     is_insert: bool,
     /// `COPY … FROM STDIN` or `TO STDOUT`, for which there is no way to send or take the data.
     is_copy_with_client: bool,
@@ -101,21 +137,6 @@ enum RowState {
 }
 
 impl<'a> Outline<'a> {
-    /// SQLite would silently run the first of several statements; PostgreSQL refuses by itself.
-    fn check_single(&mut self, kind: Kind, text: &str, backend: Backend) -> Result<(), DbError> {
-        match kind {
-            Kind::Space => {}
-            Kind::Semicolon => self.ended = self.first_word.is_some(),
-            _ if self.ended && !self.is_trigger && backend == Backend::Sqlite => {
-                return Err(DbError::MultipleStatements {
-                    second: text.to_owned(),
-                });
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
     fn note(&mut self, kind: Kind, text: &'a str, piece: usize) {
         if matches!(kind, Kind::Space | Kind::Semicolon) {
             return;
@@ -126,10 +147,6 @@ impl<'a> Outline<'a> {
         }
         let is = |word: &str| text.eq_ignore_ascii_case(word);
         if kind == Kind::Word {
-            // CREATE [TEMP|TEMPORARY] TRIGGER: its body holds semicolons.
-            self.is_trigger |=
-                (1..=2).contains(&self.words) && text.eq_ignore_ascii_case("TRIGGER");
-            self.words += 1;
             self.is_copy_with_client |= is("STDIN") || is("STDOUT");
             // What is computed for each row is not the same for many rows at once.
             if ["SELECT", "WITH", "GENERATE_SERIES", "UNNEST"]
@@ -299,21 +316,54 @@ mod tests {
     }
 
     #[test]
-    fn a_second_statement_would_be_dropped_by_sqlite() {
-        for sql in ["", " ;; -- nothing\n"] {
-            assert!(matches!(
-                parse(sql, Backend::Sqlite),
-                Err(DbError::EmptyStatement)
-            ));
+    fn a_second_statement_is_refused() {
+        use Backend::{Postgres, Sqlite};
+        let trigger = "CREATE TEMP TRIGGER t AFTER INSERT ON a \
+                       BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; DELETE FROM c; END";
+        let rule = "CREATE RULE r AS ON INSERT TO a DO (DELETE FROM b; DELETE FROM c)";
+        let atomic = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC; SELECT 1; END";
+        for backend in BOTH {
+            for sql in ["", " ;; -- nothing\n"] {
+                let parsed = parse(sql, backend);
+                assert!(matches!(parsed, Err(DbError::EmptyStatement)), "{sql}");
+            }
+            for sql in [
+                "SELECT ';'; -- end\n ; ",
+                ";SELECT 1",
+                "SELECT ('a;b'), \";\";",
+            ] {
+                assert!(parse(sql, backend).is_ok(), "{sql}");
+            }
+            for sql in [
+                "SELECT 1; DELETE FROM a",
+                "SELECT :a;DROP TABLE a",
+                "SELECT (1);;; 'x'",
+                "; SELECT 1; (SELECT 2)",
+                "BEGIN; DELETE FROM a; END",
+                "CREATE TABLE trigger AS SELECT 1 AS begin; DELETE FROM a",
+                "CREATE TABLE a AS SELECT 1 AS x, CASE WHEN true THEN 2 END; DELETE FROM a",
+                "SELECT 1 AS atomic; DELETE FROM a; END",
+                "SELECT 1;--\n:a",
+                "SELECT 1; ?",
+            ] {
+                let parsed = parse(sql, backend);
+                let is_refused = matches!(
+                    parsed,
+                    Err(DbError::MultipleStatements { .. } | DbError::RawPlaceholder { .. })
+                );
+                assert!(is_refused, "{sql}");
+            }
         }
-        assert!(matches!(
-            parse("SELECT 1; DELETE FROM a", Backend::Sqlite),
-            Err(DbError::MultipleStatements { .. })
-        ));
-        assert!(parse("SELECT ';'; -- end\n ; ", Backend::Sqlite).is_ok());
-        let trigger =
-            "CREATE TEMP TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM b; DELETE FROM c; END";
-        assert!(parse(trigger, Backend::Sqlite).is_ok());
+        for (backend, sql) in [(Sqlite, trigger), (Postgres, rule), (Postgres, atomic)] {
+            assert!(parse(sql, backend).is_ok(), "{sql}");
+            let two = format!("{sql}; DROP TABLE a");
+            let parsed = parse(&two, backend);
+            let is_refused = matches!(parsed, Err(DbError::MultipleStatements { .. }));
+            assert!(is_refused, "{two}");
+        }
+        // A trigger of PostgreSQL has no body, and a function of SQLite is none.
+        assert!(parse(trigger, Postgres).is_err());
+        assert!(parse(atomic, Sqlite).is_err());
     }
 
     #[test]

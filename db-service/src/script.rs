@@ -18,20 +18,20 @@ pub(crate) fn statements(script: &str, backend: Backend) -> Vec<ScriptStatement<
     let (mut position, mut line) = (0, 1);
     // Where the statement begins, once something of it was seen.
     let mut start: Option<(usize, usize)> = None;
-    let mut body = Body::default();
+    let mut nesting = Nesting::new(backend);
     for Token { kind, text } in Tokens::new(script, backend) {
         match kind {
-            Kind::Semicolon if !body.is_open() => {
+            Kind::Semicolon if !nesting.is_open() => {
                 found.extend(start.take().map(|(from, line)| ScriptStatement {
                     text: &script[from..position],
                     line,
                 }));
-                body = Body::default();
+                nesting = Nesting::new(backend);
             }
             Kind::Space => {}
             _ => {
                 start.get_or_insert((position, line));
-                body.take(kind, text);
+                nesting.take(kind, text);
             }
         }
         position += text.len();
@@ -44,43 +44,65 @@ pub(crate) fn statements(script: &str, backend: Backend) -> Vec<ScriptStatement<
     found
 }
 
-/// Whether a statement is inside parentheses or a body, `BEGIN … END` with any `CASE … END` in it.
-#[derive(Default)]
-struct Body {
+/// Tracks whether the scan of a statement is inside parentheses or a body, where `;` ends nothing.
+///
+/// A body is `BEGIN … END`, with any `CASE … END` in it. On SQLite triggers have one, on PostgreSQL functions and procedures (`BEGIN ATOMIC`).
+#[derive(Debug)]
+pub(crate) struct Nesting {
+    backend: Backend,
     parentheses: usize,
     blocks: usize,
-    words: usize,
+    tokens: usize,
     /// Whether the statement is a `CREATE`: elsewhere `BEGIN` begins a transaction.
     creates: bool,
     is_trigger: bool,
     after_begin: bool,
+    after_temporary: bool,
 }
 
-impl Body {
-    fn is_open(&self) -> bool {
+impl Nesting {
+    pub(crate) fn new(backend: Backend) -> Self {
+        Nesting {
+            backend,
+            parentheses: 0,
+            blocks: 0,
+            tokens: 0,
+            creates: false,
+            is_trigger: false,
+            after_begin: false,
+            after_temporary: false,
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
         self.parentheses > 0 || self.blocks > 0
     }
 
-    fn take(&mut self, kind: Kind, text: &str) {
+    /// Takes the next token that is neither space nor a comment.
+    pub(crate) fn take(&mut self, kind: Kind, text: &str) {
         let is = |word: &str| kind == Kind::Word && text.eq_ignore_ascii_case(word);
         match kind {
             Kind::Open => self.parentheses += 1,
             Kind::Close => self.parentheses = self.parentheses.saturating_sub(1),
             _ => {}
         }
-        self.creates |= self.words == 0 && is("CREATE");
-        // `CREATE TRIGGER`, `CREATE TEMPORARY TRIGGER`.
-        self.is_trigger |= self.creates && self.words <= 2 && is("TRIGGER");
-        let opens = self.blocks == 0
-            && self.creates
-            && (self.is_trigger && is("BEGIN") || self.after_begin && is("ATOMIC"));
-        if opens || self.blocks > 0 && is("CASE") {
+        self.creates |= self.tokens == 0 && is("CREATE");
+        // `CREATE TRIGGER` and `CREATE TEMPORARY TRIGGER`, and no table that has the name.
+        self.is_trigger |= self.creates
+            && is("TRIGGER")
+            && (self.tokens == 1 || self.tokens == 2 && self.after_temporary);
+        let begins = match self.backend {
+            Backend::Sqlite => self.is_trigger && is("BEGIN"),
+            Backend::Postgres => self.creates && self.after_begin && is("ATOMIC"),
+        };
+        if self.blocks == 0 && begins || self.blocks > 0 && is("CASE") {
             self.blocks += 1;
         } else if self.blocks > 0 && is("END") {
             self.blocks -= 1;
         }
         self.after_begin = is("BEGIN");
-        self.words += 1;
+        self.after_temporary = is("TEMP") || is("TEMPORARY");
+        self.tokens += 1;
     }
 }
 

@@ -112,3 +112,24 @@ fn a_column_that_gets_another_type_is_asked_about_again() {
             insert().unwrap();
         });
 }
+
+#[test]
+fn text_is_not_cut_to_the_length_of_a_type() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        execute(
+            "CREATE TABLE t (f bit(3), g bit varying(3), c char(2)[])",
+            params! {},
+        )
+        .unwrap();
+        let row = || params! { "f" => "101", "g" => "11", "c" => "{ab,cd}" };
+        execute("INSERT INTO t VALUES (:f, :g, :c)", row()).unwrap();
+        let sql = "SELECT 1 AS one FROM t WHERE f = :f AND g = :g AND c = :c";
+        assert_eq!(execute(sql, row()).unwrap().len(), 1);
+        let insert = "INSERT INTO t (f) VALUES (:f)";
+        let error = execute(insert, params! { "f" => "1010" }).unwrap_err();
+        assert!(matches!(error, DbError::Query(_)), "{error}");
+    });
+}

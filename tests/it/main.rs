@@ -51,6 +51,7 @@ mod replicas;
 mod schema;
 mod seed_faults;
 mod settings;
+mod single_statement;
 mod statistics;
 #[cfg(target_os = "linux")]
 mod stopped;

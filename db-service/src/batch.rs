@@ -16,6 +16,7 @@ pub(crate) fn execute(
     sql: &str,
     rows: &[Params],
 ) -> Result<u64, DbError> {
+    connection.check_usable()?;
     let parsed = scanner::parse(sql, connection.backend())?;
     let known = Known {
         traces: parsed.traces,

@@ -1,6 +1,8 @@
 //! Many rows into one table, as fast as the backend takes them.
 
 use crate::backend::Backend;
+#[cfg(feature = "postgres")]
+use crate::copy;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::names::quote;
@@ -38,28 +40,59 @@ impl Connection {
     }
 
     fn insert(&mut self, table: &str, rows: &mut Rows<'_>) -> Result<u64, DbError> {
-        let table = observer::with_known(Known::OURS, || schema::find(self, table))?.quoted();
+        self.check_usable()?;
+        let table = observer::with_known(Known::OURS, || schema::find(self, table))?;
         let columns: Vec<_> = rows.columns.iter().map(|column| quote(column)).collect();
-        let target = format!("{table} ({})", columns.join(", "));
+        let target = format!("{} ({})", table.quoted(), columns.join(", "));
         let known = Known {
             traces: Traces::default(),
             counts: false,
             is_measured: true,
         };
-        let sql = match self {
+        match self {
             #[cfg(feature = "postgres")]
-            Connection::Postgres(_) => format!("COPY {target} FROM STDIN"),
+            Connection::Postgres(_) => {
+                let takes_copy =
+                    observer::with_known(Known::OURS, || copy::takes_copy(self, &table))?;
+                let text = if takes_copy {
+                    format!("COPY {target} FROM STDIN")
+                } else {
+                    format!("INSERT INTO {target} VALUES")
+                };
+                self.insert_as(&text, known, |connection| match connection {
+                    Connection::Postgres(inner) if takes_copy => {
+                        let copied = copy::copy(inner, &target, rows);
+                        if copied.is_err() {
+                            connection.check_in_step();
+                        }
+                        copied
+                    }
+                    _ => observer::with_known(Known::OURS, || {
+                        copy::insert(connection, &target, rows)
+                    }),
+                })
+            }
             #[cfg(feature = "sqlite")]
-            Connection::Sqlite(_) => format!("INSERT INTO {target} VALUES "),
-        };
-        let insert = |connection: &mut Self| match connection {
-            #[cfg(feature = "postgres")]
-            Connection::Postgres(inner) => crate::copy::copy(inner, &target, rows),
-            #[cfg(feature = "sqlite")]
-            Connection::Sqlite(inner) => crate::sqlite_rows::insert(inner, &sql, rows),
-        };
+            Connection::Sqlite(_) => {
+                let head = format!("INSERT INTO {target} VALUES ");
+                self.insert_as(head.trim_end(), known, |connection| match connection {
+                    Connection::Sqlite(inner) => crate::sqlite_rows::insert(inner, &head, rows),
+                    #[cfg(feature = "postgres")]
+                    Connection::Postgres(_) => Ok(0),
+                })
+            }
+        }
+    }
+
+    /// Runs `insert` in a transaction, measured as one call of `text`.
+    fn insert_as(
+        &mut self,
+        text: &str,
+        known: Known,
+        insert: impl FnOnce(&mut Self) -> Result<u64, DbError>,
+    ) -> Result<u64, DbError> {
         self.measured(
-            sql.trim_end(),
+            text,
             |inserted| *inserted,
             |connection| observer::with_known(known, || connection.transaction(insert)),
         )

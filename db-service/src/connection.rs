@@ -17,6 +17,8 @@ use crate::params::Params;
 use crate::row::Row;
 use crate::scanner::{self, Parsed};
 use crate::server_error::ServerError;
+#[cfg(feature = "postgres")]
+use crate::server_error::{Meaning, meaning};
 use crate::statement::{Casts, Statement};
 use crate::statement_statistics::Call;
 use crate::transaction::Failure;
@@ -93,6 +95,7 @@ impl Connection {
     }
 
     fn query(&mut self, sql: &str, params: &Params) -> Result<Vec<Row>, DbError> {
+        self.check_usable()?;
         let parsed = scanner::parse(sql, self.backend())?;
         if parsed.traces.end && self.transaction_depth() > 0 {
             return Err(DbError::EndsTransaction);
@@ -266,30 +269,79 @@ impl Connection {
     }
 
     pub(crate) fn commit<E>(&mut self) -> Result<(), Failure<E>> {
+        // Before the end, so there is nothing unknown about it.
+        if self.is_lost() {
+            return Err(Failure::Begin(DieselError::BrokenTransactionManager));
+        }
         // PostgreSQL answers COMMIT with a silent rollback if a statement has failed; any other statement it refuses.
         if self.backend() == Backend::Postgres
             && self.transaction_depth() == 1
             && self.observer().is_none_or(|observer| observer.has_failed)
         {
-            // Before the end, so there is nothing unknown about it.
             self.run("SELECT 1").map_err(Failure::Begin)?;
         }
         on_each!(self, connection => AnsiTransactionManager::commit_transaction(connection))
             .map_err(Failure::Commit)
     }
 
-    /// Rolls back all transactions above `depth`; what cannot be rolled back breaks the connection.
+    /// Rolls back all transactions above `depth`. If one cannot be rolled back, the connection is given up.
     pub(crate) fn roll_back_to(&mut self, depth: u32) {
         while self.transaction_depth() > depth {
-            let before = self.transaction_depth();
             let result = on_each!(self, connection => AnsiTransactionManager::rollback_transaction(connection));
             if let Err(error) = result {
-                let error = ServerError::from(error);
-                log::warn!("a transaction could not be rolled back: {error}");
-                if self.transaction_depth() >= before {
+                if !self.is_lost() {
+                    let error = ServerError::from(error);
+                    log::warn!(
+                        "a transaction could not be rolled back, so its connection is closed: {error}"
+                    );
+                }
+                return self.give_up();
+            }
+        }
+    }
+
+    /// Ends the session, since what it would do or answer next is not known: nothing of the transaction is committed, and
+    /// every later statement fails, those of diesel's DSL on PostgreSQL included.
+    pub(crate) fn give_up(&mut self) {
+        if let Some(observer) = self.observer() {
+            observer.is_lost = true;
+        }
+        #[cfg(feature = "postgres")]
+        if self.backend() == Backend::Postgres {
+            // The first answers may be those of earlier statements. Once the session has ended, the driver itself refuses to
+            // send anything.
+            for _ in 0..GIVE_UP_ATTEMPTS {
+                let ended = self.run(
+                    "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
+                );
+                if ended.is_err_and(|error| is_closed(&error)) {
                     return;
                 }
             }
+        }
+    }
+
+    /// Refuses to go on with a connection that is lost or given up.
+    pub(crate) fn check_usable(&mut self) -> Result<(), DbError> {
+        if self.is_lost() {
+            let error = DieselError::BrokenTransactionManager;
+            return Err(self.explain(DbError::ConnectionLost(error.into())));
+        }
+        Ok(())
+    }
+
+    /// Checks after a failure that the next answer is that of the next statement; if not, the connection is given up.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn check_in_step(&mut self) {
+        if let Err(error) = self.run("SELECT 1")
+            && meaning(&error) == Meaning::Lost
+        {
+            if !is_closed(&error) {
+                log::warn!(
+                    "a connection is closed, since its answers are those of earlier statements"
+                );
+            }
+            self.give_up();
         }
     }
 
@@ -306,6 +358,22 @@ impl Connection {
             (Err(_), _) => false,
         }
     }
+}
+
+/// How often a session that is out of step is asked to end: each attempt reads one answer at least, and there are one or two
+/// too many.
+#[cfg(feature = "postgres")]
+const GIVE_UP_ATTEMPTS: usize = 5;
+
+/// Whether the driver says that the connection is closed. If it has no text for an error, an answer has no result where it
+/// must have one.
+#[cfg(feature = "postgres")]
+fn is_closed(error: &DieselError) -> bool {
+    let has_text = match error {
+        DieselError::DatabaseError(_, information) => !information.message().trim().is_empty(),
+        _ => true,
+    };
+    has_text && meaning(error) == Meaning::Lost
 }
 
 fn depth_of(status: &TransactionManagerStatus) -> u32 {

@@ -1,4 +1,9 @@
 //! Rows into PostgreSQL by `COPY … FROM STDIN`, in its text format: what a column takes as a literal it takes here.
+//!
+//! diesel sends `COPY` by the extended protocol, and libpq then ends it with a second `Sync`. If the server fails before it
+//! reads the first row, it answers both: one answer too many, which a later statement would take for its own. So `COPY` is used
+//! only for tables where nothing of the user's runs before the first row ([`takes_copy`]); all others get `INSERT`s of the same
+//! texts. After any failure the caller checks that the connection is still in step.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -11,13 +16,65 @@ use diesel::pg::{CopyTarget, Pg, PgConnection};
 use diesel::query_builder::AstPass;
 use diesel::result::{Error as DieselError, QueryResult};
 
+use crate::batch;
 use crate::bulk::Rows;
 use crate::error::DbError;
+use crate::multi::DbConnection as Connection;
+use crate::names::TableName;
+use crate::params;
+use crate::params::Params;
 use crate::value::Value;
 use crate::watch;
 
 /// How much is gathered before it is sent, in bytes.
 const CHUNK: usize = 64 * 1024;
+
+/// How many rows an `INSERT` of [`insert`] gets at a time: as many as are sent in one statement.
+const ROWS: usize = 512;
+
+/// Whether a relation takes `COPY` without a chance to fail before its first row: a table without a statement trigger that fires
+/// before an insert. Views, foreign tables and all others do not.
+pub(crate) fn takes_copy(connection: &mut Connection, table: &TableName) -> Result<bool, DbError> {
+    // The numbers are `TRIGGER_TYPE_ROW`, `_BEFORE` and `_INSERT` of PostgreSQL's `catalog/pg_trigger.h`.
+    let rows = connection.execute_query(
+        "SELECT c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t \
+         WHERE t.tgrelid = c.oid AND t.tgtype & 1 = 0 AND t.tgtype & 2 <> 0 AND t.tgtype & 4 <> 0) AS takes_copy \
+         FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(:table)",
+        params! { "table" => table.quoted() },
+    )?;
+    rows.first().map_or(Ok(false), |row| row.get("takes_copy"))
+}
+
+/// Inserts all rows into `target`, a table and its columns, by `INSERT`, and returns how many the server says there were.
+pub(crate) fn insert(
+    connection: &mut Connection,
+    target: &str,
+    rows: &mut Rows<'_>,
+) -> Result<u64, DbError> {
+    let names: Vec<_> = (0..rows.columns.len())
+        .map(|column| format!("c{column}"))
+        .collect();
+    let sql = format!("INSERT INTO {target} VALUES (:{})", names.join(", :"));
+    let (mut inserted, mut row) = (0, Vec::with_capacity(names.len()));
+    loop {
+        let mut batch = Vec::new();
+        while batch.len() < ROWS && rows.read(&mut row)? {
+            let mut params = Params::new();
+            for (column, value) in row.drain(..).enumerate() {
+                let mut text = String::new();
+                write_literal(&value, &mut text)
+                    .map_err(|problem| rows.unstorable(column, problem))?;
+                let text = (value != Value::Null).then_some(text);
+                params = params.with(names[column].clone(), text);
+            }
+            batch.push(params);
+        }
+        if batch.is_empty() {
+            return Ok(inserted);
+        }
+        inserted += batch::execute(connection, &sql, &batch)?;
+    }
+}
 
 /// Copies all rows into `target`, a table and its columns, and returns how many there were.
 pub(crate) fn copy(
@@ -89,9 +146,23 @@ fn gather(rows: &mut Rows<'_>, text: &mut String) -> Result<bool, DbError> {
 
 /// Writes a value as the text format has it.
 fn write(value: &Value, out: &mut String) -> Result<(), &'static str> {
+    match value {
+        Value::Null => out.push_str("\\N"),
+        Value::Text(_) | Value::Json(_) | Value::Bytes(_) | Value::Other { .. } => {
+            let mut text = String::new();
+            write_literal(value, &mut text)?;
+            escape(&text, out);
+        }
+        _ => write_literal(value, out)?,
+    }
+    Ok(())
+}
+
+/// Writes a value as it would stand between the quotes of a literal; nothing for NULL.
+fn write_literal(value: &Value, out: &mut String) -> Result<(), &'static str> {
     // Writing to a string does not fail.
     let _ = match value {
-        Value::Null => out.write_str("\\N"),
+        Value::Null => Ok(()),
         Value::Bool(value) => write!(out, "{value}"),
         Value::Int(value) => write!(out, "{value}"),
         Value::Float(value) if value.is_infinite() && *value > 0.0 => out.write_str("Infinity"),
@@ -102,12 +173,9 @@ fn write(value: &Value, out: &mut String) -> Result<(), &'static str> {
         Value::Text(value) if value.contains('\0') => {
             return Err("PostgreSQL takes no text that holds a NUL");
         }
-        Value::Text(value) => {
-            escape(value, out);
-            Ok(())
-        }
+        Value::Text(value) => out.write_str(value),
         Value::Bytes(value) | Value::Other { bytes: value, .. } => {
-            out.push_str("\\\\x");
+            out.push_str("\\x");
             value.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
         }
         Value::Date(value) => write!(out, "{}{}", Day(*value), era(*value)),
@@ -134,10 +202,7 @@ fn write(value: &Value, out: &mut String) -> Result<(), &'static str> {
         }
         Value::Uuid(value) => write!(out, "{value}"),
         Value::Decimal(value) => write!(out, "{value}"),
-        Value::Json(value) => {
-            escape(&value.to_string(), out);
-            Ok(())
-        }
+        Value::Json(value) => write!(out, "{value}"),
     };
     Ok(())
 }

@@ -69,6 +69,7 @@ impl Connection {
         params: &Params,
         each: &mut Each<'_>,
     ) -> Result<(), DbError> {
+        self.check_usable()?;
         let parsed = scanner::parse(sql, self.backend())?;
         if parsed.traces.end && self.transaction_depth() > 0 {
             return Err(DbError::EndsTransaction);

@@ -158,6 +158,9 @@ impl Connection {
         begin: impl FnOnce(&mut Self) -> Result<(), DieselError>,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, Failure<E>> {
+        if self.is_lost() {
+            return Err(Failure::Begin(DieselError::BrokenTransactionManager));
+        }
         let depth = self.transaction_depth();
         begin(self).map_err(Failure::Begin)?;
         match panic::catch_unwind(AssertUnwindSafe(|| work(self))) {

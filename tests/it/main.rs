@@ -30,6 +30,7 @@ mod bulk;
 mod bulk_values;
 mod casts;
 mod conflicts;
+mod copy_failures;
 mod errors;
 mod fakes;
 mod far_values;

@@ -10,12 +10,14 @@ impl DatabaseService {
     /// Inserts rows into columns of a table, in one transaction, and returns how many there were.
     ///
     /// By `COPY` on PostgreSQL and with many rows in one statement on SQLite, which takes about half as long as
-    /// [`execute_many`](Self::execute_many) (measured by `benchmarks/src/bin/bulk.rs`). Rows are taken one after the other, and no more of them than a few are in memory.
+    /// [`execute_many`](Self::execute_many) (measured by `benchmarks/src/bin/bulk.rs`). Views, foreign tables and tables with a statement
+    /// trigger `BEFORE INSERT` get an `INSERT` for each 512 rows instead, since a `COPY` that they refuse would leave the connection
+    /// with an answer too many; such a trigger fires once for each of those. Rows are taken one after the other, and no more of them than a few are in memory.
     ///
     /// `table` is written as in a statement, as [`get_table_info`](Self::get_table_info) takes it, and `columns` are exact names;
     /// the others get their defaults. A row is an array, such as [`values!`](crate::values) makes, or anything else of values in the
     /// order of the columns. PostgreSQL reads them as it does literals in quotes: text goes into columns of any type, and a
-    /// fraction into none of integers. It copies neither into views without a trigger nor into tables with row security.
+    /// fraction into none of integers. It does not copy into tables with row security.
     ///
     /// # Errors
     ///

@@ -66,7 +66,7 @@ pub enum ConfigFault {
     NotANumber {
         /// The variable.
         variable: &'static str,
-        /// Its value.
+        /// Its value, or `***` if it does not resemble a number.
         value: String,
     },
     /// The number is outside of what makes sense.

@@ -243,6 +243,11 @@ mod tests {
             ),
             (
                 "DB_POOL_SIZE",
+                "postgresql://u:secret@h",
+                "Invalid database configuration: DB_POOL_SIZE: \"***\" is not a whole number",
+            ),
+            (
+                "DB_POOL_SIZE",
                 "99999999999999999999",
                 "Invalid database configuration: DB_POOL_SIZE: \"99999999999999999999\" is not a whole number",
             ),

@@ -51,8 +51,8 @@ mod pool;
 mod pool_metrics;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod postgres_url;
 mod prepared;
-mod redaction;
 mod relations;
 mod replica_settings;
 mod replica_watch;

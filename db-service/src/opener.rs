@@ -63,7 +63,7 @@ impl Opener {
     pub(crate) fn open(&self) -> Result<Connection, DbError> {
         let failed = |source| DbError::Connect {
             target: self.config.url.to_string(),
-            source,
+            source: self.config.url.redacted(source),
         };
         let observer = Observer::new(
             self.config.url.backend(),
@@ -74,7 +74,7 @@ impl Opener {
             #[cfg(feature = "postgres")]
             Target::Postgres(url) => {
                 let settings = &self.config.postgres;
-                let _turn = socket::turn(url);
+                let _turn = socket::turn(&url.to_string());
                 let search = Arc::new(Search::begin(settings.tcp_user_timeout));
                 let limit = settings.opening_limit(url);
                 let watch = self.watch.as_ref().zip(limit);

@@ -1,13 +1,12 @@
 //! What is set on each connection, apart from where it leads.
 
-#[cfg(any(feature = "postgres", test))]
-use std::fmt::Write;
 use std::time::Duration;
 
 #[cfg(any(feature = "postgres", test))]
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use crate::postgres_url::PostgresUrl;
 
-/// What is set on each connection to PostgreSQL; what stands in the URL comes first.
+/// Settings of each connection to PostgreSQL. A parameter of the URL replaces the setting here, except that the stricter
+/// TLS mode of the two is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostgresSettings {
@@ -33,16 +32,19 @@ pub struct PostgresSettings {
     pub socket_timeout: Option<Duration>,
     /// What the server shows in `pg_stat_activity` (`DB_APPLICATION_NAME`, libpq's own).
     pub application_name: Option<String>,
-    /// How the connection is encrypted (`DB_TLS_MODE`, libpq's own: `prefer`).
+    /// How the connection is encrypted, at least: a stricter mode in the URL is used in place of this one (`DB_TLS_MODE`,
+    /// [`VerifyFull`](TlsMode::VerifyFull) with a root certificate here or in the URL, otherwise libpq's own: `PGSSLMODE` or
+    /// `prefer`).
     pub tls_mode: Option<TlsMode>,
     /// The file with the certificates that the server's is checked against (`DB_TLS_ROOT_CERTIFICATE`, libpq's own).
     pub tls_root_certificate: Option<String>,
 }
 
-/// How a connection to PostgreSQL is encrypted, as libpq's [`sslmode`] says.
+/// How a connection to PostgreSQL is encrypted, as libpq's [`sslmode`] says; a later mode is stricter than an earlier one.
+/// Connections through a Unix socket are never encrypted, whatever the mode.
 ///
 /// [`sslmode`]: https://www.postgresql.org/docs/current/libpq-ssl.html
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TlsMode {
     /// Not at all.
@@ -74,6 +76,12 @@ impl TlsMode {
         let named = Self::NAMES.into_iter().find(|(_, mode)| *mode == self);
         named.map_or("", |(name, _)| name)
     }
+
+    /// The mode that libpq calls so.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let named = Self::NAMES.into_iter().find(|(known, _)| *known == name);
+        named.map(|(_, mode)| mode)
+    }
 }
 
 impl Default for PostgresSettings {
@@ -94,10 +102,10 @@ impl Default for PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// The URL with what is set while connecting, unless it says so itself; `tcp_user_timeout` in the place of the one here.
+    /// A URL for libpq with what is set while connecting, and `tcp_user_timeout` in place of the one here.
     #[cfg(any(feature = "postgres", test))]
-    pub(crate) fn complete(&self, url: &str, tcp_user_timeout: Option<Duration>) -> String {
-        let seconds = |time: Duration| time.as_secs().max(1).to_string();
+    pub(crate) fn complete(&self, url: &PostgresUrl, tcp_user_timeout: Option<Duration>) -> String {
+        let seconds = |time: Duration| whole_seconds(time).as_secs().to_string();
         let keepalive = match self.tcp_keepalive {
             Some(idle) => vec![
                 ("keepalives_idle", seconds(idle)),
@@ -106,43 +114,64 @@ impl PostgresSettings {
             ],
             None => vec![("keepalives", "0".to_owned())],
         };
-        let milliseconds = |time: Duration| time.as_millis().to_string();
         let optional = [
             ("connect_timeout", self.connect_timeout.map(seconds)),
             ("tcp_user_timeout", tcp_user_timeout.map(milliseconds)),
             ("application_name", self.application_name.clone()),
-            ("sslmode", self.tls_mode.map(|mode| mode.name().to_owned())),
-            ("sslrootcert", self.tls_root_certificate.clone()),
+        ];
+        let root = Self::url_root_certificate(url).or(self.tls_root_certificate.as_deref());
+        let tls = [
+            ("sslmode", self.effective_tls_mode(url).map(TlsMode::name)),
+            ("sslrootcert", root),
         ];
         let optional = optional
+            .iter()
+            .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+            .chain(
+                keepalive
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str())),
+            )
+            .filter(|(name, _)| url.parameter(name).is_none());
+        // Of these the URL has had its say.
+        let tls = tls
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)));
-        let mut complete = url.to_owned();
-        let mut separator = match url.split_once('?') {
-            None => "?",
-            Some((_, "")) => "",
-            Some(_) => "&",
-        };
-        for (name, value) in optional
-            .chain(keepalive)
-            .filter(|(name, _)| !gives(url, name))
-        {
-            let value = utf8_percent_encode(&value, NON_ALPHANUMERIC);
-            // Writing to a string does not fail.
-            let _ = write!(complete, "{separator}{name}={value}");
-            separator = "&";
-        }
-        complete
+        url.with_parameters(&optional.chain(tls).collect::<Vec<_>>())
+    }
+
+    /// The stricter of the modes here and in the URL. A root certificate alone asks for a check of the server, which libpq's
+    /// default would not make. `None` leaves the mode to libpq.
+    #[cfg(any(feature = "postgres", test))]
+    fn effective_tls_mode(&self, url: &PostgresUrl) -> Option<TlsMode> {
+        let in_url = url.parameter("sslmode").and_then(TlsMode::named);
+        let has_root =
+            self.tls_root_certificate.is_some() || Self::url_root_certificate(url).is_some();
+        in_url
+            .max(self.tls_mode)
+            .or(has_root.then_some(TlsMode::VerifyFull))
+    }
+
+    /// An empty name stands for libpq's default.
+    #[cfg(any(feature = "postgres", test))]
+    fn url_root_certificate(url: &PostgresUrl) -> Option<&str> {
+        url.parameter("sslrootcert").filter(|root| !root.is_empty())
     }
 
     /// How long opening a connection to `url` may take: the time for each host, and a second for what follows on the
-    /// login. `None` where there is no limit, or the URL has one of its own.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn opening_limit(&self, url: &str) -> Option<Duration> {
-        let hosts = u32::try_from(1 + url.matches(',').count()).ok()?;
-        let limit = self
-            .connect_timeout
-            .filter(|_| !gives(url, "connect_timeout"))?;
+    /// login. `None` where there is no limit.
+    #[cfg(any(feature = "postgres", test))]
+    pub(crate) fn opening_limit(&self, url: &PostgresUrl) -> Option<Duration> {
+        let limit = match url.parameter("connect_timeout") {
+            // Zero and less are libpq's words for no limit.
+            Some(seconds) => seconds.parse().ok().filter(|seconds| *seconds > 0),
+            None => self
+                .connect_timeout
+                .map(|time| whole_seconds(time).as_secs()),
+        };
+        // Before version 17 libpq waits for two seconds at least.
+        let limit = Duration::from_secs(limit?.max(2));
+        let hosts = u32::try_from(url.hosts().len()).ok()?;
         limit
             .checked_mul(hosts)?
             .checked_add(Duration::from_secs(1))
@@ -162,17 +191,22 @@ impl PostgresSettings {
         limits
             .into_iter()
             .filter_map(|(name, limit)| Some((name, limit?)))
-            .map(|(name, limit)| format!("{set} {name} = {};", limit.as_millis()))
+            .map(|(name, limit)| format!("{set} {name} = {};", milliseconds(limit)))
             .collect()
     }
 }
 
-/// Tells whether a URL sets something itself.
+/// Rounds up, since zero is no limit to libpq.
 #[cfg(any(feature = "postgres", test))]
-fn gives(url: &str, name: &str) -> bool {
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let mut pairs = query.split('&');
-    pairs.any(|pair| pair.split_once('=').is_some_and(|(given, _)| given == name))
+fn whole_seconds(time: Duration) -> Duration {
+    let more = u64::from(time.subsec_nanos() > 0);
+    Duration::from_secs(time.as_secs().saturating_add(more).max(1))
+}
+
+/// Rounds up, since zero is no limit to libpq, PostgreSQL and Linux.
+#[cfg(any(feature = "postgres", test))]
+fn milliseconds(time: Duration) -> String {
+    time.as_nanos().div_ceil(1_000_000).max(1).to_string()
 }
 
 /// What is set on each connection to SQLite.
@@ -242,22 +276,112 @@ impl SqliteSettings {
 mod tests {
     use super::*;
 
+    fn url(rest: &str) -> PostgresUrl {
+        PostgresUrl::parse(rest).unwrap()
+    }
+
+    /// Settings of which nothing is set.
+    fn bare() -> PostgresSettings {
+        PostgresSettings {
+            connect_timeout: None,
+            tcp_keepalive: None,
+            ..PostgresSettings::default()
+        }
+    }
+
     #[test]
     fn what_stands_in_the_url_comes_first() {
         let settings = PostgresSettings {
             application_name: Some("a&b=c".to_owned()),
             tls_mode: Some(TlsMode::VerifyFull),
             tcp_keepalive: None,
-            tcp_user_timeout: None,
             ..PostgresSettings::default()
         };
         assert_eq!(
-            settings.complete("postgresql://h/d", None),
-            "postgresql://h/d?connect_timeout=10&application_name=a%26b%3Dc&sslmode=verify%2Dfull&keepalives=0"
+            settings.complete(&url("h/d"), None),
+            "postgresql:///?host=h&dbname=d&connect_timeout=10&application_name=a%26b%3Dc&keepalives=0&sslmode=verify%2Dfull"
         );
         assert_eq!(
-            settings.complete("postgresql://h/d?sslmode=require&connect_timeout=3", None),
-            "postgresql://h/d?sslmode=require&connect_timeout=3&application_name=a%26b%3Dc&keepalives=0"
+            settings.complete(&url("h/d?applicati%6Fn_name=x&connect_timeout=3"), None),
+            "postgresql:///?host=h&dbname=d&application_name=x&connect_timeout=3&keepalives=0&sslmode=verify%2Dfull"
         );
+    }
+
+    #[test]
+    fn of_two_modes_the_stricter_one_is_used() {
+        use TlsMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
+        for (query, set, root, mode) in [
+            ("", None, None, None),
+            ("", Some(Disable), None, Some(Disable)),
+            ("ssl=true", Some(Disable), None, Some(Require)),
+            ("requiressl=1", Some(Allow), None, Some(Require)),
+            (
+                "sslm%6fde=verify-full",
+                Some(Prefer),
+                None,
+                Some(VerifyFull),
+            ),
+            ("sslmode=disable", Some(Require), None, Some(Require)),
+            ("sslmode=disable", None, None, Some(Disable)),
+            ("", None, Some("/root.crt"), Some(VerifyFull)),
+            ("sslrootcert=/root.crt", None, None, Some(VerifyFull)),
+            ("sslrootcert=", None, None, None),
+            ("sslrootcert=", None, Some("/root.crt"), Some(VerifyFull)),
+            ("sslmode=prefer", None, Some("/root.crt"), Some(Prefer)),
+            (
+                "sslrootcert=/root.crt",
+                Some(VerifyCa),
+                None,
+                Some(VerifyCa),
+            ),
+        ] {
+            let settings = PostgresSettings {
+                tls_mode: set,
+                tls_root_certificate: root.map(ToOwned::to_owned),
+                ..bare()
+            };
+            let complete = settings.complete(&url(&format!("h/d?{query}")), None);
+            let read = url(complete.strip_prefix("postgresql://").unwrap());
+            let read = read
+                .parameter("sslmode")
+                .map(|mode| TlsMode::named(mode).unwrap());
+            assert_eq!(read, mode, "{query} {set:?} {root:?}");
+            if root.is_some() {
+                assert!(complete.contains("sslrootcert=%2Froot%2Ecrt"), "{complete}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_rounded_up_to_what_can_be_set() {
+        let settings = PostgresSettings {
+            connect_timeout: Some(Duration::from_millis(1)),
+            tcp_keepalive: Some(Duration::from_millis(1500)),
+            ..PostgresSettings::default()
+        };
+        let complete = settings.complete(&url("h"), Some(Duration::from_micros(1)));
+        for part in [
+            "connect_timeout=1&",
+            "keepalives_idle=2&",
+            "tcp_user_timeout=1&",
+        ] {
+            assert!(complete.contains(part), "{complete}");
+        }
+        assert_eq!(milliseconds(Duration::from_micros(1001)), "2");
+        assert_eq!(milliseconds(Duration::MAX), "18446744073709551616000");
+    }
+
+    #[test]
+    fn the_limit_of_opening_is_for_all_hosts_of_the_url() {
+        let limit = |rest: &str| PostgresSettings::default().opening_limit(&url(rest));
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(limit("u:a,b@h/d"), seconds(11));
+        assert_eq!(limit("u:a,b@h,k/d?options=a,b,c"), seconds(21));
+        assert_eq!(limit("/d?host=a,b,c"), seconds(31));
+        assert_eq!(limit("h/d?hostaddr=1.2.3.4&connect_timeout=3"), seconds(4));
+        assert_eq!(limit("h/d?c%6Fnnect_timeout=1"), seconds(3));
+        assert_eq!(limit("h/d?connect_timeout=0"), None);
+        assert_eq!(limit("h/d?connect_timeout=-1"), None);
+        assert_eq!(bare().opening_limit(&url("h")), None);
     }
 }

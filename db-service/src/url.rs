@@ -1,14 +1,11 @@
 //! `DATABASE_URL`: which backend, where, and what of it may be shown.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use percent_encoding::percent_decode_str;
-
 use crate::backend::Backend;
 use crate::escaped::Escaped;
-use crate::redaction::redacted;
+use crate::postgres_url::PostgresUrl;
 
 /// Why a text is no URL of a database that this build can open. It never repeats the text, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,17 +27,58 @@ pub enum UrlError {
         "the user name or password holds an @, : or / that must be percent-encoded (%40, %3A, %2F)"
     )]
     UnencodedCharacter,
+    /// A character that separates parameters has to be percent-encoded in a host, the name of a database, or a parameter.
+    #[error(
+        "a host, the database or a parameter holds an &, ;, # or = that must be percent-encoded (%26, %3B, %23, %3D)"
+    )]
+    UnencodedSeparator,
+    /// White space or a control character has to be percent-encoded.
+    #[error("it holds white space or a control character that must be percent-encoded")]
+    WhiteSpace,
     /// The address of a host begins with a bracket and does not end as it should.
     #[error("an IPv6 address is written as [::1] or [::1]:5432")]
     Ipv6Host,
     /// A percent sign is not followed by two hexadecimal digits, or what it encodes is no text.
     #[error("it holds a % that does not begin a percent-encoded character")]
     InvalidEncoding,
+    /// A parameter after the question mark lacks its value.
+    #[error(
+        "parameter {position} after the question mark has no value; write name=value, and %26 for an & in a value"
+    )]
+    #[non_exhaustive]
+    MissingValue {
+        /// The position of the parameter, from 1.
+        position: usize,
+    },
+    /// A parameter after the question mark is none of libpq's.
+    #[error(
+        "parameter {position} after the question mark is none of libpq's{}; write %26 for an & in a value",
+        suggestion.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default()
+    )]
+    #[non_exhaustive]
+    UnknownParameter {
+        /// The position of the parameter, from 1.
+        position: usize,
+        /// A parameter of libpq with a similar name.
+        suggestion: Option<&'static str>,
+    },
+    /// libpq does not accept the value of a parameter.
+    #[error("{name} must be {expected}")]
+    #[non_exhaustive]
+    InvalidParameter {
+        /// The parameter, by its name in libpq; the part before the question mark sets some, such as `user` and `port`.
+        name: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// `host`, `hostaddr` and `port` are lists of different lengths.
+    #[error("the hosts, their addresses and their ports are lists of different lengths")]
+    UnevenHosts,
     /// A NUL byte, which neither backend accepts.
     #[error("it holds a NUL character")]
     Nul,
-    /// SQLite takes no query.
-    #[error("a sqlite:// URL takes no parameters after a question mark")]
+    /// A SQLite URL takes no query and no fragment.
+    #[error("a sqlite:// URL takes no parameters, and no ?, # or ; in the name of the file")]
     SqliteParameters,
     /// `sqlite://name`, where the name would be a host.
     #[error(
@@ -57,8 +95,7 @@ pub struct DatabaseUrl {
 
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The URL as libpq takes it; it may hold a password.
-    Postgres(String),
+    Postgres(PostgresUrl),
     SqliteFile(String),
     SqliteMemory,
 }
@@ -88,10 +125,7 @@ impl DatabaseUrl {
         }
         let (scheme, rest) = url.split_once("://").ok_or(UrlError::UnknownScheme)?;
         let target = match scheme.to_ascii_lowercase().split('+').next() {
-            Some("postgres" | "postgresql") => {
-                check_postgres(rest)?;
-                Target::Postgres(format!("postgresql://{rest}"))
-            }
+            Some("postgres" | "postgresql") => Target::Postgres(PostgresUrl::parse(rest)?),
             Some("sqlite") => sqlite_target(rest)?,
             _ => return Err(UrlError::UnknownScheme),
         };
@@ -122,6 +156,17 @@ impl DatabaseUrl {
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
+
+    /// Why a connection could not be opened, without what this URL hides.
+    pub(crate) fn redacted(&self, source: diesel::ConnectionError) -> diesel::ConnectionError {
+        match (&self.target, source) {
+            #[cfg(feature = "postgres")]
+            (Target::Postgres(url), diesel::ConnectionError::BadConnection(message)) => {
+                diesel::ConnectionError::BadConnection(url.redacted(&message))
+            }
+            (_, source) => source,
+        }
+    }
 }
 
 impl FromStr for DatabaseUrl {
@@ -135,7 +180,7 @@ impl FromStr for DatabaseUrl {
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
-            Target::Postgres(url) => write!(formatter, "{}", Escaped(redacted(url))),
+            Target::Postgres(url) => write!(formatter, "{url}"),
             Target::SqliteFile(path) => write!(formatter, "sqlite:///{}", Escaped(path)),
             Target::SqliteMemory => formatter.write_str("sqlite::memory:"),
         }
@@ -149,64 +194,28 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 fn sqlite_target(rest: &str) -> Result<Target, UrlError> {
-    if rest.contains('?') {
+    if rest.contains(['?', '#', ';']) {
         return Err(UrlError::SqliteParameters);
     }
     match rest.strip_prefix('/') {
         Some("" | ":memory:") => Ok(Target::SqliteMemory),
+        Some(path) if holds_credentials(path) => Err(UrlError::SqliteHost),
         Some(path) => Ok(Target::SqliteFile(path.to_owned())),
         None if rest.is_empty() => Ok(Target::SqliteMemory),
         None => Err(UrlError::SqliteHost),
     }
 }
 
-/// Refuses what libpq would misread, since its messages quote the pieces that it misreads: pieces of a password.
-fn check_postgres(rest: &str) -> Result<(), UrlError> {
-    // As libpq does: the user's part ends at the first @, unless a slash comes before it.
-    let (user, place) = match rest.find(['@', '/']) {
-        Some(end) if rest[end..].starts_with('@') => (&rest[..end], &rest[end + 1..]),
-        _ => ("", rest),
+/// Tells whether a path looks like `user:password@host`.
+fn holds_credentials(path: &str) -> bool {
+    let path = path.trim_start_matches('/');
+    // A drive of Windows.
+    let path = match path.as_bytes() {
+        [drive, b':', b'/' | b'\\', ..] if drive.is_ascii_alphabetic() => &path[2..],
+        _ => path,
     };
-    let hosts = place.split(['/', '?']).next().unwrap_or_default();
-    let path = place[hosts.len()..].split('?').next().unwrap_or_default();
-    if user.contains(['?', '#'])
-        || user.matches(':').count() > 1
-        || hosts.contains('@')
-        || path.contains('@')
-    {
-        return Err(UrlError::UnencodedCharacter);
-    }
-    // Without an @ a password would stand where libpq expects a port, and tells what it found there.
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-    let has_port = |host: &str| host.split_once(':').is_none_or(|(_, port)| is_port(port));
-    for host in hosts.split(',') {
-        match host.strip_prefix('[') {
-            Some(host) => match host.split_once(']') {
-                // libpq would quote the whole URL.
-                None | Some(("", _)) => return Err(UrlError::Ipv6Host),
-                Some((_, "")) => {}
-                Some((_, port)) if port.strip_prefix(':').is_some_and(is_port) => {}
-                Some(_) => return Err(UrlError::Ipv6Host),
-            },
-            None if has_port(host) => {}
-            None => return Err(UrlError::UnencodedCharacter),
-        }
-    }
-    check_encoding(rest)
-}
-
-fn check_encoding(text: &str) -> Result<(), UrlError> {
-    let encoded_well = text.split('%').skip(1).all(|after| {
-        after.len() >= 2
-            && after.bytes().take(2).all(|byte| byte.is_ascii_hexdigit())
-            && !after.starts_with("00")
-    });
-    let decoded: Cow<'_, [u8]> = percent_decode_str(text).into();
-    if encoded_well && std::str::from_utf8(&decoded).is_ok() {
-        Ok(())
-    } else {
-        Err(UrlError::InvalidEncoding)
-    }
+    path.split_once(':')
+        .is_some_and(|(_, rest)| rest.contains('@'))
 }
 
 #[cfg(test)]
@@ -238,14 +247,26 @@ mod tests {
                 "{url}"
             );
         }
-        assert_eq!(
-            DatabaseUrl::parse("sqlite://data.db"),
-            Err(UrlError::SqliteHost)
-        );
-        assert_eq!(
-            DatabaseUrl::parse("sqlite:///a.db?mode=ro"),
-            Err(UrlError::SqliteParameters)
-        );
+        for url in [
+            "sqlite://data.db",
+            "sqlite://u:secret@/data.db",
+            "sqlite:///u:secret@h/data.db",
+            "sqlite:////u:secret@h/data.db",
+        ] {
+            assert_eq!(DatabaseUrl::parse(url), Err(UrlError::SqliteHost), "{url}");
+        }
+        for url in ["sqlite:///C:/me@home/data.db", "sqlite:////a:b/data.db"] {
+            assert!(DatabaseUrl::parse(url).is_ok(), "{url}");
+        }
+        for url in [
+            "sqlite:///a.db?mode=ro",
+            "sqlite:///a.db#key",
+            "sqlite:///a.db;password=secret",
+            "sqlite://?key=secret",
+        ] {
+            let error = DatabaseUrl::parse(url);
+            assert_eq!(error, Err(UrlError::SqliteParameters), "{url}");
+        }
     }
 
     #[test]
@@ -269,71 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn ambiguous_passwords_are_refused_before_libpq_quotes_them() {
-        for url in [
-            "u:p@ss@h/d",
-            "u:p/ss@h/d",
-            "u:p:ss@h/d",
-            "u:p/ss?x@h/d",
-            "u:p:/ss@h/d",
-            "u:p?a=b@h/d",
-            "u:secret/d",
-            "h:1,u:secret/d",
-        ] {
-            assert_eq!(
-                check_postgres(url),
-                Err(UrlError::UnencodedCharacter),
-                "{url}"
-            );
-        }
-        for url in [
-            "u:p%@h/d",
-            "u:p%4@h/d",
-            "u:%ff@h/d",
-            "u:%00@h/d",
-            "u@h/d?password=%zz",
-        ] {
-            assert_eq!(check_postgres(url), Err(UrlError::InvalidEncoding), "{url}");
-        }
-        for url in [
-            "u:p@[::1/d",
-            "u:p@[]/d",
-            "u:p@h,[::1]x/d",
-            "u:p@[::1]:x/d",
-            "u:p@[::1:5432",
-        ] {
-            assert_eq!(check_postgres(url), Err(UrlError::Ipv6Host), "{url}");
-        }
-        for url in [
-            "",
-            "h",
-            "u@h",
-            "u:p%40ss@h:1,k:2/d?sslmode=disable",
-            "u:p@a,b:2,[::1],[fe80::1%25eth0]:5432,/d?target_session_attrs=read-write",
-            "[::1]:5432/d",
-            "/d?host=/tmp",
-        ] {
-            assert_eq!(check_postgres(url), Ok(()), "{url}");
-        }
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(
-            redacted("postgresql://ada:secret@h/d"),
-            "postgresql://ada:***@h/d"
-        );
-        assert_eq!(
-            redacted(
-                "postgresql://h/d?port=1&password=secret&sslpassword=secret&p%61ssword=secret&user=a;password=secret"
-            ),
-            "postgresql://h/d?port=1&password=***&sslpassword=***&p%61ssword=***&user=***"
-        );
-        assert_eq!(redacted("postgresql://ada@h"), "postgresql://ada@h");
-        assert_eq!(
-            redacted("postgresql://ada:a,b:1@[::1]:1,b,c:3/d?target_session_attrs=read-write"),
-            "postgresql://ada:***@[::1]:1,b,c:3/d?target_session_attrs=read-write"
-        );
+    fn a_path_is_shown_on_one_line() {
         let target = Target::SqliteFile("a\nb".to_owned());
         assert_eq!(DatabaseUrl { target }.to_string(), r"sqlite:///a\nb");
     }

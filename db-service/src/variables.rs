@@ -46,6 +46,12 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         };
         let number = value.trim().parse().ok();
         if number.is_none() {
+            // A URL or a password may have been put into the wrong variable.
+            let value = if resembles_a_number(value.trim()) {
+                value
+            } else {
+                "***".to_owned()
+            };
             self.faults
                 .push(ConfigFault::NotANumber { variable, value });
         }
@@ -155,4 +161,13 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         }
         None
     }
+}
+
+/// A number with a typing error, such as `5.5` and `30s`, or a short word.
+fn resembles_a_number(value: &str) -> bool {
+    let is_plain = |next: char| next.is_ascii_alphanumeric() || ".,+-_ ".contains(next);
+    let begins_as_number =
+        value.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first));
+    let is_word = value.len() <= 8 && value.bytes().all(|byte| byte.is_ascii_lowercase());
+    is_word || begins_as_number && value.len() <= 24 && value.chars().all(is_plain)
 }

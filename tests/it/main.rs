@@ -59,3 +59,4 @@ mod stopped;
 mod streaming;
 mod table_names;
 mod transactions;
+mod url_secrets;

@@ -31,16 +31,11 @@ impl Connection {
     /// Finds out what text is to be cast to in a statement; nothing where the server cannot tell.
     pub(crate) fn casts(&mut self, sql: &str, parsed: &Parsed<'_>) -> Option<Casts> {
         if let Some(known) = self.observer()?.casts.get(sql) {
-            return Some(Arc::clone(known));
+            return Some(known);
         }
         let asked = observer::with_known(Known::OURS, || self.ask(parsed));
         let casts: Casts = asked.unwrap_or_default().into();
-        let observer = self.observer()?;
-        // As with prepared statements: who writes values into statements must not fill the memory.
-        if observer.casts.len() >= 1024 {
-            observer.casts.clear();
-        }
-        observer.casts.insert(sql.to_owned(), Arc::clone(&casts));
+        self.observer()?.casts.insert(sql, Arc::clone(&casts));
         Some(casts)
     }
 

@@ -1,7 +1,6 @@
 //! One connection to either backend.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use diesel::connection::{
     AnsiTransactionManager, SimpleConnection, TransactionManager, TransactionManagerStatus,
@@ -190,20 +189,6 @@ impl Connection {
         )
     }
 
-    /// Does `work`, in which the server may leave each statement unanswered for `patience` at most.
-    pub(crate) fn within<T>(&mut self, patience: Duration, work: impl FnOnce(&mut Self) -> T) -> T {
-        let usual = self.observer().map(|observer| {
-            let usual = observer.patience;
-            observer.patience = Some(usual.map_or(patience, |usual| usual.min(patience)));
-            usual
-        });
-        let result = work(self);
-        if let (Some(usual), Some(observer)) = (usual, self.observer()) {
-            observer.patience = usual;
-        }
-        result
-    }
-
     /// Tells whether the server was found to be gone.
     pub(crate) fn is_lost(&mut self) -> bool {
         self.observer().is_some_and(|observer| observer.is_lost)
@@ -214,25 +199,31 @@ impl Connection {
         self.observer().is_some_and(|observer| observer.is_marked)
     }
 
+    /// Whether a new borrower finds the connection as it was, so that nothing need be sent to clean it.
+    pub(crate) fn is_untouched(&mut self) -> bool {
+        let is_in_order = !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection));
+        is_in_order
+            && self.transaction_depth() == 0
+            && self.observer().is_some_and(|observer| {
+                !observer.is_lost && !observer.raw_transaction && !observer.is_waiting()
+            })
+    }
+
     /// Leaves the connection as a new borrower expects it; `false` where it has to be discarded.
     pub(crate) fn restore(&mut self) -> bool {
         self.roll_back_to(0);
-        if let Some(observer) = self.observer() {
-            // What is still waited for was never read to its end.
-            observer.waits_no_more();
-        }
-        // Who has put an observer of their own in the place of ours has run nobody knows what.
+        // If a borrower has put another observer in place of ours, nothing is known of what was executed.
         let Some(observer) = self.observer() else {
             return false;
         };
+        // If an answer is still waited for, it was never read to its end.
+        observer.waits_no_more();
         let is_lost = observer.is_lost;
         let raw_transaction = std::mem::take(&mut observer.raw_transaction);
         if is_lost || raw_transaction && !self.roll_back_raw() {
             return false;
         }
-        // A panic may have left a result half read.
-        !thread::panicking()
-            && !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection))
+        !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection))
     }
 
     pub(crate) fn observer(&mut self) -> Option<&mut Observer> {
@@ -304,7 +295,7 @@ impl Connection {
     /// every later statement fails, those of diesel's DSL on PostgreSQL included.
     pub(crate) fn give_up(&mut self) {
         if let Some(observer) = self.observer() {
-            observer.is_lost = true;
+            observer.give_up();
         }
         #[cfg(feature = "postgres")]
         if self.backend() == Backend::Postgres {

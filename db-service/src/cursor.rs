@@ -36,7 +36,7 @@ pub(crate) fn hand_over(
     let is_query = is_query(sql);
     let mut sent = parsed.clone();
     // Preparing gains nothing here, and a prepared statement may be out of date.
-    sent.is_repeatable = false;
+    sent.is_cached = false;
     if is_query {
         sent.pieces.insert(0, Piece::Text(DECLARE));
     }

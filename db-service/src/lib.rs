@@ -14,6 +14,7 @@ extern crate pq_src as _;
 
 mod backend;
 mod batch;
+mod bounded;
 mod bulk;
 #[cfg(feature = "postgres")]
 mod casts;
@@ -54,6 +55,10 @@ mod postgres;
 mod postgres_url;
 mod prepared;
 mod relations;
+#[cfg(feature = "postgres")]
+mod relay;
+#[cfg(feature = "postgres")]
+mod relayed;
 mod replica_settings;
 mod replica_watch;
 mod replicas;
@@ -65,8 +70,6 @@ mod script;
 mod server_error;
 mod service;
 mod settings;
-#[cfg(feature = "postgres")]
-mod socket;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "sqlite")]

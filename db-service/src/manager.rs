@@ -4,25 +4,29 @@ use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use r2d2::{HandleError, ManageConnection};
 
+use crate::backend::Backend;
+use crate::bounded::{self, Unfinished};
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::escaped::Escaped;
 use crate::multi::DbConnection as Connection;
 use crate::opener::Opener;
 use crate::pool_metrics::{self, Place, Presence, Reason};
+use crate::server_error::ServerError;
 use crate::statistics::Statistics;
 use crate::url::Target;
 
 /// A connection that was in use this recently is taken to be alive, as HikariCP does: a check is a round trip.
 const ALIVE_WINDOW: Duration = Duration::from_millis(500);
 
-/// How long cleaning a connection that comes back may take, each statement of it.
-pub(crate) const CLEANING: Duration = Duration::from_secs(5);
+/// How long cleaning a connection that comes back may take.
+const CLEANING: Duration = Duration::from_secs(5);
 
 /// How long a check may take at most: half of the time that the caller has left, so that the other half
 /// is left for another connection, and no longer than this.
@@ -61,7 +65,8 @@ pub(crate) struct Manager {
 pub(crate) type LastFailure = Arc<Mutex<Option<String>>>;
 
 pub(crate) struct Managed {
-    pub(crate) connection: Connection,
+    /// `None` only after [`bounded`](Managed::bounded) has lost it; then it is not lent.
+    connection: Option<Connection>,
     /// When it is to be renewed, for its age.
     expires: Option<Instant>,
     /// How many losses there had been when it was opened.
@@ -75,12 +80,51 @@ pub(crate) enum ManagerError {
     #[error(transparent)]
     Connect(#[from] DbError),
     #[error("a connection was lost: {0}")]
-    Lost(#[source] diesel::result::Error),
+    Lost(ServerError),
+    #[error("an idle connection could not be checked: {0}")]
+    Unchecked(Unfinished),
     #[error("a connection was renewed, for its age or because another was lost")]
     Recycled,
     #[error("the driver panicked while connecting")]
     Panicked,
 }
+
+impl Managed {
+    /// The connection of one that is lent.
+    pub(crate) fn lent(&self) -> &Connection {
+        self.connection.as_ref().expect(LENT)
+    }
+
+    /// As [`lent`](Self::lent), to be used.
+    pub(crate) fn lent_mut(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect(LENT)
+    }
+
+    /// Runs `work` on the connection, for as long as the limit says where a server could let it wait. Beyond that the
+    /// connection stays with the thread that waits for its answer, and is closed when that comes.
+    pub(crate) fn bounded<T: Send + 'static>(
+        &mut self,
+        limit: Duration,
+        work: impl FnOnce(&mut Connection) -> T + Send + 'static,
+    ) -> Result<T, Unfinished> {
+        let mut connection = self.connection.take().ok_or(Unfinished::Panicked)?;
+        if connection.backend() == Backend::Sqlite {
+            let result = work(&mut connection);
+            self.connection = Some(connection);
+            return Ok(result);
+        }
+        let (connection, result) = bounded::run(limit, move || {
+            let result = work(&mut connection);
+            (connection, result)
+        })?;
+        self.connection = Some(connection);
+        Ok(result)
+    }
+}
+
+/// [`ManageConnection::is_valid`] refuses what has no connection, and [`Managed::bounded`] loses one only where it is not lent
+/// any more.
+const LENT: &str = "what is lent has a connection";
 
 impl Manager {
     pub(crate) fn open(
@@ -120,7 +164,7 @@ impl Manager {
         };
         *self.idle.lock() += 1;
         Ok(Managed {
-            connection,
+            connection: Some(connection),
             expires: self.expiry(),
             generation,
             used: Instant::now(),
@@ -179,15 +223,16 @@ impl ManageConnection for Manager {
         let left = DEADLINE.get().map_or(CHECK, |deadline| {
             deadline.saturating_duration_since(Instant::now()) / 2
         });
-        let answer = managed
-            .connection
-            .within(left.min(CHECK), |connection| connection.run("SELECT 1"));
-        answer.map_err(|error| {
-            self.lost(managed);
-            self.statistics.invalid.increment();
-            pool_metrics::closed(Reason::Lost);
-            ManagerError::Lost(error)
-        })
+        let answer = managed.bounded(left.min(CHECK), |connection| connection.run("SELECT 1"));
+        let failure = match answer {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => ManagerError::Lost(error.into()),
+            Err(unfinished) => ManagerError::Unchecked(unfinished),
+        };
+        self.lost(managed);
+        self.statistics.invalid.increment();
+        pool_metrics::closed(Reason::Lost);
+        Err(failure)
     }
 
     /// Runs when a connection comes back.
@@ -205,27 +250,19 @@ impl ManageConnection for Manager {
 impl Manager {
     /// Cleans a connection, and tells whether it is broken or one too many.
     fn reason_to_close(&self, managed: &mut Managed) -> Option<Reason> {
-        if managed.connection.is_lost() {
+        let is_lost = managed.connection.as_mut().is_none_or(Connection::is_lost);
+        if is_lost {
             self.lost(managed);
         }
-        let limit = self.config.statement_cache_size;
-        let (is_clean, is_bounded) = managed.connection.within(CLEANING, |connection| {
-            let is_clean = connection.restore();
-            let is_full = limit > 0 && connection.prepared() > limit;
-            (
-                is_clean,
-                !is_full || is_clean && connection.forget_prepared(),
-            )
-        });
-        if !is_clean {
+        if is_lost || !Self::clean(managed) {
             self.statistics.invalid.increment();
             return Some(Reason::Lost);
         }
-        if !is_bounded {
+        let Some(connection) = &mut managed.connection else {
             return Some(Reason::Lost);
-        }
+        };
         // Another session takes less than undoing whatever was done to this one.
-        if managed.connection.is_marked() {
+        if connection.is_marked() {
             return Some(Reason::Changed);
         }
         if self.is_outdated(managed) {
@@ -239,6 +276,28 @@ impl Manager {
         }
         *idle += 1;
         None
+    }
+
+    /// Leaves a connection as a new borrower expects it; `false` where that did not work, or not in time.
+    fn clean(managed: &mut Managed) -> bool {
+        let Some(connection) = &mut managed.connection else {
+            return false;
+        };
+        // A panic may have left a result half read.
+        if thread::panicking() {
+            return false;
+        }
+        let is_full = connection.is_cache_full();
+        if !is_full && connection.is_untouched() {
+            return true;
+        }
+        let cleaned = managed.bounded(CLEANING, move |connection| {
+            connection.restore() && (!is_full || connection.forget_prepared())
+        });
+        cleaned.unwrap_or_else(|unfinished| {
+            log::warn!("a connection that came back could not be cleaned: {unfinished}");
+            false
+        })
     }
 }
 

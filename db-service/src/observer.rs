@@ -1,7 +1,6 @@
 //! Watches what diesel does on a connection: counts, echoes, and sees transactions begun behind its back.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +10,8 @@ use diesel::result::Error as DieselError;
 use crate::backend::Backend;
 use crate::config::DatabaseConfig;
 use crate::echo::{echo, tell_of_slow, text_of, without_binds};
+use crate::prepared::{KnownCasts, Prepared};
 use crate::server_error::{Meaning, meaning};
-use crate::statement::Casts;
 use crate::statement_statistics::Call;
 use crate::statistics::Statistics;
 use crate::traces::{self, Traces};
@@ -94,11 +93,9 @@ pub(crate) struct Observer {
     /// Whether a statement has left something on the session, such as a setting or a temporary table.
     pub(crate) is_marked: bool,
     /// What text is cast to in the statements that were asked about.
-    pub(crate) casts: HashMap<String, Casts>,
-    /// Whether statements stay prepared on the connection.
-    pub(crate) prepares: bool,
-    /// How many statements were prepared and not forgotten.
-    pub(crate) prepared: u32,
+    pub(crate) casts: KnownCasts,
+    /// The statements that were prepared and not forgotten.
+    pub(crate) prepared: Prepared,
     /// Whether a statement has failed since the transaction began.
     pub(crate) has_failed: bool,
     /// Whether the transaction gave way to another, or could not begin for its sake.
@@ -143,9 +140,8 @@ impl Observer {
             text: None,
             statistics,
             raw_transaction: false,
-            casts: HashMap::new(),
-            prepares: config.statement_cache_size > 0,
-            prepared: 0,
+            casts: KnownCasts::default(),
+            prepared: Prepared::new(config.statement_cache_size),
             is_marked: false,
             has_failed: false,
             has_conflicted: false,
@@ -190,6 +186,24 @@ impl Observer {
                 "the server has not answered within {:?}: the connection was closed",
                 self.patience.unwrap_or_default()
             );
+        }
+    }
+
+    /// Whether an answer is waited for, or was and came too late.
+    pub(crate) fn is_waiting(&self) -> bool {
+        #[cfg(feature = "postgres")]
+        if let Some(watched) = &self.watched {
+            return watched.is_waiting();
+        }
+        false
+    }
+
+    /// Notes that the connection is of no use any more, and closes it where its sockets are known.
+    pub(crate) fn give_up(&mut self) {
+        self.is_lost = true;
+        #[cfg(feature = "postgres")]
+        if let Some(watched) = &self.watched {
+            watched.cut();
         }
     }
 
@@ -324,7 +338,7 @@ impl Instrumentation for Observer {
             InstrumentationEvent::RollbackTransaction { depth, .. } => {
                 self.command = command(depth.get(), Command::RollBack);
             }
-            InstrumentationEvent::CacheQuery { .. } => self.prepared += 1,
+            InstrumentationEvent::CacheQuery { sql, .. } => self.prepared.add(sql),
             _ => {}
         }
     }

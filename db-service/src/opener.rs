@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 #[cfg(feature = "sqlite")]
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(feature = "sqlite")]
 use std::time::{Duration, Instant};
 
 use diesel::connection::{CacheSize, Connection as _};
 
+use crate::bounded;
+#[cfg(feature = "postgres")]
+use crate::bounded::Unfinished;
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
-use crate::manager::CLEANING;
 use crate::multi::DbConnection as Connection;
 use crate::observer::Observer;
 #[cfg(feature = "postgres")]
-use crate::socket::{self, Search};
+use crate::relayed;
 use crate::statistics::Statistics;
 use crate::url::Target;
 #[cfg(feature = "postgres")]
@@ -22,11 +25,18 @@ use crate::watch::{Watch, Watched};
 
 /// Opens connections as the settings say.
 pub(crate) struct Opener {
+    settings: Arc<Settings>,
+    /// How many attempts are under way, given up ones included.
+    under_way: Arc<AtomicUsize>,
+}
+
+struct Settings {
     config: DatabaseConfig,
     statistics: Arc<Statistics>,
     /// The name that all connections share a database in memory by, if it is one.
     #[cfg(feature = "sqlite")]
     memory: String,
+    /// What ends statements after `DB_SOCKET_TIMEOUT`, if that is set.
     #[cfg(feature = "postgres")]
     watch: Option<Arc<Watch>>,
 }
@@ -36,13 +46,17 @@ impl Opener {
         config: &DatabaseConfig,
         statistics: Arc<Statistics>,
     ) -> Result<Self, DbError> {
-        Ok(Opener {
+        let settings = Settings {
             config: config.clone(),
             statistics,
             #[cfg(feature = "sqlite")]
             memory: next_memory_name(),
             #[cfg(feature = "postgres")]
             watch: watch(config)?,
+        };
+        Ok(Opener {
+            settings: Arc::new(settings),
+            under_way: Arc::default(),
         })
     }
 
@@ -51,16 +65,69 @@ impl Opener {
         #[cfg_attr(not(feature = "sqlite"), allow(unused_mut))]
         let mut first = self.open()?;
         #[cfg(feature = "sqlite")]
-        if self.config.sqlite.write_ahead
-            && matches!(self.config.url.target(), Target::SqliteFile(_))
         {
-            write_ahead(&mut first, self.config.sqlite.busy_timeout)?;
+            let config = &self.settings.config;
+            let is_file = matches!(config.url.target(), Target::SqliteFile(_));
+            if config.sqlite.write_ahead && is_file {
+                write_ahead(&mut first, config.sqlite.busy_timeout)?;
+            }
         }
         Ok(first)
     }
 
     /// Opens a connection, observed from its first statement on.
+    ///
+    /// The attempt is given up after the time that all hosts of the URL may take together, and a second more: a server, or a
+    /// PgBouncer without a free session, may let a client in and then say nothing.
     pub(crate) fn open(&self) -> Result<Connection, DbError> {
+        let config = &self.settings.config;
+        let limit = match config.url.target() {
+            #[cfg(feature = "postgres")]
+            Target::Postgres(url) => config.postgres.opening_limit(url),
+            _ => None,
+        };
+        let Some(limit) = limit else {
+            return self.settings.open();
+        };
+        let place = Place::take(&self.under_way, config)?;
+        let settings = Arc::clone(&self.settings);
+        let opened = bounded::run(limit, move || {
+            let opened = settings.open();
+            drop(place);
+            opened
+        });
+        opened.map_err(|unfinished| unfinished.into_error(config))?
+    }
+}
+
+/// One of the attempts that may be under way at once. An attempt that was given up keeps its place until it ends.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// Takes a place, of which there are as many as connections may be open.
+    fn take(under_way: &Arc<AtomicUsize>, config: &DatabaseConfig) -> Result<Self, DbError> {
+        let most = (config.pool_size + config.max_overflow) as usize;
+        let place = Place(Arc::clone(under_way));
+        if under_way.fetch_add(1, Ordering::Relaxed) < most {
+            return Ok(place);
+        }
+        Err(DbError::Connect {
+            target: config.url.to_string(),
+            source: diesel::ConnectionError::BadConnection(format!(
+                "the server has not answered the last {most} attempts to connect"
+            )),
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Settings {
+    fn open(&self) -> Result<Connection, DbError> {
         let failed = |source| DbError::Connect {
             target: self.config.url.to_string(),
             source: self.config.url.redacted(source),
@@ -74,29 +141,15 @@ impl Opener {
             #[cfg(feature = "postgres")]
             Target::Postgres(url) => {
                 let settings = &self.config.postgres;
-                let _turn = socket::turn(&url.to_string());
-                let search = Arc::new(Search::begin(settings.tcp_user_timeout));
-                let limit = settings.opening_limit(url);
-                let watch = self.watch.as_ref().zip(limit);
-                let opening = watch.map(|(watch, limit)| (watch.opening(&search, limit), limit));
-                let url = settings.complete(url, search.user_timeout());
-                let established = diesel::PgConnection::establish(&url);
-                let is_late = opening.and_then(|(opening, limit)| opening.end().then_some(limit));
-                let connection = established.map_err(|source| {
-                    failed(match is_late {
-                        Some(limit) => diesel::ConnectionError::BadConnection(format!(
-                            "the server did not answer within {limit:?}"
-                        )),
-                        None => source,
-                    })
-                })?;
-                let watched = match (&self.watch, search.find()) {
-                    (Some(watch), Some(socket)) => Some(Watched::new(Arc::clone(watch), socket)),
-                    _ => {
-                        log::debug!(
-                            "a connection has a socket that is not known: its server can make callers wait"
-                        );
-                        None
+                let complete = settings.complete(url, settings.tcp_user_timeout);
+                let (connection, watched) = match &self.watch {
+                    Some(watch) => {
+                        let (connection, link) = relayed::establish(&complete).map_err(failed)?;
+                        (connection, Some(Watched::new(Arc::clone(watch), link)))
+                    }
+                    None => {
+                        let connection = diesel::PgConnection::establish(&complete);
+                        (connection.map_err(failed)?, None)
                     }
                 };
                 let connection = Connection::Postgres(connection);
@@ -142,27 +195,21 @@ impl Opener {
             connection.set_prepared_statement_cache_size(CacheSize::Disabled);
         }
         if !statements.is_empty() {
-            connection
-                .within(CLEANING, |connection| connection.run(&statements))
-                .map_err(|source| {
-                    failed(diesel::ConnectionError::CouldntSetupConfiguration(source))
-                })?;
+            connection.run(&statements).map_err(|source| {
+                failed(diesel::ConnectionError::CouldntSetupConfiguration(source))
+            })?;
         }
         Ok(connection)
     }
 }
 
-/// SQLite does not wait for a server.
+/// A thread is needed only where statements have a limit that the server need not keep.
 #[cfg(feature = "postgres")]
 fn watch(config: &DatabaseConfig) -> Result<Option<Arc<Watch>>, DbError> {
     let is_server = matches!(config.url.target(), Target::Postgres(_));
-    let watch = is_server.then(Watch::start).transpose();
-    watch.map_err(|error| DbError::Connect {
-        target: config.url.to_string(),
-        source: diesel::ConnectionError::BadConnection(format!(
-            "no thread could be started: {error}"
-        )),
-    })
+    let is_limited = is_server && config.postgres.socket_timeout.is_some();
+    let watch = is_limited.then(Watch::start).transpose();
+    watch.map_err(|error| Unfinished::NoThread(error).into_error(config))
 }
 
 #[cfg(feature = "sqlite")]
@@ -193,5 +240,30 @@ fn write_ahead(
             }
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_without_an_answer_are_as_many_as_connections_at_most() {
+        let url = if cfg!(feature = "sqlite") {
+            "sqlite://"
+        } else {
+            "postgresql://h"
+        };
+        let mut config = DatabaseConfig::new(url.parse().unwrap());
+        (config.pool_size, config.max_overflow) = (2, 1);
+        let under_way = Arc::default();
+        let places = [(); 3].map(|()| Place::take(&under_way, &config).unwrap());
+        for _ in 0..2 {
+            let error = Place::take(&under_way, &config).err().unwrap();
+            assert!(error.to_string().contains("the last 3 attempts"), "{error}");
+        }
+        drop(places);
+        assert!(Place::take(&under_way, &config).is_ok());
+        assert_eq!(under_way.load(Ordering::Relaxed), 0);
     }
 }

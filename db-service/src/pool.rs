@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
+use crate::bounded::Unfinished;
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::gate::{Gate, Permit, Refusal};
@@ -160,17 +161,29 @@ pub struct PooledConnection {
     _permit: Permit,
 }
 
+impl PooledConnection {
+    /// Runs `work` for as long as the limit says at most. If there is no result by then, the connection is discarded.
+    pub(crate) fn bounded<T: Send + 'static>(
+        mut self,
+        limit: Duration,
+        work: impl FnOnce(&mut Connection) -> T + Send + 'static,
+    ) -> Result<(Self, T), Unfinished> {
+        let result = self.connection.bounded(limit, work)?;
+        Ok((self, result))
+    }
+}
+
 impl Deref for PooledConnection {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.connection.connection
+        self.connection.lent()
     }
 }
 
 impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection.connection
+        self.connection.lent_mut()
     }
 }
 

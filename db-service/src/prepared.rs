@@ -1,5 +1,8 @@
 //! The statements that are prepared on a connection.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use diesel::connection::CacheSize;
 use diesel::result::Error as DieselError;
 
@@ -8,6 +11,78 @@ use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::scanner::Parsed;
 use crate::statement::Casts;
+
+/// How long a statement may be, in bytes, to stay prepared. A longer one is mostly values, and parsing it again costs little
+/// beside sending it.
+pub(crate) const MAX_TEXT: usize = 32 * 1024;
+
+/// How much text may stay prepared on a connection, in bytes. A server and a driver together take several times as much for it.
+const MAX_CACHED: usize = 4 * 1024 * 1024;
+
+/// The statements that are prepared on a connection, as far as diesel tells.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    /// How many may stay; 0 for none.
+    limit: u32,
+    count: u32,
+    bytes: usize,
+}
+
+impl Prepared {
+    pub(crate) fn new(limit: u32) -> Self {
+        Prepared {
+            limit,
+            ..Prepared::default()
+        }
+    }
+
+    pub(crate) fn add(&mut self, sql: &str) {
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(sql.len());
+    }
+
+    /// Whether they take more than they may, so that all of them are to be forgotten.
+    fn is_full(&self) -> bool {
+        self.limit > 0 && (self.count > self.limit || self.bytes > MAX_CACHED)
+    }
+}
+
+/// What text is cast to in the statements that PostgreSQL was asked about.
+#[derive(Debug, Default)]
+pub(crate) struct KnownCasts {
+    by_text: HashMap<String, Casts>,
+    bytes: usize,
+}
+
+impl KnownCasts {
+    pub(crate) fn get(&self, sql: &str) -> Option<Casts> {
+        self.by_text.get(sql).map(Arc::clone)
+    }
+
+    /// Keeps what was found out, within bounds: a program that writes values into statements must not fill the memory.
+    pub(crate) fn insert(&mut self, sql: &str, casts: Casts) {
+        const MAX_COUNT: usize = 1024;
+        if sql.len() > MAX_TEXT {
+            return;
+        }
+        if self.by_text.len() >= MAX_COUNT || self.bytes + sql.len() > MAX_CACHED {
+            self.clear();
+        }
+        self.bytes += sql.len();
+        self.by_text.insert(sql.to_owned(), casts);
+    }
+
+    fn remove(&mut self, sql: &str) {
+        if self.by_text.remove(sql).is_some() {
+            self.bytes -= sql.len();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.by_text.clear();
+        self.bytes = 0;
+    }
+}
 
 impl Connection {
     /// Runs a statement, and once more if it was refused for what was known of it from before a change of the schema: whoever
@@ -19,12 +94,15 @@ impl Connection {
         has_text: bool,
         mut run: impl FnMut(&mut Self, Option<Casts>) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
+        if self.is_cache_full() {
+            self.forget_prepared();
+        }
         let casts = self.casts_for(sql, parsed, has_text);
         let first = run(self, casts.clone());
         let Err(error @ DbError::Query(_)) = &first else {
             return first;
         };
-        let is_stale = is_stale(error) && self.prepared() > 0;
+        let is_stale = is_stale(error) && self.has_prepared();
         let is_nested = self.transaction_depth() > 0;
         let Some(observer) = self.observer() else {
             return first;
@@ -45,16 +123,23 @@ impl Connection {
         first
     }
 
-    /// How many statements were prepared since they were last forgotten.
-    pub(crate) fn prepared(&mut self) -> u32 {
-        self.observer().map_or(0, |observer| observer.prepared)
+    fn has_prepared(&mut self) -> bool {
+        self.observer()
+            .is_some_and(|observer| observer.prepared.count > 0)
+    }
+
+    /// Whether the prepared statements take more than they may.
+    pub(crate) fn is_cache_full(&mut self) -> bool {
+        self.observer()
+            .is_some_and(|observer| observer.prepared.is_full())
     }
 
     /// Forgets all prepared statements, here and at the server; `false` if the server could not be told.
     pub(crate) fn forget_prepared(&mut self) -> bool {
         self.unprepared(|_| ());
         if let Some(observer) = self.observer() {
-            observer.prepared = 0;
+            let limit = observer.prepared.limit;
+            observer.prepared = Prepared::new(limit);
             observer.casts.clear();
         }
         self.backend() != Backend::Postgres || self.run("DEALLOCATE ALL").is_ok()
@@ -64,7 +149,10 @@ impl Connection {
     pub(crate) fn unprepared<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
         let result = work(self);
-        if self.observer().is_none_or(|observer| observer.prepares) {
+        if self
+            .observer()
+            .is_none_or(|observer| observer.prepared.limit > 0)
+        {
             diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Unbounded);
         }
         result

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::bounded;
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known};
 use crate::opener::Opener;
 use crate::params::Params;
+use crate::row::Row;
 use crate::statistics::Statistics;
 use crate::write_position::WritePosition;
 
@@ -31,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The connection by which a replica is looked at: not the pool's, which may be all in use.
 #[derive(Default)]
 pub(crate) struct Lookout {
+    /// What opens the connection; kept, since it bounds how many attempts may be under way.
+    opener: Option<Opener>,
     connection: Option<Connection>,
     /// When it was last seen to have replayed all that the primary had sent.
     current_at: Option<Instant>,
@@ -41,32 +45,32 @@ impl Lookout {
     pub(crate) fn look(&mut self, config: &DatabaseConfig) -> Result<Sight, DbError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Opener::new(config, Arc::new(Statistics::default()))?.open()?,
+            None => self.opener(config)?.open()?,
         };
-        let sight = connection.within(PATIENCE, |connection| self.ask(connection))?;
+        let at = Instant::now();
+        let asked = bounded::run(PATIENCE, move || {
+            let rows = ask(&mut connection);
+            (connection, rows)
+        });
+        let (connection, row) = asked.map_err(|unfinished| unfinished.into_error(config))?;
+        let row = row?;
+        let behind = row.get::<Option<f64>>("behind")?;
+        let sight = Sight {
+            at,
+            is_standby: row.get("is_standby")?,
+            lag: self.lag(at, row.get("is_current")?, behind),
+            replayed: replayed(&row)?,
+        };
         self.connection = Some(connection);
         Ok(sight)
     }
 
-    fn ask(&mut self, connection: &mut Connection) -> Result<Sight, DbError> {
-        let at = Instant::now();
-        // What was received says nothing once nothing more is: without a receiver the primary may be far ahead.
-        // Ordinary users see whether there is one, and nothing else of it.
-        let sql = "SELECT pg_catalog.pg_is_in_recovery() AS is_standby, \
-             coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text AS replayed, \
-             coalesce(EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) \
-             AND pg_catalog.pg_last_wal_replay_lsn() >= pg_catalog.pg_last_wal_receive_lsn(), false) AS is_current, \
-             extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8 AS behind";
-        let rows =
-            observer::with_known(Known::OURS, || connection.execute_query(sql, Params::new()))?;
-        let row = rows.first().ok_or(DbError::NoRow)?;
-        let behind = row.get::<Option<f64>>("behind")?;
-        Ok(Sight {
-            at,
-            is_standby: row.get("is_standby")?,
-            lag: self.lag(at, row.get("is_current")?, behind),
-            replayed: replayed(row)?,
-        })
+    fn opener(&mut self, config: &DatabaseConfig) -> Result<&Opener, DbError> {
+        let opener = match self.opener.take() {
+            Some(opener) => opener,
+            None => Opener::new(config, Arc::new(Statistics::default()))?,
+        };
+        Ok(self.opener.insert(opener))
     }
 
     /// `behind` is the age of the last commit that was replayed: too much after a time in which the primary had nothing to commit.
@@ -85,6 +89,18 @@ impl Lookout {
     }
 }
 
+fn ask(connection: &mut Connection) -> Result<Row, DbError> {
+    // What was received says nothing once nothing more is: without a receiver the primary may be far ahead.
+    // Ordinary users see whether there is one, and nothing else of it.
+    let sql = "SELECT pg_catalog.pg_is_in_recovery() AS is_standby, \
+         coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text AS replayed, \
+         coalesce(EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) \
+         AND pg_catalog.pg_last_wal_replay_lsn() >= pg_catalog.pg_last_wal_receive_lsn(), false) AS is_current, \
+         extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8 AS behind";
+    let rows = observer::with_known(Known::OURS, || connection.execute_query(sql, Params::new()))?;
+    rows.into_iter().next().ok_or(DbError::NoRow)
+}
+
 /// Asks on a connection to a replica how far it has come.
 pub(crate) fn ask_replayed(connection: &mut Connection) -> Result<WritePosition, DbError> {
     let sql = "SELECT coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text AS replayed";
@@ -92,12 +108,12 @@ pub(crate) fn ask_replayed(connection: &mut Connection) -> Result<WritePosition,
     replayed(rows.first().ok_or(DbError::NoRow)?)
 }
 
-fn replayed(row: &crate::row::Row) -> Result<WritePosition, DbError> {
+fn replayed(row: &Row) -> Result<WritePosition, DbError> {
     position(row, "replayed")
 }
 
 /// Reads a position that the server has written.
-pub(crate) fn position(row: &crate::row::Row, column: &str) -> Result<WritePosition, DbError> {
+pub(crate) fn position(row: &Row, column: &str) -> Result<WritePosition, DbError> {
     let text = row.get::<String>(column)?;
     text.parse().map_err(|source| DbError::UnreadableValue {
         column: column.to_owned(),

@@ -22,7 +22,7 @@ use crate::write_position::WritePosition;
 const INTERVAL: Duration = Duration::from_millis(500);
 /// For how long one is set aside that has failed, and after what time it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// For how long what was seen holds: elsewhere than on Linux nothing ends the wait for one that hangs.
+/// For how long what was seen holds.
 const FRESH: Duration = Duration::from_secs(3);
 /// How long a start waits for the first look at the replicas.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -141,7 +141,7 @@ impl Replica {
         after: WritePosition,
         deadline: Instant,
     ) -> Option<PooledConnection> {
-        let mut connection = match self.pool.get()?.get() {
+        let connection = match self.pool.get()?.get() {
             Ok(connection) => connection,
             Err(error) => {
                 // One whose connections are all in use is none the worse for it.
@@ -151,28 +151,34 @@ impl Replica {
                 return None;
             }
         };
-        let has_come = || self.state.lock().sight.map(|sight| sight.replayed >= after);
-        if has_come() == Some(true) || self.wait_for(&mut connection, after, deadline) {
+        let has_come = self.state.lock().sight.map(|sight| sight.replayed >= after);
+        if has_come == Some(true) {
             return Some(connection);
         }
-        self.set_aside_if_lost(&mut connection);
-        None
+        self.wait_for(connection, after, deadline)
     }
 
     /// Asks again and again, since the server has no way to tell when it has come so far.
     fn wait_for(
         &self,
-        connection: &mut Connection,
+        mut connection: PooledConnection,
         after: WritePosition,
         deadline: Instant,
-    ) -> bool {
+    ) -> Option<PooledConnection> {
         let mut pause = Duration::from_millis(1);
         loop {
-            let replayed = connection.within(PATIENCE, replica_watch::ask_replayed);
+            let (asked, replayed) = connection
+                .bounded(PATIENCE, replica_watch::ask_replayed)
+                .map_err(|unfinished| self.set_aside(&unfinished.to_string()))
+                .ok()?;
+            connection = asked;
             match replayed {
-                Ok(replayed) if replayed >= after => return true,
+                Ok(replayed) if replayed >= after => return Some(connection),
                 Ok(_) if Instant::now() + pause < deadline => thread::sleep(pause),
-                _ => return false,
+                _ => {
+                    self.set_aside_if_lost(&mut connection);
+                    return None;
+                }
             }
             pause = (2 * pause).min(Duration::from_millis(20));
         }

@@ -4,6 +4,7 @@ use indexmap::IndexSet;
 
 use crate::backend::Backend;
 use crate::error::DbError;
+use crate::prepared::MAX_TEXT;
 use crate::script::Nesting;
 use crate::tokens::{Kind, Token, Tokens};
 use crate::traces::{self, Traces};
@@ -19,8 +20,10 @@ pub(crate) struct Parsed<'a> {
     /// The pieces of the parenthesised row of `INSERT … VALUES (…)` where nothing follows it.
     pub(crate) row: Option<(usize, usize)>,
     pub(crate) traces: Traces,
-    /// Whether the statement is one that is sent again and again, so that preparing it pays.
+    /// Whether the statement is one that PostgreSQL takes in `PREPARE`, and in a transaction.
     pub(crate) is_repeatable: bool,
+    /// Whether it stays prepared: it is likely to be sent again, and not too long.
+    pub(crate) is_cached: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,6 +41,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
         row: None,
         traces: traces::of(sql, backend),
         is_repeatable: false,
+        is_cached: false,
         changes_rows: false,
     };
     let mut outline = Outline::default();
@@ -70,6 +74,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
     parsed.changes_rows = CHANGING.iter().any(is);
     const REPEATABLE: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
     parsed.is_repeatable = REPEATABLE.iter().any(is);
+    parsed.is_cached = parsed.is_repeatable && sql.len() <= MAX_TEXT;
     parsed.row = outline.row().filter(|(open, _)| {
         !parsed.pieces[..*open]
             .iter()

@@ -7,6 +7,7 @@ use diesel::sqlite::{Sqlite, SqliteConnection};
 
 use crate::bulk::Rows;
 use crate::error::DbError;
+use crate::prepared::MAX_TEXT;
 use crate::sqlite::Bind;
 use crate::statement::Dialect;
 use crate::value::Value;
@@ -42,7 +43,8 @@ pub(crate) fn insert(
                 head,
                 width,
                 binds: values.iter().map(Sqlite::bind).collect(),
-                is_full: count == full,
+                // `, ?` for each value, and a few more.
+                is_cached: count == full && head.len() + 4 * count * width <= MAX_TEXT,
             };
             inserted += connection.execute_returning_count(&statement)? as u64;
         }
@@ -62,13 +64,13 @@ struct InsertRows<'a> {
     head: &'a str,
     width: usize,
     binds: Vec<Bind<'a>>,
-    /// Whether there will be more of its kind.
-    is_full: bool,
+    /// Whether there will be more of its kind, and it is not too long to stay prepared.
+    is_cached: bool,
 }
 
 impl QueryFragment<Sqlite> for InsertRows<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
-        if !self.is_full {
+        if !self.is_cached {
             out.unsafe_to_cache_prepared();
         }
         out.push_sql(self.head);

@@ -9,6 +9,8 @@ use diesel::sql_types::Untyped;
 
 use crate::error::DbError;
 use crate::params::Params;
+#[cfg(feature = "postgres")]
+use crate::prepared::MAX_TEXT;
 use crate::scanner::{Parsed, Piece};
 use crate::value::Value;
 
@@ -43,7 +45,7 @@ pub(crate) struct Statement<'a, D: Dialect> {
     pieces: Vec<Piece<'a>>,
     binds: Vec<D::Bind<'a>>,
     casts: Option<Casts>,
-    is_repeatable: bool,
+    is_cached: bool,
 }
 
 impl<'a, D: Dialect> Statement<'a, D> {
@@ -66,7 +68,7 @@ impl<'a, D: Dialect> Statement<'a, D> {
             casts,
             pieces: parsed.pieces.clone(),
             binds: values.into_iter().map(D::bind).collect(),
-            is_repeatable: parsed.is_repeatable,
+            is_cached: parsed.is_cached,
         })
     }
 
@@ -77,11 +79,15 @@ impl<'a, D: Dialect> Statement<'a, D> {
         binds: Vec<D::Bind<'a>>,
         casts: Option<Casts>,
     ) -> Self {
+        let length = |piece: &Piece<'_>| match piece {
+            Piece::Text(text) => text.len(),
+            Piece::Parameter(_) => "$65535".len(),
+        };
         Statement {
             casts,
+            is_cached: pieces.iter().map(length).sum::<usize>() <= MAX_TEXT,
             pieces,
             binds,
-            is_repeatable: true,
         }
     }
 }
@@ -115,7 +121,7 @@ pub(crate) fn values<'a>(
 
 impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, D>) -> QueryResult<()> {
-        if !self.is_repeatable {
+        if !self.is_cached {
             out.unsafe_to_cache_prepared();
         }
         let mut bound = 0;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::socket::{Search, Socket};
+use crate::relay::Link;
 
 /// A thread that cuts sockets when their time is over; it ends with the last connection that needs it.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// What is awaited, by when it has to be there.
-    awaited: BTreeMap<Key, Awaited>,
+    awaited: BTreeMap<Key, Arc<Link>>,
     next: u64,
     /// When the thread looks again without being told to.
     wakes_at: Option<Instant>,
@@ -39,26 +39,6 @@ struct State {
 /// A deadline, told from others by a number.
 type Key = (Instant, u64);
 
-#[derive(Debug)]
-enum Awaited {
-    Answer(Arc<Socket>),
-    /// The end of opening a connection, whose socket nobody knows yet.
-    Connection(Arc<Search>),
-}
-
-impl Awaited {
-    fn cut(&self) {
-        match self {
-            Awaited::Answer(socket) => socket.cut(),
-            Awaited::Connection(search) => {
-                if let Some(socket) = search.find() {
-                    socket.cut();
-                }
-            }
-        }
-    }
-}
-
 impl Watch {
     pub(crate) fn start() -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared::default());
@@ -67,39 +47,6 @@ impl Watch {
             .name("db-watch".to_owned())
             .spawn(move || watching.run())?;
         Ok(Arc::new(Watch { shared }))
-    }
-
-    /// Ends the opening of a connection that takes longer than `limit`: once libpq has logged in, nothing else does.
-    pub(crate) fn opening(self: &Arc<Self>, search: &Arc<Search>, limit: Duration) -> Opening {
-        let search = Awaited::Connection(Arc::clone(search));
-        Opening {
-            watch: Arc::clone(self),
-            key: self.shared.wait(limit, search),
-        }
-    }
-}
-
-/// A connection that is being opened.
-#[derive(Debug)]
-pub(crate) struct Opening {
-    watch: Arc<Watch>,
-    key: Option<Key>,
-}
-
-impl Opening {
-    /// It is open, or has failed; `true` if its time was over.
-    pub(crate) fn end(mut self) -> bool {
-        self.key
-            .take()
-            .is_some_and(|key| !self.watch.shared.wait_no_more(key))
-    }
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.watch.shared.wait_no_more(key);
-        }
     }
 }
 
@@ -112,12 +59,12 @@ impl Drop for Watch {
 
 impl Shared {
     /// Has something cut when its time is over; `None` where that is too far away to be told.
-    fn wait(&self, limit: Duration, awaited: Awaited) -> Option<Key> {
+    fn wait(&self, limit: Duration, link: Arc<Link>) -> Option<Key> {
         let deadline = Instant::now().checked_add(limit)?;
         let mut state = self.state.lock();
         let key = (deadline, state.next);
         state.next += 1;
-        state.awaited.insert(key, awaited);
+        state.awaited.insert(key, link);
         // As limits are much alike, the thread is rarely woken: once it sleeps until the first of them, others come later.
         if state.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
             state.wakes_at = Some(deadline);
@@ -162,7 +109,7 @@ pub(crate) struct Watched {
 #[derive(Debug)]
 struct Wait {
     watch: Arc<Watch>,
-    socket: Arc<Socket>,
+    link: Arc<Link>,
     /// By when the answer has to be there, and how long that was from the beginning.
     awaited: Mutex<Option<(Key, Duration)>>,
 }
@@ -195,8 +142,7 @@ fn remember(wait: &Arc<Wait>) {
 
 impl Wait {
     fn begin(&self, limit: Duration) {
-        let socket = Awaited::Answer(Arc::clone(&self.socket));
-        let key = self.watch.shared.wait(limit, socket);
+        let key = self.watch.shared.wait(limit, Arc::clone(&self.link));
         *self.awaited.lock() = key.map(|key| (key, limit));
     }
 
@@ -218,11 +164,11 @@ impl Wait {
 }
 
 impl Watched {
-    pub(crate) fn new(watch: Arc<Watch>, socket: Socket) -> Self {
+    pub(crate) fn new(watch: Arc<Watch>, link: Arc<Link>) -> Self {
         Watched {
             wait: Arc::new(Wait {
                 watch,
-                socket: Arc::new(socket),
+                link,
                 awaited: Mutex::new(None),
             }),
         }
@@ -233,6 +179,16 @@ impl Watched {
         self.end();
         self.wait.begin(limit);
         remember(&self.wait);
+    }
+
+    /// Whether an answer is awaited, or was and the connection was cut.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.wait.awaited.lock().is_some()
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn cut(&self) {
+        self.wait.link.cut();
     }
 
     /// No answer is awaited any more; `true` if the time was over and the connection was cut.
@@ -247,27 +203,29 @@ impl Drop for Watched {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    fn pair() -> (TcpStream, TcpStream) {
+    /// A link, and the driver's end of it.
+    fn pair() -> (TcpStream, Arc<Link>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
+        let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let near = connect();
+        let driver = listener.accept().unwrap().0;
+        (near, Arc::new(Link::of(driver, connect())))
     }
 
     #[test]
     fn who_waits_too_long_is_cut_and_nobody_else() {
         let watch = Watch::start().unwrap();
-        let (mut silent, _far) = pair();
-        let (patient, _other_far) = pair();
-        let watched =
-            |stream: &TcpStream| Watched::new(Arc::clone(&watch), Socket::of(stream).unwrap());
-        let (mut first, mut second) = (watched(&silent), watched(&patient));
+        let (mut silent, silent_link) = pair();
+        let (_patient, patient_link) = pair();
+        let watched = |link: &Arc<Link>| Watched::new(Arc::clone(&watch), Arc::clone(link));
+        let (mut first, mut second) = (watched(&silent_link), watched(&patient_link));
         second.begin(Duration::from_secs(60));
         first.begin(Duration::from_millis(1));
         assert_eq!(silent.read(&mut [0]).unwrap(), 0, "the wait ends");
@@ -279,8 +237,8 @@ mod tests {
     #[test]
     fn what_was_answered_in_time_is_forgotten() {
         let watch = Watch::start().unwrap();
-        let (near, _far) = pair();
-        let mut answered = Watched::new(Arc::clone(&watch), Socket::of(&near).unwrap());
+        let (_near, link) = pair();
+        let mut answered = Watched::new(Arc::clone(&watch), link);
         answered.begin(Duration::from_secs(60));
         assert_eq!(watch.shared.state.lock().awaited.len(), 1);
         assert!(!answered.end());
@@ -290,9 +248,9 @@ mod tests {
     #[test]
     fn what_is_done_in_between_is_not_waited_for() {
         let watch = Watch::start().unwrap();
-        let ((near, _far), (mut silent, _silent_far)) = (pair(), pair());
-        let mut watched = Watched::new(Arc::clone(&watch), Socket::of(&near).unwrap());
-        let mut witness = Watched::new(Arc::clone(&watch), Socket::of(&silent).unwrap());
+        let ((_near, link), (mut silent, silent_link)) = (pair(), pair());
+        let mut watched = Watched::new(Arc::clone(&watch), link);
+        let mut witness = Watched::new(Arc::clone(&watch), silent_link);
         watched.begin(Duration::from_secs(60));
         interrupted(|| {
             assert!(watch.shared.state.lock().awaited.is_empty());
@@ -309,8 +267,8 @@ mod tests {
     fn the_thread_ends_with_the_last_who_needs_it() {
         let watch = Watch::start().unwrap();
         let shared = Arc::downgrade(&watch.shared);
-        let (near, _far) = pair();
-        let watched = Watched::new(watch, Socket::of(&near).unwrap());
+        let (_near, link) = pair();
+        let watched = Watched::new(watch, link);
         assert!(shared.upgrade().is_some());
         drop(watched);
         while shared.upgrade().is_some() {

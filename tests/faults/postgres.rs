@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use db_service::{DatabaseConfig, DatabaseService, params};
+use db_service::{DatabaseConfig, DatabaseService, Row, params};
 use tests::TestServer;
 
 use crate::outcome::{Place, within};
@@ -59,29 +59,29 @@ pub(crate) fn backends(server: &TestServer) -> anyhow::Result<Processes> {
     backends_where(server, "true")
 }
 
-/// Stops processes that callers are waiting for. The load opens and closes connections all the time, so that of others
-/// nobody might notice it.
-pub(crate) fn stop_busy_backends(
-    server: &TestServer,
-    count: usize,
-) -> anyhow::Result<Vec<Stopped>> {
-    const ARE_BUSY: &str = "state = 'active' AND query LIKE '%ledger%'";
-    let mut stopped = Vec::new();
-    wait::until("backends to be stopped while they are busy", || {
-        let Ok(busy) = backends_where(server, ARE_BUSY) else {
-            // One of them has stopped with a lock that the whole server waits for.
-            stopped.clear();
-            return Ok(false);
-        };
-        if let Some(one) = busy.one_beside(&stopped) {
-            let one = one.stop()?;
-            // It may have done its work before it stopped.
-            let is_busy = backends_where(server, ARE_BUSY).is_ok_and(|busy| busy.contain(&one));
-            stopped.extend(is_busy.then_some(one));
-        }
-        Ok(stopped.len() == count)
-    })?;
-    Ok(stopped)
+/// Stops processes that callers are waiting for.
+///
+/// A lock on the table holds the callers up until enough of them wait in the server. Of those, some processes are stopped; the
+/// others go on once the lock is released.
+pub(crate) fn stop_busy_backends(server: &TestServer, count: usize) -> anyhow::Result<Stopped> {
+    let config = DatabaseConfig::new(server.url().parse()?);
+    within(config, || {
+        DatabaseService::transaction(|connection| {
+            let lock = "LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE";
+            connection.execute_query(lock, params! {})?;
+            let mut busy = Vec::new();
+            wait::until("callers to wait for the lock", || {
+                // In a transaction the server would show the same again.
+                let clear = "SELECT pg_stat_clear_snapshot()";
+                connection.execute_query(clear, params! {})?;
+                let sql = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+                busy = ids(&connection.execute_query(sql, params! {})?)?;
+                Ok(busy.len() >= count)
+            })?;
+            busy.truncate(count);
+            Processes::new(busy)?.stop()
+        })
+    })
 }
 
 fn backends_where(server: &TestServer, condition: &str) -> anyhow::Result<Processes> {
@@ -89,13 +89,16 @@ fn backends_where(server: &TestServer, condition: &str) -> anyhow::Result<Proces
         "SELECT pid FROM pg_stat_activity \
          WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND {condition}"
     );
-    let mut config = DatabaseConfig::new(server.url().parse()?);
-    config.postgres.socket_timeout = Some(SOCKET_TIMEOUT);
+    let config = DatabaseConfig::new(server.url().parse()?);
     let rows = within(config, || {
         Ok(DatabaseService::execute_query(&sql, params! {})?)
     })?;
+    Processes::new(ids(&rows)?)
+}
+
+fn ids(rows: &[Row]) -> anyhow::Result<Vec<i64>> {
     let ids = rows.iter().map(|row| row.get("pid"));
-    Processes::new(ids.collect::<Result<Vec<_>, _>>()?)
+    Ok(ids.collect::<Result<_, _>>()?)
 }
 
 /// Waits until a server lets somebody in.

@@ -54,22 +54,6 @@ impl Processes {
         })
     }
 
-    /// One of them that is not among others.
-    pub(crate) fn one_beside(&self, others: &[Stopped]) -> Option<Self> {
-        let is_other = |process: &Pid| {
-            let mut others = others.iter().flat_map(|others| &others.processes.0);
-            others.any(|other| other == process)
-        };
-        let one = self.0.iter().find(|process| !is_other(process))?;
-        Some(Processes(vec![*one]))
-    }
-
-    /// Tells whether all of those are among them.
-    pub(crate) fn contain(&self, those: &Stopped) -> bool {
-        let those = &those.processes.0;
-        those.iter().all(|process| self.0.contains(process))
-    }
-
     /// Those that have ended meanwhile are left out.
     fn send(&self, signal: Signal) -> anyhow::Result<()> {
         for process in &self.0 {

@@ -34,6 +34,8 @@ mod copy_failures;
 mod errors;
 mod fakes;
 mod far_values;
+#[cfg(target_os = "linux")]
+mod foreign_descriptors;
 mod hostile_text;
 mod hosts;
 mod lifecycle;

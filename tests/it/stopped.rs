@@ -93,6 +93,95 @@ fn a_statement_is_given_up_when_no_answer_comes() {
     }
 }
 
+/// The way to the server, its settings and other pools of the program make no difference.
+#[test]
+fn every_statement_is_given_up_however_the_server_is_reached() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let limit = Duration::from_millis(500);
+    let separator = if database.url().contains('?') {
+        '&'
+    } else {
+        '?'
+    };
+    let with_own_limit = format!("{}{separator}tcp_user_timeout=7000", database.url());
+    let mut without_limit = database.config();
+    without_limit.postgres.tcp_user_timeout = None;
+    let configs = [
+        database.config(),
+        without_limit,
+        DatabaseConfig::new(with_own_limit.parse().unwrap()),
+        on_unix_socket(&database),
+    ];
+    for (number, mut config) in configs.into_iter().enumerate() {
+        config.postgres.socket_timeout = Some(limit);
+        config.pool_size = 8;
+        let scope = Scope::new().provide(ConfigService::new(config));
+        let cut = scope.run(|| {
+            let give_up = move || {
+                let mut connection = DatabaseService::connection().unwrap();
+                let Some(_stopped) = Stopped::behind(&mut connection) else {
+                    return true;
+                };
+                let began = Instant::now();
+                let result = connection.execute_query("SELECT 1", params! {});
+                matches!(result, Err(DbError::NoAnswer { .. })) && began.elapsed() < limit + GRACE
+            };
+            let cutters = [(); 8].map(|()| Scope::current().spawn(give_up).unwrap());
+            // Another pool opens connections meanwhile.
+            database.scope().run(|| {
+                let held = [(); 8].map(|()| DatabaseService::connection());
+                assert!(held.iter().all(Result::is_ok));
+            });
+            cutters.map(|cutter| cutter.join().unwrap())
+        });
+        assert_eq!(cut, [true; 8], "configuration {number}");
+    }
+}
+
+#[test]
+fn what_the_limit_of_an_answer_cannot_be_kept_with_is_refused_at_the_start() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    for (query, reason) in [
+        ("service=shop", "service file"),
+        ("host=/tmp&requirepeer=postgres", "requirepeer"),
+        ("host=@abstract", "abstract"),
+    ] {
+        let url = format!("postgresql:///postgres?{query}");
+        let mut config = DatabaseConfig::new(url.parse().unwrap());
+        config.postgres.socket_timeout = Some(Duration::from_secs(1));
+        let scope = Scope::new().provide(ConfigService::new(config));
+        let error = scope
+            .run(|| DatabaseService::execute_query("SELECT 1", params! {}))
+            .unwrap_err();
+        assert!(error.to_string().contains(reason), "{query}: {error}");
+    }
+    drop(database);
+}
+
+/// Without a limit for answers there is still one for what the pool does on its own account.
+#[test]
+fn a_connection_that_cannot_be_rolled_back_in_time_is_closed_without_a_limit_for_answers() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        let mut connection = DatabaseService::connection().unwrap();
+        connection.execute_query("BEGIN", params! {}).unwrap();
+        let Some(_stopped) = Stopped::behind(&mut connection) else {
+            return;
+        };
+        let began = Instant::now();
+        drop(connection);
+        assert!(began.elapsed() < Duration::from_secs(5) + GRACE);
+        DatabaseService::execute_query("SELECT 1", params! {}).unwrap();
+        assert_eq!((status().invalid, status().checked_out), (1, 0));
+    });
+}
+
 /// However much is under way when the server stops, its caller gets the error in time.
 #[test]
 fn what_is_under_way_is_given_up_when_no_answer_comes() {

@@ -138,6 +138,29 @@ fn users_are_found_and_their_passwords_checked() {
 }
 
 #[test]
+fn a_login_does_not_claim_to_have_replaced_a_password_changed_meanwhile() {
+    // The seed's SHA-256 of "password123".
+    let outdated = "ef92b778bafe771e89245b89ecbc08a44a4e166c06659911881f383d4473e94f";
+    let updates = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&updates);
+    let fake = DatabaseService::fake(move |sql, params| {
+        if sql.starts_with("SELECT") {
+            return Ok(vec![user_row("testuser", outdated)]);
+        }
+        assert!(sql.contains("AND password_hash = :old"), "{sql}");
+        assert_eq!(params.get("old"), Some(&Value::from(outdated)));
+        counter.fetch_add(1, Ordering::Relaxed);
+        // No row has the old hash any more.
+        Ok(Vec::new())
+    });
+    scope(fake).run(|| {
+        let user = UserRepository::verify_password("testuser", "password123").unwrap();
+        assert_eq!(user.unwrap().password_hash, outdated);
+    });
+    assert_eq!(updates.load(Ordering::Relaxed), 1);
+}
+
+#[test]
 fn a_fake_has_rows_and_nothing_else() {
     let fake = DatabaseService::fake(|_, _| Err(DbError::Closed));
     scope(fake).run(|| {

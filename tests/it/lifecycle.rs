@@ -10,6 +10,7 @@ on_both_backends!(
     a_user_lives,
     lists_have_pages,
     old_hashes_are_replaced,
+    weak_hashes_are_replaced,
     a_hostile_hash_is_an_error
 );
 
@@ -217,6 +218,46 @@ fn old_hashes_are_replaced(database: &TestDatabase) {
                 .is_some()
         );
         assert_eq!(stored(), user.password_hash, "once is enough");
+    });
+}
+
+fn weak_hashes_are_replaced(database: &TestDatabase) {
+    // Of "password123", with the costs of the tests: Argon2i, a salt of 8 bytes, version 16.
+    let weak = [
+        "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$9H3vLJi4Svm3A6VggvcavrmZdwM1PiLgXuFUySg3qbs",
+        "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$9qD9MrylYttjjrL3NO9XPPs0kHIC4C4J3NVTfbNxKHo",
+        "$argon2id$v=16$m=8,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$cl6iLCl+uChnX/XCwU4BEGTrguOz7h5+Ld81mCd1Iow",
+    ];
+    // The same password with more memory and passes: this one is left alone.
+    let strong = "$argon2id$v=19$m=16,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$nahWXJZZS4Z2KyF0tgafaQftQbwsE3yOCG34BZ57nwo";
+    database.scope().run(|| {
+        let id = UserRepository::create_user("veteran", "v@x", "another one")
+            .unwrap()
+            .id;
+        let stored = || {
+            UserRepository::get_user_by_id(id)
+                .unwrap()
+                .unwrap()
+                .password_hash
+        };
+        let login = |password| UserRepository::verify_password("veteran", password).unwrap();
+        for hash in weak {
+            set_hash(id, hash);
+            assert_eq!(login("password124"), None);
+            assert_eq!(stored(), hash, "a wrong password replaces nothing");
+            let replaced = login("password123").unwrap().password_hash;
+            assert!(
+                replaced.starts_with("$argon2id$v=19$m=8,t=1,p=1$"),
+                "{replaced}"
+            );
+            assert_ne!(replaced, hash);
+            assert_eq!(stored(), replaced);
+            assert!(login("password123").is_some());
+            assert_eq!(stored(), replaced, "once is enough");
+        }
+        set_hash(id, strong);
+        assert!(login("password123").is_some());
+        assert_eq!(stored(), strong);
     });
 }
 

@@ -1,10 +1,11 @@
 //! Hashing passwords and checking them: Argon2id, and the seed's SHA-256 for as long as some are left.
 
 use std::fmt;
+use std::hint::black_box;
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{Error as HashError, PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, PasswordHash, Salt};
+use argon2::password_hash::{Error as HashError, PasswordHasher};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use sha2::{Digest, Sha256};
 use singleton_core::{Service, env, guarded, service};
 use subtle::ConstantTimeEq;
@@ -89,8 +90,6 @@ fn read(variable: &str, default: u32, limit: u32) -> anyhow::Result<u32> {
 #[service]
 pub struct PasswordService {
     hasher: Argon2<'static>,
-    /// Checked in the place of a hash that is not there, so that nobody can tell by the time.
-    decoy: String,
 }
 
 impl Service for PasswordService {
@@ -109,8 +108,9 @@ impl PasswordService {
         let hasher = params
             .hasher()
             .map_err(|error| UserError::Hashing(error.into()))?;
-        let decoy = hash_with(&hasher, "a password that nobody has")?;
-        Ok(PasswordService { hasher, decoy })
+        // Finds out now whether there are enough memory and random numbers.
+        hash_with(&hasher, "")?;
+        Ok(PasswordService { hasher })
     }
 
     /// Hashes a password with a salt of its own, as a PHC string.
@@ -123,59 +123,128 @@ impl PasswordService {
         hash_with(&self.hasher, password)
     }
 
-    /// Checks a password against what is stored, or with `None` takes the same time over nothing.
+    /// Checks a password against a stored hash. Without one, does the same work and returns [`Verdict::Wrong`].
     #[guarded]
     pub(crate) fn check(
         &self,
         password: &str,
         stored: Option<&str>,
     ) -> Result<Verdict, CheckError> {
+        self.check_and_count(password.as_bytes(), stored).0
+    }
+
+    /// Returns the verdict and the number of Argon2 blocks that were filled.
+    ///
+    /// Every check reads the password once for SHA-256 and once for Argon2, allocates at least the memory of the
+    /// configured hash, and fills at least as many blocks. Its time shows neither whether a hash is stored nor of which
+    /// kind it is, unless the stored hash costs more than the configured one.
+    fn check_and_count(
+        &self,
+        password: &[u8],
+        stored: Option<&str>,
+    ) -> (Result<Verdict, CheckError>, u64) {
+        let sha256 = black_box(hex(&Sha256::digest(password)));
+        let mut verdict = Ok(Verdict::Wrong);
+        let mut hash = None;
         match stored {
-            None => self.check_decoy(password).map(|()| Verdict::Wrong),
+            None => {}
             Some(stored) if is_sha256(stored) => {
-                self.check_decoy(password)?;
-                let digest: [u8; 32] = Sha256::digest(password).into();
-                let equal = hex(&digest)
-                    .as_bytes()
-                    .ct_eq(stored.to_ascii_lowercase().as_bytes());
-                Ok(if bool::from(equal) {
-                    Verdict::RightButOutdated
-                } else {
-                    Verdict::Wrong
-                })
+                let stored = stored.to_ascii_lowercase();
+                if sha256.as_bytes().ct_eq(stored.as_bytes()).into() {
+                    verdict = Ok(Verdict::RightButOutdated);
+                }
             }
-            Some(stored) => self.check_argon2(password, stored),
+            Some(stored) => match StoredArgon2::parse(stored) {
+                Ok(stored) => hash = Some(stored),
+                Err(error) => verdict = Err(error),
+            },
+        }
+        match self.work(password, hash.as_ref()) {
+            Ok((checked, filled)) => (checked.map_or(verdict, Ok), filled),
+            Err(error) => (Err(CheckError::Hashing(error.into())), 0),
         }
     }
 
-    fn check_decoy(&self, password: &str) -> Result<(), CheckError> {
-        self.check_argon2(password, &self.decoy).map(|_| ())
+    /// Checks `stored` and fills the blocks that it is short of the configured hash; returns the number of all blocks.
+    fn work(
+        &self,
+        password: &[u8],
+        stored: Option<&StoredArgon2>,
+    ) -> Result<(Option<Verdict>, u64), argon2::Error> {
+        let mut memory = self.allocate_for(stored)?;
+        let verdict = stored
+            .map(|stored| self.verify(password, stored, &mut memory))
+            .transpose()?;
+        let filled = stored.map_or(0, |stored| blocks(&stored.params));
+        let rest = self.fill_rest(password, filled, &mut memory)?;
+        Ok((verdict, filled + rest))
     }
 
-    fn check_argon2(&self, password: &str, stored: &str) -> Result<Verdict, CheckError> {
-        let mut hash =
-            PasswordHash::new(stored).map_err(|error| CheckError::Unusable(error.to_string()))?;
-        if hash.salt.is_none() || hash.hash.is_none() {
-            return Err(CheckError::Unusable("it is not complete".to_owned()));
+    /// Allocates for the larger of the configured hash and `stored`, and writes to all of it.
+    ///
+    /// The first write to a fresh page can take longer than Argon2 does, so that a check in little memory would take
+    /// less time for the same number of blocks.
+    fn allocate_for(&self, stored: Option<&StoredArgon2>) -> Result<Vec<Block>, argon2::Error> {
+        let configured = self.hasher.params().block_count();
+        let stored = stored.map_or(0, |stored| stored.params.block_count());
+        let length = configured.max(stored);
+        let mut memory = Vec::new();
+        memory
+            .try_reserve_exact(length)
+            .map_err(|_| argon2::Error::OutOfMemory)?;
+        memory.resize(length, Block::new());
+        Ok(memory)
+    }
+
+    fn verify(
+        &self,
+        password: &[u8],
+        stored: &StoredArgon2,
+        memory: &mut [Block],
+    ) -> Result<Verdict, argon2::Error> {
+        let mut output = vec![0; stored.output.len()];
+        Argon2::new(stored.algorithm, stored.version, stored.params.clone())
+            .hash_password_into_with_memory(password, &stored.salt, &mut output, memory)?;
+        Ok(if !bool::from(output.ct_eq(stored.output.as_bytes())) {
+            Verdict::Wrong
+        } else if stored.is_weaker_than(self.hasher.params()) {
+            Verdict::RightButOutdated
+        } else {
+            Verdict::Right
+        })
+    }
+
+    /// Fills the blocks that `filled` is short of one configured hash, and returns their number.
+    fn fill_rest(
+        &self,
+        password: &[u8],
+        filled: u64,
+        memory: &mut [Block],
+    ) -> Result<u64, argon2::Error> {
+        let configured = self.hasher.params();
+        let rest = blocks(configured).saturating_sub(filled);
+        if rest == 0 {
+            return Ok(0);
         }
-        let params =
-            Params::try_from(&hash).map_err(|error| CheckError::Unusable(error.to_string()))?;
-        let limit = Argon2Params::LIMIT;
-        if params.m_cost() > limit.memory_kib
-            || params.t_cost() > limit.iterations
-            || params.p_cost() > limit.parallelism
-        {
-            return Err(CheckError::Unusable(
-                "its parameters are beyond what is allowed".to_owned(),
-            ));
-        }
-        // The first version of Argon2 wrote none, and was 16; the crate would take it for 19.
-        hash.version.get_or_insert(Version::V0x10.into());
-        match self.hasher.verify_password(password.as_bytes(), &hash) {
-            Ok(()) => Ok(Verdict::Right),
-            Err(HashError::PasswordInvalid) => Ok(Verdict::Wrong),
-            Err(error) => Err(CheckError::Unusable(error.to_string())),
-        }
+        let passes = configured.t_cost();
+        let memory_kib = rest.div_ceil(passes.into()).next_multiple_of(4);
+        let memory_kib = u32::try_from(memory_kib)
+            .expect("at most the memory of the configured hash")
+            .max(Params::MIN_M_COST);
+        let params = Params::new(memory_kib, passes, 1, None)?;
+        let rest = blocks(&params);
+        // A long password takes time to read, so it is not read twice.
+        let password = if filled == 0 { password } else { &[] };
+        let salt = [0; Salt::RECOMMENDED_LENGTH];
+        let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
+            password,
+            &salt,
+            &mut output,
+            memory,
+        )?;
+        black_box(output);
+        Ok(rest)
     }
 }
 
@@ -188,11 +257,11 @@ impl fmt::Debug for PasswordService {
     }
 }
 
-/// What became of a check.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Right,
-    /// Right, but stored in a way that should be replaced.
+    /// Right, but the stored hash is weaker than a new one would be.
     RightButOutdated,
     Wrong,
 }
@@ -200,14 +269,78 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) enum CheckError {
     Service(singleton_core::Error),
-    /// What is stored cannot be checked, and why.
+    /// The stored hash cannot be checked, and why.
     Unusable(String),
+    /// Argon2 failed for a reason that is not in the stored hash, such as too little memory.
+    Hashing(HashError),
 }
 
 impl From<singleton_core::Error> for CheckError {
     fn from(error: singleton_core::Error) -> Self {
         CheckError::Service(error)
     }
+}
+
+/// A stored Argon2 hash that can be checked at a cost within [`Argon2Params::LIMIT`].
+struct StoredArgon2 {
+    algorithm: Algorithm,
+    version: Version,
+    params: Params,
+    salt: Salt,
+    output: Output,
+}
+
+impl StoredArgon2 {
+    fn parse(stored: &str) -> Result<Self, CheckError> {
+        let hash = PasswordHash::new(stored).map_err(unusable)?;
+        let (Some(salt), Some(output)) = (hash.salt, hash.hash) else {
+            return Err(unusable("it is not complete"));
+        };
+        let algorithm = Algorithm::try_from(hash.algorithm.as_str()).map_err(unusable)?;
+        // The first version of Argon2 wrote none, and was 16; the crate would take it for 19.
+        let version = hash.version.unwrap_or(Version::V0x10.into());
+        let version = Version::try_from(version).map_err(unusable)?;
+        let params = Params::try_from(&hash).map_err(unusable)?;
+        let limit = Argon2Params::LIMIT;
+        if params.m_cost() > limit.memory_kib
+            || params.t_cost() > limit.iterations
+            || params.p_cost() > limit.parallelism
+        {
+            return Err(unusable("its parameters are beyond what is allowed"));
+        }
+        Ok(StoredArgon2 {
+            algorithm,
+            version,
+            params,
+            salt,
+            output,
+        })
+    }
+
+    /// Whether a new hash would be stronger in at least one respect: algorithm, version, memory, passes, lanes, salt
+    /// or output. A hash that is stronger in one respect and weaker in another counts as weaker, so that each value
+    /// that is configured is a minimum.
+    fn is_weaker_than(&self, configured: &Params) -> bool {
+        let output_length = configured
+            .output_len()
+            .unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+        self.algorithm != Algorithm::Argon2id
+            || self.version != Version::V0x13
+            || self.params.m_cost() < configured.m_cost()
+            || self.params.t_cost() < configured.t_cost()
+            || self.params.p_cost() < configured.p_cost()
+            || self.salt.len() < Salt::RECOMMENDED_LENGTH
+            || self.output.len() < output_length
+    }
+}
+
+fn unusable(reason: impl fmt::Display) -> CheckError {
+    CheckError::Unusable(reason.to_string())
+}
+
+/// The blocks of 1 KiB that one hash fills, over all its passes: the measure of its work. Lanes run one after another.
+fn blocks(params: &Params) -> u64 {
+    params.block_count() as u64 * u64::from(params.t_cost())
 }
 
 fn hash_with(hasher: &Argon2<'_>, password: &str) -> Result<String, UserError> {
@@ -280,34 +413,50 @@ mod tests {
         assert_eq!(check("password123", None).unwrap(), Verdict::Wrong);
     }
 
+    /// Stored values that cannot be checked, and a part of the reason.
+    const UNUSABLE: [(&str, &str); 13] = [
+        ("", ""),
+        ("plain text", ""),
+        ("$argon2id", "not complete"),
+        ("$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ", "not complete"),
+        (
+            "$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
+            "beyond what is allowed",
+        ),
+        (
+            "$argon2id$v=19$m=8,t=4294967295,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
+            "beyond what is allowed",
+        ),
+        (
+            "$argon2id$v=19$m=4096,t=1,p=255$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
+            "beyond what is allowed",
+        ),
+        (
+            "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW",
+            "",
+        ),
+        (
+            "$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD",
+            "",
+        ),
+        ("!", ""),
+        (
+            "$argon2id$v=18$m=8,t=1,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
+            "invalid version",
+        ),
+        (
+            "$argon2x$v=19$m=8,t=1,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
+            "unsupported algorithm",
+        ),
+        (
+            "$argon2id$v=19$m=8,t=1,p=2$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
+            "invalid parameter",
+        ),
+    ];
+
     #[test]
-    fn hostile_hashes_are_refused_before_they_cost_anything() {
-        for (stored, reason) in [
-            ("", ""),
-            ("plain text", ""),
-            ("$argon2id", "not complete"),
-            ("$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ", "not complete"),
-            (
-                "$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
-                "beyond what is allowed",
-            ),
-            (
-                "$argon2id$v=19$m=8,t=4294967295,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
-                "beyond what is allowed",
-            ),
-            (
-                "$argon2id$v=19$m=4096,t=1,p=255$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
-                "beyond what is allowed",
-            ),
-            (
-                "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW",
-                "",
-            ),
-            (
-                "$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD",
-                "",
-            ),
-        ] {
+    fn hostile_hashes_are_refused() {
+        for (stored, reason) in UNUSABLE {
             let Err(CheckError::Unusable(given)) = check("password", Some(stored)) else {
                 panic!("{stored}")
             };
@@ -320,6 +469,107 @@ mod tests {
         // From the reference implementation's test suite for version 16, `t = 2, m = 2^16 KiB`, password "password", salt "somesalt".
         let stored =
             "$argon2i$m=65536,t=2,p=1$c29tZXNhbHQ$9sTbSlTio3Biev89thdrlKKiCaYsjjYVJxGAL3swxpQ";
-        assert_eq!(check("password", Some(stored)).unwrap(), Verdict::Right);
+        let verdict = check("password", Some(stored)).unwrap();
+        assert_eq!(verdict, Verdict::RightButOutdated);
+    }
+
+    const CONFIGURED: Argon2Params = Argon2Params {
+        memory_kib: 64,
+        iterations: 3,
+        parallelism: 2,
+    };
+
+    /// Algorithm, version, memory, passes and lanes, bytes of salt, bytes of output.
+    type Recipe = (Algorithm, Version, [u32; 3], usize, usize);
+
+    /// Weaker than [`CONFIGURED`] in one respect each.
+    const WEAKER: [Recipe; 9] = [
+        (Algorithm::Argon2i, Version::V0x13, [64, 3, 2], 16, 32),
+        (Algorithm::Argon2d, Version::V0x13, [64, 3, 2], 16, 32),
+        (Algorithm::Argon2id, Version::V0x10, [64, 3, 2], 16, 32),
+        (Algorithm::Argon2id, Version::V0x13, [63, 3, 2], 16, 32),
+        (Algorithm::Argon2id, Version::V0x13, [64, 2, 2], 16, 32),
+        (Algorithm::Argon2id, Version::V0x13, [128, 2, 2], 16, 32),
+        (Algorithm::Argon2id, Version::V0x13, [64, 3, 1], 16, 32),
+        (Algorithm::Argon2id, Version::V0x13, [64, 3, 2], 15, 32),
+        (Algorithm::Argon2id, Version::V0x13, [64, 3, 2], 16, 31),
+    ];
+
+    const AT_LEAST_AS_STRONG: [Recipe; 6] = [
+        (Algorithm::Argon2id, Version::V0x13, [64, 3, 2], 16, 32),
+        (Algorithm::Argon2id, Version::V0x13, [128, 3, 2], 16, 32),
+        (Algorithm::Argon2id, Version::V0x13, [64, 4, 2], 16, 32),
+        (Algorithm::Argon2id, Version::V0x13, [64, 3, 4], 16, 32),
+        (Algorithm::Argon2id, Version::V0x13, [64, 3, 2], 17, 32),
+        (Algorithm::Argon2id, Version::V0x13, [64, 3, 2], 16, 64),
+    ];
+
+    /// Hashes "password".
+    fn cook((algorithm, version, [memory, passes, lanes], salt, output): Recipe) -> String {
+        let params = Params::new(memory, passes, lanes, Some(output)).unwrap();
+        Argon2::new(algorithm, version, params)
+            .hash_password_with_salt(b"password", &[7; Salt::MAX_LENGTH][..salt])
+            .unwrap()
+            .to_string()
+    }
+
+    #[test]
+    fn weaker_hashes_are_outdated_and_stronger_ones_are_not() {
+        let service = PasswordService::new(CONFIGURED).unwrap();
+        let check = |password: &str, stored: &str| {
+            let (verdict, _) = service.check_and_count(password.as_bytes(), Some(stored));
+            verdict.unwrap()
+        };
+        for stored in WEAKER.map(cook) {
+            let verdict = check("password", &stored);
+            assert_eq!(verdict, Verdict::RightButOutdated, "{stored}");
+            assert_eq!(check("Password", &stored), Verdict::Wrong, "{stored}");
+        }
+        for stored in AT_LEAST_AS_STRONG.map(cook) {
+            assert_eq!(check("password", &stored), Verdict::Right, "{stored}");
+            assert_eq!(check("Password", &stored), Verdict::Wrong, "{stored}");
+        }
+        let new = hash_with(&service.hasher, "password").unwrap();
+        assert_eq!(check("password", &new), Verdict::Right, "{new}");
+    }
+
+    #[test]
+    fn every_check_does_the_work_of_at_least_one_hash() {
+        let cheapest = cook((Algorithm::Argon2id, Version::V0x13, [8, 1, 1], 16, 32));
+        let sha256 = hex(&Sha256::digest("password"));
+        let stored: Vec<Option<String>> = [None, Some(sha256), Some(cheapest)]
+            .into_iter()
+            .chain(UNUSABLE.map(|(stored, _)| Some(stored.to_owned())))
+            .chain(WEAKER.map(|recipe| Some(cook(recipe))))
+            .chain(AT_LEAST_AS_STRONG.map(|recipe| Some(cook(recipe))))
+            .collect();
+        let long = "x".repeat(1 << 14);
+        let larger = Argon2Params {
+            memory_kib: 1024,
+            iterations: 2,
+            parallelism: 1,
+        };
+        for configured in [CHEAP, CONFIGURED, larger] {
+            let service = PasswordService::new(configured).unwrap();
+            let one_hash = blocks(service.hasher.params());
+            for stored in &stored {
+                let parsed = stored
+                    .as_deref()
+                    .and_then(|stored| StoredArgon2::parse(stored).ok());
+                let memory = service.allocate_for(parsed.as_ref()).unwrap();
+                assert!(memory.len() >= service.hasher.params().block_count());
+                let own = parsed.map_or(0, |stored| blocks(&stored.params));
+                for password in ["password", "wrong", "", &long] {
+                    let (_, work) = service.check_and_count(password.as_bytes(), stored.as_deref());
+                    if own > one_hash {
+                        assert_eq!(work, own, "{configured:?}, {stored:?}");
+                    } else {
+                        // What is left is rounded up to at least 8 blocks in each pass.
+                        let equal = one_hash..=one_hash + 8 * u64::from(configured.iterations);
+                        assert!(equal.contains(&work), "{configured:?}, {stored:?}: {work}");
+                    }
+                }
+            }
+        }
     }
 }

@@ -212,12 +212,15 @@ impl UserRepository {
 
     /// Returns the user if it is active and the password is right.
     ///
-    /// `None` for an unknown user, a deleted one and a wrong password alike, and after the same time.
-    /// A hash of the seed is replaced by a better one when it has proved right.
+    /// Returns `None` for an unknown user, a deleted one and a wrong password, after the same work.
+    /// A login replaces a stored hash that is weaker than a new one would be: the plain SHA-256 of the seed, Argon2i and
+    /// Argon2d, Argon2 version 16, and a hash with less memory, fewer passes, fewer lanes, a shorter salt or a shorter
+    /// output. It leaves a stronger hash alone, and each check of one costs what that hash asks for.
     ///
     /// # Errors
     ///
-    /// [`UserError::UnusableHash`], [`UserError::Database`].
+    /// [`UserError::UnusableHash`], after the same work as for an unknown user; [`UserError::Hashing`],
+    /// [`UserError::Database`].
     #[guarded]
     pub fn verify_password(
         &self,
@@ -226,15 +229,15 @@ impl UserRepository {
     ) -> Result<Option<User>, UserError> {
         let user = Self::get_user_by_username(username)?.filter(|user| user.is_active);
         let stored = user.as_ref().map(|user| user.password_hash.as_str());
-        let verdict = PasswordService::check(password, stored);
-        let Some(mut user) = user else {
-            return Ok(None);
-        };
-        match verdict {
-            Ok(Verdict::Right) => Ok(Some(user)),
-            Ok(Verdict::RightButOutdated) => {
+        match (PasswordService::check(password, stored), user) {
+            (Err(CheckError::Service(error)), _) => Err(error.into()),
+            (Err(CheckError::Hashing(error)), _) => Err(UserError::Hashing(error)),
+            (Ok(Verdict::Wrong), _) | (_, None) => Ok(None),
+            (Ok(Verdict::Right), Some(user)) => Ok(Some(user)),
+            (Ok(Verdict::RightButOutdated), Some(mut user)) => {
                 match replace_hash(&user, password) {
-                    Ok(hash) => user.password_hash = hash,
+                    Ok(Some(hash)) => user.password_hash = hash,
+                    Ok(None) => {}
                     // The password is right all the same; the next login tries again.
                     Err(error) => log::warn!(
                         "the password hash of user {} was not replaced: {error}",
@@ -243,9 +246,7 @@ impl UserRepository {
                 }
                 Ok(Some(user))
             }
-            Ok(Verdict::Wrong) => Ok(None),
-            Err(CheckError::Service(error)) => Err(error.into()),
-            Err(CheckError::Unusable(reason)) => Err(UserError::UnusableHash {
+            (Err(CheckError::Unusable(reason)), Some(user)) => Err(UserError::UnusableHash {
                 user_id: user.id,
                 reason,
             }),
@@ -310,11 +311,50 @@ fn taken(error: DbError, username: &str, email: &str) -> UserError {
     }
 }
 
-/// Stores a new hash unless somebody has changed the old one meanwhile.
-fn replace_hash(user: &User, password: &str) -> Result<String, UserError> {
+/// Stores a new hash and returns it, or `None` if the stored hash is no longer that of `user`.
+fn replace_hash(user: &User, password: &str) -> Result<Option<String>, UserError> {
     let hash = PasswordService::hash(password)?;
-    let sql = "UPDATE users SET password_hash = :new WHERE id = :id AND password_hash = :old";
+    let sql = "UPDATE users SET password_hash = :new \
+               WHERE id = :id AND password_hash = :old RETURNING id";
     let params = params! { "new" => &hash, "id" => user.id, "old" => &user.password_hash };
-    DatabaseService::execute_query(sql, params)?;
-    Ok(hash)
+    let replaced = DatabaseService::execute_query(sql, params)?;
+    Ok((!replaced.is_empty()).then_some(hash))
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use db_service::{ConfigService, DatabaseConfig};
+    use singleton_core::testing::Scope;
+
+    use super::*;
+    use crate::Argon2Params;
+
+    #[test]
+    fn a_password_changed_during_the_login_is_not_overwritten() {
+        let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse().unwrap()));
+        let passwords = PasswordService::new(Argon2Params {
+            memory_kib: 8,
+            iterations: 1,
+            parallelism: 1,
+        });
+        Scope::new()
+            .provide(memory)
+            .provide(passwords.unwrap())
+            .run(|| {
+                let read =
+                    UserRepository::create_user("ada", "ada@example.com", "old one").unwrap();
+                let changed = PasswordService::hash("new one").unwrap();
+                let params = params! { "id" => read.id, "hash" => &changed };
+                let sql = "UPDATE users SET password_hash = :hash WHERE id = :id";
+                DatabaseService::execute_query(sql, params).unwrap();
+
+                assert_eq!(replace_hash(&read, "old one").unwrap(), None);
+                let mut stored = UserRepository::get_user_by_id(read.id).unwrap().unwrap();
+                assert_eq!(stored.password_hash, changed);
+
+                let replaced = replace_hash(&stored, "new one").unwrap();
+                stored = UserRepository::get_user_by_id(read.id).unwrap().unwrap();
+                assert_eq!(replaced, Some(stored.password_hash));
+            });
+    }
 }

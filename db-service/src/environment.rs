@@ -65,6 +65,9 @@ pub(crate) fn read(
                 "off, normal, full or extra",
             )
             .unwrap_or(defaults.synchronous),
+        private: variables
+            .flag("DB_SQLITE_PRIVATE")
+            .unwrap_or(defaults.private),
     };
     let replicas = ReplicaSettings::read(&mut variables);
     match url {
@@ -144,6 +147,7 @@ mod tests {
             ("DB_SQLITE_WAL", "false"),
             ("DB_SQLITE_FOREIGN_KEYS", "FALSE"),
             ("DB_SQLITE_SYNCHRONOUS", "normal"),
+            ("DB_SQLITE_PRIVATE", "true"),
         ])
         .unwrap();
         let seconds = |seconds| Some(Duration::from_secs(seconds));
@@ -170,6 +174,7 @@ mod tests {
                 write_ahead: false,
                 foreign_keys: false,
                 synchronous: Synchronous::Normal,
+                private: true,
             }
         );
         assert_eq!(
@@ -271,6 +276,6 @@ mod tests {
                 .starts_with("DATABASE_URL environment variable is required. ")
         );
         let not_unicode = super::read(|_| Some(Err(NotUnicode))).unwrap_err();
-        assert_eq!(not_unicode.faults().len(), 28, "each variable has its own");
+        assert_eq!(not_unicode.faults().len(), 29, "each variable has its own");
     }
 }

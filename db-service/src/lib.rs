@@ -54,6 +54,8 @@ mod pool_metrics;
 mod postgres;
 mod postgres_url;
 mod prepared;
+#[cfg(feature = "sqlite")]
+mod private_file;
 mod relations;
 #[cfg(feature = "postgres")]
 mod relay;

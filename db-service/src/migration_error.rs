@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::error::DbError;
+use crate::escaped::Escaped;
 
 /// Why migrations were not applied, reverted or listed.
 ///
@@ -97,13 +98,14 @@ pub enum MigrationError {
         /// How long it was waited.
         limit: Duration,
     },
-    /// The file that keeps other processes out cannot be locked.
-    #[error("the lock file {} cannot be used: {source}", path.display())]
+    /// The file that keeps other processes out cannot be locked. It has to be a regular file without other names, and belong
+    /// to this process's user, to root, or to the owner of the database.
+    #[error("the lock file {} cannot be used: {source}", Escaped(path.display()))]
     #[non_exhaustive]
     LockFile {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// What the system says, or why the file was refused.
         source: std::io::Error,
     },
 }

@@ -15,6 +15,8 @@ use crate::migration_error::MigrationError;
 use crate::multi::DbConnection as Connection;
 use crate::opener::Opener;
 use crate::params::Params;
+#[cfg(feature = "sqlite")]
+use crate::private_file;
 use crate::statistics::Statistics;
 use crate::url::Target;
 
@@ -129,15 +131,10 @@ impl LockFile {
         let database = database
             .canonicalize()
             .unwrap_or_else(|_| database.to_owned());
-        let mut path = database.into_os_string();
+        let mut path = database.clone().into_os_string();
         path.push("-migrations.lock");
         let path = PathBuf::from(path);
-        match File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-        {
+        match private_file::open_lock(&path, &database) {
             Ok(file) => Ok(LockFile { file, path }),
             Err(source) => Err(MigrationError::LockFile { path, source }),
         }

@@ -16,6 +16,8 @@ use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
 use crate::observer::Observer;
+#[cfg(feature = "sqlite")]
+use crate::private_file;
 #[cfg(feature = "postgres")]
 use crate::relayed;
 use crate::statistics::Statistics;
@@ -168,6 +170,11 @@ impl Settings {
                 } else {
                     format!("./{path}")
                 };
+                if self.config.sqlite.private {
+                    private_file::create_database(path.as_ref()).map_err(|error| {
+                        failed(diesel::ConnectionError::BadConnection(error.to_string()))
+                    })?;
+                }
                 let connection = diesel::SqliteConnection::establish(&path).map_err(failed)?;
                 let connection = Connection::Sqlite(connection);
                 (connection, observer, self.config.sqlite.statements())

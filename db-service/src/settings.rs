@@ -221,6 +221,9 @@ pub struct SqliteSettings {
     pub foreign_keys: bool,
     /// When a commit is taken to be on disk (`DB_SQLITE_SYNCHRONOUS`, full).
     pub synchronous: Synchronous,
+    /// Whether only its owner can read and write a file that is created here, on Unix (`DB_SQLITE_PRIVATE`, false: the umask
+    /// decides). An existing file keeps its permissions.
+    pub private: bool,
 }
 
 /// When SQLite takes a commit to be on disk, as its [`synchronous`] says.
@@ -255,6 +258,7 @@ impl Default for SqliteSettings {
             write_ahead: true,
             foreign_keys: true,
             synchronous: Synchronous::Full,
+            private: false,
         }
     }
 }

@@ -49,6 +49,8 @@ mod parameters;
 mod patience;
 mod pgbouncer;
 mod pool;
+#[cfg(unix)]
+mod private_files;
 mod queries;
 mod replicas;
 mod schema;

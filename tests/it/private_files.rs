@@ -1,0 +1,128 @@
+//! The lock file beside a SQLite database, and databases that only their owner can read.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use db_service::{DatabaseService, DbError, MigrationError, Migrations, params};
+use diesel_migrations::embed_migrations;
+use tests::TestDatabase;
+
+static SHOP: Migrations = Migrations::new().sqlite(embed_migrations!("migrations/shop/sqlite"));
+
+fn file(database: &TestDatabase) -> &str {
+    database.url().strip_prefix("sqlite:///").unwrap()
+}
+
+/// A database that exists, and the path of its lock file, which does not.
+fn database() -> (TestDatabase, PathBuf) {
+    let database = TestDatabase::sqlite();
+    database
+        .scope()
+        .run(|| DatabaseService::execute_query("CREATE TABLE t (n INTEGER)", params! {}))
+        .unwrap();
+    let lock = format!("{}-migrations.lock", file(&database));
+    (database, lock.into())
+}
+
+/// Migrates in a thread of its own, which may hang.
+#[track_caller]
+fn migrate(database: &TestDatabase) -> Result<usize, DbError> {
+    let (sender, receiver) = mpsc::channel();
+    let scope = database.scope();
+    std::thread::spawn(move || {
+        let result = scope.run(|| DatabaseService::run_migrations(&SHOP));
+        sender.send(result.map(|applied| applied.len()))
+    });
+    let result = receiver.recv_timeout(Duration::from_secs(10));
+    result.expect("migrating does not hang")
+}
+
+fn mode(path: impl AsRef<Path>) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn whatever_is_no_plain_file_is_no_lock_file() {
+    type Place = fn(&Path);
+    let places: [(&str, Place); 6] = [
+        ("a named pipe", |lock| {
+            assert!(Command::new("mkfifo").arg(lock).status().unwrap().success());
+        }),
+        ("a symbolic link", |lock| {
+            symlink(lock.with_extension("elsewhere"), lock).unwrap();
+        }),
+        ("a symbolic link", |lock| {
+            let other = lock.with_extension("other");
+            fs::write(&other, "").unwrap();
+            symlink(other, lock).unwrap();
+        }),
+        ("a folder", |lock| fs::create_dir(lock).unwrap()),
+        ("a socket", |lock| drop(UnixListener::bind(lock).unwrap())),
+        ("hard links", |lock| {
+            let other = lock.with_extension("other");
+            fs::write(&other, "").unwrap();
+            fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+            fs::hard_link(other, lock).unwrap();
+        }),
+    ];
+    for (what, place) in places {
+        let (database, lock) = database();
+        place(&lock);
+        let error = migrate(&database).expect_err(what);
+        assert!(
+            matches!(&error, DbError::Migration(MigrationError::LockFile { path, .. }) if *path == lock),
+            "{what}: {error:?}"
+        );
+        let text = error.to_string();
+        assert!(text.contains(what), "{what}: {text}");
+        assert!(!lock.with_extension("elsewhere").exists());
+        let other = lock.with_extension("other");
+        assert!(what != "hard links" || mode(other) == 0o644);
+    }
+}
+
+#[test]
+fn a_lock_file_is_for_its_owner_only() {
+    let (fresh, lock) = database();
+    assert_eq!(migrate(&fresh).unwrap(), 3);
+    assert_eq!(mode(&lock), 0o600);
+
+    let (upgraded, lock) = database();
+    File::create(&lock).unwrap();
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(migrate(&upgraded).unwrap(), 3);
+    assert_eq!(mode(&lock), 0o600);
+}
+
+#[test]
+fn a_private_database_is_for_its_owner_only() {
+    for (is_private, write_ahead) in [(true, true), (true, false), (false, true)] {
+        let database = TestDatabase::sqlite();
+        let scope = database.scope_with(|config| {
+            config.sqlite.private = is_private;
+            config.sqlite.write_ahead = write_ahead;
+        });
+        let companions = if write_ahead {
+            &["-wal", "-shm"][..]
+        } else {
+            &["-journal"]
+        };
+        let shown = scope.run(|| {
+            DatabaseService::transaction(|connection| {
+                connection.execute_query("CREATE TABLE t (n INTEGER)", params! {})?;
+                let companions = companions
+                    .iter()
+                    .map(|companion| mode(format!("{}{companion}", file(&database))) == 0o600);
+                Ok::<Vec<bool>, DbError>(companions.collect())
+            })
+        });
+        let mut shown = shown.unwrap();
+        shown.push(mode(file(&database)) == 0o600);
+        assert!(shown.iter().all(|shown| *shown == is_private), "{shown:?}");
+    }
+}

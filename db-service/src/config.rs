@@ -8,7 +8,7 @@ use singleton_core::{Error, Service, env, guarded, service};
 use crate::config_error::ConfigError;
 use crate::environment;
 use crate::replica_settings::ReplicaSettings;
-use crate::settings::{PostgresSettings, SqliteSettings};
+use crate::settings::{self, PostgresSettings, SqliteSettings};
 use crate::url::DatabaseUrl;
 use crate::variables::NotUnicode;
 
@@ -124,6 +124,11 @@ impl DatabaseConfig {
                 "more than 0, or -1 for never",
             ),
             (
+                self.statement_cache_size <= 100_000,
+                "DB_STATEMENT_CACHE_SIZE",
+                "between 0 and 100000",
+            ),
+            (
                 self.postgres.socket_timeout.is_none_or(in_time),
                 "DB_SOCKET_TIMEOUT",
                 "more than 0, or -1 for never",
@@ -139,7 +144,11 @@ impl DatabaseConfig {
                 "URLs of PostgreSQL, as DATABASE_URL then is",
             ),
         ];
-        ConfigError::of_ranges(faults)
+        // Zero is for not waiting, which the variable has no word for.
+        let patience = Some(self.sqlite.busy_timeout).filter(|patience| !patience.is_zero());
+        let times = self.postgres.check().into_iter();
+        let times = times.chain([settings::BUSY_TIMEOUT.check(patience)]);
+        ConfigError::of_ranges(faults.into_iter().chain(times))
     }
 
     /// Reads the environment.

@@ -12,8 +12,8 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// Gathers the variables that are not in their range: whether each is, its name and the range.
-    pub(crate) fn of_ranges<const N: usize>(
-        checks: [(bool, &'static str, &'static str); N],
+    pub(crate) fn of_ranges(
+        checks: impl IntoIterator<Item = (bool, &'static str, &'static str)>,
     ) -> Result<(), ConfigError> {
         let faults: Vec<_> = checks
             .into_iter()

@@ -3,7 +3,7 @@
 use crate::config::DatabaseConfig;
 use crate::config_error::ConfigError;
 use crate::replica_settings::ReplicaSettings;
-use crate::settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};
+use crate::settings::{self, PostgresSettings, SqliteSettings, Synchronous, TlsMode};
 use crate::variables::{NotUnicode, Variables};
 
 /// Reads the settings, wherever `lookup` finds the variables.
@@ -32,13 +32,14 @@ pub(crate) fn read(
         "between 0 and 100000",
     );
     let postgres = PostgresSettings {
-        connect_timeout: variables.seconds("DB_CONNECT_TIMEOUT", 10, true),
-        tcp_keepalive: variables.seconds("DB_TCP_KEEPALIVE", 30, true),
-        tcp_user_timeout: variables.seconds("DB_TCP_USER_TIMEOUT", 30, true),
-        statement_timeout: variables.seconds("DB_STATEMENT_TIMEOUT", -1, true),
-        lock_timeout: variables.seconds("DB_LOCK_TIMEOUT", -1, true),
+        connect_timeout: variables.bounded_seconds(&settings::CONNECT_TIMEOUT, 10),
+        tcp_keepalive: variables.bounded_seconds(&settings::TCP_KEEPALIVE, 30),
+        tcp_user_timeout: variables.bounded_seconds(&settings::TCP_USER_TIMEOUT, 30),
+        statement_timeout: variables.bounded_seconds(&settings::STATEMENT_TIMEOUT, -1),
+        lock_timeout: variables.bounded_seconds(&settings::LOCK_TIMEOUT, -1),
         socket_timeout: variables.seconds("DB_SOCKET_TIMEOUT", -1, true),
-        idle_in_transaction_timeout: variables.seconds("DB_IDLE_IN_TRANSACTION_TIMEOUT", -1, true),
+        idle_in_transaction_timeout: variables
+            .bounded_seconds(&settings::IDLE_IN_TRANSACTION_TIMEOUT, -1),
         application_name: variables.text("DB_APPLICATION_NAME"),
         tls_mode: variables.choice(
             "DB_TLS_MODE",
@@ -49,9 +50,7 @@ pub(crate) fn read(
     };
     let defaults = SqliteSettings::default();
     let sqlite = SqliteSettings {
-        busy_timeout: variables
-            .seconds("DB_BUSY_TIMEOUT", 5, false)
-            .unwrap_or_default(),
+        busy_timeout: variables.finite_seconds(&settings::BUSY_TIMEOUT, 5),
         write_ahead: variables
             .flag("DB_SQLITE_WAL")
             .unwrap_or(defaults.write_ahead),

@@ -4,16 +4,57 @@ use std::time::Duration;
 
 #[cfg(any(feature = "postgres", test))]
 use crate::postgres_url::PostgresUrl;
+use crate::variables::TimeRange;
+
+/// The maximum of a limit of PostgreSQL, which counts milliseconds in 32 bits.
+const MILLISECONDS: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// libpq before version 17 counts the time in milliseconds, in 32 bits.
+pub(crate) const CONNECT_TIMEOUT: TimeRange = TimeRange {
+    variable: "DB_CONNECT_TIMEOUT",
+    longest: Duration::from_secs(2_147_483),
+    range: "between 1 and 2147483 seconds, or -1 for never",
+};
+/// The maximum of Linux.
+pub(crate) const TCP_KEEPALIVE: TimeRange = TimeRange {
+    variable: "DB_TCP_KEEPALIVE",
+    longest: Duration::from_secs(32_767),
+    range: "between 1 and 32767 seconds, or -1 for never",
+};
+/// Milliseconds in 32 bits, less than a second of which is left for the mark that a socket is found by.
+pub(crate) const TCP_USER_TIMEOUT: TimeRange = TimeRange {
+    variable: "DB_TCP_USER_TIMEOUT",
+    longest: Duration::from_millis(i32::MAX as u64 - 999),
+    range: "between 1 and 2147482 seconds, or -1 for never",
+};
+pub(crate) const STATEMENT_TIMEOUT: TimeRange = limit_of_the_server("DB_STATEMENT_TIMEOUT");
+pub(crate) const LOCK_TIMEOUT: TimeRange = limit_of_the_server("DB_LOCK_TIMEOUT");
+pub(crate) const IDLE_IN_TRANSACTION_TIMEOUT: TimeRange =
+    limit_of_the_server("DB_IDLE_IN_TRANSACTION_TIMEOUT");
+/// Milliseconds in 32 bits.
+pub(crate) const BUSY_TIMEOUT: TimeRange = TimeRange {
+    variable: "DB_BUSY_TIMEOUT",
+    longest: MILLISECONDS,
+    range: "between 1 and 2147483 seconds",
+};
+
+const fn limit_of_the_server(variable: &'static str) -> TimeRange {
+    TimeRange {
+        variable,
+        longest: MILLISECONDS,
+        range: "between 1 and 2147483 seconds, or -1 for never",
+    }
+}
 
 /// Settings of each connection to PostgreSQL. A parameter of the URL replaces the setting here, except that the stricter
 /// TLS mode of the two is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostgresSettings {
-    /// How long connecting to each host of the URL may take, one after the other, in whole seconds and at least 2;
-    /// `None` for as long as it takes (`DB_CONNECT_TIMEOUT`, 10 s).
+    /// How long connecting to each host of the URL may take, one after the other, rounded up to whole seconds; before version
+    /// 17 libpq takes 2 s at least. `None` for as long as it takes (`DB_CONNECT_TIMEOUT`, 10 s).
     pub connect_timeout: Option<Duration>,
-    /// After how long a silent connection is probed; three probes of 10 s that fail end it; `None` for
+    /// After how long a silent connection is probed, rounded up to whole seconds; three probes of 10 s that fail end it; `None` for
     /// never (`DB_TCP_KEEPALIVE`, 30 s).
     pub tcp_keepalive: Option<Duration>,
     /// How long what was sent may stay unacknowledged; `None` for the system's limit (`DB_TCP_USER_TIMEOUT`, 30 s).
@@ -177,6 +218,18 @@ impl PostgresSettings {
             .checked_add(Duration::from_secs(1))
     }
 
+    /// Checks the times, which fields that are set by hand may have put out of their ranges.
+    pub(crate) fn check(&self) -> [(bool, &'static str, &'static str); 6] {
+        [
+            CONNECT_TIMEOUT.check(self.connect_timeout),
+            TCP_KEEPALIVE.check(self.tcp_keepalive),
+            TCP_USER_TIMEOUT.check(self.tcp_user_timeout),
+            STATEMENT_TIMEOUT.check(self.statement_timeout),
+            LOCK_TIMEOUT.check(self.lock_timeout),
+            IDLE_IN_TRANSACTION_TIMEOUT.check(self.idle_in_transaction_timeout),
+        ]
+    }
+
     /// The time limits, as statements that begin with `set`; not while connecting, since PgBouncer refuses that.
     #[cfg(feature = "postgres")]
     pub(crate) fn limits(&self, set: &str) -> String {
@@ -203,17 +256,16 @@ fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs().saturating_add(more).max(1))
 }
 
-/// Rounds up, since zero is no limit to libpq, PostgreSQL and Linux.
-#[cfg(any(feature = "postgres", test))]
+/// Rounds up, since zero is no limit to PostgreSQL and Linux, and no patience to SQLite.
 fn milliseconds(time: Duration) -> String {
-    time.as_nanos().div_ceil(1_000_000).max(1).to_string()
+    time.as_nanos().div_ceil(1_000_000).to_string()
 }
 
 /// What is set on each connection to SQLite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SqliteSettings {
-    /// How long a statement waits for the locks of others (`DB_BUSY_TIMEOUT`, 5 s).
+    /// How long a statement waits for the locks of others; zero for not at all (`DB_BUSY_TIMEOUT`, 5 s).
     pub busy_timeout: Duration,
     /// Whether a file is put into write-ahead mode, in which readers and a writer do not wait for each other (`DB_SQLITE_WAL`, true).
     pub write_ahead: bool,
@@ -269,7 +321,7 @@ impl SqliteSettings {
     pub(crate) fn statements(&self) -> String {
         format!(
             "PRAGMA busy_timeout = {}; PRAGMA foreign_keys = {}; PRAGMA synchronous = {}",
-            self.busy_timeout.as_millis().min(i32::MAX as u128),
+            milliseconds(self.busy_timeout),
             i32::from(self.foreign_keys),
             self.synchronous as i32,
         )

@@ -125,7 +125,29 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         default: i64,
         allows_never: bool,
     ) -> Option<Duration> {
-        self.time(variable, default, allows_never, Duration::from_secs)
+        let range = if allows_never {
+            "more than 0, or -1 for never"
+        } else {
+            "more than 0"
+        };
+        let longest = Duration::MAX;
+        let range = TimeRange {
+            variable,
+            longest,
+            range,
+        };
+        self.time(&range, default, allows_never, Duration::from_secs)
+    }
+
+    /// A time in seconds with a maximum that is not ours to choose; `None` for never.
+    pub(crate) fn bounded_seconds(&mut self, range: &TimeRange, default: i64) -> Option<Duration> {
+        self.time(range, default, true, Duration::from_secs)
+    }
+
+    /// A time in seconds with a maximum that is not ours to choose, and no word for never.
+    pub(crate) fn finite_seconds(&mut self, range: &TimeRange, default: i64) -> Duration {
+        let time = self.time(range, default, false, Duration::from_secs);
+        time.unwrap_or_default()
     }
 
     /// A time in milliseconds, at most as many as there are seconds in a hundred years; `None` for never.
@@ -134,32 +156,52 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         variable: &'static str,
         default: i64,
     ) -> Option<Duration> {
-        self.time(variable, default, true, Duration::from_millis)
+        let range = TimeRange {
+            variable,
+            longest: Duration::MAX,
+            range: "more than 0, or -1 for never",
+        };
+        self.time(&range, default, true, Duration::from_millis)
     }
 
     fn time(
         &mut self,
-        variable: &'static str,
+        range: &TimeRange,
         default: i64,
         allows_never: bool,
         in_unit: fn(u64) -> Duration,
     ) -> Option<Duration> {
         const LONGEST: i64 = 100 * 365 * 24 * 3600;
+        let &TimeRange {
+            variable,
+            longest,
+            range,
+        } = range;
         let number = self.number(variable, default)?;
         match u64::try_from(number.min(LONGEST)) {
-            Ok(time @ 1..) => return Some(in_unit(time)),
+            Ok(time @ 1..) if in_unit(time) <= longest => return Some(in_unit(time)),
             Err(_) if allows_never && number == -1 => {}
-            _ => {
-                let range = if allows_never {
-                    "more than 0, or -1 for never"
-                } else {
-                    "more than 0"
-                };
-                self.faults
-                    .push(ConfigFault::OutOfRange { variable, range });
-            }
+            _ => self
+                .faults
+                .push(ConfigFault::OutOfRange { variable, range }),
         }
         None
+    }
+}
+
+/// What a time may be.
+pub(crate) struct TimeRange {
+    pub(crate) variable: &'static str,
+    pub(crate) longest: Duration,
+    /// How an error says so.
+    pub(crate) range: &'static str,
+}
+
+impl TimeRange {
+    /// Whether a time that was set by hand is in the range, its variable and the range.
+    pub(crate) fn check(&self, time: Option<Duration>) -> (bool, &'static str, &'static str) {
+        let is_in_range = time.is_none_or(|time| !time.is_zero() && time <= self.longest);
+        (is_in_range, self.variable, self.range)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use db_service::{ConfigService, DatabaseConfig, DatabaseService, params};
+use db_service::{ConfigError, ConfigService, DatabaseConfig, DatabaseService, params};
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
@@ -106,4 +106,124 @@ fn prepared_statements_are_bounded_or_none() {
             assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
         });
     }
+}
+
+/// Sets one setting of many.
+type Change = fn(&mut DatabaseConfig, Duration);
+
+/// Each setting whose maximum is not a matter of taste: its variable, its maximum in milliseconds, and how it is set by hand.
+const BOUNDED: [(&str, u64, Change); 7] = [
+    ("DB_CONNECT_TIMEOUT", 2_147_483_000, |config, time| {
+        config.postgres.connect_timeout = Some(time);
+    }),
+    ("DB_TCP_KEEPALIVE", 32_767_000, |config, time| {
+        config.postgres.tcp_keepalive = Some(time);
+    }),
+    ("DB_TCP_USER_TIMEOUT", 2_147_482_000, |config, time| {
+        config.postgres.tcp_user_timeout = Some(time);
+    }),
+    ("DB_STATEMENT_TIMEOUT", 2_147_483_647, |config, time| {
+        config.postgres.statement_timeout = Some(time);
+    }),
+    ("DB_LOCK_TIMEOUT", 2_147_483_647, |config, time| {
+        config.postgres.lock_timeout = Some(time);
+    }),
+    (
+        "DB_IDLE_IN_TRANSACTION_TIMEOUT",
+        2_147_483_647,
+        |config, time| {
+            config.postgres.idle_in_transaction_timeout = Some(time);
+        },
+    ),
+    ("DB_BUSY_TIMEOUT", 2_147_483_647, |config, time| {
+        config.sqlite.busy_timeout = time;
+    }),
+];
+
+#[test]
+fn a_time_beyond_what_can_be_set_is_refused_at_the_start_by_its_name() {
+    for (variable, maximum, change) in BOUNDED {
+        // A second more, so that it is more in seconds too.
+        for too_long in [Duration::from_millis(maximum + 1000), Duration::MAX] {
+            let database = TestDatabase::sqlite();
+            let scope = database.scope_with(|config| change(config, too_long));
+            let error = scope
+                .run(|| DatabaseService::connection().map(drop))
+                .expect_err(variable);
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("{variable} must be between 1 and ")),
+                "{text}"
+            );
+        }
+        let from_env = |seconds: u64| {
+            Scope::new()
+                .env("DATABASE_URL", "sqlite::memory:")
+                .env(variable, seconds.to_string())
+                .run(DatabaseConfig::from_env)
+                .map(drop)
+                .map_err(|error: ConfigError| error.to_string())
+        };
+        let seconds = maximum / 1000;
+        assert_eq!(from_env(1), Ok(()), "{variable}");
+        assert_eq!(from_env(seconds), Ok(()), "{variable}");
+        for too_long in [seconds + 1, 30 * 24 * 3600, i64::MAX.unsigned_abs()] {
+            let text = from_env(too_long).expect_err(variable);
+            let expected = format!("{variable} must be between 1 and {seconds} seconds");
+            assert!(text.starts_with(&expected), "{text}");
+        }
+    }
+}
+
+#[test]
+fn no_limit_of_postgres_is_zero() {
+    for (variable, _, change) in &BOUNDED[..6] {
+        let database = TestDatabase::sqlite();
+        let scope = database.scope_with(|config| change(config, Duration::ZERO));
+        let error = scope
+            .run(|| DatabaseService::connection().map(drop))
+            .expect_err(variable);
+        assert!(error.to_string().contains(variable), "{error}");
+    }
+}
+
+#[test]
+fn the_longest_and_the_shortest_times_take_effect() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let shown = |change: &dyn Fn(&mut DatabaseConfig)| {
+        let scope = database.scope_with(|config| change(config));
+        scope.run(|| {
+            let sql = "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'), \
+                       current_setting('idle_in_transaction_session_timeout')) AS shown";
+            let rows = DatabaseService::execute_query(sql, params! {}).unwrap();
+            rows[0].get::<String>("shown").unwrap()
+        })
+    };
+    let longest = shown(&|config| {
+        for (_, maximum, change) in BOUNDED {
+            change(config, Duration::from_millis(maximum));
+        }
+    });
+    assert_eq!(longest, "2147483647ms 2147483647ms 2147483647ms");
+    // Not off.
+    let shortest = shown(&|config| {
+        config.postgres.lock_timeout = Some(Duration::from_nanos(1));
+        config.postgres.idle_in_transaction_timeout = Some(Duration::from_micros(60_000_001));
+        config.postgres.connect_timeout = Some(Duration::from_millis(1));
+        config.postgres.tcp_user_timeout = Some(Duration::from_secs(1));
+    });
+    assert_eq!(shortest, "0 1ms 60001ms");
+}
+
+#[test]
+fn a_time_of_sqlite_is_not_cut_to_zero() {
+    let database = TestDatabase::sqlite();
+    let scope = database.scope_with(|config| config.sqlite.busy_timeout = Duration::from_micros(1));
+    let sql = "SELECT timeout FROM pragma_busy_timeout";
+    let rows = scope
+        .run(|| DatabaseService::execute_query(sql, params! {}))
+        .unwrap();
+    assert_eq!(rows[0].get::<i64>("timeout").unwrap(), 1);
 }

@@ -178,6 +178,95 @@ fn a_dotenv_file_is_honoured_and_a_broken_one_not_quoted() {
     assert!(!errors.contains("hunter2"), "{errors}");
 }
 
+/// What `maintenance` writes to its standard error, and whether it took its database from `.env`.
+#[cfg(unix)]
+#[track_caller]
+fn run_with_dotenv(folder: &Path) -> (String, bool) {
+    let output = program("maintenance", folder)
+        .output()
+        .expect("the program runs");
+    let errors = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{errors}");
+    let is_taken = folder.join("from-dotenv.db").exists();
+    assert_ne!(is_taken, folder.join("singleton-services.db").exists());
+    (errors, is_taken)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_dotenv_file_that_others_can_change_is_ignored_with_a_warning() {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    const DOTENV: &str = "DATABASE_URL=sqlite:///from-dotenv.db\nPASSWORD=hunter2\n";
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+    };
+    type Place<'a> = &'a dyn Fn(&Path) -> bool;
+    let write = |folder: &Path| {
+        let path = folder.join(".env");
+        fs::write(&path, DOTENV).expect("a file");
+        set_mode(&path, 0o644);
+        path
+    };
+    // Each tells whether it could be done.
+    let places: [(&str, Place<'_>); 6] = [
+        ("others can write to it", &|folder| {
+            set_mode(&write(folder), 0o646);
+            true
+        }),
+        ("others can write to its folder", &|folder| {
+            write(folder);
+            set_mode(folder, 0o757);
+            true
+        }),
+        // As /tmp is, where only the owner can remove a file, but anyone can create it.
+        ("others can write to its folder", &|folder| {
+            write(folder);
+            set_mode(folder, 0o1777);
+            true
+        }),
+        ("it is not a regular file", &|folder| {
+            let elsewhere = folder.join("elsewhere");
+            fs::write(&elsewhere, DOTENV).expect("a file");
+            symlink(elsewhere, folder.join(".env")).expect("a link");
+            true
+        }),
+        ("it is not a regular file", &|folder| {
+            let made = Command::new("mkfifo").arg(folder.join(".env")).status();
+            made.expect("mkfifo").success()
+        }),
+        ("it belongs to another user", &|folder| {
+            // Only root can give it to somebody else.
+            chown(write(folder), Some(4711), None).is_ok()
+        }),
+    ];
+    for (why, place) in places {
+        let folder = tempfile::tempdir().expect("a folder");
+        if !place(folder.path()) {
+            continue;
+        }
+        let (errors, is_taken) = run_with_dotenv(folder.path());
+        assert!(!is_taken, "{why}");
+        assert!(errors.contains(".env") && errors.contains(why), "{errors}");
+        assert!(!errors.contains("hunter2"), "{errors}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_dotenv_file_of_a_parent_folder_is_not_looked_for() {
+    let parent = tempfile::tempdir().expect("a folder");
+    fs::write(
+        parent.path().join(".env"),
+        "DATABASE_URL=sqlite:///from-dotenv.db",
+    )
+    .expect("a file");
+    let folder = parent.path().join("child");
+    fs::create_dir(&folder).expect("a folder");
+    assert_eq!(run_with_dotenv(&folder), (String::new(), false));
+}
+
 #[test]
 fn wrong_settings_are_all_named_and_change_nothing() {
     let folder = tempfile::tempdir().expect("a folder");

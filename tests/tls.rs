@@ -45,10 +45,22 @@ impl Authority {
 
 /// Services on a server at `host`, whose connections are encrypted as `mode` says.
 fn scope(server: &TestServer, host: &str, mode: TlsMode, root: Option<&Path>) -> Scope {
-    let url = format!("postgresql://postgres@{host}:{}/postgres", server.port());
+    scope_with(server, host, "", Some(mode), root)
+}
+
+/// Likewise, with parameters in the URL.
+fn scope_with(
+    server: &TestServer,
+    host: &str,
+    query: &str,
+    mode: Option<TlsMode>,
+    root: Option<&Path>,
+) -> Scope {
+    let port = server.port();
+    let url = format!("postgresql://postgres@{host}:{port}/postgres?{query}");
     let mut config = DatabaseConfig::new(url.parse().unwrap());
     config.pool_timeout = Duration::from_secs(10);
-    config.postgres.tls_mode = Some(mode);
+    config.postgres.tls_mode = mode;
     config.postgres.tls_root_certificate = root.map(|root| root.to_str().unwrap().to_owned());
     config.postgres.socket_timeout = Some(Duration::from_millis(500));
     Scope::new().provide(ConfigService::new(config))
@@ -105,6 +117,75 @@ fn modes_keep_what_they_promise() {
         let no_root = scope(&server, NAME, mode, Some(&missing));
         assert_refused(no_root, "missing.crt");
     }
+}
+
+#[test]
+fn a_root_certificate_alone_checks_the_server() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    let folder = TempDir::new().unwrap();
+    let (authority, other) = (Authority::new("one"), Authority::new("another"));
+    let root = authority.file(&folder, "root.crt");
+    let other = other.file(&folder, "other.crt");
+    let scope = |host, query: &str, mode, root| scope_with(&server, host, query, mode, root);
+    // Not in plain text, where the server can do no better.
+    let plain = scope(NAME, "", None, Some(&*root));
+    assert_refused(plain, "server does not support SSL");
+
+    let (certificate, key) = authority.certify(NAME);
+    server.enable_tls(&certificate, &key);
+    let in_url = |root: &Path| format!("sslrootcert={}", root.display());
+    assert!(
+        scope(NAME, "", None, Some(&*root))
+            .run(is_encrypted)
+            .unwrap()
+    );
+    assert!(
+        scope(NAME, &in_url(&root), None, None)
+            .run(is_encrypted)
+            .unwrap()
+    );
+    for wrong_root in [
+        scope(NAME, "", None, Some(&*other)),
+        scope(NAME, &in_url(&other), None, None),
+        scope(NAME, "sslrootcert=", None, Some(&*other)),
+    ] {
+        assert_refused(wrong_root, "certificate verify failed");
+    }
+    let wrong_host = "does not match host name";
+    assert_refused(scope("127.0.0.1", "", None, Some(&*root)), wrong_host);
+    assert_refused(scope("127.0.0.1", &in_url(&root), None, None), wrong_host);
+}
+
+#[test]
+fn of_two_modes_the_stricter_one_is_used() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    let authority = Authority::new("one");
+    let (certificate, key) = authority.certify(NAME);
+    server.enable_tls(&certificate, &key);
+    for (query, mode) in [
+        ("ssl=true", TlsMode::Disable),
+        ("requiressl=1", TlsMode::Disable),
+        ("sslm%6fde=require", TlsMode::Prefer),
+        ("sslmode=disable", TlsMode::Require),
+    ] {
+        let scope = scope_with(&server, NAME, query, Some(mode), None);
+        assert!(scope.run(is_encrypted).unwrap(), "{query} {mode:?}");
+    }
+    let folder = TempDir::new().unwrap();
+    let root = authority.file(&folder, "root.crt");
+    let query = "sslm%6fde=verify-full";
+    let wrong_host = scope_with(
+        &server,
+        "127.0.0.1",
+        query,
+        Some(TlsMode::Prefer),
+        Some(&root),
+    );
+    assert_refused(wrong_host, "does not match host name");
 }
 
 #[test]

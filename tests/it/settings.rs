@@ -24,19 +24,21 @@ fn settings_of_postgres_take_effect() {
         let rows = DatabaseService::execute_query(sql, params! {}).unwrap();
         assert_eq!(rows[0].get::<String>("shown").unwrap(), "a shop & more 61s 62s 63s");
     });
-    // A server that can do no TLS is no server for those who insist on it.
-    let insisting = database.scope_with(|config| {
-        config.postgres.tls_mode = Some(db_service::TlsMode::VerifyFull);
-        config.postgres.tls_root_certificate = Some("/nowhere/root.crt".to_owned());
-    });
-    let error = insisting
-        .run(|| DatabaseService::connection().map(drop))
-        .unwrap_err();
-    let text = format!("{:#}", anyhow::Error::from(error));
-    assert!(
-        text.contains("/nowhere/root.crt") || text.contains("SSL"),
-        "{text}"
-    );
+    // A server that can do no TLS is no server for those who insist on it, be it by a root certificate only.
+    for mode in [Some(db_service::TlsMode::VerifyFull), None] {
+        let insisting = database.scope_with(|config| {
+            config.postgres.tls_mode = mode;
+            config.postgres.tls_root_certificate = Some("/nowhere/root.crt".to_owned());
+        });
+        let error = insisting
+            .run(|| DatabaseService::connection().map(drop))
+            .unwrap_err();
+        let text = format!("{:#}", anyhow::Error::from(error));
+        assert!(
+            text.contains("/nowhere/root.crt") || text.contains("SSL"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

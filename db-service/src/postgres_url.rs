@@ -7,7 +7,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
+#[cfg(any(feature = "postgres", test))]
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::escaped::Escaped;
 use crate::settings::TlsMode;
@@ -272,15 +274,17 @@ impl PostgresUrl {
         Ok(())
     }
 
+    /// libpq compares the lists too; where the URL names no hosts, those of the environment may be as many as the ports.
     fn check_hosts(&self) -> Result<(), UrlError> {
         let count = |name| {
             let list = self.parameter(name).filter(|list| !list.is_empty());
             list.map(|list| list.split(',').count())
         };
         let (names, addresses) = (count("host"), count("hostaddr"));
-        let hosts = addresses.or(names).unwrap_or(1);
-        let is_even = names.is_none_or(|names| names == hosts)
-            && count("port").is_none_or(|ports| ports == 1 || ports == hosts);
+        let hosts = addresses.or(names);
+        let is_even = names.or(hosts) == hosts
+            && count("port")
+                .is_none_or(|ports| ports == 1 || hosts.is_none_or(|hosts| ports == hosts));
         is_even.then_some(()).ok_or(UrlError::UnevenHosts)
     }
 
@@ -307,7 +311,7 @@ impl PostgresUrl {
         let addresses = items(self.parameter("hostaddr"));
         let ports = items(self.parameter("port"));
         let item = |items: &[Option<_>], at: usize| items.get(at).copied().flatten();
-        (0..names.len().max(addresses.len()).max(1))
+        (0..names.len().max(addresses.len()).max(ports.len()).max(1))
             .map(|at| Host {
                 host: item(&names, at),
                 hostaddr: item(&addresses, at),
@@ -852,6 +856,7 @@ mod tests {
                 &["- 1.2.3.4 -", "- ::1 5"],
             ),
             ("a%2Cb/d?port=1,2", &["a - 1", "b - 2"]),
+            ("/d?port=1,2", &["- - 1", "- - 2"]),
             (":5/d?host=", &["- - 5"]),
         ] {
             assert_eq!(shown(url), hosts, "{url}");

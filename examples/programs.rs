@@ -209,7 +209,7 @@ fn a_dotenv_file_that_others_can_change_is_ignored_with_a_warning() {
         set_mode(&path, 0o644);
         path
     };
-    // Each tells whether it could be done.
+    // Each returns whether it could be set up.
     let places: [(&str, Place<'_>); 6] = [
         ("others can write to it", &|folder| {
             set_mode(&write(folder), 0o646);

@@ -144,7 +144,7 @@ impl DatabaseConfig {
                 "URLs of PostgreSQL, as DATABASE_URL then is",
             ),
         ];
-        // Zero is for not waiting, which the variable has no word for.
+        // A field may be zero, for a statement that does not wait; the variable may not.
         let patience = Some(self.sqlite.busy_timeout).filter(|patience| !patience.is_zero());
         let times = self.postgres.check().into_iter();
         let times = times.chain([settings::BUSY_TIMEOUT.check(patience)]);

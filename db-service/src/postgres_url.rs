@@ -1,4 +1,4 @@
-//! A PostgreSQL URL as libpq reads it, parsed once for everybody who asks.
+//! A PostgreSQL URL, parsed once as libpq parses it.
 //!
 //! The messages of libpq quote the pieces that it cannot parse, and those may be pieces of a password. So everything that
 //! libpq would refuse while parsing is refused here first, with an error that repeats nothing.
@@ -54,7 +54,7 @@ struct Parameter {
     shape: Shape,
 }
 
-/// What a parameter's value looks like if it is no secret.
+/// The form of a parameter's value.
 #[derive(PartialEq, Eq)]
 enum Shape {
     /// Never shown.
@@ -66,7 +66,7 @@ enum Shape {
     Hosts,
     Addresses,
     Ports,
-    /// A whole number up to a maximum, and how an error says so.
+    /// A whole number up to a maximum, and the range in an error.
     Number(i32, &'static str),
     /// One of these words.
     Word(&'static str),
@@ -478,7 +478,7 @@ impl Parameter {
         let all = |is_right: fn(&str) -> bool| value.split(',').all(is_right);
         let (is_right, expected) = match self.shape {
             Shape::Secret | Shape::Path => return Ok(()),
-            // A password that was put there along with its colon.
+            // A password may follow an encoded colon.
             Shape::Name if self.name == "user" => (!value.contains(':'), "a name without a colon"),
             Shape::Name => return Ok(()),
             Shape::Hosts => (
@@ -578,7 +578,7 @@ fn is_address(address: &str) -> bool {
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
-/// Also nothing, which stands for the default.
+/// An empty port is the default one.
 fn is_port(port: &str) -> bool {
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
     port.is_empty() || is_number && port.parse::<u16>().is_ok_and(|port| port > 0)

@@ -26,14 +26,14 @@ mod unix {
 
     /// Opens the lock file of a database, and creates it if it is missing.
     ///
-    /// Whoever can open a file can lock it, so only the owner can. A file with other names is refused, since its permissions
-    /// are those of the other names too.
+    /// Every process that can open a file can lock it, so the mode is 0600. A file with other names (hard links) is refused:
+    /// changing its permissions would change those of another file.
     ///
     /// # Errors
     ///
-    /// It is not a regular file, or it belongs to somebody else than this process, root and the owner of the database.
+    /// It is not a regular file, or its owner is neither the user of this process, nor root, nor the owner of the database.
     pub(crate) fn open_lock(path: &Path, database: &Path) -> io::Result<File> {
-        // To open a device can have effects, so its kind is looked at first, and again in case it has changed.
+        // Opening a device can have side effects, so the kind is checked before, and again afterwards in case it has changed.
         match fs::symlink_metadata(path) {
             Ok(metadata) => check_kind(metadata.file_type())?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -64,12 +64,12 @@ mod unix {
         Ok(file)
     }
 
-    /// Creates an empty file, which SQLite takes for a new database, unless there is one. SQLite gives `-wal`, `-shm` and
+    /// Creates an empty file, which is a new database to SQLite, unless the file exists. SQLite gives `-wal`, `-shm` and
     /// `-journal` files the permissions of the database.
     ///
     /// # Errors
     ///
-    /// There is a symbolic link to a file that does not exist: SQLite would create that file, for all to read.
+    /// The file is a symbolic link to a file that does not exist: SQLite would create that file with default permissions.
     pub(crate) fn create_database(path: &Path) -> io::Result<()> {
         match private().create_new(true).open(path) {
             Ok(_) => Ok(()),

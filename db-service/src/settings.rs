@@ -21,7 +21,7 @@ pub(crate) const TCP_KEEPALIVE: TimeRange = TimeRange {
     longest: Duration::from_secs(32_767),
     range: "between 1 and 32767 seconds, or -1 for never",
 };
-/// Milliseconds in 32 bits, less than a second of which is left for the mark that a socket is found by.
+/// Milliseconds in 32 bits, minus up to 999 ms that `Search` adds to recognize the socket.
 pub(crate) const TCP_USER_TIMEOUT: TimeRange = TimeRange {
     variable: "DB_TCP_USER_TIMEOUT",
     longest: Duration::from_millis(i32::MAX as u64 - 999),
@@ -174,7 +174,7 @@ impl PostgresSettings {
                     .map(|(name, value)| (*name, value.as_str())),
             )
             .filter(|(name, _)| url.parameter(name).is_none());
-        // Of these the URL has had its say.
+        // These already take the URL into account.
         let tls = tls
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)));
@@ -204,7 +204,7 @@ impl PostgresSettings {
     #[cfg(any(feature = "postgres", test))]
     pub(crate) fn opening_limit(&self, url: &PostgresUrl) -> Option<Duration> {
         let limit = match url.parameter("connect_timeout") {
-            // Zero and less are libpq's words for no limit.
+            // libpq reads zero and less as no limit.
             Some(seconds) => seconds.parse().ok().filter(|seconds| *seconds > 0),
             None => self
                 .connect_timeout
@@ -218,7 +218,7 @@ impl PostgresSettings {
             .checked_add(Duration::from_secs(1))
     }
 
-    /// Checks the times, which fields that are set by hand may have put out of their ranges.
+    /// Checks the times: a field that is set by hand may be out of its range.
     pub(crate) fn check(&self) -> [(bool, &'static str, &'static str); 6] {
         [
             CONNECT_TIMEOUT.check(self.connect_timeout),
@@ -249,14 +249,14 @@ impl PostgresSettings {
     }
 }
 
-/// Rounds up, since zero is no limit to libpq.
+/// Rounds up: libpq reads zero as no limit.
 #[cfg(any(feature = "postgres", test))]
 fn whole_seconds(time: Duration) -> Duration {
     let more = u64::from(time.subsec_nanos() > 0);
     Duration::from_secs(time.as_secs().saturating_add(more).max(1))
 }
 
-/// Rounds up, since zero is no limit to PostgreSQL and Linux, and no patience to SQLite.
+/// Rounds up: PostgreSQL and Linux read zero as no limit, and SQLite does not wait at all.
 fn milliseconds(time: Duration) -> String {
     time.as_nanos().div_ceil(1_000_000).to_string()
 }

@@ -139,12 +139,12 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         self.time(&range, default, allows_never, Duration::from_secs)
     }
 
-    /// A time in seconds with a maximum that is not ours to choose; `None` for never.
+    /// A time in seconds, up to the maximum of `range`; `None` for never.
     pub(crate) fn bounded_seconds(&mut self, range: &TimeRange, default: i64) -> Option<Duration> {
         self.time(range, default, true, Duration::from_secs)
     }
 
-    /// A time in seconds with a maximum that is not ours to choose, and no word for never.
+    /// A time in seconds, up to the maximum of `range`, that cannot be never.
     pub(crate) fn finite_seconds(&mut self, range: &TimeRange, default: i64) -> Duration {
         let time = self.time(range, default, false, Duration::from_secs);
         time.unwrap_or_default()
@@ -189,16 +189,16 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
     }
 }
 
-/// What a time may be.
+/// The range of a time.
 pub(crate) struct TimeRange {
     pub(crate) variable: &'static str,
     pub(crate) longest: Duration,
-    /// How an error says so.
+    /// The range in an error.
     pub(crate) range: &'static str,
 }
 
 impl TimeRange {
-    /// Whether a time that was set by hand is in the range, its variable and the range.
+    /// Returns whether a time that was set by hand is in the range, with its variable and the range in words.
     pub(crate) fn check(&self, time: Option<Duration>) -> (bool, &'static str, &'static str) {
         let is_in_range = time.is_none_or(|time| !time.is_zero() && time <= self.longest);
         (is_in_range, self.variable, self.range)

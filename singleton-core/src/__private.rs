@@ -4,6 +4,7 @@ pub use inventory;
 
 pub use crate::descriptor::{Descriptor, Kind, Registration, asynchronous, blocking, run};
 pub use crate::dynamic::{Chosen, TraitService, bind, describe, provide, provide_chosen};
+pub use crate::escaped::Escaped;
 pub use crate::policy::{Policy, Retry};
 pub use crate::ready::Ready;
 pub use crate::setup::Setup;

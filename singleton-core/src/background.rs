@@ -9,6 +9,7 @@ use backon::BackoffBuilder;
 use crate::context::contain;
 use crate::descriptor::{Descriptor, Instance};
 use crate::engine::{self, RealmId};
+use crate::escaped::Escaped;
 use crate::health_report::Health;
 use crate::policy::growing;
 use crate::stop::Stop;
@@ -97,7 +98,11 @@ impl Supervision {
             if self.stop.is_requested() {
                 if why != "it returned" {
                     let _ = contain(|| {
-                        log::warn!("run of {} failed while it was ending: {why}", service.name);
+                        log::warn!(
+                            "run of {} failed while it was ending: {}",
+                            service.name,
+                            Escaped(&why)
+                        );
                     });
                 }
                 return;
@@ -159,7 +164,7 @@ pub(crate) fn start(realm: RealmId, service: &'static Descriptor, instance: &'st
         let why = format!("no thread for it: {error}");
         supervision.course_mut().down = Some(why.clone());
         supervision.ended.request();
-        log::error!("{} cannot run: {why}", service.name);
+        log::error!("{} cannot run: {}", service.name, Escaped(why));
     }
 }
 

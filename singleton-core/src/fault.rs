@@ -7,6 +7,7 @@ use crate::attempt::Attempt;
 use crate::degraded::Degraded;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
+use crate::escaped::Escaped;
 
 /// The step of an initialisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub(crate) fn usable(
     checked.map(|result| {
         result.or_else(|error| match error.downcast_ref::<Degraded>() {
             Some(degraded) => {
-                log::warn!("{} is degraded: {degraded}", service.name);
+                log::warn!("{} is degraded: {}", service.name, Escaped(degraded));
                 Ok(())
             }
             None => Err(error),

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
 use crate::descriptor::Descriptor;
-use crate::table::{Table, one_line};
+use crate::escaped::Escaped;
+use crate::table::Table;
 
 /// How a service fares; the better comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -201,7 +202,7 @@ impl fmt::Display for HealthReport {
         }
         write!(formatter, "{table}")?;
         if !self.unknown_tags.is_empty() {
-            let tags = one_line(&self.unknown_tags.join(", "));
+            let tags = Escaped(self.unknown_tags.join(", "));
             writeln!(formatter, "no service is tagged {tags}")?;
         }
         writeln!(formatter, "together: {}", self.health)

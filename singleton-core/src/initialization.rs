@@ -12,6 +12,7 @@ use crate::descriptor::{Descriptor, Initialize, Instance, Work};
 use crate::driver::Driver;
 use crate::engine::{self, Engine, RealmId};
 use crate::error::Error;
+use crate::escaped::Escaped;
 use crate::fault::{self, Step};
 use crate::realm::{Provided, Slot};
 use crate::release::stop;
@@ -289,6 +290,10 @@ fn check(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> {
 /// Drops an instance that does not work; its destructor may panic as well.
 pub(crate) fn discard(service: &Descriptor, instance: Box<dyn Instance>) {
     if let Err(message) = contain(|| drop(instance)) {
-        log::warn!("{} panicked while it was dropped: {message}", service.name);
+        log::warn!(
+            "{} panicked while it was dropped: {}",
+            service.name,
+            Escaped(message)
+        );
     }
 }

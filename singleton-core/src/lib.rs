@@ -16,6 +16,7 @@ mod dynamic;
 mod engine;
 pub mod env;
 mod error;
+mod escaped;
 mod fault;
 mod graph;
 mod health;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-/// Rows of cells, each column as wide as its widest.
+use crate::escaped::Escaped;
+
+/// Rows of cells, each column as wide as its widest; each cell stays on its line.
 pub(crate) struct Table<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
 }
@@ -15,21 +17,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
     }
 
     pub(crate) fn row(&mut self, cells: [String; COLUMNS]) {
-        self.rows.push(cells.map(|cell| one_line(&cell)));
+        self.rows.push(cells.map(|cell| Escaped(cell).to_string()));
     }
-}
-
-/// What a service says may hold line breaks and worse: each control character is shown as in a literal of Rust.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            line.extend(character.escape_debug());
-        } else {
-            line.push(character);
-        }
-    }
-    line
 }
 
 impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
@@ -58,8 +47,11 @@ mod tests {
     #[test]
     fn a_row_is_a_line() {
         let mut table = Table::new(["service", "error"]);
-        table.row(["Mail".to_owned(), "é\nsent\t\u{1b}[2J".to_owned()]);
-        let shown = "service  error\nMail     é\\nsent\\t\\u{1b}[2J\n";
+        table.row([
+            "Mail".to_owned(),
+            "é\nsent\t\u{1b}[2J\u{2028}\u{202e}".to_owned(),
+        ]);
+        let shown = "service  error\nMail     é\\nsent\\t\\u{1b}[2J\\u{2028}\\u{202e}\n";
         assert_eq!(table.to_string(), shown);
     }
 }

@@ -1,10 +1,13 @@
 //! What there is to be seen of each transition: a log record, and with features a span and measurements.
+//!
+//! A record is one line: what a service says goes through [`Escaped`].
 
 use std::time::Duration;
 
 use crate::attempt::Attempt;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
+use crate::escaped::Escaped;
 
 /// The span of an initialisation: nested in that of the service that needs it.
 #[derive(Default)]
@@ -76,7 +79,7 @@ pub(crate) fn initializing(attempt: &Attempt) {
 }
 
 pub(crate) fn retrying(service: &Descriptor, failure: &Error, pause: Duration) {
-    log::warn!("{failure:#}; trying again in {pause:?}");
+    log::warn!("{:#}; trying again in {pause:?}", Escaped(failure));
     count("singleton_initialization_retries_total", service, "retried");
 }
 
@@ -89,10 +92,10 @@ pub(crate) fn ready(attempt: &Attempt) {
 
 pub(crate) fn failed(attempt: &Attempt, error: &Error) {
     if error.is_of(attempt.service.name) {
-        log::warn!("{error:#}");
+        log::warn!("{:#}", Escaped(error));
     } else {
         // The one that it failed of has been warned of.
-        log::debug!("{error:#}");
+        log::debug!("{:#}", Escaped(error));
     }
     count("singleton_initializations_total", attempt.service, "failed");
     let own = own_time(attempt);
@@ -116,7 +119,7 @@ pub(crate) fn stopping(service: &Descriptor) {
 pub(crate) fn stopped(service: &Descriptor, took: Duration, failure: Option<&str>) {
     match failure {
         None => log::debug!("{} has been shut down in {took:?}", service.name),
-        Some(failure) => log::warn!("{} failed to shut down: {failure}", service.name),
+        Some(failure) => log::warn!("{} failed to shut down: {}", service.name, Escaped(failure)),
     }
     let outcome = if failure.is_none() { "done" } else { "failed" };
     count("singleton_shutdowns_total", service, outcome);
@@ -133,8 +136,9 @@ pub(crate) fn overran(service: &Descriptor, limit: Duration) {
 
 pub(crate) fn restarting(service: &Descriptor, why: &str, pause: Duration) {
     log::warn!(
-        "run of {} ended before it was asked to: {why}; starting it again in {pause:?}",
-        service.name
+        "run of {} ended before it was asked to: {}; starting it again in {pause:?}",
+        service.name,
+        Escaped(why)
     );
     count("singleton_background_restarts_total", service, "restarted");
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use db_service::DbError;
+use singleton_core::__private::Escaped;
 
 /// Why the repository did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -15,10 +16,10 @@ pub enum UserError {
     #[error("{}", Joined(.0))]
     Invalid(Vec<ValidationFault>),
     /// Another user has the name.
-    #[error("Username '{0}' already exists")]
+    #[error("Username '{name}' already exists", name = Escaped(.0))]
     UsernameTaken(String),
     /// Another user has the address.
-    #[error("Email '{0}' already registered")]
+    #[error("Email '{email}' already registered", email = Escaped(.0))]
     EmailTaken(String),
     /// A list may hold 1000 users at most.
     #[error("Limit cannot exceed 1000")]
@@ -30,7 +31,10 @@ pub enum UserError {
     #[error("the password could not be hashed: {0}")]
     Hashing(#[source] argon2::password_hash::Error),
     /// What is stored in the place of a user's hash is none, or one whose check would take too much memory or time.
-    #[error("the password hash of user {user_id} cannot be used: {reason}; set a new password")]
+    #[error(
+        "the password hash of user {user_id} cannot be used: {}; set a new password",
+        Escaped(reason)
+    )]
     #[non_exhaustive]
     UnusableHash {
         /// The user.
@@ -76,5 +80,32 @@ impl fmt::Display for Joined<'_> {
             write!(formatter, "{separator}{fault}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_on_its_line() {
+        let hostile = "a\r\nb\u{1b}[2J\u{2028}\u{202e}";
+        let shown = r"a\r\nb\u{1b}[2J\u{2028}\u{202e}";
+        let taken = UserError::UsernameTaken(hostile.to_owned());
+        assert_eq!(
+            taken.to_string(),
+            format!("Username '{shown}' already exists")
+        );
+        assert_eq!(format!("{taken:?}"), format!("UsernameTaken(\"{shown}\")"));
+        let taken = UserError::EmailTaken(hostile.to_owned());
+        assert_eq!(
+            taken.to_string(),
+            format!("Email '{shown}' already registered")
+        );
+        let unusable = UserError::UnusableHash {
+            user_id: 7,
+            reason: hostile.to_owned(),
+        };
+        assert!(unusable.to_string().contains(shown), "{unusable}");
     }
 }

@@ -1,0 +1,81 @@
+//! Texts of others on one line of a log, of a table or of an error.
+
+use std::fmt::{self, Write};
+
+/// Shows a text on one line.
+///
+/// Control characters, the separators U+2028 and U+2029 and the marks of writing direction are shown as in a literal of Rust,
+/// such as `\n` and `\u{1b}`. So no text can begin a line of a log, act on a terminal or reorder what is read. All else stays,
+/// so that a text can be recognized and searched for.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Escaped<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if formatter.alternate() {
+            write!(Escaping(formatter), "{:#}", self.0)
+        } else {
+            write!(Escaping(formatter), "{}", self.0)
+        }
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut plain = text;
+        while let Some((at, acting)) = plain.char_indices().find(|(_, next)| acts(*next)) {
+            let (before, rest) = plain.split_at(at);
+            write!(self.0, "{before}{}", acting.escape_debug())?;
+            plain = &rest[acting.len_utf8()..];
+        }
+        self.0.write_str(plain)
+    }
+}
+
+/// Beside control characters these are the separators of lines and paragraphs, and the marks of
+/// [direction](https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters).
+fn acts(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_stays_on_its_line() {
+        let hostile =
+            "SELECT 'é\"\\'\r\n\t1 \u{1b}[2J\u{9b}\u{7f}\0\u{2028}\u{202e}\u{2066}\u{61c}";
+        let shown = "SELECT 'é\"\\'\\r\\n\\t1 \\u{1b}[2J\\u{9b}\\u{7f}\\0\\u{2028}\\u{202e}\\u{2066}\\u{61c}";
+        assert_eq!(Escaped(hostile).to_string(), shown);
+        assert_eq!(Escaped("").to_string(), "");
+        let plain = "日本 e\u{301} \u{2013} \u{a0}";
+        assert_eq!(Escaped(plain).to_string(), plain);
+    }
+
+    #[test]
+    fn a_chain_of_causes_is_escaped_as_well() {
+        let error = anyhow::anyhow!("in\n").context("out\n");
+        assert_eq!(format!("{:#}", Escaped(error)), r"out\n: in\n");
+    }
+
+    /// What `Debug` shows of a text needs no second rule.
+    #[test]
+    fn debug_of_a_text_escapes_at_least_as_much() {
+        for character in (0..=0x10_ffff).filter_map(char::from_u32) {
+            let text = character.to_string();
+            let debug = format!("{text:?}");
+            assert!(
+                !acts(character) || !debug.contains(character),
+                "{debug} {:x}",
+                u32::from(character)
+            );
+        }
+    }
+}

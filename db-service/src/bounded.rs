@@ -22,10 +22,8 @@ pub(crate) enum Unfinished {
 impl Unfinished {
     /// The error of an attempt to connect, or of a connection that was just opened.
     pub(crate) fn into_error(self, config: &DatabaseConfig) -> DbError {
-        DbError::Connect {
-            target: config.url.to_string(),
-            source: diesel::ConnectionError::BadConnection(self.to_string()),
-        }
+        let problem = diesel::ConnectionError::BadConnection(self.to_string());
+        DbError::connect(config.url.to_string(), problem)
     }
 }
 

@@ -9,12 +9,13 @@ use crate::escaped::Escaped;
 use crate::loans::Holder;
 use crate::migration_error::MigrationError;
 use crate::names;
-use crate::server_error::ServerError;
+use crate::server_error::{ConnectError, ServerError};
+use crate::tokens::Kind;
 
 /// Why the database service did not do what it was asked to.
 ///
-/// Neither `Display` nor `Debug` shows the text or the parameters of a statement, and [`ServerError`] says how
-/// that is done for what the server says.
+/// Neither `Display` nor `Debug`, nor those of its sources, show the values of a statement; [`ServerError`] says what they show
+/// of the server's messages.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DbError {
@@ -28,7 +29,7 @@ pub enum DbError {
         /// The database, without its password.
         target: String,
         /// What the driver says.
-        source: diesel::ConnectionError,
+        source: ConnectError,
     },
     /// All connections were in use, or none could be opened, until the time limit.
     #[error(
@@ -100,7 +101,8 @@ pub enum DbError {
     #[error("check constraint violated: {source}")]
     #[non_exhaustive]
     CheckViolation {
-        /// The name of the constraint, or on SQLite its expression where it has none.
+        /// The name of the constraint. SQLite reports a constraint without a name by its expression, which is not kept here,
+        /// because it may hold values.
         constraint: Option<String>,
         /// The table; SQLite does not tell it.
         table: Option<String>,
@@ -153,10 +155,11 @@ pub enum DbError {
     #[error("the statement is empty")]
     EmptyStatement,
     /// There is more than one statement where one is expected.
-    #[error("only one statement can be executed at a time, and after the first follows {second:?}")]
+    #[error("only one statement can be executed at a time, and after the first follows {second}")]
     #[non_exhaustive]
     MultipleStatements {
-        /// The first word of the second statement.
+        /// The word that the second statement begins with, if it is a keyword of SQL; else what kind of text it begins with,
+        /// such as `a literal`.
         second: String,
     },
     /// `COPY` between server and client.
@@ -165,13 +168,11 @@ pub enum DbError {
     )]
     CopyUnsupported,
     /// The statement holds a placeholder that is none of ours.
-    #[error(
-        "{} is no parameter here; name it, as in :id, and give it with params!",
-        Escaped(placeholder)
-    )]
+    #[error("{placeholder} is no parameter here; name it, as in :id, and give it with params!")]
     #[non_exhaustive]
     RawPlaceholder {
-        /// The placeholder.
+        /// The placeholder, such as `?`, `$1` or `@name`; of one that is neither numbered nor named in ASCII the first character
+        /// and `…`.
         placeholder: String,
     },
     /// The statement names a parameter that was not given.
@@ -257,7 +258,7 @@ pub enum DbError {
     UnreadableValue {
         /// The column.
         column: String,
-        /// What is wrong with the value.
+        /// What is wrong with the value; a [`ServerError`], whose [`driver_error`](ServerError::driver_error) has all of it.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// There is no such table.
@@ -291,6 +292,51 @@ pub enum DbError {
     },
 }
 
+/// What a statement begins with.
+const STATEMENTS: [&str; 41] = [
+    "ALTER",
+    "ANALYZE",
+    "ATTACH",
+    "BEGIN",
+    "CALL",
+    "CHECKPOINT",
+    "CLUSTER",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "CREATE",
+    "DEALLOCATE",
+    "DECLARE",
+    "DELETE",
+    "DETACH",
+    "DO",
+    "DROP",
+    "END",
+    "EXECUTE",
+    "EXPLAIN",
+    "GRANT",
+    "INSERT",
+    "LISTEN",
+    "LOCK",
+    "MERGE",
+    "NOTIFY",
+    "PRAGMA",
+    "PREPARE",
+    "REINDEX",
+    "RELEASE",
+    "REPLACE",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SELECT",
+    "SET",
+    "TRUNCATE",
+    "UPDATE",
+    "VACUUM",
+    "VALUES",
+    "WITH",
+];
+
 impl DbError {
     /// Tells whether nothing has changed and the same may well succeed if it is done again: after a
     /// serialisation failure, a deadlock, or when a lock or a connection was not to be had in time.
@@ -304,11 +350,123 @@ impl DbError {
         )
     }
 
+    /// The error of a connection that was not opened; `target` is the URL without its password.
+    pub(crate) fn connect(target: String, source: diesel::ConnectionError) -> Self {
+        DbError::Connect {
+            source: ConnectError::new(&target, source),
+            target,
+        }
+    }
+
+    /// The error for a second statement that begins with this token.
+    pub(crate) fn multiple_statements(kind: Kind, text: &str) -> Self {
+        let second = match kind {
+            Kind::Word if text.starts_with(|first: char| first.is_ascii_digit()) => "a number",
+            Kind::Word => STATEMENTS
+                .into_iter()
+                .find(|word| word.eq_ignore_ascii_case(text))
+                .unwrap_or("a word"),
+            Kind::Quoted => "a literal or a quoted name",
+            Kind::Parameter | Kind::Placeholder => "a parameter",
+            Kind::Open => "a parenthesis",
+            _ => "a character",
+        };
+        DbError::MultipleStatements {
+            second: second.to_owned(),
+        }
+    }
+
+    /// The error for a placeholder of the backend's own.
+    pub(crate) fn raw_placeholder(text: &str) -> Self {
+        const LONGEST: usize = 64;
+        let sign = text.chars().next().unwrap_or('?');
+        let name = &text[sign.len_utf8().min(text.len())..];
+        let is_numbered = "?$:".contains(sign)
+            && name.len() <= 5
+            && name.bytes().all(|byte| byte.is_ascii_digit());
+        let is_named = sign != '#'
+            && name.len() <= LONGEST
+            && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        DbError::RawPlaceholder {
+            placeholder: if is_numbered || is_named {
+                text.to_owned()
+            } else {
+                format!("{sign}…")
+            },
+        }
+    }
+
+    /// The error for a value of a column that the driver cannot read.
+    pub(crate) fn unreadable(column: &str, source: Box<dyn StdError + Send + Sync>) -> Self {
+        DbError::UnreadableValue {
+            column: column.to_owned(),
+            source: Box::new(ServerError::from(DieselError::DeserializationError(source))),
+        }
+    }
+
     /// The error of a `COMMIT`.
     pub(crate) fn of_commit(source: DieselError) -> Self {
         match DbError::from(source) {
             DbError::ConnectionLost(source) => DbError::OutcomeUnknown(source),
             error => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::backend::Backend;
+    use crate::scanner;
+
+    #[track_caller]
+    fn refused(sql: &str, backend: Backend) -> String {
+        let error = scanner::parse(sql, backend).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("secret"), "{shown}");
+        error.to_string()
+    }
+
+    #[test]
+    fn of_a_second_statement_a_keyword_is_shown_at_most() {
+        for (second, shown) in [
+            ("delete FROM a", "DELETE"),
+            ("secret", "a word"),
+            ("'secret'", "a literal or a quoted name"),
+            ("\"secret\"", "a literal or a quoted name"),
+            ("[secret]", "a literal or a quoted name"),
+            ("4711secret", "a number"),
+            (":secret", "a parameter"),
+            ("(secret", "a parenthesis"),
+            ("-secret", "a character"),
+        ] {
+            let error = refused(&format!("SELECT 1; {second}"), Backend::Sqlite);
+            assert!(error.ends_with(&format!("follows {shown}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn of_a_placeholder_a_number_or_a_name_is_shown_at_most() {
+        let (postgres, sqlite) = (Backend::Postgres, Backend::Sqlite);
+        let long = format!("@{}", "secret".repeat(20));
+        for (backend, placeholder, shown) in [
+            (postgres, "$1", "$1"),
+            (postgres, "$1secret", "$…"),
+            (sqlite, "?", "?"),
+            (sqlite, "?12", "?12"),
+            (sqlite, "?1secret", "?…"),
+            (sqlite, ":1", ":1"),
+            (sqlite, "$name", "$name"),
+            (sqlite, "@name", "@name"),
+            (sqlite, "#secret", "#…"),
+            (sqlite, "@sécretsecret", "@…"),
+            (sqlite, "@1secret", "@…"),
+            (sqlite, &long, "@…"),
+        ] {
+            let error = refused(&format!("SELECT {placeholder}"), backend);
+            assert!(error.starts_with(&format!("{shown} is no")), "{error}");
         }
     }
 }

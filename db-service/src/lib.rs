@@ -106,7 +106,7 @@ pub use replica_settings::ReplicaSettings;
 pub use report::{DatabaseStatistics, ReplicaStatistics};
 pub use row::Row;
 pub use schema::{ColumnInfo, ForeignKeyInfo, IndexInfo, TableInfo};
-pub use server_error::ServerError;
+pub use server_error::{ConnectError, ServerError};
 pub use service::{DatabaseService, ReadOptions};
 pub use settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};
 pub use statement_statistics::StatementStatistics;

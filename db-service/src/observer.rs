@@ -11,7 +11,7 @@ use crate::backend::Backend;
 use crate::config::DatabaseConfig;
 use crate::echo::{echo, tell_of_slow, text_of, without_binds};
 use crate::prepared::{KnownCasts, Prepared};
-use crate::server_error::{Meaning, meaning};
+use crate::server_error::{self, Meaning, meaning};
 use crate::statement_statistics::Call;
 use crate::statistics::Statistics;
 use crate::traces::{self, Traces};
@@ -327,6 +327,9 @@ impl Instrumentation for Observer {
             InstrumentationEvent::StartQuery { query, .. } => self.started(&query),
             InstrumentationEvent::FinishQuery { query, error, .. } => {
                 self.measure(&query, error.is_some());
+                if let Some(error) = error {
+                    server_error::compare(error, &query);
+                }
                 self.finished(error);
             }
             InstrumentationEvent::BeginTransaction { depth, .. } => {

@@ -113,12 +113,11 @@ impl Place {
         if under_way.fetch_add(1, Ordering::Relaxed) < most {
             return Ok(place);
         }
-        Err(DbError::Connect {
-            target: config.url.to_string(),
-            source: diesel::ConnectionError::BadConnection(format!(
-                "the server has not answered the last {most} attempts to connect"
-            )),
-        })
+        let problem = format!("the server has not answered the last {most} attempts to connect");
+        Err(DbError::connect(
+            config.url.to_string(),
+            diesel::ConnectionError::BadConnection(problem),
+        ))
     }
 }
 
@@ -130,9 +129,9 @@ impl Drop for Place {
 
 impl Settings {
     fn open(&self) -> Result<Connection, DbError> {
-        let failed = |source| DbError::Connect {
-            target: self.config.url.to_string(),
-            source: self.config.url.redacted(source),
+        let failed = |source| {
+            let source = self.config.url.redacted(source);
+            DbError::connect(self.config.url.to_string(), source)
         };
         let observer = Observer::new(
             self.config.url.backend(),

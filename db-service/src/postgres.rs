@@ -211,10 +211,7 @@ fn read<'a>(
         .zip(&**columns)
         .map(|(field, column)| match field.value() {
             None => Ok(Value::Null),
-            Some(value) => decode(value).map_err(|source| DbError::UnreadableValue {
-                column: column.clone(),
-                source,
-            }),
+            Some(value) => decode(value).map_err(|source| DbError::unreadable(column, source)),
         })
         .collect::<Result<_, _>>()?;
     Ok(Row::from_parts(Arc::clone(columns), values))

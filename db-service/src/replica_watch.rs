@@ -12,7 +12,7 @@ use crate::opener::Opener;
 use crate::params::Params;
 use crate::row::Row;
 use crate::statistics::Statistics;
-use crate::write_position::WritePosition;
+use crate::write_position::{WritePosition, WritePositionError};
 
 /// What was seen of a replica.
 #[derive(Debug, Clone, Copy)]
@@ -115,10 +115,8 @@ fn replayed(row: &Row) -> Result<WritePosition, DbError> {
 /// Reads a position that the server has written.
 pub(crate) fn position(row: &Row, column: &str) -> Result<WritePosition, DbError> {
     let text = row.get::<String>(column)?;
-    text.parse().map_err(|source| DbError::UnreadableValue {
-        column: column.to_owned(),
-        source: Box::new(source),
-    })
+    text.parse()
+        .map_err(|source: WritePositionError| DbError::unreadable(column, source.into()))
 }
 
 #[cfg(test)]

@@ -48,9 +48,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
     let mut single = Single::new(backend);
     for Token { kind, text } in Tokens::new(sql, backend) {
         if kind == Kind::Placeholder {
-            return Err(DbError::RawPlaceholder {
-                placeholder: text.to_owned(),
-            });
+            return Err(DbError::raw_placeholder(text));
         }
         single.check(kind, text)?;
         match kind {
@@ -107,9 +105,7 @@ impl Single {
             Kind::Space => {}
             Kind::Semicolon if !self.nesting.is_open() => self.has_ended = self.has_begun,
             _ if self.has_ended => {
-                return Err(DbError::MultipleStatements {
-                    second: text.to_owned(),
-                });
+                return Err(DbError::multiple_statements(kind, text));
             }
             _ => {
                 self.has_begun = true;

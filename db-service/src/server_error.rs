@@ -2,16 +2,35 @@
 
 use std::fmt;
 
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 
 use crate::escaped::Escaped;
 
-/// What the driver or the server says; what `Display` and `Debug` show holds no parameter and no statement.
+pub use connect::ConnectError;
+pub(crate) use named::compare;
+pub(crate) use shapes::{is_name, is_path};
+
+mod connect;
+mod named;
+mod shapes;
+
+/// Stands where nobody knows what a message quotes.
+const HIDDEN: &str =
+    "the server's message is not shown because it may hold values; see driver_error()";
+
+/// The error of the driver or the server, shown without the values and statements that it quotes.
 ///
-/// PostgreSQL quotes both, as in `invalid input syntax for type integer: "secret"`: what is quoted is kept
-/// only where it is the name of something, such as a table or a constraint, and at anything else the text
-/// ends with `…`. A message that a trigger or function of one's own raises is shown as far as that goes.
-pub struct ServerError(DieselError);
+/// `Display` and `Debug` show a message only if it is known which parts of it are names, such as that of a table or a constraint,
+/// and which are values: `invalid input syntax for type integer: "secret"` is shown as
+/// `invalid input syntax for type integer: "…"`. A message that is not known is replaced by a fixed text and by the names of the
+/// constraint, table and column that the server sends beside it. Messages in other languages than English are not known, nor is
+/// what a trigger or function raises. Details, hints and contexts are never shown. [`driver_error`](Self::driver_error) returns
+/// everything.
+pub struct ServerError {
+    error: DieselError,
+    /// Whether what the message names stands in the statement as a name.
+    is_of_statement: bool,
+}
 
 /// What the server's refusal means, where diesel does not say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,23 +51,29 @@ pub(crate) enum Meaning {
 }
 
 impl ServerError {
-    /// The driver's error in full, with whatever it quotes.
+    /// Returns the driver's error in full, with the values that it quotes.
     pub fn driver_error(&self) -> &DieselError {
-        &self.0
+        &self.error
     }
 }
 
 impl From<DieselError> for ServerError {
     fn from(error: DieselError) -> Self {
-        ServerError(error)
+        let is_of_statement = named::is_of_statement(&error);
+        ServerError {
+            error,
+            is_of_statement,
+        }
     }
 }
 
 impl fmt::Display for ServerError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            DieselError::DatabaseError(_, information) => redact(information.message(), formatter),
-            other => write!(formatter, "{}", Escaped(other)),
+        match &self.error {
+            DieselError::DatabaseError(_, information) if self.is_of_statement => {
+                write!(formatter, "{}", Escaped(information.message()))
+            }
+            error => show(error, formatter),
         }
     }
 }
@@ -61,43 +86,83 @@ impl fmt::Debug for ServerError {
 
 impl std::error::Error for ServerError {}
 
-/// Writes a message up to the first quotation that is not a name.
-fn redact(message: &str, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-    /// What stands before a name; only the first line counts, the others are details.
-    const NAMED: [&str; 15] = [
-        "column",
-        "constraint",
-        "database",
-        "encoding",
-        "extension",
-        "function",
-        "index",
-        "relation",
-        "role",
-        "schema",
-        "sequence",
-        "table",
-        "trigger",
-        "type",
-        "view",
-    ];
-    let mut rest = message.lines().next().unwrap_or_default();
-    while let Some((before, quoted)) = rest.split_once('"') {
-        let word = before.trim_end().rsplit(' ').next().unwrap_or_default();
-        let name = quoted.split_once('"').filter(|_| NAMED.contains(&word));
-        let Some((name, after)) = name else {
-            return write!(out, "{}…", Escaped(before));
-        };
-        write!(out, "{}\"{}\"", Escaped(before), Escaped(name))?;
-        rest = after;
+/// Writes an error without values; what others have put into a variant of the driver's error is not shown, only which it is.
+fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match error {
+        DieselError::DatabaseError(kind, information) => match message(*kind, &**information) {
+            Some(shown) => write!(out, "{}", Escaped(shown)),
+            None => {
+                for (object, name) in [
+                    ("constraint", information.constraint_name()),
+                    ("table", information.table_name()),
+                    ("column", information.column_name()),
+                ] {
+                    if let Some(name) = name.filter(|name| is_name(name)) {
+                        write!(out, "{object} \"{}\", ", Escaped(name))?;
+                    }
+                }
+                out.write_str(HIDDEN)
+            }
+        },
+        DieselError::InvalidCString(_) => out.write_str("the statement or the URL holds a NUL"),
+        DieselError::QueryBuilderError(error) if error.is::<diesel::result::EmptyChangeset>() => {
+            write!(out, "{error}")
+        }
+        DieselError::QueryBuilderError(_) => {
+            out.write_str("the query could not be built; see driver_error()")
+        }
+        DieselError::SerializationError(_) => {
+            out.write_str("a value could not be written for the server; see driver_error()")
+        }
+        // It counts bytes, and shows none.
+        DieselError::DeserializationError(error) if error.is::<std::str::Utf8Error>() => {
+            write!(out, "{error}")
+        }
+        DieselError::DeserializationError(_) => {
+            out.write_str("a value could not be read; see driver_error()")
+        }
+        DieselError::RollbackErrorOnCommit {
+            rollback_error,
+            commit_error,
+        } => {
+            out.write_str("COMMIT failed: ")?;
+            show(commit_error, out)?;
+            out.write_str("; and so did ROLLBACK: ")?;
+            show(rollback_error, out)
+        }
+        DieselError::NotFound
+        | DieselError::RollbackTransaction
+        | DieselError::AlreadyInTransaction
+        | DieselError::NotInTransaction
+        | DieselError::BrokenTransactionManager
+        | DieselError::IntegerConversion(_) => write!(out, "{error}"),
+        _ => out.write_str(HIDDEN),
     }
-    write!(out, "{}", Escaped(rest))
 }
 
-/// Tells what an error means. Where diesel knows only that the server refused, the message tells, in English:
-/// a server of another language has its `lc_messages` set to `C` for it.
+/// The message without its values, if it is known what it holds.
+fn message(
+    kind: DatabaseErrorKind,
+    information: &(dyn DatabaseErrorInformation + Send + Sync),
+) -> Option<String> {
+    let message = information.message().trim_end();
+    // Whoever raises an error may choose its text, but SQLite chooses the kind.
+    let is_constraint = message.contains(" constraint failed: ");
+    match kind {
+        DatabaseErrorKind::Unknown if is_constraint => None,
+        DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
+            shapes::shown(message).or_else(|| connect::lines(message, HIDDEN))
+        }
+        _ => shapes::shown(message),
+    }
+}
+
+/// Returns what an error means.
+///
+/// Where diesel knows only that the server refused, the message tells, in English: a server of another language has its
+/// `lc_messages` set to `C` for it. A message counts by its beginning, because what follows may quote the user's values.
 pub(crate) fn meaning(error: &DieselError) -> Meaning {
-    const TEXTS: [(&str, Meaning); 23] = [
+    const BEGINNINGS: [(&str, Meaning); 27] = [
         ("terminating connection", Meaning::Lost),
         ("server closed the connection", Meaning::Lost),
         ("connection not open", Meaning::Lost),
@@ -109,18 +174,29 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
         ("SSL error", Meaning::Lost),
         ("could not serialize access", Meaning::Conflict),
         ("deadlock detected", Meaning::Deadlock),
-        ("due to statement timeout", Meaning::StatementTimeout),
-        ("due to lock timeout", Meaning::LockTimeout),
+        (
+            "canceling statement due to statement timeout",
+            Meaning::StatementTimeout,
+        ),
+        (
+            "canceling statement due to lock timeout",
+            Meaning::LockTimeout,
+        ),
         ("could not obtain lock", Meaning::LockTimeout),
         ("database is locked", Meaning::LockTimeout),
         ("database table is locked", Meaning::LockTimeout),
-        ("in a read-only transaction", Meaning::ReadOnly),
-        ("readonly database", Meaning::ReadOnly),
-        ("disk is full", Meaning::DiskFull),
+        ("attempt to write a readonly database", Meaning::ReadOnly),
+        ("database or disk is full", Meaning::DiskFull),
         ("syntax error", Meaning::Syntax),
+        ("fts5: syntax error", Meaning::Syntax),
         ("unterminated quoted", Meaning::Syntax),
         ("unrecognized token", Meaning::Syntax),
         ("incomplete input", Meaning::Syntax),
+        // What libpq says of a session that ended before it was asked anything.
+        ("FATAL:  terminating connection", Meaning::Lost),
+        ("FATAL:  could not receive data", Meaning::Lost),
+        ("FATAL:  could not send data", Meaning::Lost),
+        ("FATAL:  SSL", Meaning::Lost),
     ];
     let DieselError::DatabaseError(kind, information) = error else {
         return match error {
@@ -145,15 +221,15 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
             Meaning::Lost
         }
         _ => {
-            // What is quoted is the user's, and may say anything.
             let message = information.message();
-            let own = message.split('"').next().unwrap_or_default();
-            let is_near = own.ends_with("near ") && message.ends_with("syntax error");
+            let is_near = message.starts_with("near \"") && message.ends_with("\": syntax error");
             // PostgreSQL names the file in between.
             let is_full =
-                own.starts_with("could not ") && message.ends_with("No space left on device");
-            let text = TEXTS.iter().find(|(text, _)| own.contains(text));
-            match text {
+                message.starts_with("could not ") && message.ends_with("No space left on device");
+            let beginning = BEGINNINGS
+                .iter()
+                .find(|(text, _)| message.starts_with(text));
+            match beginning {
                 _ if is_near => Meaning::Syntax,
                 _ if is_full => Meaning::DiskFull,
                 Some((_, meaning)) => *meaning,
@@ -167,12 +243,15 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
 mod tests {
     use super::*;
 
-    fn shown(message: &str) -> String {
-        let error =
-            DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message.to_owned()));
-        let error = ServerError(error);
+    fn shown_as(kind: DatabaseErrorKind, message: &str) -> String {
+        let error = DieselError::DatabaseError(kind, Box::new(message.to_owned()));
+        let error = ServerError::from(error);
         assert_eq!(format!("{error:?}"), format!("ServerError({error})"));
         error.to_string()
+    }
+
+    fn shown(message: &str) -> String {
+        shown_as(DatabaseErrorKind::Unknown, message)
     }
 
     #[test]
@@ -180,27 +259,172 @@ mod tests {
         for (message, expected) in [
             (
                 "invalid input syntax for type integer: \"secret\"",
-                "invalid input syntax for type integer: …",
+                "invalid input syntax for type integer: \"…\"",
             ),
-            ("value \"4711\" is out of range for type integer", "value …"),
+            (
+                "value \"4711\" is out of range for type integer",
+                "value \"…\" is out of range for type integer",
+            ),
             (
                 "syntax error at or near \"secret\"",
-                "syntax error at or near …",
+                "syntax error at or near \"…\"",
             ),
-            ("near \"secret\": syntax error", "near …"),
+            ("near \"secret\": syntax error", "near \"…\": syntax error"),
             (
                 "column \"a\" of relation \"b\" does not exist",
                 "column \"a\" of relation \"b\" does not exist",
             ),
-            // A value that would pass for a name.
+            // A value that would pass for the end of the message, for a name or for a line of its own.
+            (
+                "value \"a\" is out of range for type secret\" is out of range for type integer",
+                "value \"…\" is out of range for type integer",
+            ),
             (
                 "invalid input syntax for type date: \"x\" column \"secret\"",
-                "invalid input syntax for type date: …",
+                "invalid input syntax for type date: \"…\"",
             ),
-            ("it failed\nDETAIL: secret", "it failed"),
-            ("column \"secret", "column …"),
+            (
+                "invalid input syntax for type date: \"x\nsecret\"",
+                "invalid input syntax for type date: \"…\"",
+            ),
+            (
+                "operator does not exist: character varying(10) ~~* public.\"Mood\"[]",
+                "operator does not exist: character varying(10) ~~* public.\"Mood\"[]",
+            ),
+            (
+                "function größe(timestamp(3) without time zone, integer[]) does not exist",
+                "function größe(timestamp(3) without time zone, integer[]) does not exist",
+            ),
+            (
+                "relation \"a\u{1b}b\" does not exist",
+                r#"relation "a\u{1b}b" does not exist"#,
+            ),
+            ("no such table: secret", "no such table: …"),
+            (
+                "unable to open database: secret",
+                "unable to open database: …",
+            ),
         ] {
             assert_eq!(shown(message), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_shown() {
+        for message in [
+            "",
+            "secret",
+            "it failed\nDETAIL: secret",
+            "column \"secret",
+            "relation \"a\" does not exist\nDETAIL: secret",
+            "relation \"a\nsecret\" does not exist",
+            "relation \"a\" secret \"b\" does not exist",
+            "function f(integer, se cret) does not exist",
+            "cannot execute secret in a read-only transaction",
+            "la relation « secret » n'existe pas",
+            "syntaxe en entrée invalide pour le type integer : « secret »",
+            "Syntaxfehler bei »secret«",
+            "UNIQUE constraint failed: secret.secret",
+            &format!("relation \"{}\" does not exist", "secret".repeat(40)),
+        ] {
+            assert_eq!(shown(message), HIDDEN, "{message}");
+        }
+    }
+
+    #[test]
+    fn what_sqlite_reports_of_a_violation_are_names() {
+        let unique = "UNIQUE constraint failed: users.user name, users.email";
+        assert_eq!(shown_as(DatabaseErrorKind::UniqueViolation, unique), unique);
+        let check = DatabaseErrorKind::CheckViolation;
+        let named = "CHECK constraint failed: pets_legs";
+        assert_eq!(shown_as(check, named), named);
+        let unnamed = "CHECK constraint failed: role IN ('secret')";
+        assert_eq!(shown_as(check, unnamed), "CHECK constraint failed: …");
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_shown_on_one_line() {
+        let lost = "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n\
+                    \tbefore or while processing the request.\n";
+        let expected = "server closed the connection unexpectedly";
+        for kind in [
+            DatabaseErrorKind::ClosedConnection,
+            DatabaseErrorKind::UnableToSendCommand,
+        ] {
+            assert_eq!(shown_as(kind, lost), expected);
+        }
+        let several =
+            format!("FATAL:  terminating connection due to administrator command\n{lost}secret\n");
+        let expected = format!(
+            "FATAL:  terminating connection due to administrator command; {expected}; {HIDDEN}"
+        );
+        assert_eq!(
+            shown_as(DatabaseErrorKind::ClosedConnection, &several),
+            expected
+        );
+    }
+
+    /// What the server sends beside a message that is not known.
+    #[derive(Debug)]
+    struct French;
+
+    impl DatabaseErrorInformation for French {
+        fn message(&self) -> &str {
+            "la valeur « secret » rompt la contrainte unique « users_email_key »"
+        }
+
+        fn details(&self) -> Option<&str> {
+            Some("La clé « (email)=(secret) » existe déjà.")
+        }
+
+        fn hint(&self) -> Option<&str> {
+            Some("secret")
+        }
+
+        fn table_name(&self) -> Option<&str> {
+            Some("users")
+        }
+
+        fn column_name(&self) -> Option<&str> {
+            Some("a\nb")
+        }
+
+        fn constraint_name(&self) -> Option<&str> {
+            Some("users_email_key")
+        }
+
+        fn statement_position(&self) -> Option<i32> {
+            None
+        }
+    }
+
+    #[test]
+    fn names_are_shown_where_the_message_is_not() {
+        let error =
+            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, Box::new(French));
+        assert_eq!(
+            ServerError::from(error).to_string(),
+            format!("constraint \"users_email_key\", table \"users\", {HIDDEN}")
+        );
+    }
+
+    #[test]
+    fn of_other_errors_of_the_driver_the_kind_is_shown() {
+        let text = || "secret".into();
+        for error in [
+            DieselError::QueryBuilderError(text()),
+            DieselError::SerializationError(text()),
+            DieselError::DeserializationError(text()),
+            DieselError::InvalidCString(std::ffi::CString::new("secret\0secret").unwrap_err()),
+            DieselError::RollbackErrorOnCommit {
+                rollback_error: Box::new(DieselError::QueryBuilderError(text())),
+                commit_error: Box::new(DieselError::SerializationError(text())),
+            },
+        ] {
+            let error = ServerError::from(error);
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("secret") && shown.contains(' '), "{shown}");
+            assert!(std::error::Error::source(&error).is_none());
         }
     }
 
@@ -218,9 +442,14 @@ mod tests {
         assert_eq!(of("database or disk is full"), Meaning::DiskFull);
         let extend = "could not extend file \"base/5/16384\": No space left on device";
         assert_eq!(of(extend), Meaning::DiskFull);
-        assert_eq!(
-            of("invalid input syntax for type integer: \"deadlock detected\""),
-            Meaning::Other
-        );
+        for message in [
+            "invalid input syntax for type integer: \"deadlock detected\"",
+            "syntaxe en entrée invalide pour le type integer : « deadlock detected »",
+            "no such column: deadlock detected",
+            "unable to open database: database or disk is full",
+            "an order says: canceling statement due to statement timeout",
+        ] {
+            assert_eq!(of(message), Meaning::Other, "{message}");
+        }
     }
 }

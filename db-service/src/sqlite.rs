@@ -113,10 +113,9 @@ pub(crate) fn for_each(
             let field = row.get(index);
             values.push(match field.as_ref().and_then(Field::value) {
                 None => Value::Null,
-                Some(value) => decode(value).map_err(|source| DbError::UnreadableValue {
-                    column: column.clone(),
-                    source,
-                })?,
+                Some(value) => {
+                    decode(value).map_err(|source| DbError::unreadable(column, source))?
+                }
             });
         }
         if each(Row::from_parts(Arc::clone(columns), values)).is_break() {

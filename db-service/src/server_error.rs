@@ -146,8 +146,9 @@ fn message(
     information: &(dyn DatabaseErrorInformation + Send + Sync),
 ) -> Option<String> {
     let message = information.message().trim_end();
-    // Whoever raises an error may choose its text, but SQLite chooses the kind.
-    let is_constraint = message.contains(" constraint failed: ");
+    // A function that raises an error chooses its text, but seldom its kind.
+    let is_constraint = message.contains(" constraint failed: ")
+        || message.contains(" violates ") && message.contains(" constraint");
     match kind {
         DatabaseErrorKind::Unknown if is_constraint => None,
         DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
@@ -325,6 +326,7 @@ mod tests {
             "syntaxe en entrée invalide pour le type integer : « secret »",
             "Syntaxfehler bei »secret«",
             "UNIQUE constraint failed: secret.secret",
+            "duplicate key value violates unique constraint \"secret\"",
             &format!("relation \"{}\" does not exist", "secret".repeat(40)),
         ] {
             assert_eq!(shown(message), HIDDEN, "{message}");

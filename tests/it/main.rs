@@ -54,6 +54,7 @@ mod private_files;
 mod queries;
 mod replicas;
 mod schema;
+mod secrets;
 mod seed_faults;
 mod settings;
 mod single_statement;

@@ -18,7 +18,7 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 
 /// Makes a new server, or a standby of the one at a port.
 const SUPERVISOR: &str = r#"
-dir=$1 bin=$2 port=$3 primary=$4
+dir=$1 bin=$2 port=$3 primary=$4 language=$5
 if [ -z "$primary" ]; then
     "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync
 else
@@ -34,6 +34,12 @@ max_connections = 300
 wal_receiver_status_interval = 1
 wal_retrieve_retry_interval = 100
 END
+if [ -n "$language" ]; then
+    # A locale of the server's own, because the system need not have been set up with it. It complains of what does not matter.
+    mkdir "$dir/locales" && localedef -i "$language" -f UTF-8 "$dir/locales/$language.UTF-8" >>"$dir/log" 2>&1
+    export LOCPATH="$dir/locales"
+    echo "lc_messages = '$language.UTF-8'" >>"$dir/data/postgresql.conf"
+fi &&
 "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 start >/dev/null 2>&1 &&
 echo ready || echo failed
 cat >/dev/null
@@ -64,16 +70,51 @@ impl TestServer {
 
     pub(crate) fn with_binaries(binaries: &Path) -> anyhow::Result<Self> {
         // Somebody may take the free port before the server does.
-        Self::launch(binaries, "").or_else(|_| Self::launch(binaries, ""))
+        Self::launch(binaries, "", "").or_else(|_| Self::launch(binaries, "", ""))
     }
 
-    fn launch(binaries: &Path, primary: &str) -> anyhow::Result<Self> {
+    /// Starts an empty server whose messages are in a language, such as `fr_FR`; `None`, and a line that says so, where
+    /// PostgreSQL, its translations or the sources of locales are not installed.
+    pub fn in_language(language: &str) -> Option<Self> {
+        let Some(binaries) = binaries() else {
+            cluster::skip();
+            return None;
+        };
+        let server = Self::launch(&binaries, "", language)
+            .or_else(|_| Self::launch(&binaries, "", language))
+            .ok()
+            .filter(|server| server.speaks_another_language());
+        if server.is_none() {
+            cluster::skip_for_want_of(
+                "install localedef, the sources of locales (Debian: apt-get install locales) and PostgreSQL's translations",
+            );
+        }
+        server
+    }
+
+    fn speaks_another_language(&self) -> bool {
+        let config = DatabaseConfig::new(self.url().parse().expect("a valid URL"));
+        let scope = Scope::new().provide(ConfigService::new(config));
+        let error = scope.run(|| DatabaseService::execute_query("SELECT 1 / 0", params! {}));
+        let message = error.err().and_then(|error| match error {
+            db_service::DbError::Query(error) => Some(error.driver_error().to_string()),
+            _ => None,
+        });
+        message.is_some_and(|message| !message.contains("division by zero"))
+    }
+
+    fn launch(binaries: &Path, primary: &str, language: &str) -> anyhow::Result<Self> {
         let temporary = tempfile::Builder::new()
             .prefix("test-postgres-")
             .tempdir()?;
         let folder = temporary.path().to_owned();
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let arguments = [&*binaries.to_string_lossy(), &port.to_string(), primary];
+        let arguments = [
+            &*binaries.to_string_lossy(),
+            &port.to_string(),
+            primary,
+            language,
+        ];
         let supervised = Supervised::start(temporary, SUPERVISOR, &arguments)?;
         Ok(TestServer {
             binaries: binaries.to_owned(),
@@ -86,7 +127,7 @@ impl TestServer {
     /// Copies the server and starts the copy as a hot standby named `standby`, which replays what this one writes.
     pub fn standby(&self) -> TestServer {
         let primary = self.port.to_string();
-        Self::launch(&self.binaries, &primary).expect("a standby")
+        Self::launch(&self.binaries, &primary, "").expect("a standby")
     }
 
     /// Waits until this standby has replayed what its primary has written so far.

@@ -1,0 +1,545 @@
+//! No error shows a value, in whatever language the server speaks.
+//!
+//! Statements that fail with a value in the message get secrets made at random, with what is hard to tell from the text around
+//! them. `FUZZ_INPUTS` says how many secrets for each server; `FUZZ_SEED` makes the same ones again.
+
+use std::error::Error as StdError;
+
+use db_service::{
+    ConfigService, DatabaseConfig, DatabaseService, DbError, ServerError, params, values,
+};
+use diesel::connection::SimpleConnection;
+use diesel::result::Error as DieselError;
+use singleton_core::testing::Scope;
+use tests::{TestDatabase, TestServer};
+
+use super::logs;
+
+/// How a statement comes by a secret.
+#[derive(Debug, Clone, Copy)]
+enum Probe {
+    /// As the parameter `:p`, with this before and behind it.
+    Parameter(&'static str, &'static str, &'static str),
+    /// In the place of `{}`, inside of a literal or comment of the statement.
+    Spliced(&'static str),
+    /// As the integer parameter `:p`.
+    Number(&'static str),
+    /// In the place of `{}` of statements that are sent as they are.
+    Raw(&'static str),
+}
+
+use Probe::{Number, Parameter, Raw, Spliced};
+
+/// A secret, and a part of it that stands nowhere else.
+struct Secret {
+    text: String,
+    mark: String,
+    number: i64,
+}
+
+/// Of these letters four in a row are no part of any message.
+const LETTERS: &[u8] = b"jkqvwxz";
+
+/// What a secret has around its mark: what messages are made of, and what ends a quotation.
+const AROUND: &[&str] = &[
+    "",
+    "",
+    "",
+    "",
+    " ",
+    "\n",
+    "\t",
+    "'",
+    "''",
+    "\"",
+    "\"\"",
+    "«",
+    "» ",
+    "„",
+    "”",
+    "`",
+    "[",
+    "]",
+    "(",
+    ")",
+    ")=(",
+    "{",
+    "}",
+    ":",
+    ";",
+    "\\",
+    "%",
+    "$",
+    "é",
+    "日本",
+    "1",
+    "-",
+    "--",
+    "/*",
+    "\u{2028}",
+    "\u{202e}",
+    "\u{1b}",
+    "relation \"",
+    "column \"x\" of relation \"",
+    "\" is out of range for type ",
+    "\nDETAIL: ",
+    "deadlock detected",
+    "database is locked",
+    "no such table: ",
+    "UNIQUE constraint failed: ",
+    "duplicate key value violates unique constraint \"",
+    "n'existe pas",
+    "terminating connection",
+    "Key (a)=(",
+];
+
+impl Secret {
+    fn random(random: &mut fastrand::Rng) -> Self {
+        let mark: String = (0..12)
+            .map(|_| char::from(LETTERS[random.usize(..LETTERS.len())]))
+            .collect();
+        let mut around = || AROUND[random.usize(..AROUND.len())];
+        let text = format!("{}{}{mark}{}{}", around(), around(), around(), around());
+        Secret {
+            text,
+            mark,
+            number: random.i64(1_000_000_007..2_000_000_000),
+        }
+    }
+
+    /// Whether a text has four letters of the mark in a row, or the number.
+    fn is_in(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        let has = |part: &[u8]| {
+            text.as_bytes()
+                .windows(part.len())
+                .any(|window| window == part)
+        };
+        self.mark.as_bytes().windows(4).any(has) || has(self.number.to_string().as_bytes())
+    }
+}
+
+const ON_POSTGRES: &[Probe] = &[
+    // Input of types.
+    Parameter("SELECT :p::int", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS smallint)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS bigint)", "", ""),
+    Parameter(
+        "SELECT CAST(CAST(:p AS text) AS bigint)",
+        "99999999999999999999",
+        "",
+    ),
+    Parameter("SELECT CAST(CAST(:p AS text) AS numeric)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS real)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS float8)", "1e999", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS money)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS bool)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS date)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS date)", "2020-13-45 ", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS time)", "", ""),
+    Parameter(
+        "SELECT CAST(CAST(:p AS text) AS timestamp)",
+        "2020-01-01 99:",
+        "",
+    ),
+    Parameter(
+        "SELECT CAST(CAST(:p AS text) AS timestamptz)",
+        "2020-01-01 00:00 ",
+        "",
+    ),
+    Parameter("SELECT CAST(CAST(:p AS text) AS interval)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS uuid)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS json)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS json)", "{\"a\": ", "}"),
+    Parameter("SELECT CAST(CAST(:p AS text) AS jsonb)", "[\"\\u00", "\"]"),
+    Parameter("SELECT CAST(CAST(:p AS text) AS jsonpath)", "$.", " ]"),
+    Parameter("SELECT CAST(CAST(:p AS text) AS xml)", "<a>", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS inet)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS cidr)", "10.0.0.0/", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS macaddr)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS point)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS bit(3))", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS varbit)", "x", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS bytea)", "\\x", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS int[])", "{", "}"),
+    Parameter("SELECT CAST(CAST(:p AS text) AS int[])", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS text[])", "{{a},{", "}"),
+    Parameter("SELECT CAST(CAST(:p AS text) AS int4range)", "[", ",2)"),
+    Parameter("SELECT CAST(CAST(:p AS text) AS int4multirange)", "{", "}"),
+    Parameter("SELECT CAST(CAST(:p AS text) AS tsquery)", "a & ", " & ("),
+    Parameter("SELECT CAST(CAST(:p AS text) AS tsvector)", "'", ":"),
+    Parameter("SELECT CAST(CAST(:p AS text) AS pg_lsn)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS oid)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS mood)", "", ""),
+    Parameter("SELECT CAST(CAST(:p AS text) AS pair)", "(1,", ")"),
+    Parameter("SELECT CAST(CAST(:p AS text) AS even)", "", ""),
+    // Functions.
+    Parameter("SELECT to_date(:p, 'YYYY-MM-DD')", "", ""),
+    Parameter("SELECT to_timestamp(:p, 'Day Month')", "", ""),
+    Parameter("SELECT to_number(:p, '999')", "", ""),
+    Parameter("SELECT 'x' ~ :p", "(", ""),
+    Parameter("SELECT 'x' ~ :p", "[[:", ":]]"),
+    Parameter("SELECT regexp_match('x', 'y', :p)", "", ""),
+    Parameter("SELECT decode(:p, 'hex')", "", ""),
+    Parameter("SELECT decode(:p, 'base64')", "", "*"),
+    Parameter("SELECT convert_to(:p, 'LATIN1')", "日", ""),
+    Parameter("SELECT set_config('work_mem', :p, false)", "", ""),
+    Parameter("SELECT set_config('datestyle', :p, false)", "", ""),
+    Parameter("SELECT now() AT TIME ZONE :p", "", ""),
+    Parameter("SELECT date_trunc(:p, now())", "", ""),
+    Parameter(
+        "SELECT extract(epoch FROM CAST(CAST(:p AS text) AS interval))",
+        "",
+        "",
+    ),
+    Parameter("SELECT xpath(:p, '<a/>')", "//", "["),
+    Parameter("SELECT xmlparse(DOCUMENT :p)", "", ""),
+    Parameter("SELECT format(:p)", "%", "q"),
+    Parameter(
+        "SELECT jsonb_path_query('{}', CAST(CAST(:p AS text) AS jsonpath))",
+        "strict $.",
+        "",
+    ),
+    Parameter("SELECT jsonb_set('[1]', ARRAY[:p], '1')", "", ""),
+    Parameter("SELECT pg_read_file(:p)", "/nowhere/", ""),
+    Parameter(
+        "SELECT pg_notify(:p, '')",
+        "",
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+    ),
+    Parameter(
+        "SELECT CAST(get_byte(convert_to(:p, 'UTF8'), 0) AS int) / 0",
+        "",
+        "",
+    ),
+    Parameter("SELECT encode('x', :p)", "", ""),
+    // What functions and triggers raise.
+    Parameter("SELECT raises(:p)", "", ""),
+    Parameter("SELECT raises_in_full(:p, 'unique_violation')", "", ""),
+    Parameter("SELECT raises_in_full(:p, 'check_violation')", "", ""),
+    Parameter("SELECT raises_in_full(:p, 'not_null_violation')", "", ""),
+    Parameter("SELECT raises_in_full(:p, 'foreign_key_violation')", "", ""),
+    Parameter("SELECT raises_in_full(:p, 'serialization_failure')", "", ""),
+    Parameter("SELECT raises_in_full(:p, 'P0001')", "", ""),
+    Parameter("SELECT executes(:p)", "'", "'::int"),
+    Parameter("INSERT INTO guarded (v) VALUES (:p)", "", ""),
+    // Constraints.
+    Parameter("INSERT INTO t (v) VALUES (:p), (:p)", "", ""),
+    Parameter("INSERT INTO t (w) VALUES (:p), (:p)", "", ""),
+    Parameter("INSERT INTO t (v, n) VALUES (:p, -1)", "", ""),
+    Parameter("INSERT INTO t (v, must) VALUES (:p, NULL)", "", ""),
+    Parameter("INSERT INTO t (parent) VALUES (:p)", "", ""),
+    Parameter("INSERT INTO t (brief) VALUES (:p)", "", "xxxxxxxx"),
+    Parameter("INSERT INTO parts (v) VALUES (:p)", "", ""),
+    Number("INSERT INTO t (n) VALUES (:p), (:p)"),
+    Number("INSERT INTO t (n) VALUES (-:p)"),
+    Number(
+        "INSERT INTO spans (r) VALUES (int8range(:p::bigint, :p::bigint + 2)), (int8range(:p::bigint, :p::bigint + 3))",
+    ),
+    Number("SELECT int4range(:p::int, :p::int - 1)"),
+    Number("SELECT :p::int::smallint"),
+    Number("SELECT :p::int * :p::int"),
+    Number("SELECT CAST('2000-01-01' AS date) + CAST(:p AS int) + CAST(:p AS int)"),
+    Number("SELECT make_date(CAST(:p AS int), 1, 1)"),
+    Number("SELECT (:p::numeric)::numeric(3, 1)"),
+    Number("SELECT chr(:p::int)"),
+    Number("SELECT setval('counter', :p::bigint)"),
+    // Statements.
+    Spliced("SELEC '{}'"),
+    Spliced("SELECT '{}' x y"),
+    Spliced("SELECT '{}'::int"),
+    Spliced("SELECT '{}"),
+    Spliced("SELECT E'\\u00{}'"),
+    Spliced("SELECT U&'\\00{}'"),
+    Spliced("SELECT $x${}$x$ y z"),
+    Spliced("SELECT $x${}"),
+    Spliced("SELECT B'{}'"),
+    Spliced("SELECT X'{}'"),
+    Spliced("SELECT 1; '{}'"),
+    Spliced("SELECT 1 /* '{}"),
+    Spliced("SELECT date '{}'"),
+    Spliced("SELECT $1 || '{}'"),
+    Raw("PREPARE ready (text) AS SELECT $1::int; EXECUTE ready('{}')"),
+    Raw("DEALLOCATE ALL; PREPARE ready (int) AS SELECT $1; EXECUTE ready('{}')"),
+    Raw("DO $x$ BEGIN RAISE EXCEPTION '%', '{}'; END $x$"),
+    Raw("ALTER TABLE t ALTER n SET DEFAULT '{}'"),
+    Raw("SET work_mem = '{}'"),
+    Raw("COPY t FROM '/nowhere/{}'"),
+];
+
+const POSTGRES_SCHEMA: &str = "
+    CREATE TYPE mood AS ENUM ('sad', 'ok');
+    CREATE TYPE pair AS (a int, b int);
+    CREATE DOMAIN even AS text CONSTRAINT is_even CHECK (length(VALUE) < 2);
+    CREATE SEQUENCE counter MAXVALUE 10;
+    CREATE TABLE parents (v text PRIMARY KEY);
+    CREATE TABLE t (v text UNIQUE, w text, n bigint UNIQUE CHECK (n >= 0), must int NOT NULL DEFAULT 1,
+        parent text REFERENCES parents, brief varchar(5));
+    CREATE UNIQUE INDEX lower_w ON t (lower(w), (w || ')=('));
+    CREATE TABLE spans (r int8range, EXCLUDE USING gist (r WITH &&));
+    CREATE TABLE parts (v text) PARTITION BY LIST (v);
+    CREATE FUNCTION raises(v text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '%', v; END $$;
+    CREATE FUNCTION raises_in_full(v text, code text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'it is %', v USING ERRCODE = code, DETAIL = 'Key (' || v || ')=(' || v || ') is wrong', HINT = v; END $$;
+    CREATE FUNCTION executes(v text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'SELECT ' || v; RETURN 1; END $$;
+    CREATE TABLE guarded (v text);
+    CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'the value % of column % is not allowed', NEW.v, 'v'; END $$;
+    CREATE TRIGGER guard BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION guard();
+";
+
+const ON_SQLITE: &[Probe] = &[
+    // Full text.
+    Parameter("SELECT * FROM texts WHERE texts MATCH :p", "", ":x"),
+    Parameter("SELECT * FROM texts WHERE texts MATCH :p", "\"", ""),
+    Parameter("SELECT * FROM texts WHERE texts MATCH :p", "", " AND"),
+    Parameter("SELECT * FROM texts WHERE texts MATCH :p", "(", ""),
+    Parameter("SELECT * FROM texts WHERE texts MATCH :p", "- ", ""),
+    Parameter("INSERT INTO texts (texts) VALUES (:p)", "", ""),
+    Parameter("INSERT INTO texts (texts, rank) VALUES (:p, 1)", "", ""),
+    Parameter(
+        "INSERT INTO texts (texts, rank) VALUES ('rank', :p)",
+        "",
+        "(",
+    ),
+    // JSON.
+    Parameter("SELECT json_extract('{}', :p)", "", ""),
+    Parameter("SELECT json_extract('{\"a\": []}', :p)", "$.a[", ""),
+    Parameter("SELECT '{}' ->> :p", "$", ""),
+    Parameter("SELECT json_set('{}', :p, 1)", "", ""),
+    Parameter("SELECT json(:p)", "", ""),
+    Parameter("SELECT * FROM json_each(:p)", "[", ""),
+    Parameter("SELECT * FROM json_each('{}', :p)", "", ""),
+    // Files, schemas and pragmas.
+    Parameter("VACUUM INTO :p", "/nowhere/", "/x.db"),
+    Parameter("ATTACH :p AS other", "/nowhere/", "/x.db"),
+    Parameter("ATTACH :p AS other", "file:x?vfs=", ""),
+    Parameter("DETACH :p", "", ""),
+    Parameter("SELECT * FROM pragma_integrity_check(:p)", "", ""),
+    Parameter("SELECT * FROM pragma_quick_check(:p)", "", ""),
+    Parameter("SELECT * FROM pragma_foreign_key_check(:p)", "", ""),
+    Parameter("SELECT * FROM pragma_table_info('t', :p)", "", ""),
+    Parameter("SELECT * FROM pragma_index_list('t', :p)", "", ""),
+    Parameter("SELECT load_extension(:p)", "", ""),
+    Parameter("SELECT 'x' LIKE 'y' ESCAPE :p", "", ""),
+    Parameter("SELECT unistr(:p)", "\\", ""),
+    // Constraints.
+    Parameter("INSERT INTO t (v) VALUES (:p), (:p)", "", ""),
+    Parameter("INSERT INTO t (w) VALUES (:p), (:p)", "", ""),
+    Parameter("INSERT INTO t (v, n) VALUES (:p, -1)", "", ""),
+    Parameter("INSERT INTO t (v, must) VALUES (:p, NULL)", "", ""),
+    Parameter("INSERT INTO t (parent) VALUES (:p)", "", ""),
+    Parameter("INSERT INTO strict_ (n) VALUES (:p)", "", ""),
+    Number("INSERT INTO t (n) VALUES (:p), (:p)"),
+    Number("INSERT INTO t (n) VALUES (-:p)"),
+    Number("SELECT zeroblob(:p * 100)"),
+    Number("SELECT sum(9223372036854775807) FROM (SELECT :p UNION SELECT 1)"),
+    // Statements.
+    Spliced("SELEC '{}'"),
+    Spliced("SELECT '{}' x y"),
+    Spliced("SELECT '{}"),
+    Spliced("SELECT X'{}'"),
+    Spliced("SELECT 1; '{}'"),
+    Spliced("SELECT 1; -- '{}'\n'{}'"),
+    Spliced("SELECT ? || '{}'"),
+    Spliced("SELECT nothing('{}')"),
+    Spliced("SELECT * FROM pragma_integrity_check('{}')"),
+    Raw(
+        "CREATE TABLE checked (v CHECK (v <> '{}')); INSERT INTO checked VALUES ('{}'); DROP TABLE checked",
+    ),
+    Raw(
+        "DROP TABLE IF EXISTS checked; CREATE TABLE checked (v CHECK (v IN ('{}'))); INSERT INTO checked VALUES (1)",
+    ),
+    Raw(
+        "DROP TRIGGER IF EXISTS guard; CREATE TRIGGER guard BEFORE INSERT ON guarded BEGIN SELECT RAISE(ABORT, '{}'); END; \
+         INSERT INTO guarded VALUES (1)",
+    ),
+    Raw("CREATE VIRTUAL TABLE more USING fts5(x, tokenize = '{}')"),
+    Raw("CREATE VIRTUAL TABLE more USING fts5(x, '{}')"),
+];
+
+const SQLITE_SCHEMA: &str = "
+    CREATE VIRTUAL TABLE texts USING fts5(body);
+    CREATE TABLE parents (v TEXT PRIMARY KEY);
+    CREATE TABLE t (v TEXT UNIQUE, w TEXT, n INTEGER UNIQUE CHECK (n >= 0), must INTEGER NOT NULL DEFAULT 1,
+        parent TEXT REFERENCES parents);
+    CREATE UNIQUE INDEX lower_w ON t (lower(w));
+    CREATE TABLE strict_ (n INTEGER) STRICT;
+    CREATE TABLE guarded (v);
+";
+
+fn inputs() -> usize {
+    std::env::var("FUZZ_INPUTS").map_or(1_500, |count| count.parse().unwrap())
+}
+
+/// Everything that an error shows, along its sources as well.
+fn shown(error: DbError) -> String {
+    let mut text = format!("{error} {error:?} {error:#?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(" {error} {error:?} {error:#?}");
+        source = error.source();
+    }
+    // With a backtrace `{:?}` would take long, and says nothing that is not in the chain.
+    let error = anyhow::Error::from(error).context("it failed");
+    text + &format!(" {error:#}")
+}
+
+/// What the driver says beside what is shown.
+fn in_full(error: &DbError) -> String {
+    let mut source = error.source();
+    let mut server = None;
+    while let Some(error) = source {
+        server = server.or(error.downcast_ref::<ServerError>());
+        source = error.source();
+    }
+    match server.map(ServerError::driver_error) {
+        Some(DieselError::DatabaseError(_, information)) => [
+            Some(information.message()),
+            information.details(),
+            information.hint(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" "),
+        _ => String::new(),
+    }
+}
+
+fn run(probe: Probe, secret: &Secret) -> Result<(), DbError> {
+    let literal = secret.text.replace('\'', "''");
+    match probe {
+        Parameter(sql, before, behind) => {
+            let value = format!("{before}{}{behind}", secret.text);
+            DatabaseService::execute_query(sql, params! { "p" => value }).map(drop)
+        }
+        Number(sql) => {
+            DatabaseService::execute_query(sql, params! { "p" => secret.number }).map(drop)
+        }
+        Spliced(sql) => {
+            let sql = sql.replace("{}", &literal);
+            DatabaseService::execute_query(&sql, params! {}).map(drop)
+        }
+        Raw(sql) => {
+            let sql = sql.replace("{}", &literal.replace('$', ""));
+            let mut connection = DatabaseService::connection()?;
+            connection.batch_execute(&sql).map_err(DbError::from)
+        }
+    }
+}
+
+/// Runs the probes in turn, each with another secret.
+fn fuzz(probes: &[Probe]) {
+    logs::capture();
+    let seed =
+        std::env::var("FUZZ_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut failures = vec![0; probes.len()];
+    let mut with_secret = 0;
+    for turn in 0..inputs().max(2 * probes.len()) {
+        let (index, secret) = (turn % probes.len(), Secret::random(&mut random));
+        let Err(error) = run(probes[index], &secret) else {
+            continue;
+        };
+        failures[index] += 1;
+        with_secret += usize::from(secret.is_in(&in_full(&error)));
+        let full = in_full(&error);
+        let shown = shown(error);
+        assert!(
+            !secret.is_in(&shown),
+            "{:?}, secret {:?}: {full:?} is shown as {shown}",
+            probes[index],
+            secret.text
+        );
+        let one_line = shown
+            .lines()
+            .all(|line| !line.contains(['\u{1b}', '\u{2028}', '\u{202e}']));
+        assert!(one_line, "{shown:?}");
+        assert_eq!(logs::lines_with(&secret.mark), [""; 0]);
+    }
+    let harmless: Vec<_> = probes
+        .iter()
+        .zip(&failures)
+        .filter(|(_, count)| **count == 0)
+        .collect();
+    assert!(harmless.is_empty(), "these never fail: {harmless:#?}");
+    let all: usize = failures.iter().sum();
+    println!("{all} errors, {with_secret} of them with a secret in the server's words");
+    assert!(with_secret > all / 3, "{with_secret} of {all}");
+}
+
+/// What only a caller in Rust can do wrong.
+fn rust_values_are_not_shown(is_postgres: bool) {
+    let secret = Secret::random(&mut fastrand::Rng::new());
+    let mut errors = Vec::new();
+    let rows =
+        DatabaseService::execute_query("SELECT :p AS v", params! { "p" => secret.text.as_str() });
+    let rows = rows.unwrap();
+    errors.push(rows[0].get::<i64>("v").unwrap_err());
+    errors.push(rows[0].get::<bool>("w").unwrap_err());
+    let rows = || [values![secret.text.as_str(), 1, 1]];
+    let insert = DatabaseService::bulk_insert("t", &["v", "n", "must"], rows());
+    insert.unwrap();
+    errors.push(DatabaseService::bulk_insert("t", &["v", "n", "must"], rows()).unwrap_err());
+    if is_postgres {
+        let rows = || [values![1, secret.text.as_str()]];
+        errors.push(DatabaseService::bulk_insert("t", &["must", "n"], rows()).unwrap_err());
+    }
+    // More parameters than the server, libpq or SQLite take.
+    let names: Vec<String> = (0..70_000).map(|number| format!("p{number}")).collect();
+    let sql = format!("SELECT 1 WHERE '' IN (:{})", names.join(", :"));
+    let many = names.iter().fold(params! {}, |params, name| {
+        params.with(name.clone(), secret.text.as_str())
+    });
+    errors.push(DatabaseService::execute_query(&sql, many).unwrap_err());
+    for error in errors {
+        let shown = shown(error);
+        assert!(!secret.is_in(&shown), "{shown}");
+    }
+}
+
+#[test]
+fn no_error_of_sqlite_shows_a_value() {
+    TestDatabase::sqlite().scope().run(|| {
+        DatabaseService::connection()
+            .unwrap()
+            .batch_execute(SQLITE_SCHEMA)
+            .unwrap();
+        rust_values_are_not_shown(false);
+        fuzz(ON_SQLITE);
+    });
+}
+
+#[test]
+fn no_error_of_postgres_shows_a_value() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        DatabaseService::connection()
+            .unwrap()
+            .batch_execute(POSTGRES_SCHEMA)
+            .unwrap();
+        rust_values_are_not_shown(true);
+        fuzz(ON_POSTGRES);
+    });
+}
+
+#[test]
+fn no_error_of_a_french_postgres_shows_a_value() {
+    let Some(server) = TestServer::in_language("fr_FR") else {
+        return;
+    };
+    let config = DatabaseConfig::new(server.url().parse().unwrap());
+    Scope::new().provide(ConfigService::new(config)).run(|| {
+        DatabaseService::connection()
+            .unwrap()
+            .batch_execute(POSTGRES_SCHEMA)
+            .unwrap();
+        rust_values_are_not_shown(true);
+        fuzz(ON_POSTGRES);
+        singleton_core::registry().shutdown_all();
+    });
+}

@@ -418,6 +418,9 @@ impl DbError {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
+    use super::*;
     use crate::backend::Backend;
     use crate::scanner;
 
@@ -467,6 +470,25 @@ mod tests {
         ] {
             let error = refused(&format!("SELECT {placeholder}"), backend);
             assert!(error.starts_with(&format!("{shown} is no")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_is_not_shown() {
+        let bytes = b"secret\xff".to_vec();
+        let (listed, problem) = (format!("{bytes:?}"), String::from_utf8(bytes).unwrap_err());
+        assert!(format!("{problem:?}").contains(&listed), "{problem:?}");
+        for source in [Box::new(problem) as _, "secret".into()] {
+            let error = DbError::unreadable("name", source);
+            let source = error.source().unwrap();
+            let server: &ServerError = source.downcast_ref().unwrap();
+            let in_full = format!("{:?}", server.driver_error());
+            assert!(in_full.contains("secret") || in_full.contains(&listed));
+            let shown = format!("{error} {error:?} {source} {source:?}");
+            assert!(
+                !shown.contains("secret") && !shown.contains(&listed),
+                "{shown}"
+            );
         }
     }
 }

@@ -161,9 +161,10 @@ fn message(
 /// Returns what an error means.
 ///
 /// Where diesel knows only that the server refused, the message tells, in English: a server of another language has its
-/// `lc_messages` set to `C` for it. A message counts by its beginning, because what follows may quote the user's values.
+/// `lc_messages` set to `C` for it. Only a message of a known shape counts, and by its beginning, because the rest may quote the
+/// user's values.
 pub(crate) fn meaning(error: &DieselError) -> Meaning {
-    const BEGINNINGS: [(&str, Meaning); 27] = [
+    const BEGINNINGS: [(&str, Meaning); 23] = [
         ("terminating connection", Meaning::Lost),
         ("server closed the connection", Meaning::Lost),
         ("connection not open", Meaning::Lost),
@@ -193,11 +194,6 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
         ("unterminated quoted", Meaning::Syntax),
         ("unrecognized token", Meaning::Syntax),
         ("incomplete input", Meaning::Syntax),
-        // What libpq says of a session that ended before it was asked anything.
-        ("FATAL:  terminating connection", Meaning::Lost),
-        ("FATAL:  could not receive data", Meaning::Lost),
-        ("FATAL:  could not send data", Meaning::Lost),
-        ("FATAL:  SSL", Meaning::Lost),
     ];
     let DieselError::DatabaseError(kind, information) = error else {
         return match error {
@@ -222,19 +218,25 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
             Meaning::Lost
         }
         _ => {
-            let message = information.message();
-            let is_near = message.starts_with("near \"") && message.ends_with("\": syntax error");
+            // Of what libpq says the first line tells enough.
+            let line = information.message().lines().next().unwrap_or_default();
+            let line = connect::without_severity(line);
+            let is_near = line.starts_with("near \"") && line.ends_with("\": syntax error");
             // PostgreSQL names the file in between.
             let is_full =
-                message.starts_with("could not ") && message.ends_with("No space left on device");
-            let beginning = BEGINNINGS
-                .iter()
-                .find(|(text, _)| message.starts_with(text));
-            match beginning {
+                line.starts_with("could not ") && line.ends_with("No space left on device");
+            let beginning = BEGINNINGS.iter().find(|(text, _)| line.starts_with(text));
+            let meaning = match beginning {
                 _ if is_near => Meaning::Syntax,
                 _ if is_full => Meaning::DiskFull,
                 Some((_, meaning)) => *meaning,
-                None => Meaning::Other,
+                None => return Meaning::Other,
+            };
+            // Near a line break the line may be cut.
+            if meaning == Meaning::Syntax || shapes::shown(line).is_some() {
+                meaning
+            } else {
+                Meaning::Other
             }
         }
     }
@@ -450,6 +452,8 @@ mod tests {
             "no such column: deadlock detected",
             "unable to open database: database or disk is full",
             "an order says: canceling statement due to statement timeout",
+            "deadlock detected by a trigger",
+            "terminating connection of a customer",
         ] {
             assert_eq!(of(message), Meaning::Other, "{message}");
         }

@@ -446,6 +446,15 @@ fn fuzz(probes: &[Probe]) {
         failures[index] += 1;
         with_secret += usize::from(secret.is_in(&in_full(&error)));
         let full = in_full(&error);
+        let is_taken_for_another = matches!(
+            error,
+            DbError::ConnectionLost(_)
+                | DbError::Deadlock(_)
+                | DbError::DiskFull(_)
+                | DbError::LockTimeout(_)
+                | DbError::StatementTimeout(_)
+        );
+        assert!(!is_taken_for_another, "{error:?}: {full:?}");
         let shown = shown(error);
         assert!(
             !secret.is_in(&shown),
@@ -541,5 +550,144 @@ fn no_error_of_a_french_postgres_shows_a_value() {
         rust_values_are_not_shown(true);
         fuzz(ON_POSTGRES);
         singleton_core::registry().shutdown_all();
+    });
+}
+
+/// Messages that have no values in them, or beside them, are what an error is good for.
+#[test]
+fn names_stay_readable_on_postgres() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        DatabaseService::connection().unwrap().batch_execute(POSTGRES_SCHEMA).unwrap();
+        for (sql, expected) in [
+            ("SELECT * FROM nowhere", "relation \"nowhere\" does not exist"),
+            ("SELECT * FROM \"No \u{1b} where\"", r#"relation "No \u{1b} where" does not exist"#),
+            ("SELECT x FROM t", "column \"x\" does not exist"),
+            ("SELECT t.x FROM t", "column t.x does not exist"),
+            ("SELECT u.x FROM t", "missing FROM-clause entry for table \"u\""),
+            ("UPDATE t SET x = 1", "column \"x\" of relation \"t\" does not exist"),
+            ("SELECT f(1, 'a'::text)", "function f(integer, text) does not exist"),
+            ("SELECT 1 + 'a'::text", "operator does not exist: integer + text"),
+            ("SELECT 'a'::nothing", "type \"nothing\" does not exist"),
+            ("CREATE TABLE t ()", "relation \"t\" already exists"),
+            ("SELECT v FROM t, parents", "column reference \"v\" is ambiguous"),
+            (
+                "SELECT v, count(*) FROM t",
+                "column \"t.v\" must appear in the GROUP BY clause or be used in an aggregate function",
+            ),
+            ("SELECT 1 / 0", "division by zero"),
+            ("SELECT 'hush'::int", "invalid input syntax for type integer: \"…\""),
+            ("SELECT 'hush'::mood", "invalid input value for enum mood: \"…\""),
+            ("SELECT '99999999999'::int", "value \"…\" is out of range for type integer"),
+            ("INSERT INTO t (brief) VALUES ('too long')", "value too long for type character varying(5)"),
+            ("SELEC 1", "syntax error at or near \"…\""),
+            ("SELECT (", "syntax error at end of input"),
+            (
+                "INSERT INTO t (must) VALUES (NULL)",
+                "null value in column \"must\" of relation \"t\" violates not-null constraint",
+            ),
+            (
+                "INSERT INTO t (v) VALUES ('hush'), ('hush')",
+                "duplicate key value violates unique constraint \"t_v_key\"",
+            ),
+            (
+                "INSERT INTO t (parent) VALUES ('hush')",
+                "insert or update on table \"t\" violates foreign key constraint \"t_parent_fkey\"",
+            ),
+            (
+                "INSERT INTO t (n) VALUES (-1)",
+                "new row for relation \"t\" violates check constraint \"t_n_check\"",
+            ),
+            (
+                "INSERT INTO spans VALUES ('[1,3)'), ('[2,4)')",
+                "conflicting key value violates exclusion constraint \"spans_r_excl\"",
+            ),
+            ("SELECT 'hush'::text::even", "value for domain even violates check constraint \"is_even\""),
+            ("SELECT nextval('nothing')", "relation \"nothing\" does not exist"),
+            ("SET nothing = 1", "unrecognized configuration parameter \"nothing\""),
+            ("SET work_mem = 'hush'", "invalid value for parameter \"work_mem\": \"…\""),
+            ("DROP TABLE parents", "cannot drop table parents because other objects depend on it"),
+            ("VACUUM nowhere", "relation \"nowhere\" does not exist"),
+            ("SELECT (SELECT 1 UNION SELECT 2)", "more than one row returned by a subquery used as an expression"),
+            ("SELECT max(max(n)) FROM t", "aggregate function calls cannot be nested"),
+            ("SELECT n FROM t WHERE max(n) = 1", "aggregate functions are not allowed in WHERE"),
+            ("CREATE TABLE y (a int CHECK ((SELECT true)))", "cannot use subquery in check constraint"),
+            ("SET ROLE nobody_known", "role \"nobody_known\" does not exist"),
+            ("SELECT pg_sleep('hush')", "invalid input syntax for type double precision: \"…\""),
+        ] {
+            let error = DatabaseService::execute_query(sql, params! {}).unwrap_err();
+            let shown = error.to_string();
+            assert!(shown.ends_with(&format!(": {expected}")), "{sql}: {shown}: {}", in_full(&error));
+        }
+        let refused = DatabaseService::transaction(|connection| {
+            connection.execute_query("SELECT 1 / 0", params! {}).unwrap_err();
+            connection.execute_query("SELECT 1", params! {})
+        });
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("current transaction is aborted"), "{refused}");
+    });
+}
+
+#[test]
+fn names_stay_readable_on_sqlite() {
+    TestDatabase::sqlite().scope().run(|| {
+        DatabaseService::connection()
+            .unwrap()
+            .batch_execute(SQLITE_SCHEMA)
+            .unwrap();
+        for (sql, expected) in [
+            ("SELECT * FROM nowhere", "no such table: nowhere"),
+            ("SELECT * FROM x.nowhere", "no such table: x.nowhere"),
+            ("SELECT legs FROM t", "no such column: legs"),
+            ("SELECT t.legs FROM t", "no such column: t.legs"),
+            (
+                "SELECT * FROM pragma_integrity_check('hush')",
+                "no such table: …",
+            ),
+            ("SELECT unheard_of(1)", "no such function: unheard_of"),
+            (
+                "INSERT INTO t (legs) VALUES (1)",
+                "table t has no column named legs",
+            ),
+            (
+                "INSERT INTO t VALUES (1)",
+                "table t has 5 columns but 1 values were supplied",
+            ),
+            ("CREATE TABLE t (a)", "table t already exists"),
+            ("SELECT v FROM t, parents", "ambiguous column name: v"),
+            (
+                "INSERT INTO t (v) VALUES ('hush'), ('hush')",
+                "UNIQUE constraint failed: t.v",
+            ),
+            (
+                "INSERT INTO t (must) VALUES (NULL)",
+                "NOT NULL constraint failed: t.must",
+            ),
+            (
+                "INSERT INTO t (parent) VALUES ('hush')",
+                "FOREIGN KEY constraint failed",
+            ),
+            (
+                "INSERT INTO t (n) VALUES (-1)",
+                "CHECK constraint failed: …",
+            ),
+            (
+                "INSERT INTO strict_ VALUES ('hush')",
+                "cannot store TEXT value in INTEGER column strict_.n",
+            ),
+            ("SELECT json('hush')", "malformed JSON"),
+            ("SELEC 'hush'", "near \"…\": syntax error"),
+            ("SELECT (", "incomplete input"),
+        ] {
+            let error = DatabaseService::execute_query(sql, params! {}).unwrap_err();
+            let shown = error.to_string();
+            assert!(
+                shown.ends_with(&format!(": {expected}")),
+                "{sql}: {shown}: {}",
+                in_full(&error)
+            );
+        }
     });
 }

@@ -99,6 +99,15 @@ pub(super) fn lines(text: &str, hidden: &str) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join("; "))
 }
 
+/// What libpq writes before a message of the server's, where no statement runs.
+pub(super) fn without_severity(line: &str) -> &str {
+    const SEVERITIES: [&str; 3] = ["FATAL:  ", "ERROR:  ", "PANIC:  "];
+    SEVERITIES
+        .iter()
+        .find_map(|severity| line.strip_prefix(severity))
+        .unwrap_or(line)
+}
+
 /// A line of libpq: which server it is about, how bad it is, and what it says.
 fn whole_line(line: &str) -> Option<String> {
     const SERVERS: [&str; 3] = [
@@ -106,7 +115,6 @@ fn whole_line(line: &str) -> Option<String> {
         "connection to server at \"{name}\", port {number} failed",
         "connection to server on socket \"{name}\" failed",
     ];
-    const SEVERITIES: [&str; 3] = ["FATAL:  ", "ERROR:  ", "PANIC:  "];
     let of_server = line.split_once(" failed: ").and_then(|(server, rest)| {
         let server = format!("{server} failed");
         let shown = SERVERS
@@ -115,11 +123,9 @@ fn whole_line(line: &str) -> Option<String> {
         Some((format!("{}: ", shown?), rest))
     });
     let (server, rest) = of_server.unwrap_or((String::new(), line));
-    let severity = SEVERITIES
-        .iter()
-        .find(|severity| rest.starts_with(**severity));
-    let (severity, rest) = severity.map_or(("", rest), |severity| rest.split_at(severity.len()));
-    match shapes::shown(rest) {
+    let said = without_severity(rest);
+    let severity = &rest[..rest.len() - said.len()];
+    match shapes::shown(said) {
         Some(shown) => Some(format!("{server}{severity}{shown}")),
         None if server.is_empty() => None,
         None => Some(format!("{server}{severity}{HIDDEN}")),

@@ -1,12 +1,14 @@
 //! Takes the values out of a message, by what is known of the messages of PostgreSQL, libpq, PgBouncer and SQLite.
 //!
-//! A message is shown only if it is, as a whole, one of [`SHAPES`]. A shape is the text of a message with slots: names are
+//! A message is shown only if it is, as a whole, one of [`SHAPES`] or [`POSTGRES_TEXTS`]. A shape is the text of a message with slots: names are
 //! shown, a `{value}` becomes `…`. Everything else is not shown, because nobody knows what it quotes: a message in another
 //! language, one that a user's function raises, one of a version to come.
 
 /// Shows a message without its values; `None` if it is of no known shape.
 pub(crate) fn shown(message: &str) -> Option<String> {
-    SHAPES.iter().find_map(|shape| fill(shape, message))
+    let text = POSTGRES_TEXTS.lines().find(|text| *text == message);
+    text.map(str::to_owned)
+        .or_else(|| SHAPES.iter().find_map(|shape| fill(shape, message)))
 }
 
 /// Tells whether a text is a name as it stands in messages: words of letters, digits, `_` and `$`, or quoted ones, joined by dots.
@@ -311,6 +313,9 @@ const SYSTEM: &[&str] = &[
     "Undefined error: 0",
     "unsupported protocol",
 ];
+
+/// More messages of PostgreSQL, without slots: those of the translations of version 15 that a client may cause, one a line.
+const POSTGRES_TEXTS: &str = include_str!("postgres_texts.txt");
 
 /// The messages. Behind a `{value}` no name may stand, because the value may hold what stands between them.
 const SHAPES: &[&str] = &[

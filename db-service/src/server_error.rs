@@ -14,18 +14,20 @@ mod connect;
 mod named;
 mod shapes;
 
-/// Stands where nobody knows what a message quotes.
+/// Replaces a message that is not known and so may hold values.
 const HIDDEN: &str =
     "the server's message is not shown because it may hold values; see driver_error()";
 
 /// The error of the driver or the server, shown without the values and statements that it quotes.
 ///
-/// `Display` and `Debug` show a message only if it is known which parts of it are names, such as that of a table or a constraint,
-/// and which are values: `invalid input syntax for type integer: "secret"` is shown as
-/// `invalid input syntax for type integer: "…"`. A message that is not known is replaced by a fixed text and by the names of the
-/// constraint, table and column that the server sends beside it. Messages in other languages than English are not known, nor is
-/// what a trigger or function raises. Details, hints and contexts are never shown. [`driver_error`](Self::driver_error) returns
-/// everything.
+/// `Display` and `Debug` show a message only if it is one of a list of known messages. Names of tables, columns and constraints
+/// stay, values become `…`: `invalid input syntax for type integer: "secret"` is shown as
+/// `invalid input syntax for type integer: "…"`. A fixed text replaces any other message, such as one that a trigger raises or
+/// one in another language than English; the names of the constraint, table and column that the server sends beside the message
+/// are shown before it. Details, hints and contexts are never shown. [`driver_error`](Self::driver_error) returns everything.
+///
+/// A name is a name to PostgreSQL even if a statement makes it of a value, as `:p::regclass` does:
+/// `relation "…" does not exist` shows it.
 pub struct ServerError {
     error: DieselError,
     /// Whether what the message names stands in the statement as a name.
@@ -86,7 +88,7 @@ impl fmt::Debug for ServerError {
 
 impl std::error::Error for ServerError {}
 
-/// Writes an error without values; what others have put into a variant of the driver's error is not shown, only which it is.
+/// Writes an error without values. Of the driver's other errors only the kind is shown, because they hold any text.
 fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     match error {
         DieselError::DatabaseError(kind, information) => match message(*kind, &**information) {
@@ -140,7 +142,7 @@ fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-/// The message without its values, if it is known what it holds.
+/// Returns the message without its values; `None` if the message is not known.
 fn message(
     kind: DatabaseErrorKind,
     information: &(dyn DatabaseErrorInformation + Send + Sync),
@@ -218,7 +220,7 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
             Meaning::Lost
         }
         _ => {
-            // Of what libpq says the first line tells enough.
+            // The first line of libpq's text is enough.
             let line = information.message().lines().next().unwrap_or_default();
             let line = connect::without_severity(line);
             let is_near = line.starts_with("near \"") && line.ends_with("\": syntax error");
@@ -232,7 +234,7 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
                 Some((_, meaning)) => *meaning,
                 None => return Meaning::Other,
             };
-            // Near a line break the line may be cut.
+            // A line break in the statement cuts the line within its quotation.
             if meaning == Meaning::Syntax || shapes::shown(line).is_some() {
                 meaning
             } else {

@@ -53,7 +53,7 @@ impl From<DieselError> for DbError {
     }
 }
 
-/// What a violation is about, as far as the server tells; names, and never values.
+/// The names that a server reports with a violation; never values.
 #[derive(Default)]
 pub(crate) struct Violation {
     pub(crate) constraint: Option<String>,
@@ -72,7 +72,7 @@ impl Violation {
             name(information.table_name()),
         );
         let column = name(information.column_name());
-        // A function that raises an error chooses its details, but hardly the names beside them.
+        // A function that raises an error can set any details, but seldom sets the names beside them.
         let details = information
             .details()
             .filter(|_| constraint.is_some() && table.is_some());
@@ -91,9 +91,9 @@ impl Violation {
     }
 }
 
-/// Reads the columns of `Key (a, "B b", lower(c))=(1, 2, 3) already exists.`, in whatever language.
+/// Reads the columns of `Key (a, "B b", lower(c))=(1, 2, 3) already exists.`, in any language.
 ///
-/// An expression may hold constants, and is left out.
+/// Expressions are left out, because they may hold constants.
 fn postgres_columns(details: &str) -> Vec<String> {
     let Some((_, key)) = details.split_once('(') else {
         return Vec::new();
@@ -148,7 +148,8 @@ fn sqlite_columns(kind: DatabaseErrorKind, message: &str) -> Vec<(String, String
         .collect()
 }
 
-/// Reads the name in `CHECK constraint failed: pets_legs`; a constraint without one is told by its expression, which may hold constants.
+/// Reads the name in `CHECK constraint failed: pets_legs`. SQLite reports a constraint without a name by its expression, which may
+/// hold constants and is left out.
 fn sqlite_check(kind: DatabaseErrorKind, message: &str) -> Option<String> {
     (kind == DatabaseErrorKind::CheckViolation)
         .then(|| message.strip_prefix("CHECK constraint failed: "))

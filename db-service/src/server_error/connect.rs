@@ -1,4 +1,4 @@
-//! Why no connection came about, without what the URL keeps secret.
+//! Errors of opening a connection, shown without the secrets of the URL.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use diesel::ConnectionError;
 use super::{HIDDEN, shapes};
 use crate::escaped::Escaped;
 
-/// Why the driver could not connect, shown on one line and without what the URL keeps secret.
+/// The driver's error of opening a connection, shown on one line and without the secrets of the URL.
 ///
-/// libpq quotes what it takes for the host, the user and the database, and parts of a URL that it cannot read. `Display` and
-/// `Debug` show of these what the URL without its password shows as well; see [`ServerError`](crate::ServerError) for what else they show.
+/// libpq quotes the host, the user and the database, and any part of a URL that it cannot read. `Display` and `Debug` show a quoted
+/// name only if the URL without its password has it too; see [`ServerError`](crate::ServerError) for what else they show.
 /// [`driver_error`](Self::driver_error) returns everything.
 pub struct ConnectError {
     source: ConnectionError,
@@ -31,7 +31,7 @@ impl ConnectError {
         &self.source
     }
 
-    /// Whether the URL shows a name as well, or it can be no part of a password.
+    /// Returns whether a name may be shown: the URL has it outside its password, or it cannot be part of one.
     fn is_public(&self, name: &str) -> bool {
         self.target.contains(name)
             || name.starts_with('/')
@@ -72,9 +72,9 @@ impl fmt::Debug for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Shows the lines of libpq's text on one, each without its values, or what stands in the place of a line that is not known.
+/// Joins the lines of libpq's text, each without its values; `hidden` replaces a line that is not known.
 pub(super) fn lines(text: &str, hidden: &str) -> Option<String> {
-    /// How a line begins that adds nothing, or may add what others have written.
+    /// Beginnings of lines that add nothing or hold any text.
     const LEFT_OUT: [&str; 8] = [
         "\t",
         "DETAIL:",
@@ -99,7 +99,7 @@ pub(super) fn lines(text: &str, hidden: &str) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join("; "))
 }
 
-/// What libpq writes before a message of the server's, where no statement runs.
+/// Removes the severity that libpq writes before the server's messages while no statement runs.
 pub(super) fn without_severity(line: &str) -> &str {
     const SEVERITIES: [&str; 3] = ["FATAL:  ", "ERROR:  ", "PANIC:  "];
     SEVERITIES
@@ -108,7 +108,7 @@ pub(super) fn without_severity(line: &str) -> &str {
         .unwrap_or(line)
 }
 
-/// A line of libpq: which server it is about, how bad it is, and what it says.
+/// Returns a line without its values: the server, the severity and the message.
 fn whole_line(line: &str) -> Option<String> {
     const SERVERS: [&str; 3] = [
         "connection to server at \"{name}\" ({address}), port {number} failed",

@@ -1,8 +1,8 @@
 //! Names of SQLite's messages that may be values, unless the statement has them as names.
 //!
-//! `no such table: x` is what SQLite says of `SELECT * FROM x` as well as of `SELECT * FROM pragma_integrity_check(:x)`, and
-//! `no such column: x` is what FTS5 says of a `MATCH :x`. Which of them it is, the statement tells. It is at hand where diesel
-//! reports the failure, and the error that is made of it follows on the same thread.
+//! SQLite reports `no such table: x` for `SELECT * FROM x` and for `SELECT * FROM pragma_integrity_check(:x)`; FTS5 reports
+//! `no such column: x` for `MATCH :x`. The name is shown if the statement has it as a name. The statement is known only when
+//! diesel reports the failure, so the result is kept until the error is converted, on the same thread.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -27,7 +27,7 @@ pub(crate) fn compare(error: &DieselError, query: &dyn fmt::Display) {
     let _ = OF_STATEMENT.try_with(|of_statement| of_statement.replace(message));
 }
 
-/// Tells whether an error was compared last and what it names stands in its statement.
+/// Returns whether an error was the last one to be compared and its statement has the name.
 pub(super) fn is_of_statement(error: &DieselError) -> bool {
     let Some((message, _)) = candidate(error) else {
         return false;
@@ -50,12 +50,12 @@ fn candidate(error: &DieselError) -> Option<(&str, &str)> {
     Some((message, name.strip_suffix(BEHIND).unwrap_or(name)))
 }
 
-/// Tells whether a statement of SQLite has a name, with the table or schema before it or without.
+/// Returns whether a statement of SQLite has a name, qualified or not.
 fn stands_in(name: &str, sql: &str) -> bool {
     let stands = |name: &str| {
         Tokens::new(sql, Backend::Sqlite).any(|Token { kind, text }| match kind {
             Kind::Word => text == name,
-            // Of a text in single quotes nobody says that it is a name.
+            // A text in single quotes is a value.
             Kind::Quoted if !text.starts_with('\'') => unquoted(text) == Some(name.to_owned()),
             _ => false,
         })

@@ -1,4 +1,4 @@
-//! Takes the values out of a message, by what is known of the messages of PostgreSQL, libpq, PgBouncer and SQLite.
+//! Removes the values from the messages of PostgreSQL, libpq, PgBouncer and SQLite.
 //!
 //! A message is shown only if it is, as a whole, one of [`SHAPES`] or [`POSTGRES_TEXTS`]. A shape is the text of a message with slots: names are
 //! shown, a `{value}` becomes `…`. Everything else is not shown, because nobody knows what it quotes: a message in another

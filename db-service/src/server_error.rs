@@ -220,13 +220,12 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
             Meaning::Lost
         }
         _ => {
-            // The first line of libpq's text is enough.
-            let line = information.message().lines().next().unwrap_or_default();
-            let line = connect::without_severity(line);
-            let is_near = line.starts_with("near \"") && line.ends_with("\": syntax error");
+            let message = information.message();
+            let is_near = message.starts_with("near \"") && message.ends_with("\": syntax error");
             // PostgreSQL names the file in between.
             let is_full =
-                line.starts_with("could not ") && line.ends_with("No space left on device");
+                message.starts_with("could not ") && message.ends_with("No space left on device");
+            let line = connect::without_severity(message.lines().next().unwrap_or_default());
             let beginning = BEGINNINGS.iter().find(|(text, _)| line.starts_with(text));
             let meaning = match beginning {
                 _ if is_near => Meaning::Syntax,
@@ -234,12 +233,12 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
                 Some((_, meaning)) => *meaning,
                 None => return Meaning::Other,
             };
-            // A line break in the statement cuts the line within its quotation.
-            if meaning == Meaning::Syntax || shapes::shown(line).is_some() {
-                meaning
-            } else {
-                Meaning::Other
-            }
+            let is_known = match meaning {
+                // libpq adds lines of its own.
+                Meaning::Lost => shapes::shown(line).is_some(),
+                _ => shapes::shown(message).is_some(),
+            };
+            if is_known { meaning } else { Meaning::Other }
         }
     }
 }
@@ -455,6 +454,7 @@ mod tests {
             "unable to open database: database or disk is full",
             "an order says: canceling statement due to statement timeout",
             "deadlock detected by a trigger",
+            "deadlock detected\nby a trigger",
             "terminating connection of a customer",
         ] {
             assert_eq!(of(message), Meaning::Other, "{message}");

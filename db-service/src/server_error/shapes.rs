@@ -854,8 +854,6 @@ const SHAPES: &[&str] = &[
     "no such database: {value}",
     "unknown database {value}",
     "unable to open database: {value}",
-    "database {value} is already in use",
-    "database {value} is locked",
     "bad JSON path: {value}",
     "JSON path error near '{value}'",
     "fts5: syntax error near \"{value}\"",

@@ -22,8 +22,7 @@ pub(crate) enum Unfinished {
 impl Unfinished {
     /// The error of an attempt to connect, or of a connection that was just opened.
     pub(crate) fn into_error(self, config: &DatabaseConfig) -> DbError {
-        let problem = diesel::ConnectionError::BadConnection(self.to_string());
-        DbError::connect(config.url.to_string(), problem)
+        DbError::not_connected(config.url.to_string(), self.to_string())
     }
 }
 

@@ -358,6 +358,14 @@ impl DbError {
         }
     }
 
+    /// The error of an attempt to connect that did not get as far as the driver, or that was given up.
+    pub(crate) fn not_connected(target: String, reason: String) -> Self {
+        DbError::Connect {
+            source: ConnectError::ours(&target, reason),
+            target,
+        }
+    }
+
     /// The error for a second statement that begins with this token.
     pub(crate) fn multiple_statements(kind: Kind, text: &str) -> Self {
         let second = match kind {

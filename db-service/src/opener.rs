@@ -114,10 +114,7 @@ impl Place {
             return Ok(place);
         }
         let problem = format!("the server has not answered the last {most} attempts to connect");
-        Err(DbError::connect(
-            config.url.to_string(),
-            diesel::ConnectionError::BadConnection(problem),
-        ))
+        Err(DbError::not_connected(config.url.to_string(), problem))
     }
 }
 
@@ -129,10 +126,7 @@ impl Drop for Place {
 
 impl Settings {
     fn open(&self) -> Result<Connection, DbError> {
-        let failed = |source| {
-            let source = self.config.url.redacted(source);
-            DbError::connect(self.config.url.to_string(), source)
-        };
+        let failed = |source| DbError::connect(self.config.url.to_string(), source);
         let observer = Observer::new(
             self.config.url.backend(),
             &self.config,
@@ -145,7 +139,8 @@ impl Settings {
                 let complete = settings.complete(url, settings.tcp_user_timeout);
                 let (connection, watched) = match &self.watch {
                     Some(watch) => {
-                        let (connection, link) = relayed::establish(&complete).map_err(failed)?;
+                        let (connection, link) = relayed::establish(&complete)
+                            .map_err(|failure| failure.into_error(&self.config))?;
                         (connection, Some(Watched::new(Arc::clone(watch), link)))
                     }
                     None => {

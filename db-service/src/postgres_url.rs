@@ -340,35 +340,6 @@ impl PostgresUrl {
         }
         url
     }
-
-    /// A message of libpq or of a server without what is hidden in this URL. Servers quote the names of users and databases and
-    /// pieces of `options`, and libpq quotes the names of files; neither quotes a password.
-    #[cfg(any(feature = "postgres", test))]
-    pub(crate) fn redacted(&self, message: &str) -> String {
-        const MIN_UNQUOTED: usize = 3;
-        let mut hidden: Vec<&str> = Vec::new();
-        for part in self.parts.iter().filter(|part| !part.is_harmless()) {
-            if part.parameter.name == "options" {
-                let settings = part.value.split_whitespace();
-                // The names of settings help, and are no secrets.
-                hidden.extend(
-                    settings.map(|setting| setting.split_once('=').unwrap_or(("", setting)).1),
-                );
-            } else if part.parameter.shape != Shape::Secret {
-                hidden.push(&part.value);
-            }
-        }
-        hidden.retain(|value| !value.is_empty());
-        hidden.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        let mut message = message.to_owned();
-        for value in hidden {
-            if value.chars().count() >= MIN_UNQUOTED {
-                message = message.replace(value, HIDDEN);
-            }
-            message = message.replace(&format!("\"{value}\""), &format!("\"{HIDDEN}\""));
-        }
-        message
-    }
 }
 
 impl Part {
@@ -897,24 +868,5 @@ mod tests {
             assert_eq!(url.to_string(), format!("postgresql://{shown}"));
             assert_eq!(format!("{url:?}"), format!("PostgresUrl({url})"));
         }
-    }
-
-    #[test]
-    fn messages_are_shown_without_what_is_hidden() {
-        let url = parse("u%40x:does@h/d%26s?options=-c%20a.b%3Dsecret%20odd%22");
-        for (message, shown) in [
-            ("role \"u@x\" does not exist", "role \"***\" does not exist"),
-            (
-                "database \"d&s\" does not exist",
-                "database \"***\" does not exist",
-            ),
-            ("\"a.b\": \"secret\"", "\"a.b\": \"***\""),
-            ("odd\" requires a value", "*** requires a value"),
-        ] {
-            assert_eq!(url.redacted(message), shown);
-        }
-        let plain = parse("user:user@h/d");
-        let message = "no pg_hba.conf entry for host \"::1\", user \"user\", database \"d\"";
-        assert_eq!(plain.redacted(message), message);
     }
 }

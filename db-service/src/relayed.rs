@@ -1,14 +1,16 @@
 //! Opens a connection through a relay, to the servers of a URL in the order in which libpq tries them.
 
-use std::env;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{env, io};
 
+use diesel::ConnectionError;
 use diesel::connection::Connection;
 use diesel::pg::PgConnection;
-use diesel::{ConnectionError, ConnectionResult};
 
+use crate::config::DatabaseConfig;
+use crate::error::DbError;
 use crate::postgres_url::{Host, PostgresUrl};
 use crate::relay::{Destination, Keepalive, Link, Relay};
 
@@ -32,10 +34,10 @@ struct Server {
 
 /// Opens a connection with the URL's own parameters. Each server of several is tried with each kind of session that is asked for,
 /// as libpq does; unlike libpq, the next one is tried after a refused login as well.
-pub(crate) fn establish(url: &str) -> ConnectionResult<(PgConnection, Arc<Link>)> {
+pub(crate) fn establish(url: &str) -> Result<(PgConnection, Arc<Link>), Failure> {
     let url = parse(url).and_then(|url| completed(&url, |name| env::var(name).ok()));
-    let url = url.map_err(refused)?;
-    let mut servers = servers(&url).map_err(refused)?;
+    let url = url.map_err(Failure::Refused)?;
+    let mut servers = servers(&url).map_err(Failure::Refused)?;
     if url.parameter("load_balance_hosts") == Some("random") {
         fastrand::shuffle(&mut servers);
     }
@@ -49,15 +51,33 @@ pub(crate) fn establish(url: &str) -> ConnectionResult<(PgConnection, Arc<Link>)
         for server in &servers {
             match through_relay(&url, server, session) {
                 Ok(opened) => return Ok(opened),
-                Err(error) => failures.push(error.to_string()),
+                Err(Failure::Driver(ConnectionError::BadConnection(text))) => failures.push(text),
+                Err(failure) => return Err(failure),
             }
         }
     }
-    Err(ConnectionError::BadConnection(failures.join("; ")))
+    // One line for each, as libpq has them.
+    let failures = failures.join("\n");
+    Err(Failure::Driver(ConnectionError::BadConnection(failures)))
 }
 
-fn refused(reason: String) -> ConnectionError {
-    ConnectionError::BadConnection(reason)
+/// Why no connection was opened.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The settings do not go together with a relay.
+    Refused(String),
+    /// The driver's words, or ours in the driver's form.
+    Driver(ConnectionError),
+}
+
+impl Failure {
+    pub(crate) fn into_error(self, config: &DatabaseConfig) -> DbError {
+        let target = config.url.to_string();
+        match self {
+            Failure::Refused(reason) => DbError::not_connected(target, reason),
+            Failure::Driver(source) => DbError::connect(target, source),
+        }
+    }
 }
 
 /// The URL with what libpq would take from the environment.
@@ -138,12 +158,20 @@ fn through_relay(
     url: &PostgresUrl,
     server: &Server,
     session: &str,
-) -> ConnectionResult<(PgConnection, Arc<Link>)> {
-    let failed = |error: std::io::Error| {
-        let name = &server.name;
-        ConnectionError::BadConnection(format!(
-            "connection to server at \"{name}\" failed: {error}"
-        ))
+) -> Result<(PgConnection, Arc<Link>), Failure> {
+    let failed = |error: io::Error| {
+        let place = match &server.destination {
+            Destination::Tcp(_, port) => format!("at \"{}\", port {port}", server.name),
+            Destination::Unix(path) => format!("on socket \"{}\"", path.display()),
+        };
+        let error = match error.kind() {
+            io::ErrorKind::TimedOut => "timeout expired".to_owned(),
+            _ => error.to_string(),
+        };
+        // The system's text has its number behind it, which libpq leaves out.
+        let reason = error.split(" (os error").next().unwrap_or_default();
+        let text = format!("connection to server {place} failed: {reason}");
+        Failure::Driver(ConnectionError::BadConnection(text))
     };
     let deadline = deadline(url);
     let relay = Relay::connect(&server.destination, keepalive(url), deadline).map_err(failed)?;
@@ -159,10 +187,11 @@ fn through_relay(
         replaced.extend([("sslmode", "disable"), ("gssencmode", "disable")]);
     }
     let link = relay.start(deadline).map_err(failed)?;
-    let connection = PgConnection::establish(&url.with_parameters(&replaced))?;
+    let url = url.with_parameters(&replaced);
+    let connection = PgConnection::establish(&url).map_err(Failure::Driver)?;
     let link = link
         .recv()
-        .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?;
+        .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?;
     Ok((connection, link))
 }
 

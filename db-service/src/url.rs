@@ -156,17 +156,6 @@ impl DatabaseUrl {
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
-
-    /// Why a connection could not be opened, without what this URL hides.
-    pub(crate) fn redacted(&self, source: diesel::ConnectionError) -> diesel::ConnectionError {
-        match (&self.target, source) {
-            #[cfg(feature = "postgres")]
-            (Target::Postgres(url), diesel::ConnectionError::BadConnection(message)) => {
-                diesel::ConnectionError::BadConnection(url.redacted(&message))
-            }
-            (_, source) => source,
-        }
-    }
 }
 
 impl FromStr for DatabaseUrl {

@@ -16,6 +16,8 @@ pub struct ConnectError {
     source: ConnectionError,
     /// The URL without its password.
     target: String,
+    /// Whether the text is our own, and so holds no secret.
+    is_ours: bool,
 }
 
 impl ConnectError {
@@ -23,6 +25,15 @@ impl ConnectError {
         ConnectError {
             source,
             target: target.to_owned(),
+            is_ours: false,
+        }
+    }
+
+    /// The error of an attempt that did not get as far as the driver, or that was given up.
+    pub(crate) fn ours(target: &str, reason: String) -> Self {
+        ConnectError {
+            is_ours: true,
+            ..ConnectError::new(target, ConnectionError::BadConnection(reason))
         }
     }
 
@@ -43,6 +54,9 @@ impl ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match &self.source {
+            ConnectionError::BadConnection(text) if self.is_ours => {
+                return write!(formatter, "{}", Escaped(text));
+            }
             ConnectionError::BadConnection(text) | ConnectionError::InvalidConnectionUrl(text) => {
                 lines(text, HIDDEN)
             }

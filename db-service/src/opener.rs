@@ -126,7 +126,13 @@ impl Drop for Place {
 
 impl Settings {
     fn open(&self) -> Result<Connection, DbError> {
-        let failed = |source| DbError::connect(self.config.url.to_string(), source);
+        let failed = |source| {
+            let target = self.config.url.to_string();
+            match out_of_descriptors() {
+                Some(reason) => DbError::not_connected(target, reason),
+                None => DbError::connect(target, source),
+            }
+        };
         let observer = Observer::new(
             self.config.url.backend(),
             &self.config,
@@ -136,7 +142,7 @@ impl Settings {
             #[cfg(feature = "postgres")]
             Target::Postgres(url) => {
                 let settings = &self.config.postgres;
-                let complete = settings.complete(url, settings.tcp_user_timeout);
+                let complete = settings.complete(url);
                 let (connection, watched) = match &self.watch {
                     Some(watch) => {
                         let (connection, link) = relayed::establish(&complete)
@@ -202,6 +208,21 @@ impl Settings {
         }
         Ok(connection)
     }
+}
+
+/// Why nothing can be opened, if the process or the system has no descriptor left. The drivers do not say so: libpq gives no reason
+/// at all, and SQLite only that it cannot open the file.
+fn out_of_descriptors() -> Option<String> {
+    #[cfg(unix)]
+    if let Err(error) = std::fs::File::open("/dev/null") {
+        use rustix::io::Errno;
+        let is_exhausted = matches!(
+            Errno::from_io_error(&error),
+            Some(Errno::MFILE | Errno::NFILE)
+        );
+        return is_exhausted.then(|| format!("no file descriptor is left: {error}"));
+    }
+    None
 }
 
 /// A thread is needed only where statements have a limit that the server need not keep.

@@ -21,16 +21,11 @@ pub(crate) const TCP_KEEPALIVE: TimeRange = TimeRange {
     longest: Duration::from_secs(32_767),
     range: "between 1 and 32767 seconds, or -1 for never",
 };
-/// Milliseconds in 32 bits, minus up to 999 ms that `Search` adds to recognize the socket.
-pub(crate) const TCP_USER_TIMEOUT: TimeRange = TimeRange {
-    variable: "DB_TCP_USER_TIMEOUT",
-    longest: Duration::from_millis(i32::MAX as u64 - 999),
-    range: "between 1 and 2147482 seconds, or -1 for never",
-};
-pub(crate) const STATEMENT_TIMEOUT: TimeRange = limit_of_the_server("DB_STATEMENT_TIMEOUT");
-pub(crate) const LOCK_TIMEOUT: TimeRange = limit_of_the_server("DB_LOCK_TIMEOUT");
+pub(crate) const TCP_USER_TIMEOUT: TimeRange = in_milliseconds("DB_TCP_USER_TIMEOUT");
+pub(crate) const STATEMENT_TIMEOUT: TimeRange = in_milliseconds("DB_STATEMENT_TIMEOUT");
+pub(crate) const LOCK_TIMEOUT: TimeRange = in_milliseconds("DB_LOCK_TIMEOUT");
 pub(crate) const IDLE_IN_TRANSACTION_TIMEOUT: TimeRange =
-    limit_of_the_server("DB_IDLE_IN_TRANSACTION_TIMEOUT");
+    in_milliseconds("DB_IDLE_IN_TRANSACTION_TIMEOUT");
 /// Milliseconds in 32 bits.
 pub(crate) const BUSY_TIMEOUT: TimeRange = TimeRange {
     variable: "DB_BUSY_TIMEOUT",
@@ -38,7 +33,7 @@ pub(crate) const BUSY_TIMEOUT: TimeRange = TimeRange {
     range: "between 1 and 2147483 seconds",
 };
 
-const fn limit_of_the_server(variable: &'static str) -> TimeRange {
+const fn in_milliseconds(variable: &'static str) -> TimeRange {
     TimeRange {
         variable,
         longest: MILLISECONDS,
@@ -69,7 +64,11 @@ pub struct PostgresSettings {
     /// (`DB_SOCKET_TIMEOUT`, none). The server keeps its own limits only as long as it runs: this one holds against a
     /// server that was stopped or is out of reach. It should be longer than the longest statement; what rows are used for in
     /// `for_each_row`, and made by in `bulk_insert`, does not count, while with diesel's own `copy_from` and row-by-row loading
-    /// it does, and reading from its `copy_to` has no limit. On Linux only.
+    /// it does, and reading from its `copy_to` has no limit.
+    ///
+    /// With it, connections go through a relay of the process on the loopback interface, which costs two threads and two more
+    /// sockets for each connection, and time for each statement. An entry of a password file needs `*` for its port. Service files
+    /// and `requirepeer` are refused. On Linux only.
     pub socket_timeout: Option<Duration>,
     /// What the server shows in `pg_stat_activity` (`DB_APPLICATION_NAME`, libpq's own).
     pub application_name: Option<String>,
@@ -143,9 +142,9 @@ impl Default for PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// A URL for libpq with what is set while connecting, and `tcp_user_timeout` in place of the one here.
+    /// A URL for libpq with what is set while connecting.
     #[cfg(any(feature = "postgres", test))]
-    pub(crate) fn complete(&self, url: &PostgresUrl, tcp_user_timeout: Option<Duration>) -> String {
+    pub(crate) fn complete(&self, url: &PostgresUrl) -> String {
         let seconds = |time: Duration| whole_seconds(time).as_secs().to_string();
         let keepalive = match self.tcp_keepalive {
             Some(idle) => vec![
@@ -157,7 +156,7 @@ impl PostgresSettings {
         };
         let optional = [
             ("connect_timeout", self.connect_timeout.map(seconds)),
-            ("tcp_user_timeout", tcp_user_timeout.map(milliseconds)),
+            ("tcp_user_timeout", self.tcp_user_timeout.map(milliseconds)),
             ("application_name", self.application_name.clone()),
         ];
         let root = Self::url_root_certificate(url).or(self.tls_root_certificate.as_deref());
@@ -341,6 +340,7 @@ mod tests {
         PostgresSettings {
             connect_timeout: None,
             tcp_keepalive: None,
+            tcp_user_timeout: None,
             ..PostgresSettings::default()
         }
     }
@@ -351,14 +351,15 @@ mod tests {
             application_name: Some("a&b=c".to_owned()),
             tls_mode: Some(TlsMode::VerifyFull),
             tcp_keepalive: None,
+            tcp_user_timeout: None,
             ..PostgresSettings::default()
         };
         assert_eq!(
-            settings.complete(&url("h/d"), None),
+            settings.complete(&url("h/d")),
             "postgresql:///?host=h&dbname=d&connect_timeout=10&application_name=a%26b%3Dc&keepalives=0&sslmode=verify%2Dfull"
         );
         assert_eq!(
-            settings.complete(&url("h/d?applicati%6Fn_name=x&connect_timeout=3"), None),
+            settings.complete(&url("h/d?applicati%6Fn_name=x&connect_timeout=3")),
             "postgresql:///?host=h&dbname=d&application_name=x&connect_timeout=3&keepalives=0&sslmode=verify%2Dfull"
         );
     }
@@ -396,7 +397,7 @@ mod tests {
                 tls_root_certificate: root.map(ToOwned::to_owned),
                 ..bare()
             };
-            let complete = settings.complete(&url(&format!("h/d?{query}")), None);
+            let complete = settings.complete(&url(&format!("h/d?{query}")));
             let read = url(complete.strip_prefix("postgresql://").unwrap());
             let read = read
                 .parameter("sslmode")
@@ -413,9 +414,10 @@ mod tests {
         let settings = PostgresSettings {
             connect_timeout: Some(Duration::from_millis(1)),
             tcp_keepalive: Some(Duration::from_millis(1500)),
+            tcp_user_timeout: Some(Duration::from_micros(1)),
             ..PostgresSettings::default()
         };
-        let complete = settings.complete(&url("h"), Some(Duration::from_micros(1)));
+        let complete = settings.complete(&url("h"));
         for part in [
             "connect_timeout=1&",
             "keepalives_idle=2&",

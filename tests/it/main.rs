@@ -31,6 +31,8 @@ mod bulk_values;
 mod casts;
 mod conflicts;
 mod copy_failures;
+#[cfg(target_os = "linux")]
+mod descriptors_left;
 mod errors;
 mod fakes;
 mod far_values;
@@ -58,6 +60,7 @@ mod secrets;
 mod seed_faults;
 mod settings;
 mod single_statement;
+mod statement_cache;
 mod statistics;
 #[cfg(target_os = "linux")]
 mod stopped;

@@ -57,6 +57,9 @@ impl fmt::Display for ConnectError {
             ConnectionError::BadConnection(text) if self.is_ours => {
                 return write!(formatter, "{}", Escaped(text));
             }
+            ConnectionError::BadConnection(text) if text.trim().is_empty() => {
+                return formatter.write_str("the driver gives no reason");
+            }
             ConnectionError::BadConnection(text) | ConnectionError::InvalidConnectionUrl(text) => {
                 lines(text, HIDDEN)
             }
@@ -186,6 +189,7 @@ mod tests {
                 "connection to server at \"127.0.0.1\", port 1 failed: FATAL:  secret\nDETAIL:  secret\n",
                 "connection to server at \"127.0.0.1\", port 1 failed: FATAL:  the server's message is not shown because it may hold values; see driver_error()",
             ),
+            (" \n", "the driver gives no reason"),
             (
                 "the server did not answer within 1.5s",
                 "the server did not answer within 1.5s",

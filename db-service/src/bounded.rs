@@ -1,4 +1,4 @@
-//! A limit for what may never return, where no socket of our own can be closed.
+//! A time limit for calls of a driver that may never return.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};

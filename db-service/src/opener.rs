@@ -38,7 +38,7 @@ struct Settings {
     /// The name that all connections share a database in memory by, if it is one.
     #[cfg(feature = "sqlite")]
     memory: String,
-    /// What ends statements after `DB_SOCKET_TIMEOUT`, if that is set.
+    /// Ends statements after `DB_SOCKET_TIMEOUT`, if that is set.
     #[cfg(feature = "postgres")]
     watch: Option<Arc<Watch>>,
 }
@@ -106,7 +106,7 @@ impl Opener {
 struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    /// Takes a place, of which there are as many as connections may be open.
+    /// Takes a place. There are as many places as connections may be open.
     fn take(under_way: &Arc<AtomicUsize>, config: &DatabaseConfig) -> Result<Self, DbError> {
         let most = (config.pool_size + config.max_overflow) as usize;
         let place = Place(Arc::clone(under_way));

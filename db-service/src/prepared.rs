@@ -41,13 +41,13 @@ impl Prepared {
         self.bytes = self.bytes.saturating_add(sql.len());
     }
 
-    /// Whether they take more than they may, so that all of them are to be forgotten.
+    /// Whether they take more space than they may. Then all of them are forgotten.
     fn is_full(&self) -> bool {
         self.limit > 0 && (self.count > self.limit || self.bytes > MAX_CACHED)
     }
 }
 
-/// What text is cast to in the statements that PostgreSQL was asked about.
+/// The types that text is cast to, by statement.
 #[derive(Debug, Default)]
 pub(crate) struct KnownCasts {
     by_text: HashMap<String, Casts>,

@@ -27,7 +27,7 @@ pub(crate) enum Destination {
     Unix(PathBuf),
 }
 
-/// What finds out that a silent server is gone; `None` for the system's own limits.
+/// The settings by which TCP notices that a server is gone; `None` leaves them to the system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Keepalive {
     /// After how long a silent connection is probed, how long after each other, and how many probes may fail.

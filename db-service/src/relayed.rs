@@ -14,7 +14,7 @@ use crate::error::DbError;
 use crate::postgres_url::{Host, PostgresUrl};
 use crate::relay::{Destination, Keepalive, Link, Relay};
 
-/// What libpq reads if the URL does not say it.
+/// The variables that libpq reads for parameters that the URL does not set.
 const ENVIRONMENT: [(&str, &str); 3] = [
     ("host", "PGHOST"),
     ("hostaddr", "PGHOSTADDR"),

@@ -72,7 +72,7 @@ impl Relay {
         Ok(receiver)
     }
 
-    /// Lets in a connection of this process and no other: whoever gets through speaks to the server as we do.
+    /// Accepts a connection of this process and no other: the server takes every client of the relay for this process.
     fn accept(&self, deadline: Option<Instant>) -> io::Result<Stream> {
         loop {
             let left = left_until(deadline)?;
@@ -103,8 +103,8 @@ fn left_until(deadline: Option<Instant>) -> io::Result<Option<Duration>> {
     }
 }
 
-/// Tells whether a connection from `peer` to `port` on 127.0.0.1 comes from this process: the kernel lists which socket it is,
-/// and which sockets the process has. Nothing is opened or duplicated for it.
+/// Whether a connection from `peer` to `port` on 127.0.0.1 comes from this process. The kernel lists the inode of each connection's
+/// socket and the sockets of this process, so no other descriptor is opened or duplicated.
 fn is_own(peer: SocketAddr, port: u16) -> io::Result<bool> {
     let IpAddr::V4(address) = peer.ip() else {
         return Ok(false);
@@ -138,7 +138,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Ends the connection, so that whoever waits for its server gets an error.
+    /// Closes the connection. A driver that waits for the server gets an error.
     pub(crate) fn cut(&self) {
         self.server.shutdown(Shutdown::Both);
         self.driver.shutdown(Shutdown::Both);

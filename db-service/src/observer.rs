@@ -107,9 +107,7 @@ pub(crate) struct Observer {
     in_transaction: bool,
     /// What is set at the beginning of each transaction.
     pub(crate) limits: String,
-    /// How long an answer is waited for.
-    pub(crate) patience: Option<Duration>,
-    /// What ends the wait.
+    /// Ends the wait for an answer, if that has a limit.
     #[cfg(feature = "postgres")]
     watched: Option<Watched>,
     /// How long was waited in vain.
@@ -155,7 +153,6 @@ impl Observer {
                 }
                 _ => String::new(),
             },
-            patience: config.postgres.socket_timeout,
             #[cfg(feature = "postgres")]
             watched: None,
             gave_up_after: None,
@@ -171,21 +168,21 @@ impl Observer {
     /// Sees to it that the wait for an answer ends.
     fn waits(&mut self) {
         #[cfg(feature = "postgres")]
-        if let (Some(watched), Some(patience)) = (&mut self.watched, self.patience) {
-            watched.begin(patience);
+        if let Some(watched) = &mut self.watched {
+            watched.begin();
         }
     }
 
     /// Notes that the answer is there, or never will be.
     pub(crate) fn waits_no_more(&mut self) {
         #[cfg(feature = "postgres")]
-        if self.watched.as_mut().is_some_and(Watched::end) {
-            self.gave_up_after = self.patience;
+        if let Some(watched) = &mut self.watched
+            && watched.end()
+        {
+            let limit = watched.limit();
+            self.gave_up_after = Some(limit);
             self.is_lost = true;
-            log::warn!(
-                "the server has not answered within {:?}: the connection was closed",
-                self.patience.unwrap_or_default()
-            );
+            log::warn!("the server has not answered within {limit:?}: the connection was closed");
         }
     }
 

@@ -143,11 +143,14 @@ impl Settings {
             Target::Postgres(url) => {
                 let settings = &self.config.postgres;
                 let complete = settings.complete(url);
-                let (connection, watched) = match &self.watch {
-                    Some(watch) => {
+                let (connection, watched) = match self.watch.as_ref().zip(settings.socket_timeout) {
+                    Some((watch, limit)) => {
                         let (connection, link) = relayed::establish(&complete)
                             .map_err(|failure| failure.into_error(&self.config))?;
-                        (connection, Some(Watched::new(Arc::clone(watch), link)))
+                        (
+                            connection,
+                            Some(Watched::new(Arc::clone(watch), link, limit)),
+                        )
                     }
                     None => {
                         let connection = diesel::PgConnection::establish(&complete);

@@ -1,7 +1,6 @@
 //! The statements that are prepared on a connection.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use diesel::connection::CacheSize;
 use diesel::result::Error as DieselError;
@@ -55,11 +54,13 @@ pub(crate) struct KnownCasts {
 }
 
 impl KnownCasts {
+    #[cfg(feature = "postgres")]
     pub(crate) fn get(&self, sql: &str) -> Option<Casts> {
-        self.by_text.get(sql).map(Arc::clone)
+        self.by_text.get(sql).cloned()
     }
 
     /// Keeps what was found out, within bounds: a program that writes values into statements must not fill the memory.
+    #[cfg(feature = "postgres")]
     pub(crate) fn insert(&mut self, sql: &str, casts: Casts) {
         const MAX_COUNT: usize = 1024;
         if sql.len() > MAX_TEXT {

@@ -103,6 +103,7 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Watched {
     wait: Arc<Wait>,
+    limit: Duration,
 }
 
 /// The wait for an answer, which may be interrupted.
@@ -164,8 +165,10 @@ impl Wait {
 }
 
 impl Watched {
-    pub(crate) fn new(watch: Arc<Watch>, link: Arc<Link>) -> Self {
+    /// A connection whose server has so long to answer.
+    pub(crate) fn new(watch: Arc<Watch>, link: Arc<Link>, limit: Duration) -> Self {
         Watched {
+            limit,
             wait: Arc::new(Wait {
                 watch,
                 link,
@@ -174,10 +177,14 @@ impl Watched {
         }
     }
 
-    /// From now on an answer is awaited, for so long.
-    pub(crate) fn begin(&mut self, limit: Duration) {
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// From now on an answer is awaited.
+    pub(crate) fn begin(&mut self) {
         self.end();
-        self.wait.begin(limit);
+        self.wait.begin(self.limit);
         remember(&self.wait);
     }
 
@@ -210,6 +217,8 @@ mod tests {
 
     use super::*;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     /// A link, and the driver's end of it.
     fn pair() -> (TcpStream, Arc<Link>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -224,10 +233,14 @@ mod tests {
         let watch = Watch::start().unwrap();
         let (mut silent, silent_link) = pair();
         let (_patient, patient_link) = pair();
-        let watched = |link: &Arc<Link>| Watched::new(Arc::clone(&watch), Arc::clone(link));
-        let (mut first, mut second) = (watched(&silent_link), watched(&patient_link));
-        second.begin(Duration::from_secs(60));
-        first.begin(Duration::from_millis(1));
+        let watched =
+            |link: &Arc<Link>, limit| Watched::new(Arc::clone(&watch), Arc::clone(link), limit);
+        let (mut first, mut second) = (
+            watched(&silent_link, Duration::from_millis(1)),
+            watched(&patient_link, MINUTE),
+        );
+        second.begin();
+        first.begin();
         assert_eq!(silent.read(&mut [0]).unwrap(), 0, "the wait ends");
         assert!(first.end());
         assert!(!second.end());
@@ -238,8 +251,8 @@ mod tests {
     fn what_was_answered_in_time_is_forgotten() {
         let watch = Watch::start().unwrap();
         let (_near, link) = pair();
-        let mut answered = Watched::new(Arc::clone(&watch), link);
-        answered.begin(Duration::from_secs(60));
+        let mut answered = Watched::new(Arc::clone(&watch), link, MINUTE);
+        answered.begin();
         assert_eq!(watch.shared.state.lock().awaited.len(), 1);
         assert!(!answered.end());
         assert!(watch.shared.state.lock().awaited.is_empty());
@@ -249,12 +262,13 @@ mod tests {
     fn what_is_done_in_between_is_not_waited_for() {
         let watch = Watch::start().unwrap();
         let ((_near, link), (mut silent, silent_link)) = (pair(), pair());
-        let mut watched = Watched::new(Arc::clone(&watch), link);
-        let mut witness = Watched::new(Arc::clone(&watch), silent_link);
-        watched.begin(Duration::from_secs(60));
+        let mut watched = Watched::new(Arc::clone(&watch), link, MINUTE);
+        let limit = Duration::from_millis(1);
+        let mut witness = Watched::new(Arc::clone(&watch), silent_link, limit);
+        watched.begin();
         interrupted(|| {
             assert!(watch.shared.state.lock().awaited.is_empty());
-            witness.begin(Duration::from_millis(1));
+            witness.begin();
             assert_eq!(silent.read(&mut [0]).unwrap(), 0);
         });
         assert_eq!(watch.shared.state.lock().awaited.len(), 1, "and then again");
@@ -268,7 +282,7 @@ mod tests {
         let watch = Watch::start().unwrap();
         let shared = Arc::downgrade(&watch.shared);
         let (_near, link) = pair();
-        let watched = Watched::new(watch, link);
+        let watched = Watched::new(watch, link, MINUTE);
         assert!(shared.upgrade().is_some());
         drop(watched);
         while shared.upgrade().is_some() {

@@ -121,7 +121,7 @@ const BOUNDED: [(&str, u64, Change); 7] = [
     ("DB_TCP_KEEPALIVE", 32_767_000, |config, time| {
         config.postgres.tcp_keepalive = Some(time);
     }),
-    ("DB_TCP_USER_TIMEOUT", 2_147_482_000, |config, time| {
+    ("DB_TCP_USER_TIMEOUT", 2_147_483_647, |config, time| {
         config.postgres.tcp_user_timeout = Some(time);
     }),
     ("DB_STATEMENT_TIMEOUT", 2_147_483_647, |config, time| {

@@ -25,7 +25,7 @@ pub(crate) fn execute(
     };
     let has_text = rows.iter().any(Params::has_text);
     connection.healing(sql, &parsed, has_text, |connection, casts| {
-        observer::with_known(known, || {
+        let affected = observer::with_known(known, || {
             connection.transaction(|connection| match connection {
                 #[cfg(feature = "postgres")]
                 Connection::Postgres(inner) if parsed.row.is_some() && !parsed.names.is_empty() => {
@@ -33,7 +33,9 @@ pub(crate) fn execute(
                 }
                 _ => one_by_one(connection, &parsed, rows, casts),
             })
-        })
+        });
+        connection.is_over();
+        affected
     })
 }
 

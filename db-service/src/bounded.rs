@@ -1,6 +1,8 @@
 //! A time limit for calls of a driver that may never return.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +19,8 @@ pub(crate) enum Unfinished {
     Panicked,
     #[error("no thread could be started: {0}")]
     NoThread(io::Error),
+    #[error("{0} earlier calls still wait for the server's answer")]
+    TooMany(usize),
 }
 
 impl Unfinished {
@@ -26,19 +30,58 @@ impl Unfinished {
     }
 }
 
+/// The calls that may be under way at once, those included that nobody waits for any more.
+#[derive(Debug, Clone)]
+pub(crate) struct Calls {
+    under_way: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Calls {
+    /// Twice as many calls as connections may be open: each connection has one at a time, unless it was left alone.
+    pub(crate) fn new(config: &DatabaseConfig) -> Self {
+        Calls {
+            under_way: Arc::default(),
+            most: 2 * (config.pool_size as usize + config.max_overflow as usize),
+        }
+    }
+
+    fn begin(&self) -> Result<Call, Unfinished> {
+        let call = Call(Arc::clone(&self.under_way));
+        if self.under_way.fetch_add(1, Ordering::Relaxed) < self.most {
+            Ok(call)
+        } else {
+            Err(Unfinished::TooMany(self.most))
+        }
+    }
+}
+
+/// A call that is under way until this is dropped.
+struct Call(Arc<AtomicUsize>);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Runs `work` on a thread of its own and waits for the result until the limit.
 ///
-/// After that the thread is left alone: it ends when `work` returns, and drops the result.
+/// After that the thread is left alone: it ends when `work` returns, and drops the result. It counts among the calls until then.
 pub(crate) fn run<T: Send + 'static>(
+    calls: &Calls,
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Unfinished> {
+    let call = calls.begin()?;
     let (sender, receiver) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("db-bounded".to_owned())
         .spawn(move || {
+            let result = work();
+            drop(call);
             // Nobody waits any more if the limit is over.
-            let _ = sender.send(work());
+            let _ = sender.send(result);
         })
         .map_err(Unfinished::NoThread)?;
     receiver.recv_timeout(limit).map_err(|error| match error {
@@ -51,25 +94,39 @@ pub(crate) fn run<T: Send + 'static>(
 mod tests {
     use super::*;
 
+    fn calls(most: usize) -> Calls {
+        Calls {
+            under_way: Arc::default(),
+            most,
+        }
+    }
+
     #[test]
-    fn work_that_does_not_return_is_left_alone() {
+    fn work_that_does_not_return_is_left_alone_and_counted() {
         let (release, released) = mpsc::channel::<()>();
         let (ended, end) = mpsc::channel::<()>();
         let limit = Duration::from_millis(10);
-        let result = run(limit, move || {
+        let calls = calls(1);
+        let result = run(&calls, limit, move || {
             let _ = released.recv();
             ended
         });
         assert!(matches!(result, Err(Unfinished::TimedOut(_))));
+        let result = run(&calls, limit, || ());
+        assert!(matches!(result, Err(Unfinished::TooMany(1))));
         drop(release);
         assert!(end.recv().is_err(), "the result is dropped in the end");
+        let result = run(&calls, Duration::from_secs(60), || 7);
+        assert!(matches!(result, Ok(7)));
     }
 
     #[test]
     fn results_and_panics_are_handed_on() {
         let limit = Duration::from_secs(60);
-        assert_eq!(run(limit, || 7).unwrap(), 7);
-        let panicked = run(limit, || panic!("on purpose"));
+        let calls = calls(1);
+        assert_eq!(run(&calls, limit, || 7).unwrap(), 7);
+        let panicked = run(&calls, limit, || panic!("on purpose"));
         assert!(matches!(panicked, Err::<(), _>(Unfinished::Panicked)));
+        assert_eq!(calls.under_way.load(Ordering::Relaxed), 0);
     }
 }

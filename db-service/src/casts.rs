@@ -73,8 +73,15 @@ impl Connection {
         } else {
             ("BEGIN", "COMMIT", "ROLLBACK")
         };
-        self.run(begin)?;
+        if let Err(error) = self.run(begin) {
+            if !nested {
+                self.undo(undo);
+            }
+            return Err(error.into());
+        }
+        let mut is_left = false;
         let types = self.run_single(&prepare).map_err(DbError::from).and_then(|()| {
+            is_left = true;
             // The internal names carry no length: `CAST(x AS character)` would cut the text to one character.
             let sql = format!(
                 "SELECT pg_catalog.format('%I.%I', n.nspname, t.typname) AS name \
@@ -85,9 +92,19 @@ impl Connection {
             );
             let rows = self.execute_query(&sql, Params::new());
             self.run(&format!("DEALLOCATE {NAME}"))?;
+            is_left = false;
             rows?.iter().map(|row| row.get::<String>("name")).collect()
         });
-        self.run(if types.is_ok() { end } else { undo })?;
+        // The name is not free for the next question, if a cancellation has hit the end of this one.
+        if is_left && let Some(observer) = self.observer() {
+            observer.is_marked = true;
+        }
+        if types.is_err() {
+            self.undo(undo);
+        } else if let Err(error) = self.run(end) {
+            self.undo(undo);
+            return Err(error.into());
+        }
         let types: Vec<String> = types?;
         let cast = |name: String| Some(name).filter(|name| !TEXTS.contains(&name.as_str()));
         Ok(types.into_iter().map(cast).collect())

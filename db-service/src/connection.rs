@@ -134,7 +134,7 @@ impl Connection {
             counts: true,
             is_measured: true,
         };
-        observer::with_known(known, || match self {
+        let rows = observer::with_known(known, || match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(connection) => {
                 crate::postgres::load(connection, Statement::new(parsed, params, casts)?)
@@ -143,7 +143,16 @@ impl Connection {
             Connection::Sqlite(connection) => {
                 crate::sqlite::load(connection, Statement::new(parsed, params, casts)?)
             }
-        })
+        });
+        self.is_over();
+        rows
+    }
+
+    /// Waits for no answer any more: diesel does not report the end of a statement whose values it could not send.
+    pub(crate) fn is_over(&mut self) {
+        if let Some(observer) = self.observer() {
+            observer.waits_no_more();
+        }
     }
 
     /// Executes one statement once for each row of parameters, in one transaction, and returns the number of rows affected.
@@ -309,6 +318,8 @@ impl Connection {
                     return;
                 }
             }
+            // Not every role may end its session. In a transaction that has failed the server refuses every statement too.
+            let _ = self.run("BEGIN; SELECT 1 / 0");
         }
     }
 

@@ -119,14 +119,16 @@ fn run(
     known: Known,
     each: &mut Each<'_>,
 ) -> Result<ControlFlow<()>, DbError> {
-    match connection {
+    let flow = match connection {
         Connection::Postgres(inner) => {
             observer::with_known(known, || crate::postgres::for_each(inner, statement, each))
         }
         // Statements for PostgreSQL run there.
         #[cfg(feature = "sqlite")]
         Connection::Sqlite(_) => Ok(ControlFlow::Break(())),
-    }
+    };
+    connection.is_over();
+    flow
 }
 
 /// Tells whether there can be a cursor for a statement: it reads, and changes nothing by its words.

@@ -41,12 +41,28 @@ impl Connection {
             return work(self);
         }
         let begin = self.with_limits("BEGIN");
-        self.run(&begin)?;
+        if let Err(error) = self.run(&begin) {
+            // It may have begun, and then failed to set a limit.
+            self.undo("ROLLBACK");
+            return Err(error.into());
+        }
         let result = work(self);
-        let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        match self.run(end) {
-            Err(error) if result.is_ok() => Err(DbError::of_commit(error)),
-            _ => result,
+        if result.is_ok() {
+            if let Err(error) = self.run("COMMIT") {
+                self.undo("ROLLBACK");
+                return Err(DbError::of_commit(error));
+            }
+        } else {
+            self.undo("ROLLBACK");
+        }
+        result
+    }
+
+    /// Rolls back what was begun without diesel's knowledge. A cancellation may hit the first attempt. If the second one fails
+    /// too, the connection is given up: the next borrower would find a transaction that has failed.
+    pub(crate) fn undo(&mut self, sql: &str) {
+        if self.run(sql).is_err() && self.run(sql).is_err() {
+            self.give_up();
         }
     }
 }

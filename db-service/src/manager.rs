@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use r2d2::{HandleError, ManageConnection};
 
 use crate::backend::Backend;
-use crate::bounded::{self, Unfinished};
+use crate::bounded::{self, Calls, Unfinished};
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::escaped::Escaped;
@@ -30,7 +30,10 @@ const CLEANING: Duration = Duration::from_secs(5);
 
 /// How long a check may take at most: half of the time that the caller has left, so that the other half
 /// is left for another connection, and no longer than this.
-const CHECK: Duration = Duration::from_secs(5);
+pub(crate) const CHECK: Duration = Duration::from_secs(5);
+
+/// A check that had less time than this may have failed for that alone.
+const SHORT_CHECK: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// When whoever takes a connection on this thread has to have one.
@@ -73,6 +76,7 @@ pub(crate) struct Managed {
     generation: u64,
     used: Instant,
     presence: Presence,
+    calls: Calls,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +105,8 @@ impl Managed {
     }
 
     /// Runs `work` on the connection, for as long as the limit says where a server could let it wait. Beyond that the
-    /// connection stays with the thread that waits for its answer, and is closed when that comes.
+    /// connection stays with the thread that waits for its answer, and is closed when that comes. It is kept if no thread
+    /// could be started.
     pub(crate) fn bounded<T: Send + 'static>(
         &mut self,
         limit: Duration,
@@ -113,12 +118,24 @@ impl Managed {
             self.connection = Some(connection);
             return Ok(result);
         }
-        let (connection, result) = bounded::run(limit, move || {
-            let result = work(&mut connection);
+        let slot = Arc::new(Mutex::new(Some(connection)));
+        let taken = Arc::clone(&slot);
+        let finished = bounded::run(&self.calls, limit, move || {
+            let mut connection = taken.lock().take();
+            let result = connection.as_mut().map(work);
             (connection, result)
-        })?;
-        self.connection = Some(connection);
-        Ok(result)
+        });
+        match finished {
+            Ok((connection, result)) => {
+                self.connection = connection;
+                result.ok_or(Unfinished::Panicked)
+            }
+            Err(unfinished @ Unfinished::NoThread(_)) => {
+                self.connection = slot.lock().take();
+                Err(unfinished)
+            }
+            Err(unfinished) => Err(unfinished),
+        }
     }
 }
 
@@ -169,6 +186,7 @@ impl Manager {
             generation,
             used: Instant::now(),
             presence: Presence::of_idle(),
+            calls: self.opener.calls().clone(),
         })
     }
 
@@ -223,13 +241,24 @@ impl ManageConnection for Manager {
         let left = DEADLINE.get().map_or(CHECK, |deadline| {
             deadline.saturating_duration_since(Instant::now()) / 2
         });
-        let answer = managed.bounded(left.min(CHECK), |connection| connection.run("SELECT 1"));
+        let limit = left.min(CHECK);
+        let answer = managed.bounded(limit, |connection| connection.run("SELECT 1"));
         let failure = match answer {
             Ok(Ok(())) => return Ok(()),
+            // That says nothing about the server.
+            Err(Unfinished::NoThread(error)) => {
+                log::warn!(
+                    "an idle connection is lent unchecked: no thread could be started: {error}"
+                );
+                return Ok(());
+            }
             Ok(Err(error)) => ManagerError::Lost(error.into()),
             Err(unfinished) => ManagerError::Unchecked(unfinished),
         };
-        self.lost(managed);
+        // A caller in a hurry says nothing about the other connections.
+        if limit >= SHORT_CHECK {
+            self.lost(managed);
+        }
         self.statistics.invalid.increment();
         pool_metrics::closed(Reason::Lost);
         Err(failure)

@@ -107,6 +107,8 @@ pub(crate) struct Observer {
     in_transaction: bool,
     /// What is set at the beginning of each transaction.
     pub(crate) limits: String,
+    /// Whether what runs is diesel's own question about a type, in the middle of another statement.
+    is_lookup: bool,
     /// Ends the wait for an answer, if that has a limit.
     #[cfg(feature = "postgres")]
     watched: Option<Watched>,
@@ -156,6 +158,7 @@ impl Observer {
             #[cfg(feature = "postgres")]
             watched: None,
             gave_up_after: None,
+            is_lookup: false,
         }
     }
 
@@ -204,8 +207,23 @@ impl Observer {
         }
     }
 
+    /// Whether diesel asks for the identifier of a type while it binds the values of a statement that it has announced already.
+    fn is_lookup(&self, query: &dyn std::fmt::Display) -> bool {
+        if !self.is_waiting() {
+            return false;
+        }
+        let text = query.to_string();
+        text.starts_with("SELECT \"pg_type\".\"oid\", \"pg_type\".\"typarray\" FROM")
+    }
+
     fn started(&mut self, query: &dyn std::fmt::Display) {
+        self.is_lookup = self.is_lookup(query);
+        // An earlier statement may have failed before it was sent.
+        self.waits_no_more();
         self.waits();
+        if self.is_lookup {
+            return;
+        }
         let known = KNOWN.get();
         self.text = None;
         self.began = known
@@ -322,6 +340,13 @@ impl Instrumentation for Observer {
             |depth: u32, command| Some(if depth == 1 { command } else { Command::Nested });
         match event {
             InstrumentationEvent::StartQuery { query, .. } => self.started(&query),
+            InstrumentationEvent::FinishQuery { error, .. } if self.is_lookup => {
+                self.is_lookup = false;
+                self.waits_no_more();
+                if error.is_none() {
+                    self.waits();
+                }
+            }
             InstrumentationEvent::FinishQuery { query, error, .. } => {
                 self.measure(&query, error.is_some());
                 if let Some(error) = error {

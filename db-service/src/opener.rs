@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 #[cfg(feature = "sqlite")]
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(feature = "sqlite")]
 use std::time::{Duration, Instant};
 
 use diesel::connection::{CacheSize, Connection as _};
 
-use crate::bounded;
 #[cfg(feature = "postgres")]
 use crate::bounded::Unfinished;
+use crate::bounded::{self, Calls};
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 use crate::multi::DbConnection as Connection;
@@ -28,8 +27,7 @@ use crate::watch::{Watch, Watched};
 /// Opens connections as the settings say.
 pub(crate) struct Opener {
     settings: Arc<Settings>,
-    /// How many attempts are under way, given up ones included.
-    under_way: Arc<AtomicUsize>,
+    calls: Calls,
 }
 
 struct Settings {
@@ -58,8 +56,13 @@ impl Opener {
         };
         Ok(Opener {
             settings: Arc::new(settings),
-            under_way: Arc::default(),
+            calls: Calls::new(config),
         })
+    }
+
+    /// The calls that are under way to the server.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// Opens the first connection, through which a file is set up as well.
@@ -91,36 +94,9 @@ impl Opener {
         let Some(limit) = limit else {
             return self.settings.open();
         };
-        let place = Place::take(&self.under_way, config)?;
         let settings = Arc::clone(&self.settings);
-        let opened = bounded::run(limit, move || {
-            let opened = settings.open();
-            drop(place);
-            opened
-        });
+        let opened = bounded::run(&self.calls, limit, move || settings.open());
         opened.map_err(|unfinished| unfinished.into_error(config))?
-    }
-}
-
-/// One of the attempts that may be under way at once. An attempt that was given up keeps its place until it ends.
-struct Place(Arc<AtomicUsize>);
-
-impl Place {
-    /// Takes a place. There are as many places as connections may be open.
-    fn take(under_way: &Arc<AtomicUsize>, config: &DatabaseConfig) -> Result<Self, DbError> {
-        let most = (config.pool_size + config.max_overflow) as usize;
-        let place = Place(Arc::clone(under_way));
-        if under_way.fetch_add(1, Ordering::Relaxed) < most {
-            return Ok(place);
-        }
-        let problem = format!("the server has not answered the last {most} attempts to connect");
-        Err(DbError::not_connected(config.url.to_string(), problem))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -265,30 +241,5 @@ fn write_ahead(
             }
             result => return result,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_without_an_answer_are_as_many_as_connections_at_most() {
-        let url = if cfg!(feature = "sqlite") {
-            "sqlite://"
-        } else {
-            "postgresql://h"
-        };
-        let mut config = DatabaseConfig::new(url.parse().unwrap());
-        (config.pool_size, config.max_overflow) = (2, 1);
-        let under_way = Arc::default();
-        let places = [(); 3].map(|()| Place::take(&under_way, &config).unwrap());
-        for _ in 0..2 {
-            let error = Place::take(&under_way, &config).err().unwrap();
-            assert!(error.to_string().contains("the last 3 attempts"), "{error}");
-        }
-        drop(places);
-        assert!(Place::take(&under_way, &config).is_ok());
-        assert_eq!(under_way.load(Ordering::Relaxed), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::panic::Location;
+use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,14 +44,19 @@ impl ConnectionPool {
         let manager = Manager::open(config, Arc::clone(&statistics))?;
         let last_failure = manager.last_failure();
         let maximum = config.pool_size + config.max_overflow;
-        let pool = r2d2::Pool::builder()
+        let builder = r2d2::Pool::builder()
             .max_size(maximum)
             .min_idle(Some(config.min_idle))
             .max_lifetime(None)
             .idle_timeout(None)
             .connection_timeout(2 * RETRY)
-            .error_handler(Box::new(LogErrors))
-            .build_unchecked(manager);
+            .error_handler(Box::new(LogErrors));
+        // It panics if it cannot start its threads.
+        let pool = panic::catch_unwind(AssertUnwindSafe(|| builder.build_unchecked(manager)))
+            .map_err(|_| {
+                let reason = "no thread could be started for the pool".to_owned();
+                DbError::not_connected(config.url.to_string(), reason)
+            })?;
         Ok(ConnectionPool {
             pool: RwLock::new(Some(pool)),
             gate: Gate::new(maximum as usize),

@@ -137,13 +137,17 @@ impl Connection {
 
     /// Forgets all prepared statements, here and at the server; `false` if the server could not be told.
     pub(crate) fn forget_prepared(&mut self) -> bool {
+        // First at the server: a transaction that has failed refuses it, and then all stays as it is.
+        if self.backend() == Backend::Postgres && self.run("DEALLOCATE ALL").is_err() {
+            return false;
+        }
         self.unprepared(|_| ());
         if let Some(observer) = self.observer() {
             let limit = observer.prepared.limit;
             observer.prepared = Prepared::new(limit);
             observer.casts.clear();
         }
-        self.backend() != Backend::Postgres || self.run("DEALLOCATE ALL").is_ok()
+        true
     }
 
     /// Does `work`, whose statements the server plans and executes at once: a table cannot change in between.

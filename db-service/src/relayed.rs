@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, io};
 
 use diesel::ConnectionError;
@@ -173,8 +173,8 @@ fn through_relay(
         let text = format!("connection to server {place} failed: {reason}");
         Failure::Driver(ConnectionError::BadConnection(text))
     };
-    let deadline = deadline(url);
-    let relay = Relay::connect(&server.destination, keepalive(url), deadline).map_err(failed)?;
+    let destination = server.destination.clone();
+    let relay = Relay::connect(destination, keepalive(url), limit(url)).map_err(failed)?;
     let port = relay.port().to_string();
     let mut replaced = vec![
         ("host", server.name.as_str()),
@@ -186,22 +186,19 @@ fn through_relay(
         // As libpq does where it knows that it speaks to a Unix socket.
         replaced.extend([("sslmode", "disable"), ("gssencmode", "disable")]);
     }
-    let link = relay.start(deadline).map_err(failed)?;
+    let links = relay.start().map_err(failed)?;
     let url = url.with_parameters(&replaced);
     let connection = PgConnection::establish(&url).map_err(Failure::Driver)?;
-    let link = link
-        .recv()
-        .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?;
-    Ok((connection, link))
+    match links.last() {
+        Some(link) => Ok((connection, link)),
+        None => Err(failed(io::ErrorKind::NotConnected.into())),
+    }
 }
 
-/// By when the server is to be reached, as libpq reads `connect_timeout`.
-fn deadline(url: &PostgresUrl) -> Option<Instant> {
+/// How long each address has to answer, as libpq reads `connect_timeout`.
+fn limit(url: &PostgresUrl) -> Option<Duration> {
     let seconds: u64 = url.parameter("connect_timeout")?.parse().ok()?;
-    let limit = Duration::from_secs(seconds.max(2));
-    (seconds > 0)
-        .then(|| Instant::now().checked_add(limit))
-        .flatten()
+    (seconds > 0).then(|| Duration::from_secs(seconds.max(2)))
 }
 
 /// What libpq would set on its own socket, with its defaults and those of the system.

@@ -43,12 +43,14 @@ pub(crate) struct Lookout {
 impl Lookout {
     /// Asks the replica, and connects for it where need be.
     pub(crate) fn look(&mut self, config: &DatabaseConfig) -> Result<Sight, DbError> {
-        let mut connection = match self.connection.take() {
+        let held = self.connection.take();
+        let opener = self.opener(config)?;
+        let mut connection = match held {
             Some(connection) => connection,
-            None => self.opener(config)?.open()?,
+            None => opener.open()?,
         };
         let at = Instant::now();
-        let asked = bounded::run(PATIENCE, move || {
+        let asked = bounded::run(opener.calls(), PATIENCE, move || {
             let rows = ask(&mut connection);
             (connection, rows)
         });

@@ -13,6 +13,7 @@ use singleton_core::{Service, guarded, requires, service};
 
 use crate::config::ConfigService;
 use crate::error::DbError;
+use crate::manager::CHECK;
 use crate::multi::DbConnection as Connection;
 use crate::observer::{self, Known};
 use crate::params::Params;
@@ -55,7 +56,12 @@ impl Service for DatabaseService {
 
     fn ping(&self) -> anyhow::Result<()> {
         match &self.source {
-            Source::Pool(pool) => Ok(pool.get()?.run("SELECT 1")?),
+            Source::Pool(pool) => {
+                let connection = pool.get()?;
+                let (_connection, answer) =
+                    connection.bounded(CHECK, |connection| connection.run("SELECT 1"))?;
+                Ok(answer.map_err(DbError::from)?)
+            }
             Source::Fake(_) => Ok(()),
         }
     }

@@ -1,12 +1,11 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::sockopt;
 
@@ -22,22 +21,38 @@ const STACK: usize = 128 * 1024;
 #[derive(Debug)]
 pub(crate) struct Relay {
     server: Stream,
+    route: Route,
     listener: TcpListener,
     port: u16,
+}
+
+/// How the server is reached.
+#[derive(Debug)]
+struct Route {
+    destination: Destination,
+    keepalive: Keepalive,
+    /// How long each address of a name has to answer.
+    limit: Option<Duration>,
 }
 
 impl Relay {
     /// Connects to a server, so that one that cannot be reached is found out before the driver is asked to connect.
     pub(crate) fn connect(
-        destination: &Destination,
+        destination: Destination,
         keepalive: Keepalive,
-        deadline: Option<Instant>,
+        limit: Option<Duration>,
     ) -> io::Result<Self> {
-        let server = Stream::connect(destination, keepalive, deadline)?;
+        let route = Route {
+            destination,
+            keepalive,
+            limit,
+        };
+        let server = route.connect()?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         Ok(Relay {
             server,
+            route,
             listener,
             port,
         })
@@ -48,42 +63,64 @@ impl Relay {
         self.port
     }
 
-    /// Lets the driver connect until the deadline, and passes on what comes from then on until either side closes.
+    /// Lets the driver connect, and passes on what comes from then on until either side closes.
     ///
-    /// The link arrives before the first byte of the server does.
-    pub(crate) fn start(self, deadline: Option<Instant>) -> io::Result<mpsc::Receiver<Arc<Link>>> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        spawn("db-relay-in", move || {
-            if let Ok(driver) = self.accept(deadline) {
-                let link = Arc::new(Link {
-                    driver,
-                    server: self.server,
-                });
-                let outgoing = Arc::clone(&link);
-                // Nobody waits any more if opening was given up.
+    /// libpq may connect once more, without encryption or with it (`sslmode=prefer` and `allow`): then the server gets another
+    /// connection, too.
+    pub(crate) fn start(self) -> io::Result<Links> {
+        let (sender, links) = mpsc::channel();
+        let listener = Arc::new(self.listener);
+        let opened = Links {
+            links,
+            listener: Arc::clone(&listener),
+        };
+        let (route, port) = (self.route, self.port);
+        let mut first = Some(self.server);
+        spawn("db-relay-accept", move || {
+            while let Ok(driver) = accept(&listener, port) {
+                let server = first.take().map_or_else(|| route.connect(), Ok);
+                // If the server lets nobody in again, the driver finds its connection closed.
+                let Ok(server) = server else { continue };
+                let link = Arc::new(Link { driver, server });
+                // Before the first byte, so that the link is there once the driver has an answer.
                 let is_wanted = sender.send(Arc::clone(&link)).is_ok();
-                if is_wanted && spawn("db-relay-out", move || outgoing.pass_to_server()).is_ok() {
-                    link.pass_to_driver();
-                } else {
+                if !is_wanted || link.start().is_err() {
                     link.cut();
                 }
             }
         })?;
-        Ok(receiver)
+        Ok(opened)
     }
+}
 
-    /// Accepts a connection of this process and no other: the server takes every client of the relay for this process.
-    fn accept(&self, deadline: Option<Instant>) -> io::Result<Stream> {
-        loop {
-            let left = left_until(deadline)?;
-            sockopt::set_socket_timeout(&self.listener, sockopt::Timeout::Recv, left)?;
-            let (stream, peer) = self.listener.accept()?;
-            if is_own(peer, self.port)? {
-                // The limit of the listener is inherited, and an idle connection has none.
-                stream.set_read_timeout(None)?;
-                stream.set_nodelay(true)?;
-                return Ok(Stream::Tcp(stream));
-            }
+/// The links of a driver that connects, until it has done so.
+#[derive(Debug)]
+pub(crate) struct Links {
+    links: mpsc::Receiver<Arc<Link>>,
+    listener: Arc<TcpListener>,
+}
+
+impl Links {
+    /// The link of a driver that has connected: the last one, as those before were refused.
+    pub(crate) fn last(self) -> Option<Arc<Link>> {
+        self.links.try_iter().last()
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        // Ends the thread that accepts.
+        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
+    }
+}
+
+/// Accepts a connection of this process and no other: the server takes every client of the relay for this process.
+fn accept(listener: &TcpListener, port: u16) -> io::Result<Stream> {
+    loop {
+        let (stream, peer) = listener.accept()?;
+        if is_own(peer, port)? {
+            stream.set_nodelay(true)?;
+            return Ok(Stream::Tcp(stream));
         }
     }
 }
@@ -93,14 +130,6 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         .name(name.to_owned())
         .stack_size(STACK);
     thread.spawn(work).map(drop)
-}
-
-/// The time that is left, and `None` for any amount of it.
-fn left_until(deadline: Option<Instant>) -> io::Result<Option<Duration>> {
-    match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-        Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
-        left => Ok(left),
-    }
 }
 
 /// Whether a connection from `peer` to `port` on 127.0.0.1 comes from this process. The kernel lists the inode of each connection's
@@ -138,6 +167,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Passes on what comes, on a thread for each direction.
+    fn start(self: &Arc<Self>) -> io::Result<()> {
+        let (outgoing, incoming) = (Arc::clone(self), Arc::clone(self));
+        spawn("db-relay-out", move || outgoing.pass_to_server())?;
+        spawn("db-relay-in", move || incoming.pass_to_driver())
+    }
+
     /// Closes the connection. A driver that waits for the server gets an error.
     pub(crate) fn cut(&self) {
         self.server.shutdown(Shutdown::Both);
@@ -185,36 +221,34 @@ enum Stream {
 }
 
 impl Stream {
-    fn connect(
-        destination: &Destination,
-        keepalive: Keepalive,
-        deadline: Option<Instant>,
-    ) -> io::Result<Self> {
-        let (host, port) = match destination {
-            Destination::Tcp(host, port) => (host.as_str(), *port),
-            Destination::Unix(path) => return UnixStream::connect(path).map(Stream::Unix),
-        };
-        let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        // As libpq does, each address of a name in its order.
-        for address in (host, port).to_socket_addrs()? {
-            let connected = match left_until(deadline)? {
-                Some(left) => TcpStream::connect_timeout(&address, left),
-                None => TcpStream::connect(address),
-            };
-            match connected.and_then(|stream| keepalive.apply(&stream).map(|()| stream)) {
-                Ok(stream) => return Ok(Stream::Tcp(stream)),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
     fn shutdown(&self, how: Shutdown) {
         // If it has ended already, that is what was wanted.
         let _ = match self {
             Stream::Tcp(stream) => stream.shutdown(how),
             Stream::Unix(stream) => stream.shutdown(how),
         };
+    }
+}
+
+impl Route {
+    fn connect(&self) -> io::Result<Stream> {
+        let (host, port) = match &self.destination {
+            Destination::Tcp(host, port) => (host.as_str(), *port),
+            Destination::Unix(path) => return UnixStream::connect(path).map(Stream::Unix),
+        };
+        let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        // As libpq does, each address of a name in its order, and each for as long.
+        for address in (host, port).to_socket_addrs()? {
+            let connected = match self.limit {
+                Some(limit) => TcpStream::connect_timeout(&address, limit),
+                None => TcpStream::connect(address),
+            };
+            match connected.and_then(|stream| self.keepalive.apply(&stream).map(|()| stream)) {
+                Ok(stream) => return Ok(Stream::Tcp(stream)),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
     }
 }
 
@@ -256,21 +290,17 @@ impl Write for &Stream {
     }
 }
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Stream::Tcp(stream) => stream.as_fd(),
-            Stream::Unix(stream) => stream.as_fd(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn soon() -> Option<Instant> {
-        Some(Instant::now() + Duration::from_secs(60))
+    fn relay(destination: Destination) -> Relay {
+        Relay::connect(destination, Keepalive::default(), None).unwrap()
+    }
+
+    /// Waits for the link of a driver that has connected.
+    fn link(links: &Links) -> Arc<Link> {
+        links.links.recv().unwrap()
     }
 
     fn server() -> (TcpListener, Destination) {
@@ -288,12 +318,12 @@ mod tests {
     /// A driver and a server with a relay in between.
     fn linked() -> (TcpStream, TcpStream, Arc<Link>) {
         let (listener, destination) = server();
-        let relay = Relay::connect(&destination, Keepalive::default(), soon()).unwrap();
+        let relay = relay(destination);
         let port = relay.port();
-        let link = relay.start(soon()).unwrap();
+        let links = relay.start().unwrap();
         let driver = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (server, _) = listener.accept().unwrap();
-        (driver, server, link.recv().unwrap())
+        (driver, server, link(&links))
     }
 
     #[test]
@@ -330,12 +360,12 @@ mod tests {
         let path = folder.path().join(".s.PGSQL.5432");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let destination = Destination::Unix(path);
-        let relay = Relay::connect(&destination, Keepalive::default(), soon()).unwrap();
+        let relay = relay(destination);
         let port = relay.port();
-        let link = relay.start(soon()).unwrap();
+        let links = relay.start().unwrap();
         let mut driver = TcpStream::connect(("127.0.0.1", port)).unwrap();
         driver.write_all(b"hello").unwrap();
-        link.recv().unwrap();
+        link(&links);
         drop(driver);
         assert_eq!(read_to_end(listener.accept().unwrap().0), b"hello");
     }
@@ -344,7 +374,7 @@ mod tests {
     #[test]
     fn another_process_is_not_let_in() {
         let (listener, destination) = server();
-        let relay = Relay::connect(&destination, Keepalive::default(), soon()).unwrap();
+        let relay = relay(destination);
         let port = relay.port();
         let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; echo ready; cat <&3");
         let mut stranger = std::process::Command::new("bash")
@@ -355,46 +385,48 @@ mod tests {
         let mut output = stranger.stdout.take().unwrap();
         let mut ready = [0; 6];
         output.read_exact(&mut ready).unwrap();
-        let link = relay.start(soon()).unwrap();
+        let links = relay.start().unwrap();
         let mut driver = TcpStream::connect(("127.0.0.1", port)).unwrap();
         driver.write_all(b"hello").unwrap();
-        link.recv().unwrap();
+        link(&links);
         drop(driver);
         assert_eq!(read_to_end(listener.accept().unwrap().0), b"hello");
         assert_eq!(read_to_end(output), b"", "the stranger is sent away");
         stranger.wait().unwrap();
     }
 
+    /// libpq does so with `sslmode=prefer` and `allow`.
     #[test]
-    fn a_connection_may_be_idle_for_longer_than_it_took_to_open() {
+    fn a_driver_that_connects_again_gets_another_connection() {
         let (listener, destination) = server();
-        let relay = Relay::connect(&destination, Keepalive::default(), soon()).unwrap();
+        let relay = relay(destination);
         let port = relay.port();
-        let limit = Duration::from_millis(200);
-        let link = relay.start(Some(Instant::now() + limit)).unwrap();
-        let mut driver = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        link.recv().unwrap();
+        let links = relay.start().unwrap();
+        let connect = || TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let first = connect();
+        link(&links);
+        drop(first);
+        assert_eq!(read_to_end(listener.accept().unwrap().0), b"");
+        let second = connect();
         let (mut server, _) = listener.accept().unwrap();
-        server.set_read_timeout(Some(2 * limit)).unwrap();
-        let silent = server.read(&mut [0]).unwrap_err();
+        server.write_all(b"welcome").unwrap();
+        let mut welcome = [0; 7];
+        (&second).read_exact(&mut welcome).unwrap();
+        links.last().unwrap().cut();
         assert_eq!(
-            silent.kind(),
-            io::ErrorKind::WouldBlock,
-            "nothing is closed"
+            read_to_end(second),
+            b"",
+            "the last link is that of the second"
         );
-        driver.write_all(b"hello").unwrap();
-        drop(driver);
-        assert_eq!(read_to_end(server), b"hello");
     }
 
     #[test]
     fn a_driver_that_does_not_come_is_not_waited_for() {
         let (listener, destination) = server();
-        let relay = Relay::connect(&destination, Keepalive::default(), soon()).unwrap();
-        let link = relay
-            .start(Some(Instant::now() + Duration::from_millis(10)))
-            .unwrap();
-        assert!(link.recv().is_err());
+        let relay = relay(destination);
+        let port = relay.port();
+        drop(relay.start().unwrap());
         assert_eq!(read_to_end(listener.accept().unwrap().0), b"");
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
     }
 }

@@ -209,3 +209,34 @@ fn a_server_that_does_not_answer_is_given_up_on_an_encrypted_connection_too() {
         assert!(is_encrypted().unwrap());
     });
 }
+
+/// libpq connects once more, with or without encryption, if its first choice is refused.
+#[test]
+fn a_second_choice_of_encryption_is_made_with_a_limit_for_answers_too() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    let authority = Authority::new("one");
+    let (certificate, key) = authority.certify(NAME);
+    server.enable_tls(&certificate, &key);
+    for (rule, query, encrypted) in [
+        ("hostssl", "sslmode=allow", true),
+        ("hostnossl", "sslmode=prefer", false),
+    ] {
+        server.allow(&format!("{rule} all all 127.0.0.1/32 trust\n"));
+        for limit in [None, Some(Duration::from_secs(5))] {
+            let url = format!(
+                "postgresql://postgres@127.0.0.1:{}/postgres?{query}",
+                server.port()
+            );
+            let mut config = DatabaseConfig::new(url.parse().unwrap());
+            config.postgres.socket_timeout = limit;
+            let scope = Scope::new().provide(ConfigService::new(config));
+            assert_eq!(
+                scope.run(is_encrypted).unwrap(),
+                encrypted,
+                "{query} {limit:?}"
+            );
+        }
+    }
+}

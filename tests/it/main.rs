@@ -40,6 +40,7 @@ mod far_values;
 mod foreign_descriptors;
 mod hostile_text;
 mod hosts;
+mod interruptions;
 mod lifecycle;
 mod loans;
 mod logs;

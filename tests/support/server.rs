@@ -200,6 +200,14 @@ impl TestServer {
         self.control(&["restart"]);
     }
 
+    /// Lets in only those whom these lines of `pg_hba.conf` name.
+    pub fn allow(&self, rules: &str) {
+        let path = self.folder.join("data/pg_hba.conf");
+        fs::write(&path, rules).expect("a file");
+        unprivileged::own(&path).expect("an account to run it");
+        self.control(&["restart"]);
+    }
+
     /// Stops all its processes where they are, so that it takes connections and answers nothing, until what is returned is dropped.
     pub fn freeze(&self) -> Frozen {
         let process = self.process_id();

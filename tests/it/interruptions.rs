@@ -1,0 +1,262 @@
+//! Statements that are cancelled, refused by the driver or never answered leave their connection as it was, or closed.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bigdecimal::BigDecimal;
+use db_service::{ConfigService, Connection, DatabaseConfig, DatabaseService, DbError, params};
+use diesel::RunQueryDsl;
+use diesel::pg::Pg;
+use diesel::serialize::{IsNull, Output, ToSql};
+use singleton_core::testing::Scope;
+use tests::{TestDatabase, TestServer};
+
+fn process_behind(connection: &mut Connection) -> Option<i32> {
+    let rows = connection.execute_query("SELECT pg_backend_pid() AS pid", params! {});
+    rows.ok()?[0].get("pid").ok()
+}
+
+/// The transactions that the service begins for a statement of its caller end with it, also if their end is cancelled.
+#[test]
+fn a_cancellation_leaves_no_transaction_behind() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    for cache in [0, 512] {
+        let scope = database.scope_with(|config| {
+            config.statement_cache_size = cache;
+            (config.pool_size, config.max_overflow) = (1, 0);
+            config.postgres.statement_timeout = Some(Duration::from_secs(30));
+        });
+        scope.run(|| {
+            for round in 0..20 {
+                let is_over = AtomicBool::new(false);
+                let mut connection = DatabaseService::connection().unwrap();
+                let Some(pid) = process_behind(&mut connection) else {
+                    continue;
+                };
+                drop(connection);
+                thread::scope(|threads| {
+                    let canceller = || {
+                        database.scope().run(|| {
+                            let sql = "SELECT pg_cancel_backend(:pid)";
+                            while !is_over.load(Ordering::Relaxed) {
+                                DatabaseService::execute_query(sql, params! { "pid" => pid })
+                                    .unwrap();
+                                thread::sleep(Duration::from_micros(fastrand::u64(0..1500)));
+                            }
+                        });
+                    };
+                    let canceller = threads.spawn(canceller);
+                    for n in 0..60 {
+                        let sql = format!("SELECT CAST(:n AS int) + {round} + {n} AS n");
+                        let _ = DatabaseService::execute_query(&sql, params! { "n" => "1" });
+                    }
+                    is_over.store(true, Ordering::Relaxed);
+                    canceller.join().unwrap();
+                });
+                // The last cancellation may still be on its way to a statement, and hits one at most.
+                let answers =
+                    [(); 3].map(|()| DatabaseService::execute_query("SELECT 1", params! {}));
+                assert!(
+                    answers[2].is_ok(),
+                    "cache {cache}, round {round}: {answers:?}"
+                );
+            }
+        });
+    }
+}
+
+#[derive(diesel::sql_types::SqlType, diesel::query_builder::QueryId)]
+#[diesel(postgres_type(name = "mood"))]
+struct MoodType;
+
+#[derive(Debug)]
+struct Mood;
+
+impl ToSql<MoodType, Pg> for Mood {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> diesel::serialize::Result {
+        out.write_all(b"ok")?;
+        Ok(IsNull::No)
+    }
+}
+
+#[test]
+fn a_statement_with_a_type_that_diesel_asks_about_keeps_its_limit() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let limit = Duration::from_millis(300);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    scope.run(|| {
+        let sql = "CREATE TYPE mood AS ENUM ('ok')";
+        DatabaseService::execute_query(sql, params! {}).unwrap();
+        let mut connection = DatabaseService::connection().unwrap();
+        let Connection::Postgres(inner) = &mut *connection else {
+            unreachable!()
+        };
+        let began = Instant::now();
+        let result = diesel::sql_query("SELECT pg_sleep(5), $1")
+            .bind::<MoodType, _>(Mood)
+            .execute(inner);
+        assert!(result.is_err(), "{result:?}");
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            began.elapsed()
+        );
+    });
+}
+
+#[test]
+fn a_value_that_the_driver_refuses_leaves_no_wait_behind() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let limit = Duration::from_secs(1);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    scope.run(|| {
+        let committed: Result<(), DbError> = DatabaseService::transaction(|connection| {
+            connection.execute_query("CREATE TABLE t (n numeric)", params! {})?;
+            let tiny: BigDecimal = "1e-70000".parse().unwrap();
+            let refused = connection.execute_query("SELECT :n", params! { "n" => tiny });
+            assert!(refused.is_err());
+            // An idle connection has no limit, and this one is idle for longer than a statement may take.
+            thread::sleep(limit + limit / 2);
+            connection
+                .execute_query("INSERT INTO t VALUES (1)", params! {})
+                .map(drop)
+        });
+        committed.unwrap();
+    });
+}
+
+/// Not every role may end its own session.
+#[test]
+fn a_lost_connection_changes_nothing_where_the_session_cannot_be_ended() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    for sql in [
+        "REVOKE EXECUTE ON FUNCTION pg_terminate_backend FROM public",
+        "CREATE ROLE joe LOGIN",
+        "CREATE TABLE t (n int)",
+        "GRANT ALL ON t TO joe",
+    ] {
+        server.execute(sql);
+    }
+    let url = format!("postgresql://joe@127.0.0.1:{}/postgres", server.port());
+    let config = ConfigService::new(DatabaseConfig::new(url.parse().unwrap()));
+    Scope::new().provide(config).run(|| {
+        let mut connection = DatabaseService::connection().unwrap();
+        let outcome: Result<(), DbError> = connection.transaction(|connection| {
+            let nested: Result<(), DbError> = connection.transaction(|connection| {
+                // Then it cannot be rolled back to.
+                diesel::sql_query("RELEASE SAVEPOINT diesel_savepoint_1").execute(connection)?;
+                Err(DbError::NoRow)
+            });
+            assert!(nested.is_err());
+            let typed = diesel::sql_query("INSERT INTO t VALUES (1)").execute(connection);
+            assert!(typed.is_err(), "{typed:?}");
+            Ok(())
+        });
+        assert!(
+            matches!(outcome, Err(DbError::ConnectionLost(_))),
+            "{outcome:?}"
+        );
+    });
+    assert!(server.execute("SELECT * FROM t").is_empty());
+}
+
+#[test]
+fn the_statement_cache_is_bounded_where_it_cannot_be_emptied_at_once() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let scope = database.scope_with(|config| config.statement_cache_size = 4);
+    scope.run(|| {
+        let mut connection = DatabaseService::connection().unwrap();
+        for round in 0..30 {
+            let _: Result<(), DbError> = connection.transaction(|connection| {
+                for n in 0..(if round == 0 { 5 } else { 4 }) {
+                    connection.execute_query(&format!("SELECT {n} + {round}"), params! {})?;
+                }
+                let _ = diesel::sql_query("SELECT 1 / 0").execute(connection);
+                connection.execute_query("SELECT 2", params! {}).map(drop)
+            });
+        }
+        let sql = "SELECT count(*) AS count FROM pg_prepared_statements";
+        let rows = connection.execute_query(sql, params! {}).unwrap();
+        let count: i64 = rows[0].get("count").unwrap();
+        assert!(count <= 10, "{count} statements");
+    });
+}
+
+/// A server that lets everybody in, takes settings, and answers nothing else.
+fn mute_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            thread::spawn(move || answer_settings(client));
+        }
+    });
+    port
+}
+
+/// Speaks the messages of <https://www.postgresql.org/docs/current/protocol-message-formats.html> that settings take.
+fn answer_settings(mut client: TcpStream) -> std::io::Result<()> {
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    fn body(client: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+        let mut length = [0; 4];
+        client.read_exact(&mut length)?;
+        let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
+        client.read_exact(&mut body)?;
+        Ok(body)
+    }
+    // Requests for encryption come before the first message, whose version is 3.
+    while body(&mut client)?[..2] != [0, 3] {
+        client.write_all(b"N")?;
+    }
+    client.write_all(b"R\0\0\0\x08\0\0\0\0")?;
+    client.write_all(READY)?;
+    loop {
+        let mut kind = [0];
+        client.read_exact(&mut kind)?;
+        let body = body(&mut client)?;
+        let is_setting = body.windows(4).any(|part| part == b"SET ");
+        let answer: &[u8] = match kind[0] {
+            b'P' if is_setting => b"1\0\0\0\x04",
+            b'B' => b"2\0\0\0\x04",
+            b'D' => b"n\0\0\0\x04",
+            b'E' => b"C\0\0\0\x08SET\0",
+            b'S' => READY,
+            // Until the client closes.
+            _ => return client.read_to_end(&mut Vec::new()).map(drop),
+        };
+        client.write_all(answer)?;
+    }
+}
+
+#[test]
+fn a_start_does_not_wait_for_ever_for_a_ping() {
+    let url = format!("postgresql://x@127.0.0.1:{}/x", mute_server());
+    let config = ConfigService::new(DatabaseConfig::new(url.parse().unwrap()));
+    let began = Instant::now();
+    let answer = Scope::new()
+        .provide(config)
+        .run(|| DatabaseService::connection().map(drop));
+    let error = answer.unwrap_err().to_string();
+    assert!(
+        error.contains("ping failed: the server did not answer within 5s"),
+        "{error}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+}

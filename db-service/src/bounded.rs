@@ -30,7 +30,7 @@ impl Unfinished {
     }
 }
 
-/// The calls that may be under way at once, those included that nobody waits for any more.
+/// Counts the calls under way and limits their number. A call that was left alone counts until it returns.
 #[derive(Debug, Clone)]
 pub(crate) struct Calls {
     under_way: Arc<AtomicUsize>,

@@ -258,7 +258,7 @@ pub enum DbError {
     UnreadableValue {
         /// The column.
         column: String,
-        /// What is wrong with the value; a [`ServerError`], whose [`driver_error`](ServerError::driver_error) has all of it.
+        /// The reason, a [`ServerError`]. Its [`driver_error`](ServerError::driver_error) returns the full text.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// There is no such table.
@@ -292,7 +292,7 @@ pub enum DbError {
     },
 }
 
-/// What a statement begins with.
+/// The keywords that begin a statement.
 const STATEMENTS: [&str; 41] = [
     "ALTER",
     "ANALYZE",

@@ -105,7 +105,7 @@ pub enum MigrationError {
     LockFile {
         /// The file.
         path: PathBuf,
-        /// What the system says, or why the file was refused.
+        /// The system's error, or the reason why the file was refused.
         source: std::io::Error,
     },
 }

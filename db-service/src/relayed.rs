@@ -201,7 +201,7 @@ fn limit(url: &PostgresUrl) -> Option<Duration> {
     (seconds > 0).then(|| Duration::from_secs(seconds.max(2)))
 }
 
-/// What libpq would set on its own socket, with its defaults and those of the system.
+/// The settings that libpq would apply to its own socket, with the defaults of libpq and of the system.
 fn keepalive(url: &PostgresUrl) -> Keepalive {
     let number = |name: &str| {
         let number: Option<u32> = url.parameter(name).and_then(|value| value.parse().ok());

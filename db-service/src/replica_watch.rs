@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The connection by which a replica is looked at: not the pool's, which may be all in use.
 #[derive(Default)]
 pub(crate) struct Lookout {
-    /// What opens the connection; kept, since it bounds how many attempts may be under way.
+    /// Opens the connection. It is kept between looks because it limits the number of attempts under way.
     opener: Option<Opener>,
     connection: Option<Connection>,
     /// When it was last seen to have replayed all that the primary had sent.

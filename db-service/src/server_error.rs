@@ -369,7 +369,7 @@ mod tests {
         );
     }
 
-    /// What the server sends beside a message that is not known.
+    /// The names that the server sends beside an unknown message.
     #[derive(Debug)]
     struct French;
 

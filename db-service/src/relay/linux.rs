@@ -79,7 +79,7 @@ impl Relay {
         spawn("db-relay-accept", move || {
             while let Ok(driver) = accept(&listener, port) {
                 let server = first.take().map_or_else(|| route.connect(), Ok);
-                // If the server lets nobody in again, the driver finds its connection closed.
+                // If the server cannot be reached again, the driver's connection is closed.
                 let Ok(server) = server else { continue };
                 let link = Arc::new(Link { driver, server });
                 // Before the first byte, so that the link is there once the driver has an answer.

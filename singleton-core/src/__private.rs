@@ -2,18 +2,18 @@
 
 pub use inventory;
 
-pub use crate::descriptor::{Descriptor, Kind, Registration, asynchronous, blocking, run};
-pub use crate::dynamic::{Chosen, TraitService, bind, describe, provide, provide_chosen};
 pub use crate::escaped::Escaped;
-pub use crate::policy::{Policy, Retry};
-pub use crate::ready::Ready;
-pub use crate::setup::Setup;
+pub use crate::init::{bind, provide, provide_chosen};
+pub use crate::invoke::Setup;
+pub use crate::service::{
+    Chosen, Descriptor, Kind, Policy, Ready, Registration, Retry, TraitService, asynchronous,
+    blocking, describe, run,
+};
 
 use crate::engine;
 use crate::error::Error;
-use crate::initialization;
-use crate::service::{Requirement, Singleton};
-use crate::service_info::State;
+use crate::init;
+use crate::service::{Requirement, Singleton, State};
 
 /// What has to be called where an instance is not ready.
 pub type Initialize<T> = fn() -> Result<&'static T, Error>;
@@ -34,7 +34,7 @@ pub fn instance<T: Singleton>() -> Result<&'static T, Error> {
 #[inline(never)]
 fn resolve<T: Singleton>() -> Result<&'static T, Error> {
     let descriptor = T::descriptor();
-    let instance = initialization::resolve(descriptor)?;
+    let instance = init::resolve(descriptor)?;
     Ok(instance
         .as_any()
         .downcast_ref()
@@ -51,7 +51,7 @@ pub async fn instance_async<T: Singleton>() -> Result<&'static T, Error> {
 }
 
 async fn resolve_async<T: Singleton>() -> Result<&'static T, Error> {
-    let instance = crate::asynchronous::resolve(T::descriptor()).await?;
+    let instance = init::resolve_async(T::descriptor()).await?;
     Ok(instance
         .as_any()
         .downcast_ref()
@@ -63,7 +63,7 @@ pub fn chosen<D: TraitService + ?Sized>() -> Result<&'static D, Error> {
     if let Some(chosen) = D::ready().get() {
         return Ok(chosen.0);
     }
-    let instance = initialization::resolve(D::descriptor())?;
+    let instance = init::resolve(D::descriptor())?;
     let chosen: &'static Chosen<D> = instance
         .as_any()
         .downcast_ref()
@@ -76,7 +76,7 @@ pub async fn chosen_async<D: TraitService + ?Sized>() -> Result<&'static D, Erro
     if let Some(chosen) = D::ready().get() {
         return Ok(chosen.0);
     }
-    let instance = crate::asynchronous::resolve(D::descriptor()).await?;
+    let instance = init::resolve_async(D::descriptor()).await?;
     let chosen: &'static Chosen<D> = instance
         .as_any()
         .downcast_ref()

@@ -1,22 +1,23 @@
 //! The services linked into the program.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use crate::descriptor::{Descriptor, Registration};
-use crate::driver::{Driver, off_thread};
+use crate::application::{
+    Extent, HealthReport, PingOptions, ShutdownOptions, ShutdownReport, StartError, StartOptions,
+    StartReport, ping_all, shut_down, start,
+};
+#[cfg(unix)]
+use crate::application::{RunError, run_until_signal};
 use crate::engine;
-use crate::graph::Graph;
-use crate::health::{self, PingOptions};
-use crate::health_report::HealthReport;
-use crate::service::Requirement;
-use crate::service_info::ServiceInfo;
-use crate::shutdown::{Extent, shut_down};
-use crate::shutdown_options::ShutdownOptions;
-use crate::shutdown_report::ShutdownReport;
-use crate::start::{StartOptions, start};
-use crate::start_error::StartError;
-use crate::start_report::StartReport;
+use crate::invoke::{Driver, off_thread};
+use crate::service::{Descriptor, Registration, Requirement, State};
+
+mod graph;
+
+pub use graph::{Graph, GraphService};
 
 /// The services linked into the program, registered by `#[service]` alone; see [`registry`].
 #[derive(Debug, Clone, Copy)]
@@ -194,7 +195,7 @@ impl Registry {
     /// A check that does not answer in time makes its service unhealthy; it goes on by itself, and until
     /// it has ended no second one is begun.
     pub fn ping_all(&self, options: &PingOptions) -> HealthReport {
-        health::ping_all(
+        ping_all(
             engine::current_realm(),
             all().to_vec(),
             options,
@@ -209,7 +210,7 @@ impl Registry {
     pub async fn ping_all_async(&self, options: &PingOptions) -> HealthReport {
         let options = options.clone();
         off_thread(move |driver| {
-            health::ping_all(engine::current_realm(), all().to_vec(), &options, driver)
+            ping_all(engine::current_realm(), all().to_vec(), &options, driver)
         })
         .await
     }
@@ -245,6 +246,110 @@ impl Registry {
         })
         .await
     }
+
+    /// Starts the `eager` services and the background services, and runs until SIGINT or SIGTERM; then
+    /// shuts all services down, each before what it requires. Unix only.
+    ///
+    /// A signal during the start ends the start. A second signal ends the process at once, with the exit
+    /// status 128 + its number. If a service fails to start, all services are shut down at once. When the
+    /// function has returned, signals have their default action.
+    ///
+    /// # Errors
+    ///
+    /// A service failed to start, or signals cannot be received.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use singleton_core::registry;
+    ///
+    /// fn main() -> Result<(), singleton_core::RunError> {
+    ///     let report = registry().run_until_signal()?;
+    ///     print!("{report}");
+    ///     Ok(())
+    /// }
+    /// ```
+    #[cfg(unix)]
+    pub fn run_until_signal(&self) -> Result<ShutdownReport, RunError> {
+        run_until_signal(eager(), &Driver::Here)
+    }
+
+    /// The same for a task, whose executor drives the asynchronous services.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_until_signal`](Registry::run_until_signal).
+    #[cfg(unix)]
+    pub async fn run_until_signal_async(&self) -> Result<ShutdownReport, RunError> {
+        off_thread(|driver| run_until_signal(eager(), driver)).await
+    }
+}
+
+/// One service as the registry knows it.
+#[derive(Clone, Copy)]
+pub struct ServiceInfo {
+    pub(crate) descriptor: &'static Descriptor,
+    pub(crate) state: State,
+    pub(crate) own_time: Option<Duration>,
+    /// The service that was bound to a trait object.
+    pub(crate) bound: Option<&'static Descriptor>,
+}
+
+impl ServiceInfo {
+    /// The name of the struct.
+    pub fn name(&self) -> &'static str {
+        self.descriptor.name
+    }
+
+    /// The name of the struct with its crate and modules, such as `shop::orders::OrderService`.
+    pub fn path(&self) -> &'static str {
+        self.descriptor.path
+    }
+
+    /// The topological level: 1 without requirements, else one more than the highest among them.
+    pub fn rank(&self) -> usize {
+        self.descriptor.rank
+    }
+
+    /// The names of the services listed in `#[requires]`, in that order; of a trait object that of the service
+    /// bound to it.
+    pub fn dependencies(&self) -> Vec<&'static str> {
+        self.requirements()
+            .map(|requirement| requirement.name)
+            .collect()
+    }
+
+    /// The same services.
+    pub(crate) fn requirements(&self) -> impl Iterator<Item = &'static Descriptor> + use<> {
+        self.descriptor.requirements().chain(self.bound)
+    }
+
+    /// The tags of its `#[service(tags(…))]`.
+    pub fn tags(&self) -> &'static [&'static str] {
+        self.descriptor.policy.tags
+    }
+
+    /// How long its own `initialize` and `ping` took the last time; none if that has not ended yet.
+    pub fn own_time(&self) -> Option<Duration> {
+        self.own_time
+    }
+
+    /// What the service was doing when it was listed.
+    pub fn state(&self) -> State {
+        self.state
+    }
+}
+
+impl fmt::Debug for ServiceInfo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ServiceInfo")
+            .field("path", &self.path())
+            .field("rank", &self.rank())
+            .field("dependencies", &self.dependencies())
+            .field("state", &self.state)
+            .finish()
+    }
 }
 
 /// Every service linked into the program, each after all that it requires.
@@ -268,7 +373,7 @@ fn all() -> &'static [&'static Descriptor] {
 }
 
 /// The services that start with an application.
-pub(crate) fn eager() -> Vec<&'static Descriptor> {
+fn eager() -> Vec<&'static Descriptor> {
     let starts = |service: &&Descriptor| service.starts_with_application();
     all().iter().copied().filter(starts).collect()
 }

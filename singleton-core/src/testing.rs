@@ -7,14 +7,11 @@ use std::future::Future;
 use std::io;
 use std::thread;
 
-use crate::context::{Inside, contain};
-use crate::descriptor::{Descriptor, Instance};
-use crate::driver::{Driver, off_thread};
-use crate::dynamic::{Chosen, TraitService};
-use crate::engine::{self, RealmId};
-use crate::service::Singleton;
-use crate::shutdown::{Extent, shut_down};
-use crate::shutdown_options::ShutdownOptions;
+use crate::application::{Extent, ShutdownOptions, shut_down};
+use crate::engine::{self, Inside, RealmId};
+use crate::invoke::{Driver, off_thread};
+use crate::panics::contain;
+use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 
 /// A set of services of its own: inside it every service is fresh, except for those provided.
 ///

@@ -1,0 +1,21 @@
+//! An application's life: starts all services, checks them, shuts them down, runs until a signal.
+
+mod health;
+mod shutdown;
+#[cfg(unix)]
+mod signals;
+mod start;
+mod start_report;
+mod worker_pool;
+
+pub(crate) use health::ping_all;
+pub use health::{HealthReport, PingOptions, ServiceHealth};
+pub(crate) use shutdown::{Extent, shut_down};
+pub use shutdown::{ServiceShutdown, ShutdownOptions, ShutdownOutcome, ShutdownReport};
+#[cfg(unix)]
+pub use signals::RunError;
+#[cfg(unix)]
+pub(crate) use signals::run_until_signal;
+pub use start::StartOptions;
+pub(crate) use start::start;
+pub use start_report::{ServiceStart, StartError, StartOutcome, StartReport, Waterfall};

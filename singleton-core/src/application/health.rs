@@ -1,0 +1,423 @@
+//! Checking services that are ready, with an answer in bounded time.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
+
+use super::worker_pool::{Crew, Ended};
+use crate::engine::{self, Check, Checked, Claim, Course, RealmId, Slot};
+use crate::escaped::Escaped;
+use crate::invoke::{Driver, check_cancelled, check_failed, check_timed_out, run_check};
+use crate::service::{Descriptor, Health, Instance};
+use crate::text_table::{Table, milliseconds};
+
+/// How [`ping_all`](crate::Registry::ping_all) goes about it.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use singleton_core::{PingOptions, registry};
+///
+/// let options = PingOptions::new()
+///     .tag("readiness")
+///     .timeout(Duration::from_secs(1))
+///     .reuse_for(Duration::from_secs(5));
+/// let report = registry().ping_all(&options);
+/// println!("{} {}", report.http_status(), report.to_json());
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct PingOptions {
+    timeout: Duration,
+    reuse_for: Duration,
+    degraded_after: Option<Duration>,
+    threads: usize,
+    tags: Vec<String>,
+}
+
+impl Default for PingOptions {
+    fn default() -> Self {
+        PingOptions {
+            timeout: Duration::from_secs(5),
+            reuse_for: Duration::ZERO,
+            degraded_after: None,
+            threads: 16,
+            tags: Vec::new(),
+        }
+    }
+}
+
+impl PingOptions {
+    /// The defaults, which each of the methods states.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long each check may take; 5 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How old a result may be that is taken for a new one; 0, so every report checks anew.
+    pub fn reuse_for(mut self, age: Duration) -> Self {
+        self.reuse_for = age;
+        self
+    }
+
+    /// From which time on a check that succeeds makes its service degraded; never.
+    pub fn degraded_after(mut self, latency: Duration) -> Self {
+        self.degraded_after = Some(latency);
+        self
+    }
+
+    /// How many checks run at once, those that hang not counted; 16.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Only services with one of the tags given, such as `liveness` or `readiness`; without any, all services.
+    ///
+    /// A tag that no service of the program has makes the report unhealthy: it is as good as a mistyped one.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    fn includes(&self, service: &Descriptor) -> bool {
+        let has = |tag: &String| service.policy.tags.contains(&tag.as_str());
+        self.tags.is_empty() || self.tags.iter().any(has)
+    }
+}
+
+/// A service and what is known of it without checking.
+struct Known {
+    service: &'static Descriptor,
+    status: Status,
+    course: Option<Course>,
+}
+
+enum Status {
+    Ready(&'static dyn Instance, Arc<Check>),
+    NotStarted,
+    /// Its initialisation should have ended within the time given.
+    Overdue(Duration),
+    Failed(String),
+    ShutDown,
+}
+
+pub(crate) fn ping_all(
+    realm: RealmId,
+    services: Vec<&'static Descriptor>,
+    options: &PingOptions,
+    driver: &Driver,
+) -> HealthReport {
+    let is_known = |tag: &String| {
+        let mut tags = services.iter().flat_map(|service| service.policy.tags);
+        tags.any(|known| known == tag)
+    };
+    let unknown_tags = options.tags.iter().filter(|tag| !is_known(tag));
+    let unknown_tags = unknown_tags.cloned().collect();
+    let included = services
+        .into_iter()
+        .filter(|service| options.includes(service));
+    let known = look(realm, included);
+    let asked = Instant::now();
+    let mut crew = Crew::new("ping", options.threads);
+    let mut results: Vec<Option<Checked>> = Vec::with_capacity(known.len());
+    let mut others = Vec::new();
+    for (position, known) in known.iter().enumerate() {
+        results.push(None);
+        let Status::Ready(instance, check) = &known.status else {
+            continue;
+        };
+        let mut state = check.lock();
+        let fresh = |last: &&Checked| last.ended.elapsed() < options.reuse_for;
+        if let Some(future) = state.future.clone() {
+            let driver = driver.clone();
+            crew.submit(position, options.timeout, move || {
+                driver.block_on(future).unwrap_or_else(check_cancelled)
+            });
+        } else if state.claimed {
+            others.push((position, check));
+        } else if let Some(last) = state.last.as_ref().filter(fresh) {
+            results[position] = Some(last.clone());
+        } else {
+            state.claimed = true;
+            let (claim, driver) = (Claim(Arc::clone(check)), driver.clone());
+            let (service, instance) = (known.service, *instance);
+            crew.submit(position, options.timeout, move || {
+                let _entered = engine::enter(realm);
+                run_check(claim, realm, service, instance, &driver)
+            });
+        }
+    }
+    while let Some((position, latency, ended)) = crew.next() {
+        results[position] = Some(match ended {
+            Ended::Done(checked) => checked,
+            Ended::Failed(message) => check_failed(latency, message),
+            Ended::Overran => check_timed_out(latency, options.timeout),
+        });
+    }
+    for (position, check) in others {
+        // The time limit is the report's: those who wait for each of several do so at once.
+        let checked = check.await_other(asked, options.timeout);
+        let since = check.lock().since;
+        let latency = since.map_or(options.timeout, |since| since.elapsed());
+        results[position] =
+            Some(checked.unwrap_or_else(|| check_timed_out(latency, options.timeout)));
+    }
+    let reported = known.iter().zip(results);
+    let reported = reported.map(|(known, checked)| report(known, checked, options));
+    HealthReport::new(reported.collect(), unknown_tags)
+}
+
+fn look(realm: RealmId, services: impl Iterator<Item = &'static Descriptor>) -> Vec<Known> {
+    let mut engine = engine::lock();
+    let mut known = Vec::new();
+    for service in services {
+        let (mut status, mut course) = (Status::ShutDown, None);
+        if let Some(realm) = engine.realm_mut(realm) {
+            let closing = realm.closing.is_requested();
+            let entry = realm.get_mut(service);
+            course = entry
+                .background
+                .as_ref()
+                .map(|background| background.course());
+            status = match entry.slot {
+                Slot::Ready(instance) => {
+                    let check = entry.check.get_or_insert_default();
+                    Status::Ready(instance, Arc::clone(check))
+                }
+                Slot::Stopping { .. } | Slot::ShutDown => Status::ShutDown,
+                Slot::Idle if closing => Status::ShutDown,
+                Slot::Initializing(ref attempt) if attempt.is_overdue() => {
+                    Status::Overdue(attempt.service.policy.init_timeout.unwrap_or_default())
+                }
+                Slot::Idle | Slot::Initializing(_) => match &entry.failure {
+                    Some(failure) => Status::Failed(format!("{failure:#}")),
+                    None => Status::NotStarted,
+                },
+            };
+        }
+        known.push(Known {
+            service,
+            status,
+            course,
+        });
+    }
+    known
+}
+
+fn report(known: &Known, checked: Option<Checked>, options: &PingOptions) -> ServiceHealth {
+    let mut health = ServiceHealth::new(known.service);
+    match (&known.status, checked) {
+        (Status::Ready(..), Some(checked)) => {
+            health.health = checked.health;
+            health.latency = Some(checked.latency);
+            health.age = Some(checked.ended.elapsed());
+            health.error = checked.error;
+            let slow = |limit: &Duration| checked.latency >= *limit;
+            if health.health == Health::Healthy
+                && let Some(limit) = options.degraded_after.filter(slow)
+            {
+                health.health = Health::Degraded;
+                health.error = Some(format!("answered only after more than {limit:?}"));
+            }
+        }
+        (Status::Overdue(limit), _) => {
+            health.health = Health::Unhealthy;
+            health.error = Some(format!("not ready after {limit:?}"));
+        }
+        (Status::Failed(error), _) => {
+            health.health = Health::Unhealthy;
+            health.error = Some(error.clone());
+        }
+        (Status::ShutDown, _) => {
+            health.health = Health::Unhealthy;
+            health.error = Some("has been shut down".to_owned());
+        }
+        (Status::Ready(..) | Status::NotStarted, _) => {}
+    }
+    if let Some(course) = &known.course {
+        health.restarts = Some(course.restarts);
+        if let Some((trouble, why)) = course.trouble()
+            && health.health < trouble
+        {
+            health.health = trouble;
+            health.error = Some(why);
+        }
+    }
+    health
+}
+
+/// How one service fares.
+#[derive(Debug, Clone)]
+pub struct ServiceHealth {
+    service: &'static Descriptor,
+    health: Health,
+    latency: Option<Duration>,
+    age: Option<Duration>,
+    error: Option<String>,
+    restarts: Option<u64>,
+}
+
+impl ServiceHealth {
+    fn new(service: &'static Descriptor) -> Self {
+        ServiceHealth {
+            service,
+            health: Health::NotStarted,
+            latency: None,
+            age: None,
+            error: None,
+            restarts: None,
+        }
+    }
+
+    /// The name of the struct.
+    pub fn name(&self) -> &'static str {
+        self.service.name
+    }
+
+    /// How it fares.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// How long the check took, or has taken so far if it has not answered.
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    /// How long ago the check ended.
+    pub fn age(&self) -> Option<Duration> {
+        self.age
+    }
+
+    /// What is wrong.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// How often its thread had to be started again; none if it is no background service that is ready.
+    pub fn restarts(&self) -> Option<u64> {
+        self.restarts
+    }
+
+    /// The tags of its `#[service(tags(…))]`.
+    pub fn tags(&self) -> &'static [&'static str] {
+        self.service.policy.tags
+    }
+
+    /// What it counts for in the report: a service that is to start with the program and has not is not well.
+    fn counts_as(&self) -> Health {
+        match self.health {
+            Health::NotStarted if self.service.starts_with_application() => Health::Unhealthy,
+            Health::NotStarted => Health::Healthy,
+            health => health,
+        }
+    }
+}
+
+impl Serialize for ServiceHealth {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let in_milliseconds = |time: Option<Duration>| time.map(milliseconds);
+        let mut fields = serializer.serialize_struct("ServiceHealth", 8)?;
+        fields.serialize_field("name", self.name())?;
+        fields.serialize_field("path", self.service.path)?;
+        fields.serialize_field("health", &self.health)?;
+        fields.serialize_field("latency_ms", &in_milliseconds(self.latency))?;
+        fields.serialize_field("age_ms", &in_milliseconds(self.age))?;
+        fields.serialize_field("error", &self.error)?;
+        fields.serialize_field("restarts", &self.restarts)?;
+        fields.serialize_field("tags", self.tags())?;
+        fields.end()
+    }
+}
+
+/// How the services fare, each after what it requires; prints as a table and serialises with serde.
+#[derive(Debug, Clone, Serialize)]
+pub struct HealthReport {
+    health: Health,
+    services: Vec<ServiceHealth>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_tags: Vec<String>,
+}
+
+impl HealthReport {
+    fn new(services: Vec<ServiceHealth>, unknown_tags: Vec<String>) -> Self {
+        let worst = services.iter().map(ServiceHealth::counts_as).max();
+        let health = match worst {
+            _ if !unknown_tags.is_empty() => Health::Unhealthy,
+            Some(worst) => worst,
+            None => Health::Healthy,
+        };
+        HealthReport {
+            health,
+            services,
+            unknown_tags,
+        }
+    }
+
+    /// The tags that were asked for and that no service has.
+    pub fn unknown_tags(&self) -> &[String] {
+        &self.unknown_tags
+    }
+
+    /// The worst among the services. One that nobody has used yet counts as healthy, unless it is `eager` or
+    /// a background service: then it counts as unhealthy. So does a tag that no service has.
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// The services that were asked for.
+    pub fn services(&self) -> &[ServiceHealth] {
+        &self.services
+    }
+
+    /// What a probe is answered: 503 if a service is unhealthy, else 200.
+    pub fn http_status(&self) -> u16 {
+        if self.health == Health::Unhealthy {
+            503
+        } else {
+            200
+        }
+    }
+
+    /// The report as JSON: `health`, and of each of the `services` its `name`, `path`, `health`,
+    /// `latency_ms`, `age_ms`, `error`, `restarts` and `tags`; the `unknown_tags` if there are any.
+    pub fn to_json(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+}
+
+impl fmt::Display for HealthReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(["service", "health", "latency", "age", "restarts", "error"]);
+        let time =
+            |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{time:.1?}"));
+        for service in &self.services {
+            table.row([
+                service.name().to_owned(),
+                service.health.to_string(),
+                time(service.latency),
+                time(service.age),
+                service
+                    .restarts
+                    .map_or("-".to_owned(), |count| count.to_string()),
+                service.error.clone().unwrap_or_default(),
+            ]);
+        }
+        write!(formatter, "{table}")?;
+        if !self.unknown_tags.is_empty() {
+            let tags = Escaped(self.unknown_tags.join(", "));
+            writeln!(formatter, "no service is tagged {tags}")?;
+        }
+        writeln!(formatter, "together: {}", self.health)
+    }
+}

@@ -1,0 +1,140 @@
+//! An application's life from its start to the signal that ends it.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
+use std::thread;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::{Handle, Signals};
+
+use super::shutdown::{Extent, ShutdownOptions, ShutdownReport, shut_down};
+use super::start::{StartOptions, start};
+use super::start_report::{StartError, StartReport};
+use crate::engine;
+use crate::invoke::Driver;
+use crate::panics::contain;
+use crate::service::Descriptor;
+
+/// Why an application did not run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The operating system did not let signals be received.
+    Signals(io::Error),
+    /// Services failed to start; those that had started were shut down.
+    Start(StartError),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Signals(error) => write!(formatter, "cannot receive signals: {error}"),
+            RunError::Start(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl std::error::Error for RunError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            RunError::Signals(error) => Some(error),
+            RunError::Start(error) => error.source(),
+        }
+    }
+}
+
+/// How many applications listen, and whether none does: then signals have their default action again, which
+/// handlers that are registered once keep from them for good.
+static LISTENERS: Mutex<usize> = Mutex::new(0);
+static NOBODY_LISTENS: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Gives the signals back when the application has ended.
+struct Listening(Handle);
+
+impl Listening {
+    fn begin() -> io::Result<(Signals, Self)> {
+        let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if LazyLock::get(&NOBODY_LISTENS).is_none() {
+            for signal in [SIGINT, SIGTERM] {
+                flag::register_conditional_default(signal, Arc::clone(&NOBODY_LISTENS))?;
+            }
+        }
+        let signals = Signals::new([SIGINT, SIGTERM])?;
+        *listeners += 1;
+        NOBODY_LISTENS.store(false, Ordering::SeqCst);
+        let handle = signals.handle();
+        Ok((signals, Listening(handle)))
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        *listeners -= 1;
+        NOBODY_LISTENS.store(*listeners == 0, Ordering::SeqCst);
+        self.0.close();
+    }
+}
+
+enum Event {
+    Signal,
+    Started(Result<StartReport, StartError>),
+}
+
+/// Starts `services`, runs until a signal, and shuts all services of the realm down.
+pub(crate) fn run_until_signal(
+    services: Vec<&'static Descriptor>,
+    driver: &Driver,
+) -> Result<ShutdownReport, RunError> {
+    let realm = engine::current_realm();
+    let (signals, _listening) = Listening::begin().map_err(RunError::Signals)?;
+    let (sender, events) = mpsc::channel();
+    let signalled = sender.clone();
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || listen(signals, &signalled))
+        .map_err(RunError::Signals)?;
+    // On a thread of its own: an `initialize` that never returns must not keep a signal from being obeyed.
+    let own = driver.clone();
+    thread::Builder::new()
+        .name("start".to_owned())
+        .spawn(move || {
+            let options = StartOptions::default();
+            let started = start(realm, services, &options, &own);
+            // Nobody waits any more if a signal was faster.
+            let _ = sender.send(Event::Started(started));
+        })
+        .map_err(RunError::Signals)?;
+    let failed = loop {
+        match events.recv() {
+            Ok(Event::Started(Ok(report))) => drop(contain(|| log::info!("started {report}"))),
+            Ok(Event::Started(Err(error))) => break Some(error),
+            // Without a sender nobody could ask any more.
+            Ok(Event::Signal) | Err(mpsc::RecvError) => break None,
+        }
+    };
+    let options = ShutdownOptions::default();
+    let report = shut_down(realm, Extent::Realm, &options, driver);
+    match failed {
+        Some(error) => Err(RunError::Start(error)),
+        None => Ok(report),
+    }
+}
+
+fn listen(mut signals: Signals, events: &mpsc::Sender<Event>) {
+    let mut again = false;
+    for signal in &mut signals {
+        if again {
+            signal_hook::low_level::exit(128 + signal);
+        }
+        again = true;
+        let _ = events.send(Event::Signal);
+        // Afterwards, and not here: a logger that panics or blocks keeps no signal from being obeyed.
+        let _ = thread::Builder::new().spawn(move || {
+            log::info!("received signal {signal}: shutting down");
+        });
+    }
+}

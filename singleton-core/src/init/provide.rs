@@ -1,0 +1,84 @@
+//! What takes the place of `initialize`: values that are provided, and services that are bound to trait objects.
+
+use std::any::Any;
+
+use crate::engine::{self, Attempt, Cast, Provided, Slot};
+use crate::error::Error;
+use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
+
+/// Chooses a value.
+pub fn provide_chosen<D: TraitService + ?Sized>(value: Box<D>) -> Result<(), Error> {
+    let chosen: &'static D = Box::leak(value);
+    put(
+        D::descriptor(),
+        Provided::Instance(Box::leak(Box::new(Chosen(chosen)))),
+    )
+}
+
+/// Chooses a service, which is then initialised, checked and shut down as any requirement.
+pub fn bind<D: TraitService + ?Sized, T: Singleton>(
+    cast: fn(&'static T) -> &'static D,
+) -> Result<(), Error> {
+    let cast = move |any: &'static (dyn Any + Send + Sync)| -> Option<Box<dyn Instance>> {
+        let chosen = Chosen(cast(any.downcast_ref::<T>()?));
+        Some(Box::new(chosen))
+    };
+    let cast: &'static Cast = Box::leak(Box::new(cast));
+    put(D::descriptor(), Provided::Service(T::descriptor(), cast))
+}
+
+/// Puts an instance in the place of what `initialize` would make.
+pub fn provide<T: Singleton>(instance: T) -> Result<(), Error> {
+    // Leaked for good: guarded methods hand out `&'static` parts of it.
+    put(
+        T::descriptor(),
+        Provided::Instance(Box::leak((T::KIND.erase)(instance))),
+    )
+}
+
+fn put(service: &'static Descriptor, provided: Provided) -> Result<(), Error> {
+    let name = service.name;
+    let mut engine = engine::lock();
+    let Some(realm) = engine.realm_mut(engine::current_realm()) else {
+        return Err(Error::ShutDown { service: name });
+    };
+    if realm.closing.is_requested() {
+        return Err(Error::ShutDown { service: name });
+    }
+    let entry = realm.get_mut(service);
+    match entry.slot {
+        // What has failed may be replaced.
+        Slot::Idle if entry.provided.is_some() && entry.failure.is_none() => {
+            Err(Error::ProvidedTwice { service: name })
+        }
+        Slot::Idle => {
+            entry.provided = Some(provided);
+            Ok(())
+        }
+        Slot::Initializing(_) | Slot::Ready(_) | Slot::Stopping { .. } | Slot::ShutDown => {
+            Err(Error::ProvidedTooLate { service: name })
+        }
+    }
+}
+
+/// What takes the place of `initialize`, if anything does.
+pub(crate) fn provided(attempt: &Attempt) -> Option<Result<&'static dyn Instance, Error>> {
+    if !attempt.is_provided {
+        return None;
+    }
+    let engine = engine::lock();
+    let realm = engine.realm(attempt.realm)?;
+    let (bound, cast) = match realm.get(attempt.service)?.provided? {
+        Provided::Instance(instance) => return Some(Ok(instance)),
+        Provided::Service(bound, cast) => (bound, cast),
+    };
+    let Some(Slot::Ready(instance)) = realm.get(bound).map(|entry| &entry.slot) else {
+        return Some(Err(Error::ShutDown {
+            service: bound.name,
+        }));
+    };
+    let any = instance.as_any();
+    drop(engine);
+    let alias = cast(any)?;
+    Some(Ok(Box::leak(alias)))
+}

@@ -1,0 +1,14 @@
+//! Every call into users' code, and what came of it; never under the engine's lock.
+
+mod background;
+mod calls;
+mod driver;
+
+pub(crate) use background::start_background;
+pub use calls::Setup;
+pub(crate) use calls::{
+    Step, allow_degraded, check_cancelled, check_failed, check_timed_out, ensure_setup,
+    not_provided, run_check, shut_down_instance, shut_down_instance_async, step_failed,
+    step_panicked, step_result,
+};
+pub(crate) use driver::{Driver, off_thread};

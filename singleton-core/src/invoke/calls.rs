@@ -1,0 +1,308 @@
+//! The calls of users' code that are made in more than one place: the `#[setup]` function, `ping` and `shutdown`; and
+//! what came of a step of an initialization, as the error that callers get.
+
+use std::cell::Cell;
+use std::error::Error as StdError;
+use std::future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::driver::Driver;
+use crate::engine::{self, Attempt, Checked, Claim, Inside, RealmId, Stopping};
+use crate::error::Error;
+use crate::escaped::Escaped;
+use crate::panics::{contain, message};
+use crate::service::{Degraded, Descriptor, Health, Instance, Work};
+use crate::telemetry;
+
+/// A function with `#[setup]`, as the attribute submits it.
+#[derive(Debug)]
+pub struct Setup {
+    path: &'static str,
+    run: fn() -> anyhow::Result<()>,
+}
+
+impl Setup {
+    /// Registers `run`, whose `path` is that of its declaration.
+    pub const fn new(path: &'static str, run: fn() -> anyhow::Result<()>) -> Self {
+        Setup { path, run }
+    }
+}
+
+inventory::collect!(Setup);
+
+static SETUP_RESULT: OnceLock<Result<(), Error>> = OnceLock::new();
+
+thread_local! {
+    static IN_SETUP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs the function if it has not run; everyone waits until it has, and if it fails no service starts.
+///
+/// The name is that of the service, or whatever it is, that cannot start before.
+pub(crate) fn ensure_setup(service: &'static str) -> Result<(), Error> {
+    if let Some(result) = SETUP_RESULT.get() {
+        return result.clone();
+    }
+    // Destructors of other thread-locals may start services when ours is gone; they do not set up.
+    if IN_SETUP.try_with(Cell::get).unwrap_or(false) {
+        return Err(Error::UsedInSetup { service });
+    }
+    SETUP_RESULT.get_or_init(run_setup).clone()
+}
+
+fn run_setup() -> Result<(), Error> {
+    let mut setups: Vec<_> = inventory::iter::<Setup>.into_iter().collect();
+    setups.sort_by_key(|setup| setup.path);
+    let setup = match setups[..] {
+        [] => return Ok(()),
+        [setup] => setup,
+        [first, second, ..] => {
+            return Err(Error::SeveralSetups {
+                first: first.path,
+                second: second.path,
+            });
+        }
+    };
+    // Whoever comes first, and in whatever scope: what is set up is the process.
+    let _entered = engine::enter(RealmId::PROCESS);
+    let _ = IN_SETUP.try_with(|inside| inside.set(true));
+    let result =
+        contain(setup.run).unwrap_or_else(|message| Err(anyhow::anyhow!("panicked: {message}")));
+    let _ = IN_SETUP.try_with(|inside| inside.set(false));
+    result.map_err(|cause| Error::SetupFailed {
+        setup: setup.path,
+        cause: Arc::new(cause),
+    })
+}
+
+/// Checks on the calling thread; if the check is a future, that is left for the next report if this one ends first.
+pub(crate) fn run_check(
+    claim: Claim,
+    realm: RealmId,
+    service: &'static Descriptor,
+    instance: &'static dyn Instance,
+    driver: &Driver,
+) -> Checked {
+    let began = Instant::now();
+    claim.0.lock().since = Some(began);
+    let answer = match contain(|| instance.ping()) {
+        Ok(Work::Later(future)) => {
+            let check = Arc::clone(&claim.0);
+            let answered = async move {
+                let answer = AssertUnwindSafe(future).catch_unwind().await;
+                store_result(&claim, service, began, answer.map_err(message))
+            };
+            let future: BoxFuture<'static, Checked> = Box::pin(Inside::new(realm, answered));
+            let future = future.shared();
+            check.lock().future = Some(future.clone());
+            return driver.block_on(future).unwrap_or_else(check_cancelled);
+        }
+        Ok(Work::Done(answer)) => Ok(answer),
+        Err(message) => Err(message),
+    };
+    store_result(&claim, service, began, answer)
+}
+
+/// What the report says whose task is gone, if anyone reads it.
+pub(crate) fn check_cancelled() -> Checked {
+    let why = "the task that drove it was check_cancelled";
+    check_failed(Duration::ZERO, why.to_owned())
+}
+
+/// Keeps the result of a check for those who are content with it.
+fn store_result(
+    claim: &Claim,
+    service: &'static Descriptor,
+    began: Instant,
+    answer: Result<anyhow::Result<()>, String>,
+) -> Checked {
+    let latency = began.elapsed();
+    let checked = match answer {
+        Ok(Ok(())) => Checked {
+            ended: Instant::now(),
+            latency,
+            health: Health::Healthy,
+            error: None,
+        },
+        Ok(Err(error)) => match error.downcast_ref::<Degraded>() {
+            Some(degraded) => Checked {
+                ended: Instant::now(),
+                latency,
+                health: Health::Degraded,
+                error: Some(degraded.to_string()),
+            },
+            None => check_failed(latency, format!("{error:#}")),
+        },
+        Err(message) => check_failed(latency, format!("panicked: {message}")),
+    };
+    let _ = contain(|| telemetry::pinged(service, latency, checked.health == Health::Healthy));
+    claim.0.lock().last = Some(checked.clone());
+    checked
+}
+
+pub(crate) fn check_failed(latency: Duration, error: String) -> Checked {
+    Checked {
+        ended: Instant::now(),
+        latency,
+        health: Health::Unhealthy,
+        error: Some(error),
+    }
+}
+
+pub(crate) fn check_timed_out(latency: Duration, limit: Duration) -> Checked {
+    check_failed(latency, format!("no answer within {limit:?}"))
+}
+
+/// Shuts one instance down.
+pub(crate) fn shut_down_instance(
+    service: &'static Descriptor,
+    instance: &'static dyn Instance,
+    driver: &Driver,
+) -> Result<(), String> {
+    let began = Instant::now();
+    let stopped = match begin_shutdown(service, instance) {
+        Ok(Work::Done(result)) => Ok(result),
+        work => driver
+            .block_on(finish_shutdown(work))
+            .unwrap_or_else(|| Ok(Err(anyhow::anyhow!("the task that drove it was cancelled")))),
+    };
+    shutdown_result(service, began, stopped)
+}
+
+/// The same for a task.
+pub(crate) async fn shut_down_instance_async(
+    service: &'static Descriptor,
+    instance: &'static dyn Instance,
+) -> Result<(), String> {
+    let began = Instant::now();
+    let stopped = finish_shutdown(begin_shutdown(service, instance)).await;
+    shutdown_result(service, began, stopped)
+}
+
+fn begin_shutdown(
+    service: &Descriptor,
+    instance: &'static dyn Instance,
+) -> Result<Work<'static>, String> {
+    let _ = contain(|| telemetry::stopping(service));
+    let _stopping = Stopping::enter();
+    contain(|| instance.shutdown())
+}
+
+async fn finish_shutdown(
+    work: Result<Work<'static>, String>,
+) -> Result<anyhow::Result<()>, String> {
+    match work? {
+        Work::Done(result) => Ok(result),
+        Work::Later(future) => {
+            let mut future = AssertUnwindSafe(future).catch_unwind();
+            let polled = future::poll_fn(|context| {
+                let _stopping = Stopping::enter();
+                future.poll_unpin(context)
+            });
+            polled.await.map_err(message)
+        }
+    }
+}
+
+fn shutdown_result(
+    service: &Descriptor,
+    began: Instant,
+    stopped: Result<anyhow::Result<()>, String>,
+) -> Result<(), String> {
+    let result = match stopped {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(message) => Err(format!("panicked: {message}")),
+    };
+    let failure = result.as_ref().err().map(String::as_str);
+    let _ = contain(|| telemetry::stopped(service, began.elapsed(), failure));
+    result
+}
+
+/// The step of an initialisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Initialize,
+    Ping,
+}
+
+/// Turns what came of a step into its value, or the error for callers. The outer error is the message of a panic.
+pub(crate) fn step_result<T>(
+    attempt: &Attempt,
+    step: Step,
+    done: Result<anyhow::Result<T>, String>,
+) -> Result<T, Error> {
+    match done {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(cause)) => Err(step_failed(attempt, step, cause)),
+        Err(message) => Err(match attempt.cycle.get() {
+            // `unwrap` on the error of a circle.
+            Some(cycle) if message.contains(&format!("{cycle:?}")) => Error::clone(cycle),
+            _ => step_panicked(attempt.service, message),
+        }),
+    }
+}
+
+/// Lets a service pass whose ping says that it works, if not as it should.
+pub(crate) fn allow_degraded(
+    service: &Descriptor,
+    checked: Result<anyhow::Result<()>, String>,
+) -> Result<anyhow::Result<()>, String> {
+    checked.map(|result| {
+        result.or_else(|error| match error.downcast_ref::<Degraded>() {
+            Some(degraded) => {
+                log::warn!("{} is degraded: {}", service.name, Escaped(degraded));
+                Ok(())
+            }
+            None => Err(error),
+        })
+    })
+}
+
+pub(crate) fn not_provided() -> anyhow::Error {
+    anyhow::anyhow!(
+        "no implementation was chosen; call its `provide` or `bind` before the first use"
+    )
+}
+
+pub(crate) fn step_panicked(service: &Descriptor, message: String) -> Error {
+    Error::Panicked {
+        service: service.name,
+        because_of: None,
+        message: message.into(),
+    }
+}
+
+/// Makes the error of a service whose `initialize` or `ping` returned one.
+pub(crate) fn step_failed(attempt: &Attempt, step: Step, cause: anyhow::Error) -> Error {
+    // However it was wrapped, a circle is more telling than the service that noticed it.
+    if let Some(cycle) = attempt.cycle.get()
+        && format!("{cause:#}").contains(&cycle.to_string())
+    {
+        return Error::clone(cycle);
+    }
+    let service = attempt.service.name;
+    // A service that hands on the error of one that it used, as it is, has failed because of that one.
+    let outermost: &(dyn StdError + 'static) = cause.as_ref();
+    if let Some(error) = outermost.downcast_ref::<Error>() {
+        return error.clone().for_dependent(service);
+    }
+    let (because_of, cause) = (None, Arc::new(cause));
+    match step {
+        Step::Initialize => Error::InitializationFailed {
+            service,
+            because_of,
+            cause,
+        },
+        Step::Ping => Error::PingFailed {
+            service,
+            because_of,
+            cause,
+        },
+    }
+}

@@ -1,0 +1,288 @@
+//! The services and what they require, for people and for other programs.
+
+use std::collections::HashSet;
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::ServiceInfo;
+use crate::service::{Descriptor, State};
+use crate::text_table::milliseconds;
+
+/// The services and what they require; see [`Registry::graph`](crate::Registry::graph).
+///
+/// Prints as a text tree: each service that nobody requires, and below it what it requires. A service
+/// that is required by several is written out once, and later referred to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Graph {
+    services: Vec<GraphService>,
+}
+
+/// One service in the graph.
+#[derive(Debug, Clone, Serialize)]
+pub struct GraphService {
+    name: &'static str,
+    path: &'static str,
+    rank: usize,
+    state: State,
+    /// In milliseconds when serialised.
+    #[serde(rename = "own_time_ms", serialize_with = "in_milliseconds")]
+    own_time: Option<Duration>,
+    tags: &'static [&'static str],
+    dependencies: Vec<&'static str>,
+    dependents: Vec<&'static str>,
+    /// Where in the graph its dependencies are: names need not be unique, positions are.
+    #[serde(skip)]
+    requires: Vec<usize>,
+}
+
+fn in_milliseconds<S: serde::Serializer>(
+    time: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    time.map(milliseconds).serialize(serializer)
+}
+
+impl GraphService {
+    /// The name of the struct.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The name of the struct with its crate and modules.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// What the service was doing.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// How long its own `initialize` and `ping` took; none if that has not ended.
+    pub fn own_time(&self) -> Option<Duration> {
+        self.own_time
+    }
+
+    /// The services that it requires.
+    pub fn dependencies(&self) -> &[&'static str] {
+        &self.dependencies
+    }
+
+    /// The services that require it.
+    pub fn dependents(&self) -> &[&'static str] {
+        &self.dependents
+    }
+
+    fn caption(&self) -> String {
+        let own = self.own_time.map(|own| format!(", {own:.1?}"));
+        format!("{}{}", self.state, own.unwrap_or_default())
+    }
+}
+
+impl Graph {
+    pub(crate) fn new(services: &[ServiceInfo]) -> Self {
+        let services = in_order(services);
+        let positions = |service: &&ServiceInfo| -> Vec<usize> {
+            let position = |required: &Descriptor| {
+                let mut services = services.iter();
+                services.position(|known| known.descriptor == required)
+            };
+            service.requirements().filter_map(position).collect()
+        };
+        let requires: Vec<Vec<usize>> = services.iter().map(positions).collect();
+        let nodes = services.iter().enumerate().map(|(position, service)| {
+            let required_by = requires.iter().zip(&services);
+            GraphService {
+                name: service.name(),
+                path: service.path(),
+                rank: service.rank(),
+                state: service.state(),
+                own_time: service.own_time(),
+                tags: service.tags(),
+                dependencies: requires[position]
+                    .iter()
+                    .map(|required| services[*required].name())
+                    .collect(),
+                dependents: required_by
+                    .filter(|(required, _)| required.contains(&position))
+                    .map(|(_, dependent)| dependent.name())
+                    .collect(),
+                requires: requires[position].clone(),
+            }
+        });
+        Graph {
+            services: nodes.collect(),
+        }
+    }
+
+    /// The services, each after what it requires.
+    pub fn services(&self) -> &[GraphService] {
+        &self.services
+    }
+
+    /// Only the services whose path satisfies `keep`, such as those of one crate, and what they require.
+    pub fn only(&self, keep: impl Fn(&GraphService) -> bool) -> Graph {
+        let mut kept = vec![false; self.services.len()];
+        let asked_for = |position: &usize| keep(&self.services[*position]);
+        let mut pending: Vec<usize> = (0..self.services.len()).filter(asked_for).collect();
+        while let Some(position) = pending.pop() {
+            if !std::mem::replace(&mut kept[position], true) {
+                pending.extend(&self.services[position].requires);
+            }
+        }
+        let moved = |position: usize| kept[..position].iter().filter(|kept| **kept).count();
+        let stays = |name: &&str| {
+            let mut services = self.services.iter().zip(&kept);
+            services.any(|(service, kept)| *kept && service.name == *name)
+        };
+        let services = self.services.iter().zip(&kept).filter(|(_, kept)| **kept);
+        let services = services.map(|(service, _)| GraphService {
+            requires: service
+                .requires
+                .iter()
+                .map(|required| moved(*required))
+                .collect(),
+            dependents: service.dependents.iter().copied().filter(stays).collect(),
+            ..service.clone()
+        });
+        Graph {
+            services: services.collect(),
+        }
+    }
+
+    /// The graph in Graphviz's language, an arrow from each service to what it requires.
+    pub fn to_dot(&self) -> String {
+        let mut dot = "digraph services {\n    rankdir=LR;\n    node [shape=box, style=\"rounded,filled\", fontname=\"sans-serif\"];\n".to_owned();
+        for (position, service) in self.services.iter().enumerate() {
+            let (name, caption) = (service.name, service.caption());
+            let color = color(service.state);
+            line(
+                &mut dot,
+                format_args!(
+                    "    s{position} [label=\"{name}\\n{caption}\", tooltip=\"{}\", fillcolor=\"{color}\"];",
+                    service.path
+                ),
+            );
+        }
+        for (position, service) in self.services.iter().enumerate() {
+            for required in &service.requires {
+                line(&mut dot, format_args!("    s{position} -> s{required};"));
+            }
+        }
+        dot + "}\n"
+    }
+
+    /// The graph as a Mermaid flowchart, for Markdown.
+    pub fn to_mermaid(&self) -> String {
+        let mut chart = "flowchart LR\n".to_owned();
+        for (position, service) in self.services.iter().enumerate() {
+            let (name, caption) = (service.name, service.caption());
+            line(
+                &mut chart,
+                format_args!("    s{position}[\"{name}<br/>{caption}\"]"),
+            );
+        }
+        for (position, service) in self.services.iter().enumerate() {
+            for required in &service.requires {
+                line(&mut chart, format_args!("    s{position} --> s{required}"));
+            }
+        }
+        chart
+    }
+
+    /// The graph as JSON: of each of the `services` its `name`, `path`, `rank`, `state`, `own_time_ms`,
+    /// `tags`, `dependencies` and `dependents`.
+    pub fn to_json(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+
+    fn write_tree(
+        &self,
+        formatter: &mut fmt::Formatter<'_>,
+        position: usize,
+        indent: &str,
+        written: &mut [bool],
+    ) -> fmt::Result {
+        let service = &self.services[position];
+        write!(formatter, "{} ({})", service.name, service.caption())?;
+        if service.dependents.len() > 1 {
+            write!(formatter, ", required by {}", service.dependents.join(", "))?;
+        }
+        let again = std::mem::replace(&mut written[position], true);
+        if again && !service.requires.is_empty() {
+            return writeln!(formatter, ", see above");
+        }
+        writeln!(formatter)?;
+        for (count, required) in service.requires.iter().enumerate() {
+            let last = count + 1 == service.requires.len();
+            let (branch, below) = if last {
+                ("└── ", "    ")
+            } else {
+                ("├── ", "│   ")
+            };
+            write!(formatter, "{indent}{branch}")?;
+            self.write_tree(formatter, *required, &format!("{indent}{below}"), written)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Graph {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written = vec![false; self.services.len()];
+        // From the top; a circle through trait objects has none, and is entered where it is met.
+        let is_root = |position: &usize| self.services[*position].dependents.is_empty();
+        let roots: Vec<_> = (0..self.services.len()).rev().filter(is_root).collect();
+        for position in roots {
+            self.write_tree(formatter, position, "", &mut written)?;
+        }
+        for position in 0..self.services.len() {
+            if !written[position] {
+                self.write_tree(formatter, position, "", &mut written)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Each after what it requires; on a circle, which trait objects can close, after what it is met from.
+fn in_order(services: &[ServiceInfo]) -> Vec<&ServiceInfo> {
+    fn visit<'a>(
+        service: &'a ServiceInfo,
+        services: &'a [ServiceInfo],
+        met: &mut HashSet<&'static Descriptor>,
+        order: &mut Vec<&'a ServiceInfo>,
+    ) {
+        if !met.insert(service.descriptor) {
+            return;
+        }
+        for required in service.requirements() {
+            let mut known = services.iter();
+            if let Some(known) = known.find(|known| known.descriptor == required) {
+                visit(known, services, met, order);
+            }
+        }
+        order.push(service);
+    }
+    let (mut met, mut order) = (HashSet::new(), Vec::with_capacity(services.len()));
+    for service in services {
+        visit(service, services, &mut met, &mut order);
+    }
+    order
+}
+
+fn color(state: State) -> &'static str {
+    match state {
+        State::Uninitialized => "#eeeeee",
+        State::Initializing => "#fff2b3",
+        State::Ready => "#c8e6c9",
+        State::ShutDown => "#ffccbc",
+    }
+}
+
+fn line(text: &mut String, line: fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{line}");
+}

@@ -1,0 +1,163 @@
+//! Services as the engine knows them, without their types: what `#[service]` writes turns a type into a
+//! [`Descriptor`] and its instances into [`Instance`]s.
+
+use std::any::Any;
+use std::fmt;
+
+use super::descriptor::{Descriptor, Initialize, Instance, Kind, Number, Registration, Run, Work};
+use super::policy::Policy;
+use super::ready::Ready;
+use super::traits::{AsyncService, BackgroundService, Requirement, Service, Singleton};
+
+/// An instance of a [`Service`].
+pub(crate) struct Blocking<T>(pub(crate) T);
+
+impl<T: Service> Instance for Blocking<T> {
+    fn ping(&self) -> Work<'_> {
+        Work::Done(self.0.ping())
+    }
+
+    fn shutdown(&self) -> Work<'_> {
+        Work::Done(self.0.shutdown())
+    }
+
+    fn as_any(&self) -> &(dyn Any + Send + Sync) {
+        &self.0
+    }
+}
+
+/// An instance of an [`AsyncService`].
+pub(crate) struct Asynchronous<T>(pub(crate) T);
+
+impl<T: AsyncService> Instance for Asynchronous<T> {
+    fn ping(&self) -> Work<'_> {
+        Work::Later(Box::pin(self.0.ping()))
+    }
+
+    fn shutdown(&self) -> Work<'_> {
+        Work::Later(Box::pin(self.0.shutdown()))
+    }
+
+    fn as_any(&self) -> &(dyn Any + Send + Sync) {
+        &self.0
+    }
+}
+
+/// That of a [`Service`].
+pub const fn blocking<T: Service>() -> Kind<T> {
+    Kind {
+        initialize: Initialize::Blocking(|| Ok(Box::new(Blocking(T::initialize()?)))),
+        erase: |instance| Box::new(Blocking(instance)),
+    }
+}
+
+/// That of an [`AsyncService`].
+pub const fn asynchronous<T: AsyncService>() -> Kind<T> {
+    Kind {
+        initialize: Initialize::Async(|| {
+            Box::pin(async {
+                let instance: Box<dyn Instance> = Box::new(Asynchronous(T::initialize().await?));
+                Ok(instance)
+            })
+        }),
+        erase: |instance| Box::new(Asynchronous(instance)),
+    }
+}
+
+/// That of a [`BackgroundService`].
+pub const fn run<T: BackgroundService>() -> Run {
+    |instance, stop| match instance.downcast_ref::<T>() {
+        Some(service) => service.run(stop),
+        None => Ok(()),
+    }
+}
+
+impl Descriptor {
+    /// Describes the service `T`, whose `name` and `path` are those of its declaration.
+    pub const fn new<T: Singleton>(
+        name: &'static str,
+        path: &'static str,
+        requirements: &'static [fn() -> &'static Descriptor],
+        run: Option<Run>,
+        policy: Policy,
+    ) -> Self {
+        Descriptor {
+            number: Number::new(),
+            name,
+            path,
+            rank: T::RANK,
+            asynchronous: T::ASYNC,
+            initialize: T::KIND.initialize,
+            run,
+            policy,
+            requirements,
+            publish: publish::<T>,
+        }
+    }
+}
+
+fn publish<T: Singleton>(instance: Option<&'static dyn Instance>) {
+    T::ready().set(instance.and_then(|instance| instance.as_any().downcast_ref()));
+}
+
+impl Registration {
+    /// Registers the service `T`.
+    pub const fn of<T: Requirement + ?Sized>() -> Self {
+        Registration {
+            descriptor: T::descriptor,
+        }
+    }
+}
+
+/// The chosen implementation.
+pub struct Chosen<D: ?Sized + 'static>(pub(crate) &'static D);
+
+impl<D: ?Sized> fmt::Debug for Chosen<D> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(std::any::type_name::<D>())
+    }
+}
+
+impl<D: ?Sized + Send + Sync> Instance for Chosen<D> {
+    // A service that was bound is checked and shut down as itself, and of any other value it is not known how.
+    fn ping(&self) -> Work<'_> {
+        Work::Done(Ok(()))
+    }
+
+    fn shutdown(&self) -> Work<'_> {
+        Work::Done(Ok(()))
+    }
+
+    fn as_any(&self) -> &(dyn Any + Send + Sync) {
+        self
+    }
+}
+
+/// `dyn Trait` of a trait with `#[service]`; the attribute implements it, and nothing else should.
+pub trait TraitService: Requirement + Send + Sync {
+    #[doc(hidden)]
+    fn ready() -> &'static Ready<Chosen<Self>>;
+}
+
+/// Describes the trait object `D`, whose `name` and `path` are those of its declaration.
+pub const fn describe<D: TraitService + ?Sized>(
+    name: &'static str,
+    path: &'static str,
+) -> Descriptor {
+    Descriptor {
+        number: Number::new(),
+        name,
+        path,
+        rank: D::RANK,
+        asynchronous: D::ASYNC,
+        initialize: Initialize::Provided,
+        run: None,
+        policy: Policy::DEFAULT,
+        requirements: &[],
+        publish: publish_chosen::<D>,
+    }
+}
+
+fn publish_chosen<D: TraitService + ?Sized>(instance: Option<&'static dyn Instance>) {
+    D::ready().set(instance.and_then(|instance| instance.as_any().downcast_ref()));
+}

@@ -1,0 +1,120 @@
+//! The signal that asks a thread to end.
+
+use std::fmt;
+use std::future::{self, Future};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::panics::contain;
+use crate::sync::{Condvar, Mutex, lock, wait_until};
+
+/// Tells a [background service](crate::BackgroundService) that it is to end.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use singleton_core::{BackgroundService, Service, Stop, service};
+///
+/// #[service(background)]
+/// struct Heartbeat;
+///
+/// impl Service for Heartbeat {
+///     fn initialize() -> anyhow::Result<Self> {
+///         Ok(Heartbeat)
+///     }
+/// }
+///
+/// impl BackgroundService for Heartbeat {
+///     fn run(&self, stop: &Stop) -> anyhow::Result<()> {
+///         while !stop.wait(Duration::from_secs(10)) {
+///             log::info!("alive");
+///         }
+///         Ok(())
+///     }
+/// }
+/// # use singleton_core::testing::Scope;
+/// # Scope::new().run(|| Heartbeat::instance().map(|_| ()))?;
+/// # Ok::<(), singleton_core::Error>(())
+/// ```
+pub struct Stop {
+    state: Mutex<StopState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct StopState {
+    requested: bool,
+    /// Tasks that wait for the request.
+    wakers: Vec<Waker>,
+}
+
+impl Stop {
+    pub(crate) fn new() -> Self {
+        Stop {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Tells whether the service is to end.
+    pub fn is_requested(&self) -> bool {
+        lock(&self.state).requested
+    }
+
+    /// Pauses for `duration`, or until the service is to end if that comes first; tells whether it is to end.
+    #[must_use = "tells whether to end"]
+    pub fn wait(&self, duration: Duration) -> bool {
+        // Too far away to be told is as good as never.
+        self.wait_until(Instant::now().checked_add(duration))
+    }
+
+    /// Waits until the service is to end, however long that takes.
+    pub fn wait_for_request(&self) {
+        self.wait_until(None);
+    }
+
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> bool {
+        let mut state = lock(&self.state);
+        while !state.requested && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            state = wait_until(&self.changed, state, deadline);
+        }
+        state.requested
+    }
+
+    /// The same as [`wait_for_request`](Stop::wait_for_request), for a task.
+    pub(crate) fn requested(&self) -> impl Future<Output = ()> + Unpin + '_ {
+        future::poll_fn(|context| {
+            let mut state = lock(&self.state);
+            if state.requested {
+                return Poll::Ready(());
+            }
+            let known = |waker: &Waker| waker.will_wake(context.waker());
+            if !state.wakers.iter().any(known) {
+                state.wakers.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+    }
+
+    pub(crate) fn request(&self) {
+        let wakers = {
+            let mut state = lock(&self.state);
+            state.requested = true;
+            std::mem::take(&mut state.wakers)
+        };
+        self.changed.notify_all();
+        for waker in wakers {
+            let _ = contain(|| waker.wake());
+        }
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Stop")
+            .field("is_requested", &self.is_requested())
+            .finish()
+    }
+}

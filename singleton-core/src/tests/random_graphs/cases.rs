@@ -1,0 +1,517 @@
+//! What is random in a case: the graph, how its services behave, and what threads do with them; and whether what
+//! happened in a case follows from its graph.
+
+use std::collections::HashSet;
+
+use anyhow::{bail, ensure};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::number_of;
+use crate::error::Error;
+use crate::invoke::Step;
+
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub(super) services: Vec<Plan>,
+    pub(super) threads: Vec<Vec<Action>>,
+}
+
+/// How one service behaves.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) requirements: Vec<usize>,
+    pub(super) undeclared: Vec<Use>,
+    pub(super) failure: Option<Failure>,
+    pub(super) shutdown: Way,
+    pub(super) yields: usize,
+    /// With a limit of time, a service is initialised on a thread of its own.
+    pub(super) elsewhere: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Use {
+    pub(super) service: usize,
+    pub(super) step: Step,
+    pub(super) on_error: OnError,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum OnError {
+    Swallow,
+    HandOn,
+    Wrap,
+    Unwrap,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Way {
+    Fine,
+    Error,
+    Panic,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) step: Step,
+    pub(super) way: Way,
+    pub(super) times: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Action {
+    Resolve(usize),
+    Start {
+        services: Vec<usize>,
+        threads: usize,
+    },
+    ShutDown,
+}
+
+pub(super) fn cases() -> impl Strategy<Value = Case> {
+    let services = prop_oneof![
+        vec(plans(), 1..=6),
+        vec(plans(), 1..=40),
+        vec(plans(), 1..=200)
+    ];
+    let threads = vec(vec(actions(), 1..=8), 1..=16);
+    (services, shapes(), threads).prop_map(|(raw, shape, threads)| {
+        let count = raw.len();
+        let plans = raw.into_iter().enumerate();
+        let services = plans.map(|(number, raw)| raw.shaped(number, count, shape));
+        Case {
+            services: services.collect(),
+            threads,
+        }
+    })
+}
+
+/// What the services of a case have in common.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    /// How many of a hundred fail, and use others undeclared: where all do, nothing much happens.
+    failing: u8,
+    using: u8,
+    /// How far down requirements reach: 1 makes chains, a few make lattices.
+    reach: usize,
+    /// Whether most services have requirements, so that chains and lattices are deep.
+    deep: bool,
+}
+
+fn shapes() -> impl Strategy<Value = Shape> {
+    let share = || prop::sample::select(vec![0, 2, 10, 40, 100]);
+    let reach = prop_oneof![1..=4_usize, Just(200)];
+    (share(), share(), reach, any::<bool>()).prop_map(|(failing, using, reach, deep)| Shape {
+        failing,
+        using,
+        reach,
+        deep,
+    })
+}
+
+/// A plan before it is known in which graph it is.
+#[derive(Debug, Clone)]
+struct Raw {
+    plan: Plan,
+    requirements: usize,
+    fails: u8,
+    uses: u8,
+}
+
+impl Raw {
+    fn shaped(self, number: usize, count: usize, shape: Shape) -> Plan {
+        let mut plan = self.plan;
+        plan.requirements.truncate(match self.requirements {
+            _ if number == 0 => 0,
+            0 => 0,
+            many if shape.deep => 1 + many % 3,
+            many => many % 4,
+        });
+        for required in &mut plan.requirements {
+            *required = number - 1 - *required % shape.reach.min(number);
+        }
+        plan.requirements.sort_unstable();
+        plan.requirements.dedup();
+        plan.undeclared.retain(|_| self.uses < shape.using);
+        for used in &mut plan.undeclared {
+            used.service %= count;
+        }
+        plan.failure = plan.failure.filter(|_| self.fails < shape.failing);
+        plan
+    }
+}
+
+fn plans() -> impl Strategy<Value = Raw> {
+    let shutdown = prop_oneof![4 => Just(Way::Fine), 1 => ways()];
+    let plan = (
+        vec(0..200_usize, 3),
+        vec(uses(), 0..=2),
+        prop::option::of(failures()),
+        shutdown,
+        0..4_usize,
+        prop::bool::weighted(0.1),
+    );
+    let plan = plan.prop_map(
+        |(requirements, undeclared, failure, shutdown, yields, elsewhere)| Plan {
+            requirements,
+            undeclared,
+            failure,
+            shutdown,
+            yields,
+            elsewhere,
+        },
+    );
+    let raw = (plan, 0..24_usize, 0..100_u8, 0..100_u8);
+    raw.prop_map(|(plan, requirements, fails, uses)| Raw {
+        plan,
+        requirements,
+        fails,
+        uses,
+    })
+}
+
+fn uses() -> impl Strategy<Value = Use> {
+    let on_error = [
+        OnError::Swallow,
+        OnError::HandOn,
+        OnError::Wrap,
+        OnError::Unwrap,
+    ];
+    let on_error = prop::sample::select(on_error.to_vec());
+    (0..200_usize, steps(), on_error).prop_map(|(service, step, on_error)| Use {
+        service,
+        step,
+        on_error,
+    })
+}
+
+fn failures() -> impl Strategy<Value = Failure> {
+    let times = prop_oneof![1..=3_usize, Just(usize::MAX)];
+    (steps(), ways(), times).prop_map(|(step, way, times)| Failure { step, way, times })
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop::sample::select(vec![Step::Initialize, Step::Ping])
+}
+
+fn ways() -> impl Strategy<Value = Way> {
+    prop::sample::select(vec![Way::Error, Way::Panic])
+}
+
+fn actions() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        80 => (0..200_usize).prop_map(Action::Resolve),
+        2 => (vec(0..200_usize, 0..6), 1..=8_usize)
+            .prop_map(|(services, threads)| Action::Start { services, threads }),
+        1 => Just(Action::ShutDown),
+    ]
+}
+
+/// What happens, in the order in which it was noted.
+#[derive(Debug, Clone)]
+pub(super) enum Event {
+    Begins(usize),
+    Fails(usize),
+    Ready(usize),
+    /// What a call got: from a service while it initialises or shuts down, or from a thread.
+    Answer(Option<usize>, usize, Option<Error>),
+    Stops(usize),
+    Stopped(usize),
+    /// A start is about to begin; whether it fails is known in hindsight.
+    Starts {
+        fails: bool,
+    },
+    /// It failed and had started these, and nobody else did anything meanwhile.
+    TakenBack(Vec<usize>),
+    /// The whole realm is about to be shut down.
+    Closing,
+    /// It has been.
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    Idle,
+    Starting,
+    Ready,
+    Stopping,
+}
+
+/// The services of a case as far as the log has been read.
+pub(super) struct Replay<'a> {
+    graph: Graph<'a>,
+    states: Vec<State>,
+    /// What each holds on to.
+    holds: Vec<HashSet<usize>>,
+    /// How often each became ready.
+    lives: Vec<usize>,
+    closing: bool,
+    closed: bool,
+    /// Whether a start fails that has begun: then what it had started is taken back, and may start anew.
+    taken_back: bool,
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(case: &'a Case) -> Self {
+        let count = case.services.len();
+        Replay {
+            graph: Graph::new(case),
+            states: vec![State::Idle; count],
+            holds: vec![HashSet::new(); count],
+            lives: vec![0; count],
+            closing: false,
+            closed: false,
+            taken_back: false,
+        }
+    }
+
+    /// Reads the whole log; gives how often each service has become ready.
+    pub(super) fn read(mut self, log: &[Event]) -> anyhow::Result<Vec<usize>> {
+        for (position, event) in log.iter().enumerate() {
+            if let Err(error) = self.event(event) {
+                let lines = log[..=position].iter().map(|event| format!("{event:?}\n"));
+                bail!("{}{error}", lines.collect::<String>());
+            }
+        }
+        for (number, state) in self.states.iter().enumerate() {
+            ensure!(*state == State::Idle, "S{number} is left {state:?}");
+        }
+        Ok(self.lives)
+    }
+
+    fn event(&mut self, event: &Event) -> anyhow::Result<()> {
+        match *event {
+            Event::Begins(number) => {
+                ensure!(!self.closed, "S{number} begins after the shutdown");
+                self.go(number, State::Idle, State::Starting)?;
+                let again = self.lives[number] > 0;
+                ensure!(!again || self.taken_back, "S{number} begins again");
+                for required in self.graph.requirements(number) {
+                    let state = self.states[*required];
+                    ensure!(
+                        state == State::Ready,
+                        "S{number} begins, S{required} is {state:?}"
+                    );
+                    self.holds[number].insert(*required);
+                }
+            }
+            Event::Fails(number) => {
+                self.go(number, State::Starting, State::Idle)?;
+                self.holds[number].clear();
+            }
+            Event::Ready(number) => {
+                self.go(number, State::Starting, State::Ready)?;
+                self.lives[number] += 1;
+            }
+            Event::Answer(user, used, None) => {
+                ensure!(self.lives[used] > 0, "S{used} was never ready");
+                if let Some(user) = user {
+                    let state = self.states[used];
+                    ensure!(
+                        state == State::Ready,
+                        "S{user} got S{used}, which is {state:?}"
+                    );
+                    self.holds[user].insert(used);
+                }
+            }
+            Event::Answer(user, used, Some(ref error)) => {
+                let required =
+                    user.is_some_and(|user| self.graph.requirements(user).contains(&used));
+                ensure!(!required, "a requirement fails");
+                self.failure(used, error)?;
+            }
+            Event::Stops(number) => {
+                ensure!(
+                    self.closing || self.taken_back,
+                    "S{number} stops for no reason"
+                );
+                self.go(number, State::Ready, State::Stopping)?;
+                for (user, holds) in self.holds.iter().enumerate() {
+                    ensure!(
+                        !holds.contains(&number),
+                        "S{number} stops, S{user} holds on to it"
+                    );
+                }
+            }
+            Event::Stopped(number) => {
+                self.go(number, State::Stopping, State::Idle)?;
+                self.holds[number].clear();
+            }
+            Event::Starts { fails } => self.taken_back |= fails,
+            Event::TakenBack(ref started) => {
+                for number in started {
+                    let used = self.holds.iter().any(|holds| holds.contains(number));
+                    let gone = self.states[*number] == State::Idle;
+                    ensure!(used || gone, "S{number} is not taken back");
+                }
+            }
+            Event::Closing => self.closing = true,
+            Event::Closed => self.closed = true,
+        }
+        Ok(())
+    }
+
+    fn go(&mut self, number: usize, from: State, to: State) -> anyhow::Result<()> {
+        let state = std::mem::replace(&mut self.states[number], to);
+        ensure!(state == from, "S{number} goes from {state:?} to {to:?}");
+        Ok(())
+    }
+
+    /// Checks that a call of the service may fail like this.
+    fn failure(&self, number: usize, error: &Error) -> anyhow::Result<()> {
+        let graph = &self.graph;
+        let gone = self.closing || self.taken_back;
+        let (named, culprit) = match error {
+            Error::ShutDown { service } => {
+                ensure!(gone, "nothing was shut down");
+                (None, number_of(service))
+            }
+            Error::SelfDependency { service } => (None, graph.check_circle(&[service, service])?),
+            Error::CircularDependency { path } => {
+                ensure!(path.len() > 2, "that is no circle");
+                (None, graph.check_circle(path)?)
+            }
+            Error::InitializationFailed {
+                service,
+                because_of,
+                ..
+            } => {
+                let culprit = number_of(because_of.unwrap_or(service));
+                let fails = graph.fails(culprit, Way::Error, Step::Initialize);
+                ensure!(fails, "S{culprit} initialises");
+                (Some(*service), culprit)
+            }
+            Error::PingFailed {
+                service,
+                because_of,
+                ..
+            } => {
+                let culprit = number_of(because_of.unwrap_or(service));
+                let fails = graph.fails(culprit, Way::Error, Step::Ping);
+                ensure!(fails, "S{culprit} answers pings");
+                (Some(*service), culprit)
+            }
+            Error::Panicked {
+                service,
+                because_of,
+                ..
+            } => {
+                let culprit = number_of(because_of.unwrap_or(service));
+                let fails = graph.fails(culprit, Way::Panic, Step::Initialize)
+                    || graph.fails(culprit, Way::Panic, Step::Ping);
+                ensure!(fails, "S{culprit} does not panic");
+                (Some(*service), culprit)
+            }
+            _ => bail!("nothing here fails like that"),
+        };
+        let named = named.is_none_or(|named| number_of(named) == number);
+        ensure!(named, "it is S{number} that was asked for");
+        let involved = graph.needed(number).contains(&culprit);
+        ensure!(involved, "S{number} does not need S{culprit}");
+        let sound = graph.calls_until_ready(number) == Some(1);
+        ensure!(gone || !sound, "nothing that S{number} needs can fail");
+        Ok(())
+    }
+}
+
+/// Who may fail of what in a case.
+pub(super) struct Graph<'a> {
+    case: &'a Case,
+    /// Whom each service uses, declared or not.
+    uses: Vec<Vec<usize>>,
+    /// Without whom it fails.
+    needs: Vec<Vec<usize>>,
+    /// Whether it uses itself, through however many others.
+    circular: Vec<bool>,
+}
+
+impl<'a> Graph<'a> {
+    pub(super) fn new(case: &'a Case) -> Self {
+        let edges = |swallowed: bool| -> Vec<Vec<usize>> {
+            let of = |plan: &Plan| {
+                let undeclared = plan.undeclared.iter();
+                let undeclared =
+                    undeclared.filter(|used| swallowed || used.on_error != OnError::Swallow);
+                let undeclared = undeclared.map(|used| used.service);
+                plan.requirements
+                    .iter()
+                    .copied()
+                    .chain(undeclared)
+                    .collect()
+            };
+            case.services.iter().map(of).collect()
+        };
+        let (uses, needs) = (edges(true), edges(false));
+        let circular = |number: usize| reached(&uses, &uses[number]).contains(&number);
+        let circular = (0..uses.len()).map(circular).collect();
+        Graph {
+            case,
+            uses,
+            needs,
+            circular,
+        }
+    }
+
+    fn requirements(&self, number: usize) -> &'a [usize] {
+        &self.case.services[number].requirements
+    }
+
+    /// The service and all without which it fails.
+    fn needed(&self, number: usize) -> Vec<usize> {
+        reached(&self.needs, &[number])
+    }
+
+    /// How many calls the service takes at most, one after the other, until it is ready; none if it may fail for ever.
+    pub(super) fn calls_until_ready(&self, number: usize) -> Option<usize> {
+        let mut calls = 1_usize;
+        for needed in self.needed(number) {
+            if self.circular[needed] {
+                return None;
+            }
+            if let Some(failure) = &self.case.services[needed].failure {
+                calls = calls.checked_add(failure.times)?;
+            }
+        }
+        Some(calls)
+    }
+
+    /// Tells whether the service itself may fail in this way.
+    fn fails(&self, number: usize, way: Way, step: Step) -> bool {
+        let plan = &self.case.services[number];
+        let on_error = match way {
+            Way::Panic => OnError::Unwrap,
+            _ => OnError::Wrap,
+        };
+        let failure = plan.failure.iter();
+        let mut failure = failure.map(|failure| (failure.way, failure.step));
+        let undeclared = plan.undeclared.iter();
+        let mut undeclared = undeclared.map(|used| (used.on_error, used.step));
+        failure.any(|fails| fails == (way, step)) || undeclared.any(|used| used == (on_error, step))
+    }
+
+    /// Checks that each uses the next and that none but the first returns; gives the first.
+    fn check_circle(&self, path: &[&str]) -> anyhow::Result<usize> {
+        let path: Vec<_> = path.iter().map(|name| number_of(name)).collect();
+        let distinct: HashSet<_> = path.iter().collect();
+        ensure!(path.first() == path.last(), "the circle is not closed");
+        ensure!(distinct.len() + 1 == path.len(), "it goes round twice");
+        for pair in path.windows(2) {
+            let used = self.uses[pair[0]].contains(&pair[1]);
+            ensure!(used, "S{} does not use S{}", pair[0], pair[1]);
+        }
+        Ok(path[0])
+    }
+}
+
+/// Those, and all that can be reached from them.
+fn reached(edges: &[Vec<usize>], from: &[usize]) -> Vec<usize> {
+    let mut seen = vec![false; edges.len()];
+    let (mut pending, mut found) = (from.to_vec(), Vec::new());
+    while let Some(number) = pending.pop() {
+        if !std::mem::replace(&mut seen[number], true) {
+            found.push(number);
+            pending.extend(&edges[number]);
+        }
+    }
+    found
+}

@@ -91,7 +91,7 @@ pub fn is_initialized<T: Singleton>() -> bool {
 
 /// The same without the short cut, for trait objects as well.
 pub fn is_ready<T: Requirement + ?Sized>() -> bool {
-    engine::lock().state(engine::current_realm(), T::descriptor()) == State::Ready
+    engine::lock().state(engine::current_container(), T::descriptor()) == State::Ready
 }
 
 /// Turns the error of a guard into the result of the guarded method.

@@ -10,8 +10,8 @@ mod worker_pool;
 
 pub(crate) use health::ping_all;
 pub use health::{HealthReport, PingOptions, ServiceHealth};
-pub(crate) use shutdown::{Extent, shut_down};
 pub use shutdown::{ServiceShutdown, ShutdownOptions, ShutdownOutcome, ShutdownReport};
+pub(crate) use shutdown::{ShutdownScope, shut_down};
 #[cfg(unix)]
 pub use signals::RunError;
 #[cfg(unix)]

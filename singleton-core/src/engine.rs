@@ -1,6 +1,6 @@
-//! The state of all services: all realms, behind one lock that guarded calls of ready services never take.
+//! The state of all services: all containers, behind one lock that guarded calls of ready services never take.
 //!
-//! A realm is a set of instances: the process's own, or those of one test scope. No code of a user
+//! A container is a set of instances: the process's own, or those of one test scope. No code of a user
 //! runs while the lock is held: no `initialize`, no logger, no waker, no destructor of a service.
 
 mod attempt;
@@ -10,9 +10,12 @@ mod state;
 mod supervision;
 
 pub(crate) use attempt::{Attempt, Outcome, Timing};
-pub(crate) use container::{ByService, Cast, Provided, Realm, RealmId, Slot};
+pub(crate) use container::{Cast, Container, ContainerId, Provided, ServiceMap, Slot};
 pub(crate) use current::{
-    Inside, PartOf, Running, Stopping, current_realm, enter, innermost, is_stopping,
+    AttemptGuard, InAttempt, InContainer, ShutdownGuard, current_attempt, current_container, enter,
+    is_shutting_down,
 };
 pub(crate) use state::{Engine, lock};
-pub(crate) use supervision::{Check, Checked, Claim, Course, RECOVERED, Supervision};
+pub(crate) use supervision::{
+    CheckClaim, CheckResult, HealthCheck, RECOVERY_TIME, RunHistory, Supervision,
+};

@@ -38,8 +38,8 @@ pub fn var_os(name: impl AsRef<OsStr>) -> Option<OsString> {
     let scoped = {
         let engine = engine::lock();
         // Of a scope that has ended nothing is known any more, and the process's variables are not for it.
-        let realm = engine.realm(engine::current_realm())?;
-        realm.environment.get(name).cloned()
+        let container = engine.container(engine::current_container())?;
+        container.environment.get(name).cloned()
     };
     scoped.unwrap_or_else(|| env::var_os(name))
 }

@@ -47,7 +47,7 @@ pub enum Error {
     /// `#[requires]`, or the program would not have compiled.
     #[non_exhaustive]
     CircularDependency {
-        /// The services along the circle; the last is the first again.
+        /// The services along the cycle; the last is the first again.
         path: Arc<[&'static str]>,
     },
     /// `initialize` or `ping` of the service called one of its own guarded methods.
@@ -173,7 +173,7 @@ impl Error {
             | Error::Panicked { because_of, .. }
             | Error::TimedOut { because_of, .. }
             | Error::NeedsAsync { because_of, .. } => because_of.is_none(),
-            Error::ShutDown { service: gone } => *gone == service,
+            Error::ShutDown { service: shut_down } => *shut_down == service,
             _ => true,
         }
     }
@@ -284,8 +284,8 @@ fn write_failed(
     because_of: Option<&str>,
 ) -> fmt::Result {
     write!(formatter, "failed to initialize {service}")?;
-    if let Some(culprit) = because_of {
-        write!(formatter, " because of {culprit}")?;
+    if let Some(cause) = because_of {
+        write!(formatter, " because of {cause}")?;
     }
     formatter.write_str(": ")
 }

@@ -13,22 +13,23 @@ pub struct Escaped<T>(pub T);
 impl<T: fmt::Display> fmt::Display for Escaped<T> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if formatter.alternate() {
-            write!(Escaping(formatter), "{:#}", self.0)
+            write!(EscapingWriter(formatter), "{:#}", self.0)
         } else {
-            write!(Escaping(formatter), "{}", self.0)
+            write!(EscapingWriter(formatter), "{}", self.0)
         }
     }
 }
 
-struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+struct EscapingWriter<'a, 'b>(&'a mut fmt::Formatter<'b>);
 
-impl Write for Escaping<'_, '_> {
+impl Write for EscapingWriter<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut plain = text;
-        while let Some((at, acting)) = plain.char_indices().find(|(_, next)| acts(*next)) {
+        while let Some((at, character)) = plain.char_indices().find(|(_, next)| needs_escape(*next))
+        {
             let (before, rest) = plain.split_at(at);
-            write!(self.0, "{before}{}", acting.escape_debug())?;
-            plain = &rest[acting.len_utf8()..];
+            write!(self.0, "{before}{}", character.escape_debug())?;
+            plain = &rest[character.len_utf8()..];
         }
         self.0.write_str(plain)
     }
@@ -36,7 +37,7 @@ impl Write for Escaping<'_, '_> {
 
 /// Beside control characters these are the separators of lines and paragraphs, and the marks of
 /// [direction](https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters).
-fn acts(character: char) -> bool {
+fn needs_escape(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
@@ -49,30 +50,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_stays_on_its_line() {
-        let hostile =
+    fn escaped_text_stays_on_one_line() {
+        let untrusted =
             "SELECT 'é\"\\'\r\n\t1 \u{1b}[2J\u{9b}\u{7f}\0\u{2028}\u{202e}\u{2066}\u{61c}";
         let shown = "SELECT 'é\"\\'\\r\\n\\t1 \\u{1b}[2J\\u{9b}\\u{7f}\\0\\u{2028}\\u{202e}\\u{2066}\\u{61c}";
-        assert_eq!(Escaped(hostile).to_string(), shown);
+        assert_eq!(Escaped(untrusted).to_string(), shown);
         assert_eq!(Escaped("").to_string(), "");
         let plain = "日本 e\u{301} \u{2013} \u{a0}";
         assert_eq!(Escaped(plain).to_string(), plain);
     }
 
     #[test]
-    fn a_chain_of_causes_is_escaped_as_well() {
+    fn chain_of_causes_is_escaped() {
         let error = anyhow::anyhow!("in\n").context("out\n");
         assert_eq!(format!("{:#}", Escaped(error)), r"out\n: in\n");
     }
 
     /// What `Debug` shows of a text needs no second rule.
     #[test]
-    fn debug_of_a_text_escapes_at_least_as_much() {
+    fn debug_format_escapes_at_least_as_much() {
         for character in (0..=0x10_ffff).filter_map(char::from_u32) {
             let text = character.to_string();
             let debug = format!("{text:?}");
             assert!(
-                !acts(character) || !debug.contains(character),
+                !needs_escape(character) || !debug.contains(character),
                 "{debug} {:x}",
                 u32::from(character)
             );

@@ -5,9 +5,9 @@ mod blocking;
 mod provide;
 mod steps;
 
-pub(crate) use asynchronous::{obtain as obtain_async, resolve as resolve_async};
+pub(crate) use asynchronous::{get_or_init as get_or_init_async, resolve as resolve_async};
 #[cfg(all(test, loom))]
-pub(crate) use blocking::conduct;
-pub(crate) use blocking::{conclude, obtain, resolve};
+pub(crate) use blocking::run_attempt;
+pub(crate) use blocking::{finish, get_or_init, resolve};
 pub use provide::{bind, provide, provide_chosen};
-pub(crate) use steps::remember_cycle;
+pub(crate) use steps::record_cycle;

@@ -4,12 +4,12 @@ use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 
 /// Runs `work`, which is a user's, and gives the message of its panic if it panics.
-pub(crate) fn contain<R>(work: impl FnOnce() -> R) -> Result<R, String> {
-    panic::catch_unwind(AssertUnwindSafe(work)).map_err(message)
+pub(crate) fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    panic::catch_unwind(AssertUnwindSafe(work)).map_err(panic_message)
 }
 
 /// The message of a panic, whose payload is dropped.
-pub(crate) fn message(payload: Box<dyn Any + Send>) -> String {
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
     let message = if let Some(text) = payload.downcast_ref::<&str>() {
         (*text).to_owned()
     } else if let Some(text) = payload.downcast_ref::<String>() {

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::application::{
-    Extent, HealthReport, PingOptions, ShutdownOptions, ShutdownReport, StartError, StartOptions,
-    StartReport, ping_all, shut_down, start,
+    HealthReport, PingOptions, ShutdownOptions, ShutdownReport, ShutdownScope, StartError,
+    StartOptions, StartReport, ping_all, shut_down, start,
 };
 #[cfg(unix)]
 use crate::application::{RunError, run_until_signal};
@@ -57,15 +57,16 @@ impl Registry {
     ///
     /// The states are those of the moment, in the caller's [`Scope`](crate::testing::Scope) if it is in one.
     pub fn services(&self) -> Vec<ServiceInfo> {
-        let id = engine::current_realm();
+        let id = engine::current_container();
         let engine = engine::lock();
-        let realm = engine.realm(id);
+        let container = engine.container(id);
         let info = |descriptor: &'static Descriptor| ServiceInfo {
             descriptor,
             state: engine.state(id, descriptor),
-            own_time: realm.and_then(|realm| Some(realm.get(descriptor)?.timing?.own)),
-            bound: realm.and_then(|realm| {
-                realm
+            own_time: container
+                .and_then(|container| Some(container.get(descriptor)?.timing?.own_time)),
+            bound: container.and_then(|container| {
+                container
                     .requirements(descriptor)
                     .nth(descriptor.requirements.len())
             }),
@@ -106,7 +107,7 @@ impl Registry {
     /// As [`start_all`](Registry::start_all).
     pub fn start_all_with(&self, options: &StartOptions) -> Result<StartReport, StartError> {
         start(
-            engine::current_realm(),
+            engine::current_container(),
             all().to_vec(),
             options,
             &Driver::Here,
@@ -121,7 +122,12 @@ impl Registry {
     pub async fn start_all_async(&self) -> Result<StartReport, StartError> {
         off_thread(|driver| {
             let options = StartOptions::default();
-            start(engine::current_realm(), all().to_vec(), &options, driver)
+            start(
+                engine::current_container(),
+                all().to_vec(),
+                &options,
+                driver,
+            )
         })
         .await
     }
@@ -133,7 +139,7 @@ impl Registry {
     /// As [`start_all`](Registry::start_all).
     pub fn start_eager(&self) -> Result<StartReport, StartError> {
         start(
-            engine::current_realm(),
+            engine::current_container(),
             eager(),
             &StartOptions::default(),
             &Driver::Here,
@@ -148,7 +154,7 @@ impl Registry {
     pub async fn start_eager_async(&self) -> Result<StartReport, StartError> {
         off_thread(|driver| {
             start(
-                engine::current_realm(),
+                engine::current_container(),
                 eager(),
                 &StartOptions::default(),
                 driver,
@@ -165,7 +171,7 @@ impl Registry {
     pub fn start<T: Requirement + ?Sized>(&self) -> Result<StartReport, StartError> {
         let services = vec![T::descriptor()];
         start(
-            engine::current_realm(),
+            engine::current_container(),
             services,
             &StartOptions::default(),
             &Driver::Here,
@@ -181,7 +187,7 @@ impl Registry {
         off_thread(|driver| {
             let services = vec![T::descriptor()];
             start(
-                engine::current_realm(),
+                engine::current_container(),
                 services,
                 &StartOptions::default(),
                 driver,
@@ -196,7 +202,7 @@ impl Registry {
     /// it has ended no second one is begun.
     pub fn ping_all(&self, options: &PingOptions) -> HealthReport {
         ping_all(
-            engine::current_realm(),
+            engine::current_container(),
             all().to_vec(),
             options,
             &Driver::Here,
@@ -210,7 +216,12 @@ impl Registry {
     pub async fn ping_all_async(&self, options: &PingOptions) -> HealthReport {
         let options = options.clone();
         off_thread(move |driver| {
-            ping_all(engine::current_realm(), all().to_vec(), &options, driver)
+            ping_all(
+                engine::current_container(),
+                all().to_vec(),
+                &options,
+                driver,
+            )
         })
         .await
     }
@@ -231,8 +242,8 @@ impl Registry {
     /// The same with options.
     pub fn shutdown_all_with(&self, options: &ShutdownOptions) -> ShutdownReport {
         shut_down(
-            engine::current_realm(),
-            Extent::Realm,
+            engine::current_container(),
+            ShutdownScope::All,
             options,
             &Driver::Here,
         )
@@ -242,7 +253,12 @@ impl Registry {
     pub async fn shutdown_all_async(&self, options: &ShutdownOptions) -> ShutdownReport {
         let options = options.clone();
         off_thread(move |driver| {
-            shut_down(engine::current_realm(), Extent::Realm, &options, driver)
+            shut_down(
+                engine::current_container(),
+                ShutdownScope::All,
+                &options,
+                driver,
+            )
         })
         .await
     }

@@ -9,7 +9,7 @@ mod stop;
 mod traits;
 
 #[cfg(test)]
-pub(crate) use descriptor::Number;
+pub(crate) use descriptor::ServiceNumber;
 pub use descriptor::{Descriptor, Kind, Registration};
 pub(crate) use descriptor::{Initialize, Instance, Work};
 pub use erased::{Chosen, TraitService, asynchronous, blocking, describe, run};

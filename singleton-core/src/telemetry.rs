@@ -41,20 +41,20 @@ impl Span {
 /// Tells how long something took where that is asked for.
 pub(crate) struct Stopwatch {
     #[cfg(feature = "metrics")]
-    began: std::time::Instant,
+    started_at: std::time::Instant,
 }
 
 impl Stopwatch {
     pub(crate) fn start() -> Self {
         Stopwatch {
             #[cfg(feature = "metrics")]
-            began: std::time::Instant::now(),
+            started_at: std::time::Instant::now(),
         }
     }
 
     #[cfg(feature = "metrics")]
     pub(crate) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
+        self.started_at.elapsed()
     }
 
     #[cfg(not(feature = "metrics"))]
@@ -63,13 +63,13 @@ impl Stopwatch {
     }
 }
 
-pub(crate) fn undeclared(user: &Descriptor, used: &Descriptor) {
+pub(crate) fn undeclared(dependent: &Descriptor, dependency: &Descriptor) {
     log::warn!(
         "{} uses {} while initializing but does not declare it; add #[requires({})] to {}",
-        user.name,
-        used.name,
-        used.name,
-        user.name,
+        dependent.name,
+        dependency.name,
+        dependency.name,
+        dependent.name,
     );
 }
 
@@ -82,13 +82,13 @@ pub(crate) fn retrying(service: &Descriptor, failure: &Error, pause: Duration) {
     count("singleton_initialization_retries_total", service, "retried");
 }
 
-pub(crate) fn ready(service: &Descriptor, own: Duration) {
-    log::debug!("{} is ready after {own:?}", service.name);
+pub(crate) fn ready(service: &Descriptor, own_time: Duration) {
+    log::debug!("{} is ready after {own_time:?}", service.name);
     count("singleton_initializations_total", service, "ready");
-    duration("singleton_initialization_seconds", service, own);
+    duration("singleton_initialization_seconds", service, own_time);
 }
 
-pub(crate) fn failed(service: &Descriptor, own: Duration, error: &Error) {
+pub(crate) fn failed(service: &Descriptor, own_time: Duration, error: &Error) {
     if error.is_of(service.name) {
         log::warn!("{:#}", Escaped(error));
     } else {
@@ -96,7 +96,7 @@ pub(crate) fn failed(service: &Descriptor, own: Duration, error: &Error) {
         log::debug!("{:#}", Escaped(error));
     }
     count("singleton_initializations_total", service, "failed");
-    duration("singleton_initialization_seconds", service, own);
+    duration("singleton_initialization_seconds", service, own_time);
 }
 
 pub(crate) fn pinged(service: &Descriptor, latency: Duration, healthy: bool) {
@@ -119,9 +119,9 @@ pub(crate) fn stopped(service: &Descriptor, took: Duration, failure: Option<&str
     duration("singleton_shutdown_seconds", service, took);
 }
 
-pub(crate) fn overran(service: &Descriptor, limit: Duration) {
+pub(crate) fn shutdown_timed_out(service: &Descriptor, timeout: Duration) {
     log::warn!(
-        "{} is still shutting down after {limit:?}; going on without it",
+        "{} is still shutting down after {timeout:?}; going on without it",
         service.name
     );
     count("singleton_shutdowns_total", service, "overran");

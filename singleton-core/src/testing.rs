@@ -7,10 +7,10 @@ use std::future::Future;
 use std::io;
 use std::thread;
 
-use crate::application::{Extent, ShutdownOptions, shut_down};
-use crate::engine::{self, Inside, RealmId};
+use crate::application::{ShutdownOptions, ShutdownScope, shut_down};
+use crate::engine::{self, ContainerId, InContainer};
 use crate::invoke::{Driver, off_thread};
-use crate::panics::contain;
+use crate::panics::catch_panic;
 use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 
 /// A set of services of its own: inside it every service is fresh, except for those provided.
@@ -114,9 +114,9 @@ impl Scope {
 
     /// Runs `work` inside the scope, then shuts down the scope's services, also if `work` panics.
     pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
-        let realm = self.open();
-        let _entered = engine::enter(realm);
-        let _closing = Closing(realm);
+        let container = self.open();
+        let _container = engine::enter(container);
+        let _shutdown = ShutdownOnDrop(container);
         work()
     }
 
@@ -124,18 +124,18 @@ impl Scope {
     ///
     /// If it is dropped before its end, the services are shut down on the spot.
     pub async fn run_async<R>(self, work: impl Future<Output = R>) -> R {
-        let realm = self.open();
-        let closing = Closing(realm);
-        let value = Inside::new(realm, work).await;
-        std::mem::forget(closing);
-        off_thread(move |driver| close(realm, driver)).await;
+        let container = self.open();
+        let shutdown_on_drop = ShutdownOnDrop(container);
+        let value = InContainer::new(container, work).await;
+        std::mem::forget(shutdown_on_drop);
+        off_thread(move |driver| shut_down_scope(container, driver)).await;
         value
     }
 
-    fn open(self) -> RealmId {
+    fn open(self) -> ContainerId {
         let provided = self.provided.into_iter();
         let provided = provided.map(|(service, instance)| (service, &*Box::leak(instance)));
-        engine::lock().open_realm(provided.collect(), self.environment)
+        engine::lock().open_container(provided.collect(), self.environment)
     }
 
     /// Returns the innermost scope that the calling thread is in, to be carried to another thread.
@@ -143,7 +143,7 @@ impl Scope {
     /// Outside of any scope the handle stands for just that, and entering it leaves all scopes.
     pub fn current() -> ScopeHandle {
         ScopeHandle {
-            realm: engine::current_realm(),
+            container: engine::current_container(),
         }
     }
 }
@@ -172,7 +172,7 @@ impl fmt::Debug for Scope {
 /// ```
 #[derive(Debug, Clone)]
 pub struct ScopeHandle {
-    realm: RealmId,
+    container: ContainerId,
 }
 
 impl ScopeHandle {
@@ -181,7 +181,7 @@ impl ScopeHandle {
     /// Once the scope's own [`run`](Scope::run) has ended, its services answer with
     /// [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
-        let _entered = engine::enter(self.realm);
+        let _container = engine::enter(self.container);
         work()
     }
 
@@ -227,14 +227,16 @@ impl ScopeHandle {
     /// # }
     /// ```
     pub fn carry<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
-        Inside::new(self.realm, work)
+        InContainer::new(self.container, work)
     }
 
     /// Lists the services that became ready in the scope, in that order, and have not been shut down;
     /// those that were provided come first.
     pub fn initialized(&self) -> Vec<&'static str> {
         let engine = engine::lock();
-        let started = engine.realm(self.realm).map(|realm| &realm.started);
+        let started = engine
+            .container(self.container)
+            .map(|container| &container.started);
         started
             .into_iter()
             .flatten()
@@ -277,17 +279,22 @@ impl ScopeHandle {
 }
 
 /// Shuts the scope's services down, each before what it requires.
-struct Closing(RealmId);
+struct ShutdownOnDrop(ContainerId);
 
-impl Drop for Closing {
+impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
-        close(self.0, &Driver::Here);
+        shut_down_scope(self.0, &Driver::Here);
     }
 }
 
-fn close(realm: RealmId, driver: &Driver) {
-    shut_down(realm, Extent::Realm, &ShutdownOptions::default(), driver);
-    let forgotten = engine::lock().forget_realm(realm);
+fn shut_down_scope(container: ContainerId, driver: &Driver) {
+    shut_down(
+        container,
+        ShutdownScope::All,
+        &ShutdownOptions::default(),
+        driver,
+    );
+    let removed = engine::lock().remove_container(container);
     // The errors and futures in it are of users, and so are their destructors.
-    let _ = contain(|| drop(forgotten));
+    let _ = catch_panic(|| drop(removed));
 }

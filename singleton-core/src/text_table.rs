@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_a_line() {
+    fn each_row_is_one_line() {
         let mut table = Table::new(["service", "error"]);
         table.row([
             "Mail".to_owned(),

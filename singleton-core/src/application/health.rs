@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use super::worker_pool::{Crew, Ended};
-use crate::engine::{self, Check, Checked, Claim, Course, RealmId, Slot};
+use super::worker_pool::{JobResult, WorkerPool};
+use crate::engine::{self, CheckClaim, CheckResult, ContainerId, HealthCheck, RunHistory, Slot};
 use crate::escaped::Escaped;
 use crate::invoke::{Driver, check_cancelled, check_failed, check_timed_out, run_check};
 use crate::service::{Descriptor, Health, Instance};
@@ -96,14 +96,14 @@ impl PingOptions {
 }
 
 /// A service and what is known of it without checking.
-struct Known {
+struct ServiceSnapshot {
     service: &'static Descriptor,
     status: Status,
-    course: Option<Course>,
+    history: Option<RunHistory>,
 }
 
 enum Status {
-    Ready(&'static dyn Instance, Arc<Check>),
+    Ready(&'static dyn Instance, Arc<HealthCheck>),
     NotStarted,
     /// Its initialisation should have ended within the time given.
     Overdue(Duration),
@@ -112,7 +112,7 @@ enum Status {
 }
 
 pub(crate) fn ping_all(
-    realm: RealmId,
+    container: ContainerId,
     services: Vec<&'static Descriptor>,
     options: &PingOptions,
     driver: &Driver,
@@ -126,69 +126,72 @@ pub(crate) fn ping_all(
     let included = services
         .into_iter()
         .filter(|service| options.includes(service));
-    let known = look(realm, included);
-    let asked = Instant::now();
-    let mut crew = Crew::new("ping", options.threads);
-    let mut results: Vec<Option<Checked>> = Vec::with_capacity(known.len());
-    let mut others = Vec::new();
-    for (position, known) in known.iter().enumerate() {
+    let snapshots = take_snapshots(container, included);
+    let requested_at = Instant::now();
+    let mut pool = WorkerPool::new("ping", options.threads);
+    let mut results: Vec<Option<CheckResult>> = Vec::with_capacity(snapshots.len());
+    let mut checked_elsewhere = Vec::new();
+    for (position, snapshot) in snapshots.iter().enumerate() {
         results.push(None);
-        let Status::Ready(instance, check) = &known.status else {
+        let Status::Ready(instance, check) = &snapshot.status else {
             continue;
         };
         let mut state = check.lock();
-        let fresh = |last: &&Checked| last.ended.elapsed() < options.reuse_for;
+        let is_recent = |last: &&CheckResult| last.ended.elapsed() < options.reuse_for;
         if let Some(future) = state.future.clone() {
             let driver = driver.clone();
-            crew.submit(position, options.timeout, move || {
+            pool.submit(position, options.timeout, move || {
                 driver.block_on(future).unwrap_or_else(check_cancelled)
             });
         } else if state.claimed {
-            others.push((position, check));
-        } else if let Some(last) = state.last.as_ref().filter(fresh) {
+            checked_elsewhere.push((position, check));
+        } else if let Some(last) = state.last.as_ref().filter(is_recent) {
             results[position] = Some(last.clone());
         } else {
             state.claimed = true;
-            let (claim, driver) = (Claim(Arc::clone(check)), driver.clone());
-            let (service, instance) = (known.service, *instance);
-            crew.submit(position, options.timeout, move || {
-                let _entered = engine::enter(realm);
-                run_check(claim, realm, service, instance, &driver)
+            let (claim, driver) = (CheckClaim(Arc::clone(check)), driver.clone());
+            let (service, instance) = (snapshot.service, *instance);
+            pool.submit(position, options.timeout, move || {
+                let _container = engine::enter(container);
+                run_check(claim, container, service, instance, &driver)
             });
         }
     }
-    while let Some((position, latency, ended)) = crew.next() {
-        results[position] = Some(match ended {
-            Ended::Done(checked) => checked,
-            Ended::Failed(message) => check_failed(latency, message),
-            Ended::Overran => check_timed_out(latency, options.timeout),
+    while let Some((position, latency, result)) = pool.next() {
+        results[position] = Some(match result {
+            JobResult::Done(checked) => checked,
+            JobResult::Failed(message) => check_failed(latency, message),
+            JobResult::TimedOut => check_timed_out(latency, options.timeout),
         });
     }
-    for (position, check) in others {
+    for (position, check) in checked_elsewhere {
         // The time limit is the report's: those who wait for each of several do so at once.
-        let checked = check.await_other(asked, options.timeout);
-        let since = check.lock().since;
-        let latency = since.map_or(options.timeout, |since| since.elapsed());
+        let checked = check.wait_for_result(requested_at, options.timeout);
+        let started_at = check.lock().started_at;
+        let latency = started_at.map_or(options.timeout, |started_at| started_at.elapsed());
         results[position] =
             Some(checked.unwrap_or_else(|| check_timed_out(latency, options.timeout)));
     }
-    let reported = known.iter().zip(results);
-    let reported = reported.map(|(known, checked)| report(known, checked, options));
+    let reported = snapshots.iter().zip(results);
+    let reported = reported.map(|(snapshot, checked)| report_service(snapshot, checked, options));
     HealthReport::new(reported.collect(), unknown_tags)
 }
 
-fn look(realm: RealmId, services: impl Iterator<Item = &'static Descriptor>) -> Vec<Known> {
+fn take_snapshots(
+    container: ContainerId,
+    services: impl Iterator<Item = &'static Descriptor>,
+) -> Vec<ServiceSnapshot> {
     let mut engine = engine::lock();
-    let mut known = Vec::new();
+    let mut snapshots = Vec::new();
     for service in services {
-        let (mut status, mut course) = (Status::ShutDown, None);
-        if let Some(realm) = engine.realm_mut(realm) {
-            let closing = realm.closing.is_requested();
-            let entry = realm.get_mut(service);
-            course = entry
+        let (mut status, mut history) = (Status::ShutDown, None);
+        if let Some(container) = engine.container_mut(container) {
+            let closing = container.closing.is_requested();
+            let entry = container.get_mut(service);
+            history = entry
                 .background
                 .as_ref()
-                .map(|background| background.course());
+                .map(|background| background.history());
             status = match entry.slot {
                 Slot::Ready(instance) => {
                     let check = entry.check.get_or_insert_default();
@@ -205,34 +208,38 @@ fn look(realm: RealmId, services: impl Iterator<Item = &'static Descriptor>) -> 
                 },
             };
         }
-        known.push(Known {
+        snapshots.push(ServiceSnapshot {
             service,
             status,
-            course,
+            history,
         });
     }
-    known
+    snapshots
 }
 
-fn report(known: &Known, checked: Option<Checked>, options: &PingOptions) -> ServiceHealth {
-    let mut health = ServiceHealth::new(known.service);
-    match (&known.status, checked) {
+fn report_service(
+    snapshot: &ServiceSnapshot,
+    checked: Option<CheckResult>,
+    options: &PingOptions,
+) -> ServiceHealth {
+    let mut health = ServiceHealth::new(snapshot.service);
+    match (&snapshot.status, checked) {
         (Status::Ready(..), Some(checked)) => {
             health.health = checked.health;
             health.latency = Some(checked.latency);
             health.age = Some(checked.ended.elapsed());
             health.error = checked.error;
-            let slow = |limit: &Duration| checked.latency >= *limit;
+            let is_slow = |limit: &Duration| checked.latency >= *limit;
             if health.health == Health::Healthy
-                && let Some(limit) = options.degraded_after.filter(slow)
+                && let Some(limit) = options.degraded_after.filter(is_slow)
             {
                 health.health = Health::Degraded;
                 health.error = Some(format!("answered only after more than {limit:?}"));
             }
         }
-        (Status::Overdue(limit), _) => {
+        (Status::Overdue(timeout), _) => {
             health.health = Health::Unhealthy;
-            health.error = Some(format!("not ready after {limit:?}"));
+            health.error = Some(format!("not ready after {timeout:?}"));
         }
         (Status::Failed(error), _) => {
             health.health = Health::Unhealthy;
@@ -244,12 +251,12 @@ fn report(known: &Known, checked: Option<Checked>, options: &PingOptions) -> Ser
         }
         (Status::Ready(..) | Status::NotStarted, _) => {}
     }
-    if let Some(course) = &known.course {
-        health.restarts = Some(course.restarts);
-        if let Some((trouble, why)) = course.trouble()
-            && health.health < trouble
+    if let Some(history) = &snapshot.history {
+        health.restarts = Some(history.restarts);
+        if let Some((problem, why)) = history.problem()
+            && health.health < problem
         {
-            health.health = trouble;
+            health.health = problem;
             health.error = Some(why);
         }
     }

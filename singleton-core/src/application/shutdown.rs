@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::worker_pool::{Crew, Ended};
-use crate::engine::{self, Attempt, Engine, Provided, RealmId, Running, Slot, Supervision};
+use super::worker_pool::{JobResult, WorkerPool};
+use crate::engine::{
+    self, Attempt, AttemptGuard, ContainerId, Engine, Provided, Slot, Supervision,
+};
 use crate::error::Error;
-use crate::init::conclude;
+use crate::init::finish;
 use crate::invoke::{Driver, shut_down_instance};
-use crate::panics::contain;
+use crate::panics::catch_panic;
 use crate::service::{DEFAULT_SHUTDOWN_TIMEOUT, Descriptor, Instance};
 use crate::sync::lock;
 use crate::telemetry;
@@ -145,56 +147,56 @@ impl fmt::Display for ShutdownReport {
 }
 
 /// Which services end, and as what they are known afterwards.
-pub(crate) enum Extent<'a> {
+pub(crate) enum ShutdownScope<'a> {
     /// All of them, for good.
-    Realm,
+    All,
     /// These, as far as no other service holds on to them; afterwards they are as if nobody had asked for them.
     Only(&'a HashSet<&'static Descriptor>),
 }
 
-/// Shuts down a realm, or what a start that failed had started in it.
+/// Shuts down a container, or what a start that failed had started in it.
 pub(crate) fn shut_down(
-    realm: RealmId,
-    extent: Extent<'_>,
+    container: ContainerId,
+    scope: ShutdownScope<'_>,
     options: &ShutdownOptions,
     driver: &Driver,
 ) -> ShutdownReport {
-    let began = Instant::now();
+    let started_at = Instant::now();
     let mut shutdown = Shutdown {
-        realm,
-        extent,
+        container,
+        scope,
         options,
         driver,
-        crew: Crew::new("shutdown", options.threads),
+        pool: WorkerPool::new("shutdown", options.threads),
         report: ShutdownReport::default(),
     };
-    let turn = {
+    let shutdown_lock = {
         let mut engine = engine::lock();
-        let Some(known) = engine.realm_mut(realm) else {
+        let Some(container_state) = engine.container_mut(container) else {
             return shutdown.report;
         };
-        if matches!(shutdown.extent, Extent::Realm) {
-            known.closing.request();
-            known.link_requirements();
+        if matches!(shutdown.scope, ShutdownScope::All) {
+            container_state.closing.request();
+            container_state.link_provided();
         }
-        Arc::clone(&known.shutting_down)
+        Arc::clone(&container_state.shutdown_lock)
     };
     // One after the other: who comes second finds nothing left, and returns when there is nothing.
-    let _turn = lock(&turn);
+    let _shutdown_lock = lock(&shutdown_lock);
     shutdown.run();
-    if let Some(known) = engine::lock().realm_mut(realm) {
-        known.forget_stopped();
+    if let Some(container_state) = engine::lock().container_mut(container) {
+        container_state.remove_stopped();
     }
-    shutdown.report.took = began.elapsed();
+    shutdown.report.took = started_at.elapsed();
     shutdown.report
 }
 
 struct Shutdown<'a> {
-    realm: RealmId,
-    extent: Extent<'a>,
+    container: ContainerId,
+    scope: ShutdownScope<'a>,
     options: &'a ShutdownOptions,
     driver: &'a Driver,
-    crew: Crew<Task, Result<(), String>>,
+    pool: WorkerPool<Task, Result<(), String>>,
     report: ShutdownReport,
 }
 
@@ -202,11 +204,11 @@ struct Shutdown<'a> {
 enum Task {
     Stop(&'static Descriptor),
     /// Waits until an attempt has ended that had begun before.
-    Settle(&'static Descriptor),
+    AwaitAttempt(&'static Descriptor),
 }
 
-/// A service that was taken out of its realm to be shut down.
-struct Taken {
+/// A service that was taken out of its container to be shut down.
+struct StoppingService {
     service: &'static Descriptor,
     instance: &'static dyn Instance,
     background: Option<Arc<Supervision>>,
@@ -216,207 +218,220 @@ struct Taken {
 
 impl Shutdown<'_> {
     fn run(&mut self) {
-        let attempts = match self.extent {
-            Extent::Realm => in_flight(&engine::lock(), self.realm),
-            Extent::Only(_) => Vec::new(),
+        let attempts = match self.scope {
+            ShutdownScope::All => in_flight(&engine::lock(), self.container),
+            ShutdownScope::Only(_) => Vec::new(),
         };
         for attempt in attempts {
-            self.settle(attempt);
+            self.await_attempt(attempt);
         }
-        self.take_all();
+        self.stop_unused();
         loop {
-            while let Some((task, took, ended)) = self.crew.next() {
-                self.ended(task, took, ended);
+            while let Some((task, took, result)) = self.pool.next() {
+                self.record(task, took, result);
             }
             // Services that hold on to each other, which no order can satisfy: the last to start goes first.
-            let Some(last) = self.take_last() else {
+            let Some(last) = self.take_last_started() else {
                 break;
             };
             self.submit(last);
         }
     }
 
-    fn settle(&mut self, attempt: Arc<Attempt>) {
+    fn await_attempt(&mut self, attempt: Arc<Attempt>) {
         let (service, driver) = (attempt.service, self.driver.clone());
-        let limit = self.limit(service);
-        self.crew.submit(Task::Settle(service), limit, move || {
-            if let Some(forsaken) = attempt.take_forsaken() {
-                // Nobody carries it on, so nobody wants it.
-                let _ = contain(|| {
-                    let _running = Running::enter(&attempt);
-                    drop(forsaken);
-                });
-                conclude(&attempt, Err(gone(service)));
-            } else if let Some(future) = attempt.future() {
-                driver.block_on(future);
-            } else {
-                attempt.wait_until(None);
-            }
-            Ok(())
-        });
+        let timeout = self.timeout(service);
+        self.pool
+            .submit(Task::AwaitAttempt(service), timeout, move || {
+                if let Some(unpolled) = attempt.take_unpolled() {
+                    // Nobody carries it on, so nobody wants it.
+                    let _ = catch_panic(|| {
+                        let _attempt = AttemptGuard::enter(&attempt);
+                        drop(unpolled);
+                    });
+                    finish(&attempt, Err(shut_down_error(service)));
+                } else if let Some(future) = attempt.future() {
+                    driver.block_on(future);
+                } else {
+                    attempt.wait_until(None);
+                }
+                Ok(())
+            });
     }
 
-    fn ended(&mut self, task: Task, took: Duration, ended: Ended<Result<(), String>>) {
-        let (service, settled) = match task {
+    fn record(&mut self, task: Task, took: Duration, result: JobResult<Result<(), String>>) {
+        let (service, was_initializing) = match task {
             Task::Stop(service) => (service, false),
-            Task::Settle(service) => (service, true),
+            Task::AwaitAttempt(service) => (service, true),
         };
-        let outcome = match ended {
-            Ended::Done(Ok(())) if settled => return self.take_all(),
-            Ended::Done(Ok(())) => ShutdownOutcome::Done,
-            Ended::Done(Err(message)) | Ended::Failed(message) => ShutdownOutcome::Failed(message),
-            Ended::Overran if settled => ShutdownOutcome::StillInitializing,
-            Ended::Overran => {
-                let limit = self.limit(service);
-                let _ = contain(|| telemetry::overran(service, limit));
+        let outcome = match result {
+            JobResult::Done(Ok(())) if was_initializing => return self.stop_unused(),
+            JobResult::Done(Ok(())) => ShutdownOutcome::Done,
+            JobResult::Done(Err(message)) | JobResult::Failed(message) => {
+                ShutdownOutcome::Failed(message)
+            }
+            JobResult::TimedOut if was_initializing => ShutdownOutcome::StillInitializing,
+            JobResult::TimedOut => {
+                let timeout = self.timeout(service);
+                let _ = catch_panic(|| telemetry::shutdown_timed_out(service, timeout));
                 ShutdownOutcome::Overran
             }
         };
-        let overran = matches!(outcome, ShutdownOutcome::Overran);
+        let timed_out = matches!(outcome, ShutdownOutcome::Overran);
         self.report.services.push(ServiceShutdown {
             service,
             outcome,
             took,
         });
-        let freed = self.let_go(service, overran);
-        for service in freed {
-            let taken = self.take(&mut engine::lock(), service, false);
-            self.submit(taken);
+        let released = self.finish_stopping(service, timed_out);
+        for service in released {
+            let stopping = self.begin_stopping(&mut engine::lock(), service, false);
+            self.submit(stopping);
         }
     }
 
     /// Lets the service that has stopped, or has overrun, hold on to nothing any more; gives whom nobody holds on to now.
-    fn let_go(&self, service: &'static Descriptor, overran: bool) -> Vec<&'static Descriptor> {
-        let (ended, freed) = {
+    fn finish_stopping(
+        &self,
+        service: &'static Descriptor,
+        timed_out: bool,
+    ) -> Vec<&'static Descriptor> {
+        let (restarted, released) = {
             let mut engine = engine::lock();
-            let Some(realm) = engine.realm_mut(self.realm) else {
+            let Some(container) = engine.container_mut(self.container) else {
                 return Vec::new();
             };
-            let entry = realm.get_mut(service);
+            let entry = container.get_mut(service);
             entry.background = None;
-            let mut ended = None;
-            match (&self.extent, &entry.slot) {
+            let mut restarted = None;
+            match (&self.scope, &entry.slot) {
                 (
-                    Extent::Only(_),
+                    ShutdownScope::Only(_),
                     Slot::Stopping {
                         attempt,
                         instance,
-                        over,
+                        finished,
                     },
                 ) => {
                     let attempt = Arc::clone(attempt);
-                    let anew = *over || !overran;
-                    let outcome = if anew {
+                    let can_restart = *finished || !timed_out;
+                    let outcome = if can_restart {
                         Ok(*instance)
                     } else {
-                        Err(gone(service))
+                        Err(shut_down_error(service))
                     };
-                    attempt.end(&outcome);
-                    if anew {
+                    attempt.set_outcome(&outcome);
+                    if can_restart {
                         entry.slot = Slot::Idle;
                     }
-                    ended = Some(attempt);
+                    restarted = Some(attempt);
                 }
                 _ => entry.slot = Slot::ShutDown,
             }
-            (ended, realm.let_go(service))
+            (restarted, container.release_dependencies(service))
         };
-        if let Some(attempt) = ended {
-            attempt.wake();
+        if let Some(attempt) = restarted {
+            attempt.wake_tasks();
         }
-        freed
+        released
     }
 
     /// Takes whatever nobody holds on to.
-    fn take_all(&mut self) {
-        let taken: Vec<_> = {
+    fn stop_unused(&mut self) {
+        let stopping: Vec<_> = {
             let mut engine = engine::lock();
-            let started = engine.realm(self.realm).map(|realm| realm.started.clone());
-            let last_first = started.into_iter().flatten().rev();
-            last_first
-                .filter_map(|service| self.take(&mut engine, service, false))
+            let started = engine
+                .container(self.container)
+                .map(|container| container.started.clone());
+            let newest_first = started.into_iter().flatten().rev();
+            newest_first
+                .filter_map(|service| self.begin_stopping(&mut engine, service, false))
                 .collect()
         };
-        for taken in taken {
-            self.submit(Some(taken));
+        for stopping in stopping {
+            self.submit(Some(stopping));
         }
     }
 
-    fn take_last(&self) -> Option<Option<Taken>> {
-        if matches!(self.extent, Extent::Only(_)) {
+    fn take_last_started(&self) -> Option<Option<StoppingService>> {
+        if matches!(self.scope, ShutdownScope::Only(_)) {
             return None;
         }
         let mut engine = engine::lock();
-        let started = engine.realm(self.realm)?.started.clone();
-        let mut last_first = started.into_iter().rev();
-        last_first.find_map(|service| self.take(&mut engine, service, true).map(Some))
+        let started = engine.container(self.container)?.started.clone();
+        let mut newest_first = started.into_iter().rev();
+        newest_first.find_map(|service| self.begin_stopping(&mut engine, service, true).map(Some))
     }
 
-    fn take(
+    fn begin_stopping(
         &self,
         engine: &mut Engine,
         service: &'static Descriptor,
-        although_used: bool,
-    ) -> Option<Taken> {
-        if matches!(self.extent, Extent::Only(only) if !only.contains(service)) {
+        even_if_used: bool,
+    ) -> Option<StoppingService> {
+        if matches!(self.scope, ShutdownScope::Only(only) if !only.contains(service)) {
             return None;
         }
-        let realm = engine.realm_mut(self.realm)?;
-        let entry = realm.get_mut(service);
+        let container = engine.container_mut(self.container)?;
+        let entry = container.get_mut(service);
         let Slot::Ready(instance) = entry.slot else {
             return None;
         };
-        if entry.users > 0 && !although_used {
+        if entry.dependents > 0 && !even_if_used {
             return None;
         }
         let background = entry.background.clone();
         let provided = matches!(entry.provided, Some(Provided::Instance(_)));
-        engine.begin_stopping(self.realm, service, instance);
-        Some(Taken {
+        engine.begin_shutdown(self.container, service, instance);
+        Some(StoppingService {
             service,
             instance,
             background,
-            is_kept: provided && matches!(self.extent, Extent::Only(_)),
+            is_kept: provided && matches!(self.scope, ShutdownScope::Only(_)),
         })
     }
 
-    fn submit(&mut self, taken: Option<Taken>) {
-        let Some(taken) = taken else {
+    fn submit(&mut self, stopping: Option<StoppingService>) {
+        let Some(stopping) = stopping else {
             return;
         };
-        let (realm, driver) = (self.realm, self.driver.clone());
-        let limit = self.limit(taken.service);
-        self.crew.submit(Task::Stop(taken.service), limit, move || {
-            let _entered = engine::enter(realm);
-            let _over = Over(realm, taken.service);
-            if let Some(background) = &taken.background {
-                background.join();
-            }
-            if taken.is_kept {
-                return Ok(());
-            }
-            shut_down_instance(taken.service, taken.instance, &driver)
-        });
+        let (container, driver) = (self.container, self.driver.clone());
+        let timeout = self.timeout(stopping.service);
+        self.pool
+            .submit(Task::Stop(stopping.service), timeout, move || {
+                let _container = engine::enter(container);
+                let _mark_finished = MarkFinished(container, stopping.service);
+                if let Some(background) = &stopping.background {
+                    background.join();
+                }
+                if stopping.is_kept {
+                    return Ok(());
+                }
+                shut_down_instance(stopping.service, stopping.instance, &driver)
+            });
     }
 
-    fn limit(&self, service: &Descriptor) -> Duration {
+    fn timeout(&self, service: &Descriptor) -> Duration {
         let own = service.policy.shutdown_timeout;
         own.unwrap_or(self.options.timeout)
     }
 }
 
 /// Notes that the work of stopping a service is over, also if it overran.
-struct Over(RealmId, &'static Descriptor);
+struct MarkFinished(ContainerId, &'static Descriptor);
 
-impl Drop for Over {
+impl Drop for MarkFinished {
     fn drop(&mut self) {
         let mut engine = engine::lock();
-        let Some(realm) = engine.realm_mut(self.0) else {
+        let Some(container) = engine.container_mut(self.0) else {
             return;
         };
-        let entry = realm.get_mut(self.1);
-        if let Slot::Stopping { attempt, over, .. } = &mut entry.slot {
-            *over = true;
+        let entry = container.get_mut(self.1);
+        if let Slot::Stopping {
+            attempt, finished, ..
+        } = &mut entry.slot
+        {
+            *finished = true;
             if attempt.outcome.get().is_some() {
                 entry.slot = Slot::Idle;
             }
@@ -424,17 +439,17 @@ impl Drop for Over {
     }
 }
 
-fn gone(service: &Descriptor) -> Error {
+fn shut_down_error(service: &Descriptor) -> Error {
     Error::ShutDown {
         service: service.name,
     }
 }
 
-fn in_flight(engine: &Engine, realm: RealmId) -> Vec<Arc<Attempt>> {
+fn in_flight(engine: &Engine, container: ContainerId) -> Vec<Arc<Attempt>> {
     let entries = engine
-        .realm(realm)
+        .container(container)
         .into_iter()
-        .flat_map(|realm| realm.entries());
+        .flat_map(|container| container.entries());
     let mut attempts: Vec<_> = entries
         .filter_map(|(_, entry)| match &entry.slot {
             Slot::Initializing(attempt) => Some(Arc::clone(attempt)),

@@ -10,12 +10,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 
-use super::shutdown::{Extent, ShutdownOptions, ShutdownReport, shut_down};
+use super::shutdown::{ShutdownOptions, ShutdownReport, ShutdownScope, shut_down};
 use super::start::{StartOptions, start};
 use super::start_report::{StartError, StartReport};
 use crate::engine;
 use crate::invoke::Driver;
-use crate::panics::contain;
+use crate::panics::catch_panic;
 use crate::service::Descriptor;
 
 /// Why an application did not run.
@@ -49,32 +49,32 @@ impl std::error::Error for RunError {
 /// How many applications listen, and whether none does: then signals have their default action again, which
 /// handlers that are registered once keep from them for good.
 static LISTENERS: Mutex<usize> = Mutex::new(0);
-static NOBODY_LISTENS: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+static NO_LISTENERS: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Gives the signals back when the application has ended.
-struct Listening(Handle);
+struct SignalListener(Handle);
 
-impl Listening {
-    fn begin() -> io::Result<(Signals, Self)> {
+impl SignalListener {
+    fn register() -> io::Result<(Signals, Self)> {
         let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
-        if LazyLock::get(&NOBODY_LISTENS).is_none() {
+        if LazyLock::get(&NO_LISTENERS).is_none() {
             for signal in [SIGINT, SIGTERM] {
-                flag::register_conditional_default(signal, Arc::clone(&NOBODY_LISTENS))?;
+                flag::register_conditional_default(signal, Arc::clone(&NO_LISTENERS))?;
             }
         }
         let signals = Signals::new([SIGINT, SIGTERM])?;
         *listeners += 1;
-        NOBODY_LISTENS.store(false, Ordering::SeqCst);
+        NO_LISTENERS.store(false, Ordering::SeqCst);
         let handle = signals.handle();
-        Ok((signals, Listening(handle)))
+        Ok((signals, SignalListener(handle)))
     }
 }
 
-impl Drop for Listening {
+impl Drop for SignalListener {
     fn drop(&mut self) {
         let mut listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
         *listeners -= 1;
-        NOBODY_LISTENS.store(*listeners == 0, Ordering::SeqCst);
+        NO_LISTENERS.store(*listeners == 0, Ordering::SeqCst);
         self.0.close();
     }
 }
@@ -84,53 +84,53 @@ enum Event {
     Started(Result<StartReport, StartError>),
 }
 
-/// Starts `services`, runs until a signal, and shuts all services of the realm down.
+/// Starts `services`, runs until a signal, and shuts all services of the container down.
 pub(crate) fn run_until_signal(
     services: Vec<&'static Descriptor>,
     driver: &Driver,
 ) -> Result<ShutdownReport, RunError> {
-    let realm = engine::current_realm();
-    let (signals, _listening) = Listening::begin().map_err(RunError::Signals)?;
+    let container = engine::current_container();
+    let (signals, _listener) = SignalListener::register().map_err(RunError::Signals)?;
     let (sender, events) = mpsc::channel();
-    let signalled = sender.clone();
+    let signal_sender = sender.clone();
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || listen(signals, &signalled))
+        .spawn(move || listen(signals, &signal_sender))
         .map_err(RunError::Signals)?;
     // On a thread of its own: an `initialize` that never returns must not keep a signal from being obeyed.
-    let own = driver.clone();
+    let start_driver = driver.clone();
     thread::Builder::new()
         .name("start".to_owned())
         .spawn(move || {
             let options = StartOptions::default();
-            let started = start(realm, services, &options, &own);
+            let started = start(container, services, &options, &start_driver);
             // Nobody waits any more if a signal was faster.
             let _ = sender.send(Event::Started(started));
         })
         .map_err(RunError::Signals)?;
-    let failed = loop {
+    let start_error = loop {
         match events.recv() {
-            Ok(Event::Started(Ok(report))) => drop(contain(|| log::info!("started {report}"))),
+            Ok(Event::Started(Ok(report))) => drop(catch_panic(|| log::info!("started {report}"))),
             Ok(Event::Started(Err(error))) => break Some(error),
             // Without a sender nobody could ask any more.
             Ok(Event::Signal) | Err(mpsc::RecvError) => break None,
         }
     };
     let options = ShutdownOptions::default();
-    let report = shut_down(realm, Extent::Realm, &options, driver);
-    match failed {
+    let report = shut_down(container, ShutdownScope::All, &options, driver);
+    match start_error {
         Some(error) => Err(RunError::Start(error)),
         None => Ok(report),
     }
 }
 
 fn listen(mut signals: Signals, events: &mpsc::Sender<Event>) {
-    let mut again = false;
+    let mut second_signal = false;
     for signal in &mut signals {
-        if again {
+        if second_signal {
             signal_hook::low_level::exit(128 + signal);
         }
-        again = true;
+        second_signal = true;
         let _ = events.send(Event::Signal);
         // Afterwards, and not here: a logger that panics or blocks keeps no signal from being obeyed.
         let _ = thread::Builder::new().spawn(move || {

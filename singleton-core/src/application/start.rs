@@ -6,19 +6,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::shutdown::{Extent, ShutdownOptions, shut_down};
+use super::shutdown::{ShutdownOptions, ShutdownScope, shut_down};
 use super::start_report::{ServiceStart, StartError, StartOutcome, StartReport};
-use crate::engine::{self, Attempt, ByService, Outcome, Realm, RealmId, Slot, innermost};
+use crate::engine::{
+    self, Attempt, Container, ContainerId, Outcome, ServiceMap, Slot, current_attempt,
+};
 use crate::error::Error;
-use crate::init::{obtain, obtain_async, remember_cycle};
+use crate::init::{get_or_init, get_or_init_async, record_cycle};
 use crate::invoke::{Driver, ensure_setup, step_panicked};
-use crate::panics::contain;
+use crate::panics::catch_panic;
 use crate::service::Descriptor;
 
 /// How long a thread watches before it joins in: a few times what a service costs that does nothing. It
 /// looks ever more rarely, down to the other.
-const PATIENCE: Duration = Duration::from_micros(50);
-const LONGEST_PATIENCE: Duration = Duration::from_millis(1);
+const MIN_WATCH_TIME: Duration = Duration::from_micros(50);
+const MAX_WATCH_TIME: Duration = Duration::from_millis(1);
 
 /// How [`start_all_with`](crate::Registry::start_all_with) goes about it.
 #[derive(Debug, Clone)]
@@ -50,39 +52,39 @@ impl StartOptions {
 
 /// Starts the services and all they require; if one fails, what this call had started is shut down again.
 pub(crate) fn start(
-    realm: RealmId,
+    container: ContainerId,
     services: Vec<&'static Descriptor>,
     options: &StartOptions,
     driver: &Driver,
 ) -> Result<StartReport, StartError> {
-    let began = Instant::now();
+    let started_at = Instant::now();
     // First of all: it may choose which service takes the place of a trait object.
     let setup = ensure_setup(services.first().map_or("the start", |service| service.name)).err();
     let start = Arc::new(Start {
-        realm,
-        user: innermost(),
-        plan: Mutex::new(Plan::new(realm, services)),
+        container,
+        dependent: current_attempt(),
+        plan: Mutex::new(Plan::new(container, services)),
         changed: Condvar::new(),
         threads: options.threads,
         driver: driver.clone(),
     });
     if setup.is_none() {
-        start.work(false);
+        start.run_worker(false);
     }
     let report = {
         let mut plan = start.lock();
         if !plan.is_success() {
-            plan.abandon();
+            plan.abandon_overdue();
         }
-        plan.report(began)
+        plan.report(started_at)
     };
     if setup.is_none() && report.is_success() {
         return Ok(report);
     }
     let started: HashSet<_> = report.started().collect();
     let taken_back = shut_down(
-        realm,
-        Extent::Only(&started),
+        container,
+        ShutdownScope::Only(&started),
         &ShutdownOptions::default(),
         driver,
     );
@@ -91,9 +93,9 @@ pub(crate) fn start(
 
 /// A start that several threads work at; those who find nothing to do any more are not waited for.
 struct Start {
-    realm: RealmId,
+    container: ContainerId,
     /// The attempt that the start is part of, if an `initialize` starts services.
-    user: Option<Arc<Attempt>>,
+    dependent: Option<Arc<Attempt>>,
     plan: Mutex<Plan>,
     changed: Condvar,
     threads: usize,
@@ -105,29 +107,30 @@ impl Start {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(self: &Arc<Self>, helps: bool) {
-        let _entered = (engine::current_realm() != self.realm).then(|| engine::enter(self.realm));
+    fn run_worker(self: &Arc<Self>, is_helper: bool) {
+        let _container =
+            (engine::current_container() != self.container).then(|| engine::enter(self.container));
         let mut plan = self.lock();
-        let (mut waited, mut patience) = (helps, PATIENCE);
-        while plan.left > 0 {
+        let (mut waited, mut watch_time) = (is_helper, MIN_WATCH_TIME);
+        while plan.remaining > 0 {
             if waited && !plan.ready.is_empty() {
                 // Where services take no time at all a second thread would only be in the way.
                 let ended = plan.ended;
                 plan.watching += 1;
-                let watched = self.changed.wait_timeout(plan, patience);
+                let watched = self.changed.wait_timeout(plan, watch_time);
                 plan = watched.unwrap_or_else(PoisonError::into_inner).0;
                 plan.watching -= 1;
                 waited = plan.ended != ended;
-                patience = (2 * patience).min(LONGEST_PATIENCE);
+                watch_time = (2 * watch_time).min(MAX_WATCH_TIME);
                 continue;
             }
             if self.driver.is_gone() {
                 plan.cancel();
-                if plan.left == 0 {
+                if plan.remaining == 0 {
                     break;
                 }
             }
-            let Some(position) = plan.take() else {
+            let Some(position) = plan.begin_next() else {
                 plan.idle += 1;
                 plan = self
                     .changed
@@ -137,24 +140,24 @@ impl Start {
                 waited = true;
                 continue;
             };
-            (waited, patience) = (false, PATIENCE);
+            (waited, watch_time) = (false, MIN_WATCH_TIME);
             let service = plan.nodes[position].service;
-            let call = !plan.ready.is_empty() && plan.watching == 0;
-            let hire = call && plan.idle == 0 && plan.workers < self.threads;
-            plan.workers += usize::from(hire);
-            let wake = call && plan.idle > 0;
+            let has_more_work = !plan.ready.is_empty() && plan.watching == 0;
+            let needs_worker = has_more_work && plan.idle == 0 && plan.workers < self.threads;
+            plan.workers += usize::from(needs_worker);
+            let wakes_idle = has_more_work && plan.idle > 0;
             drop(plan);
-            if wake {
+            if wakes_idle {
                 self.changed.notify_one();
             }
-            if hire && !self.hire() {
+            if needs_worker && !self.spawn_worker() {
                 self.lock().workers -= 1;
             }
 
             // Whatever else fails or takes time does so in an `initialize`, which is timed itself.
             let is_timed = service.asynchronous || service.policy.init_timeout.is_some();
-            let began = is_timed.then(Instant::now);
-            let obtained = contain(|| self.obtain(service))
+            let started_at = is_timed.then(Instant::now);
+            let obtained = catch_panic(|| self.get_or_init(service))
                 .unwrap_or_else(|message| Err(step_panicked(service, message)));
             plan = self.lock();
             let node = &mut plan.nodes[position];
@@ -163,12 +166,12 @@ impl Start {
                 Ok(_) => StartOutcome::Started,
                 Err(error) => StartOutcome::Failed(error),
             };
-            node.turn = began.map(|began| (began, began.elapsed()));
+            node.timing = started_at.map(|started_at| (started_at, started_at.elapsed()));
             plan.running -= 1;
             plan.ended += 1;
-            plan.end(position, outcome);
+            plan.finish(position, outcome);
             if plan.ready.is_empty() && plan.running == 0 && plan.idle > 0 {
-                // Whoever is idle ends, or finds the circle that is left.
+                // Whoever is idle ends, or finds the cycle that is left.
                 self.changed.notify_all();
             }
         }
@@ -177,29 +180,29 @@ impl Start {
     }
 
     /// A thread more, if the machine has one to spare: fewer take longer, no more.
-    fn hire(self: &Arc<Self>) -> bool {
+    fn spawn_worker(self: &Arc<Self>) -> bool {
         let own = Arc::clone(self);
         thread::Builder::new()
             .name("start".to_owned())
-            .spawn(move || own.work(true))
+            .spawn(move || own.run_worker(true))
             .is_ok()
     }
 
-    fn obtain(&self, service: &'static Descriptor) -> Outcome {
-        let user = self.user.as_ref();
+    fn get_or_init(&self, service: &'static Descriptor) -> Outcome {
+        let dependent = self.dependent.as_ref();
         let outcome = if service.asynchronous {
             let cancelled = || {
                 Err(Error::ShutDown {
                     service: service.name,
                 })
             };
-            let future = obtain_async(self.realm, service, user.cloned());
+            let future = get_or_init_async(self.container, service, dependent.cloned());
             self.driver.block_on(future).unwrap_or_else(cancelled)
         } else {
-            obtain(self.realm, service, user)
+            get_or_init(self.container, service, dependent)
         };
-        if let Some(user) = user {
-            remember_cycle(user, &outcome);
+        if let Some(dependent) = dependent {
+            record_cycle(dependent, &outcome);
         }
         outcome
     }
@@ -218,21 +221,21 @@ struct Node {
     dependents: Range<usize>,
     outcome: Option<StartOutcome>,
     /// When its turn came, and how long that took, where the service itself does not tell.
-    turn: Option<(Instant, Duration)>,
+    timing: Option<(Instant, Duration)>,
 }
 
 /// What is to start, and how far that has come.
 struct Plan {
-    realm: RealmId,
+    container: ContainerId,
     /// Attempts from here on began after the plan was made.
     first_attempt: u64,
-    /// Each after what it requires, as far as there is no circle.
+    /// Each after what it requires, as far as there is no cycle.
     nodes: Vec<Node>,
     requirements: Vec<usize>,
     dependents: Vec<usize>,
     /// Nodes that lack nothing and that nobody has begun.
     ready: VecDeque<usize>,
-    left: usize,
+    remaining: usize,
     running: usize,
     /// How many nodes were begun and have ended.
     ended: usize,
@@ -244,14 +247,14 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(realm: RealmId, services: Vec<&'static Descriptor>) -> Self {
+    fn new(container: ContainerId, services: Vec<&'static Descriptor>) -> Self {
         let engine = engine::lock();
         let first_attempt = engine.last_id() + 1;
-        let Found {
+        let Discovery {
             mut nodes,
             required,
             positions,
-        } = Found::new(engine.realm(realm), services);
+        } = Discovery::new(engine.container(container), services);
         let position = |service: &&'static Descriptor| positions.get(service).copied();
         let requirements: Vec<usize> = required.iter().filter_map(position).collect();
         let mut dependent_count = vec![0; nodes.len()];
@@ -266,17 +269,17 @@ impl Plan {
         }
         for position in 0..nodes.len() {
             for required in nodes[position].requirements.clone() {
-                let place = &mut nodes[requirements[required]].dependents.end;
-                dependents[*place] = position;
-                *place += 1;
+                let next = &mut nodes[requirements[required]].dependents.end;
+                dependents[*next] = position;
+                *next += 1;
             }
         }
         let ready = (0..nodes.len()).filter(|position| nodes[*position].missing == 0);
         Plan {
-            realm,
+            container,
             first_attempt,
             ready: ready.collect(),
-            left: nodes.len(),
+            remaining: nodes.len(),
             nodes,
             requirements,
             dependents,
@@ -289,12 +292,15 @@ impl Plan {
     }
 
     /// The next node to begin, if there is one.
-    fn take(&mut self) -> Option<usize> {
-        let unended = |node: &Node| node.outcome.is_none();
+    fn begin_next(&mut self) -> Option<usize> {
+        let is_unfinished = |node: &Node| node.outcome.is_none();
         let next = self.ready.pop_front().or_else(|| {
-            // A circle, which trait objects can close: whoever begins is told so.
-            let stuck = self.running == 0;
-            self.nodes.iter().position(unended).filter(|_| stuck)
+            // A cycle, which trait objects can close: whoever begins is told so.
+            let is_stuck = self.running == 0;
+            self.nodes
+                .iter()
+                .position(is_unfinished)
+                .filter(|_| is_stuck)
         })?;
         self.running += 1;
         self.nodes[next].is_begun = true;
@@ -308,27 +314,27 @@ impl Plan {
             if !node.is_begun && node.outcome.is_none() {
                 let because_of = "the task that started it was cancelled";
                 node.outcome = Some(StartOutcome::Skipped { because_of });
-                self.left -= 1;
+                self.remaining -= 1;
             }
         }
     }
 
     fn is_success(&self) -> bool {
-        let good = |outcome: &StartOutcome| {
+        let is_ready = |outcome: &StartOutcome| {
             matches!(outcome, StartOutcome::Started | StartOutcome::AlreadyReady)
         };
         self.nodes
             .iter()
-            .all(|node| node.outcome.as_ref().is_some_and(good))
+            .all(|node| node.outcome.as_ref().is_some_and(is_ready))
     }
 
     /// Gives up what is overdue, so that it does not outlive a start that failed.
-    fn abandon(&self) {
+    fn abandon_overdue(&self) {
         let engine = engine::lock();
-        let Some(realm) = engine.realm(self.realm) else {
+        let Some(container) = engine.container(self.container) else {
             return;
         };
-        for (_, entry) in realm.entries() {
+        for (_, entry) in container.entries() {
             if let Slot::Initializing(attempt) = &entry.slot
                 && attempt.id >= self.first_attempt
                 && attempt.is_overdue()
@@ -343,9 +349,9 @@ impl Plan {
     }
 
     /// Notes how a node ended: its dependents come a step nearer, or are skipped if it failed.
-    fn end(&mut self, position: usize, outcome: StartOutcome) {
-        self.left -= 1;
-        let culprit = match &outcome {
+    fn finish(&mut self, position: usize, outcome: StartOutcome) {
+        self.remaining -= 1;
+        let failed_service = match &outcome {
             StartOutcome::Started | StartOutcome::AlreadyReady => None,
             StartOutcome::Failed(_) => Some(self.nodes[position].service.name),
             StartOutcome::Skipped { because_of } => Some(*because_of),
@@ -355,9 +361,9 @@ impl Plan {
             let dependent = self.dependents[dependent];
             let node = &mut self.nodes[dependent];
             node.missing -= 1;
-            match culprit {
+            match failed_service {
                 Some(because_of) if node.outcome.is_none() => {
-                    self.end(dependent, StartOutcome::Skipped { because_of });
+                    self.finish(dependent, StartOutcome::Skipped { because_of });
                 }
                 None if node.missing == 0 && node.outcome.is_none() => {
                     self.ready.push_back(dependent);
@@ -368,18 +374,20 @@ impl Plan {
     }
 
     /// What became of it all, when there is nothing left.
-    fn report(&mut self, began: Instant) -> StartReport {
+    fn report(&mut self, started_at: Instant) -> StartReport {
         let engine = engine::lock();
-        let realm = engine.realm(self.realm);
-        let timing = |service| realm.and_then(|realm| realm.get(service)?.timing);
+        let container = engine.container(self.container);
+        let timing = |service| container.and_then(|container| container.get(service)?.timing);
         let services = std::mem::take(&mut self.nodes).into_iter().map(|node| {
-            let timing = timing(node.service).filter(|timing| timing.began >= began);
-            let turn = timing.map(|timing| (timing.began, timing.own));
-            let (since, own) = turn.or(node.turn).unwrap_or((began, Duration::ZERO));
+            let timing = timing(node.service).filter(|timing| timing.started_at >= started_at);
+            let measured = timing.map(|timing| (timing.started_at, timing.own_time));
+            let (since, own) = measured
+                .or(node.timing)
+                .unwrap_or((started_at, Duration::ZERO));
             ServiceStart {
                 service: node.service,
                 requirements: node.requirements,
-                waited: since.saturating_duration_since(began),
+                waited: since.saturating_duration_since(started_at),
                 own,
                 // What the plan did not get to, for the set-up failed.
                 outcome: node.outcome.unwrap_or(StartOutcome::Skipped {
@@ -388,40 +396,40 @@ impl Plan {
             }
         });
         let requirements = std::mem::take(&mut self.requirements);
-        StartReport::new(services.collect(), requirements, began.elapsed())
+        StartReport::new(services.collect(), requirements, started_at.elapsed())
     }
 }
 
 /// The services and all that they require.
-struct Found {
+struct Discovery {
     /// Each after what it requires itself.
     nodes: Vec<Node>,
     /// What they require; each node knows where in the list that is for itself.
     required: Vec<&'static Descriptor>,
     /// Where in `nodes` the services are.
-    positions: ByService<usize>,
+    positions: ServiceMap<usize>,
 }
 
-impl Found {
-    fn new(realm: Option<&Realm>, services: Vec<&'static Descriptor>) -> Self {
-        let mut found = Found {
+impl Discovery {
+    fn new(container: Option<&Container>, services: Vec<&'static Descriptor>) -> Self {
+        let mut found = Discovery {
             nodes: Vec::with_capacity(services.len()),
             required: Vec::new(),
-            positions: ByService::default(),
+            positions: ServiceMap::default(),
         };
         // The services from one of those asked for down to one that it requires, with how many requirements of
         // each have been seen to.
         let mut path: Vec<(Node, usize)> = Vec::new();
         for service in services {
-            path.extend(found.meet(realm, service));
+            path.extend(found.visit(container, service));
             while let Some((node, seen)) = path.last_mut() {
                 let next = node.requirements.start + *seen;
                 if next < node.requirements.end {
                     *seen += 1;
-                    path.extend(found.meet(realm, found.required[next]));
+                    path.extend(found.visit(container, found.required[next]));
                 } else if let Some((node, _)) = path.pop() {
                     let position = found.nodes.len();
-                    *found.positions.place(node.service) = Some((node.service, position));
+                    *found.positions.cell(node.service) = Some((node.service, position));
                     found.nodes.push(node);
                 }
             }
@@ -429,21 +437,22 @@ impl Found {
         found
     }
 
-    /// Makes the node of a service that is met for the first time; on a circle, which trait objects can close,
+    /// Makes the node of a service that is met for the first time; on a cycle, which trait objects can close,
     /// nothing is found behind one that is met again.
-    fn meet(
+    fn visit(
         &mut self,
-        realm: Option<&Realm>,
+        container: Option<&Container>,
         service: &'static Descriptor,
     ) -> Option<(Node, usize)> {
-        let place = self.positions.place(service);
-        if place.is_some() {
+        let cell = self.positions.cell(service);
+        if cell.is_some() {
             return None;
         }
-        *place = Some((service, usize::MAX));
-        let entry = realm.and_then(|realm| realm.get(service));
+        *cell = Some((service, usize::MAX));
+        let entry = container.and_then(|container| container.get(service));
         let first = self.required.len();
-        self.required.extend(Realm::requirements_of(service, entry));
+        self.required
+            .extend(Container::requirements_of(service, entry));
         let node = Node {
             service,
             was_ready: entry.is_some_and(|entry| matches!(entry.slot, Slot::Ready(_))),
@@ -452,7 +461,7 @@ impl Found {
             requirements: first..self.required.len(),
             dependents: 0..0,
             outcome: None,
-            turn: None,
+            timing: None,
         };
         Some((node, 0))
     }

@@ -6,33 +6,33 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::panics::contain;
+use crate::panics::catch_panic;
 
 type Job = Box<dyn FnOnce() + Send>;
-type Work<R> = Box<dyn FnOnce() -> R + Send>;
+type JobFn<R> = Box<dyn FnOnce() -> R + Send>;
 
 /// What became of a job.
-pub(crate) enum Ended<R> {
+pub(crate) enum JobResult<R> {
     Done(R),
     /// It panicked with this message, or there was no thread for it.
     Failed(String),
     /// Its time is over; it may still be running.
-    Overran,
+    TimedOut,
 }
 
-struct Running<K> {
+struct RunningJob<K> {
     id: u64,
     key: K,
-    began: Instant,
-    limit: Duration,
+    started_at: Instant,
+    timeout: Duration,
 }
 
 /// Jobs that were submitted and have not ended, each known by its key.
-pub(crate) struct Crew<K, R> {
+pub(crate) struct WorkerPool<K, R> {
     threads: usize,
     name: &'static str,
-    pending: VecDeque<(K, Duration, Work<R>)>,
-    running: Vec<Running<K>>,
+    pending: VecDeque<(K, Duration, JobFn<R>)>,
+    running: Vec<RunningJob<K>>,
     idle: usize,
     last_id: u64,
     jobs: Sender<Job>,
@@ -44,13 +44,13 @@ pub(crate) struct Crew<K, R> {
     results: Receiver<(u64, Result<R, String>)>,
 }
 
-impl<K, R: Send + 'static> Crew<K, R> {
+impl<K, R: Send + 'static> WorkerPool<K, R> {
     /// Makes one of at most so many threads of that name, those left behind not counted. Where no thread can
     /// be had the caller does the jobs.
     pub(crate) fn new(name: &'static str, threads: usize) -> Self {
         let (jobs, queue) = mpsc::channel();
         let (result, results) = mpsc::channel();
-        Crew {
+        WorkerPool {
             threads: threads.max(1),
             name,
             pending: VecDeque::new(),
@@ -70,23 +70,23 @@ impl<K, R: Send + 'static> Crew<K, R> {
     pub(crate) fn submit(
         &mut self,
         key: K,
-        limit: Duration,
+        timeout: Duration,
         work: impl FnOnce() -> R + Send + 'static,
     ) {
-        self.pending.push_back((key, limit, Box::new(work)));
+        self.pending.push_back((key, timeout, Box::new(work)));
     }
 
     /// Waits until a job ends or overruns; none if there is no job left.
-    pub(crate) fn next(&mut self) -> Option<(K, Duration, Ended<R>)> {
+    pub(crate) fn next(&mut self) -> Option<(K, Duration, JobResult<R>)> {
         loop {
             // The model checker knows no threads but its own.
             if cfg!(loom) || !self.dispatch() {
-                return self.work();
+                return self.run_on_caller();
             }
             let earliest = self
                 .running
                 .iter()
-                .map(|job| job.limit.saturating_sub(job.began.elapsed()))
+                .map(|job| job.timeout.saturating_sub(job.started_at.elapsed()))
                 .min()?;
             match self.results.recv_timeout(earliest) {
                 Ok((id, result)) => {
@@ -95,14 +95,14 @@ impl<K, R: Send + 'static> Crew<K, R> {
                         continue;
                     };
                     let job = self.running.swap_remove(position);
-                    let ended = result.map_or_else(Ended::Failed, Ended::Done);
-                    return Some((job.key, job.began.elapsed(), ended));
+                    let outcome = result.map_or_else(JobResult::Failed, JobResult::Done);
+                    return Some((job.key, job.started_at.elapsed(), outcome));
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    let overrun = |job: &Running<K>| job.began.elapsed() >= job.limit;
-                    if let Some(position) = self.running.iter().position(overrun) {
+                    let timed_out = |job: &RunningJob<K>| job.started_at.elapsed() >= job.timeout;
+                    if let Some(position) = self.running.iter().position(timed_out) {
                         let job = self.running.swap_remove(position);
-                        return Some((job.key, job.began.elapsed(), Ended::Overran));
+                        return Some((job.key, job.started_at.elapsed(), JobResult::TimedOut));
                     }
                 }
                 // Not while we hold a sender ourselves.
@@ -112,11 +112,11 @@ impl<K, R: Send + 'static> Crew<K, R> {
     }
 
     /// Does the next job on the calling thread, however long it takes: it cannot be left behind.
-    fn work(&mut self) -> Option<(K, Duration, Ended<R>)> {
+    fn run_on_caller(&mut self) -> Option<(K, Duration, JobResult<R>)> {
         let (key, _, work) = self.pending.pop_front()?;
-        let began = Instant::now();
-        let ended = contain(work).map_or_else(Ended::Failed, Ended::Done);
-        Some((key, began.elapsed(), ended))
+        let started_at = Instant::now();
+        let outcome = catch_panic(work).map_or_else(JobResult::Failed, JobResult::Done);
+        Some((key, started_at.elapsed(), outcome))
     }
 
     /// Gives pending jobs to threads; tells whether any of the jobs has one.
@@ -125,10 +125,10 @@ impl<K, R: Send + 'static> Crew<K, R> {
             if self.pending.is_empty() {
                 break;
             }
-            if self.idle == 0 && self.hire().is_err() {
+            if self.idle == 0 && self.spawn_worker().is_err() {
                 break;
             }
-            let Some((key, limit, work)) = self.pending.pop_front() else {
+            let Some((key, timeout, work)) = self.pending.pop_front() else {
                 break;
             };
             self.last_id += 1;
@@ -136,27 +136,27 @@ impl<K, R: Send + 'static> Crew<K, R> {
             let (id, result) = (self.last_id, self.result.clone());
             // Neither end is closed before the other: we hold the queue, too.
             let _ = self.jobs.send(Box::new(move || {
-                let _ = result.send((id, contain(work)));
+                let _ = result.send((id, catch_panic(work)));
             }));
-            self.running.push(Running {
+            self.running.push(RunningJob {
                 id,
                 key,
-                began: Instant::now(),
-                limit,
+                started_at: Instant::now(),
+                timeout,
             });
         }
         !self.running.is_empty()
     }
 
-    fn hire(&mut self) -> std::io::Result<()> {
+    fn spawn_worker(&mut self) -> std::io::Result<()> {
         let queue = Arc::clone(&self.queue);
-        let thread = thread::Builder::new().name(self.name.to_owned());
+        let builder = thread::Builder::new().name(self.name.to_owned());
         #[cfg(test)]
-        let thread = match self.stack_size {
-            Some(size) => thread.stack_size(size),
-            None => thread,
+        let builder = match self.stack_size {
+            Some(size) => builder.stack_size(size),
+            None => builder,
         };
-        thread.spawn(move || {
+        builder.spawn(move || {
             // Ends when the crew is dropped, and with it the sender.
             while let Ok(job) = next_job(&queue) {
                 job();
@@ -183,51 +183,57 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_job_that_hangs_is_left_behind_and_its_thread_replaced() {
-        let mut crew = Crew::new("crew", 1);
-        let (release, hang) = mpsc::channel::<()>();
-        crew.submit("hangs", Duration::from_millis(20), move || {
-            let _ = hang.recv();
+    fn job_that_hangs_times_out_and_its_thread_is_replaced() {
+        let mut pool = WorkerPool::new("pool", 1);
+        let (release, blocked) = mpsc::channel::<()>();
+        pool.submit("hangs", Duration::from_millis(20), move || {
+            let _ = blocked.recv();
             0
         });
-        crew.submit("works", LONG, || 1);
-        crew.submit("panics", LONG, || panic!("out of order"));
-        assert!(matches!(crew.next(), Some(("hangs", _, Ended::Overran))));
-        assert!(matches!(crew.next(), Some(("works", _, Ended::Done(1)))));
-        match crew.next() {
-            Some(("panics", _, Ended::Failed(message))) => assert_eq!(message, "out of order"),
+        pool.submit("works", LONG, || 1);
+        pool.submit("panics", LONG, || panic!("out of order"));
+        assert!(matches!(
+            pool.next(),
+            Some(("hangs", _, JobResult::TimedOut))
+        ));
+        assert!(matches!(
+            pool.next(),
+            Some(("works", _, JobResult::Done(1)))
+        ));
+        match pool.next() {
+            Some(("panics", _, JobResult::Failed(message))) => assert_eq!(message, "out of order"),
             _ => panic!("a panic is a result as well"),
         }
-        assert!(crew.next().is_none());
+        assert!(pool.next().is_none());
         drop(release);
     }
 
     #[test]
-    fn where_there_is_no_thread_the_caller_does_the_jobs() {
-        let mut crew = Crew::new("crew", 3);
-        crew.stack_size = Some(1 << 46);
+    fn caller_runs_jobs_if_no_thread_can_be_spawned() {
+        let mut pool = WorkerPool::new("pool", 3);
+        pool.stack_size = Some(1 << 46);
         let caller = thread::current().id();
-        crew.submit(1, LONG, move || thread::current().id() == caller);
-        crew.submit(2, LONG, || panic!("out of order"));
-        assert!(matches!(crew.next(), Some((1, _, Ended::Done(true)))));
-        assert!(matches!(crew.next(), Some((2, _, Ended::Failed(_)))));
-        assert!(crew.next().is_none());
+        pool.submit(1, LONG, move || thread::current().id() == caller);
+        pool.submit(2, LONG, || panic!("out of order"));
+        assert!(matches!(pool.next(), Some((1, _, JobResult::Done(true)))));
+        assert!(matches!(pool.next(), Some((2, _, JobResult::Failed(_)))));
+        assert!(pool.next().is_none());
     }
 
     #[test]
-    fn so_many_jobs_run_at_once_and_no_more() {
-        let mut crew = Crew::new("crew", 3);
-        let together = Arc::new(Barrier::new(3));
+    fn pool_runs_at_most_the_given_number_of_jobs_at_once() {
+        let mut pool = WorkerPool::new("pool", 3);
+        let barrier = Arc::new(Barrier::new(3));
         for _ in 0..6 {
-            let together = Arc::clone(&together);
+            let barrier = Arc::clone(&barrier);
             // With fewer threads nobody would get past this.
-            crew.submit((), LONG, move || together.wait().is_leader());
+            pool.submit((), LONG, move || barrier.wait().is_leader());
         }
         let mut leaders = 0;
-        while let Some(((), _, Ended::Done(leader))) = crew.next() {
+        while let Some(((), _, JobResult::Done(leader))) = pool.next() {
             leaders += usize::from(leader);
         }
         assert_eq!(leaders, 2);
-        assert_eq!(crew.idle, 3, "three threads did it all");
+        assert_eq!(pool.idle, 3, "three threads did it all");
     }
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, Shared};
 
-use super::container::RealmId;
+use super::container::ContainerId;
 use super::state;
 use crate::error::Error;
-use crate::panics::contain;
+use crate::panics::catch_panic;
 use crate::service::{Descriptor, Instance};
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::telemetry;
@@ -22,17 +22,17 @@ pub(crate) type Outcome = Result<&'static dyn Instance, Error>;
 /// When a service was made, requirements not included.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
-    pub(crate) began: Instant,
-    pub(crate) own: Duration,
+    pub(crate) started_at: Instant,
+    pub(crate) own_time: Duration,
 }
 
 /// A future that everyone who waits for an attempt polls.
-pub(crate) type Carrying = Shared<BoxFuture<'static, Outcome>>;
+pub(crate) type AttemptFuture = Shared<BoxFuture<'static, Outcome>>;
 
 /// One run of a service's initialisation, its requirements included; or of its shutdown before it starts anew.
 pub(crate) struct Attempt {
     pub(crate) id: u64,
-    pub(crate) realm: RealmId,
+    pub(crate) container: ContainerId,
     pub(crate) service: &'static Descriptor,
     /// When callers stop waiting; none where the service has no `init_timeout`.
     pub(crate) deadline: Option<Instant>,
@@ -41,11 +41,11 @@ pub(crate) struct Attempt {
     /// What the service requires and was not ready; to what was, it holds on.
     pub(crate) missing: Vec<&'static Descriptor>,
     pub(crate) outcome: OnceLock<Outcome>,
-    /// The first circle that `initialize` or `ping` ran into.
+    /// The first cycle that `initialize` or `ping` ran into.
     pub(crate) cycle: OnceLock<Box<Error>>,
     pub(crate) timing: OnceLock<Timing>,
     /// What carries on an asynchronous service's attempt, whoever polls it.
-    future: Mutex<Option<Carrying>>,
+    future: Mutex<Option<AttemptFuture>>,
     pub(crate) span: telemetry::Span,
     /// Set, under the engine's lock, when those who began the attempt have given it up.
     abandoned: AtomicBool,
@@ -58,14 +58,14 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub(crate) fn new(
         id: u64,
-        realm: RealmId,
+        container: ContainerId,
         service: &'static Descriptor,
         is_provided: bool,
         missing: Vec<&'static Descriptor>,
     ) -> Self {
         Attempt {
             id,
-            realm,
+            container,
             service,
             // Too far away to be told is as good as never.
             deadline: service
@@ -87,7 +87,7 @@ impl Attempt {
     }
 
     /// Ends the attempt; called with the engine locked, so that no thread that waits can miss it.
-    pub(crate) fn end(&self, outcome: &Outcome) {
+    pub(crate) fn set_outcome(&self, outcome: &Outcome) {
         // Nobody else sets it: an attempt ends once.
         let _ = self.outcome.set(outcome.clone());
         // A notification is a call of the system, also if nobody waits.
@@ -97,20 +97,20 @@ impl Attempt {
     }
 
     /// Has the attempt carried on by a future.
-    pub(crate) fn carry_by(&self, future: Carrying) {
+    pub(crate) fn set_future(&self, future: AttemptFuture) {
         *lock(&self.future) = Some(future);
     }
 
     /// What carries the attempt on; none if that is a thread.
-    pub(crate) fn future(&self) -> Option<Carrying> {
+    pub(crate) fn future(&self) -> Option<AttemptFuture> {
         lock(&self.future).clone()
     }
 
     /// Takes away the future that carries the attempt on if nobody polls it, for it to be dropped.
-    pub(crate) fn take_forsaken(&self) -> Option<Carrying> {
+    pub(crate) fn take_unpolled(&self) -> Option<AttemptFuture> {
         let mut future = lock(&self.future);
-        let forsaken = |future: &Carrying| future.strong_count() == Some(1);
-        if future.as_ref().is_some_and(forsaken) {
+        let is_unpolled = |future: &AttemptFuture| future.strong_count() == Some(1);
+        if future.as_ref().is_some_and(is_unpolled) {
             future.take()
         } else {
             None
@@ -124,7 +124,9 @@ impl Attempt {
 
     /// How long the service's own `initialize` and `ping` took; zero if the attempt did not come to them.
     pub(crate) fn own_time(&self) -> Duration {
-        self.timing.get().map_or(Duration::ZERO, |time| time.own)
+        self.timing
+            .get()
+            .map_or(Duration::ZERO, |time| time.own_time)
     }
 
     /// Tells whether callers wait for it no longer.
@@ -138,10 +140,10 @@ impl Attempt {
     }
 
     /// Wakes the tasks that wait for the end; called with the engine unlocked, for a waker is foreign code.
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake_tasks(&self) {
         let wakers = std::mem::take(&mut *lock(&self.wakers));
         for waker in wakers {
-            let _ = contain(|| waker.wake());
+            let _ = catch_panic(|| waker.wake());
         }
     }
 
@@ -166,8 +168,8 @@ impl Attempt {
     }
 
     /// The same as [`wait`](Attempt::wait), for a task.
-    pub(crate) fn ended(self: &Arc<Self>) -> Ended {
-        Ended {
+    pub(crate) fn completion(self: &Arc<Self>) -> Completion {
+        Completion {
             attempt: Arc::clone(self),
             timer: self.deadline.map(|deadline| {
                 futures_timer::Delay::new(deadline.saturating_duration_since(Instant::now()))
@@ -177,12 +179,12 @@ impl Attempt {
 }
 
 /// Ready when an attempt on another thread has ended, or with `None` when it is overdue.
-pub(crate) struct Ended {
+pub(crate) struct Completion {
     attempt: Arc<Attempt>,
     timer: Option<futures_timer::Delay>,
 }
 
-impl Future for Ended {
+impl Future for Completion {
     type Output = Option<Outcome>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {

@@ -6,18 +6,18 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::attempt::{Attempt, Timing};
-use super::supervision::{Check, Supervision};
+use super::supervision::{HealthCheck, Supervision};
 use crate::error::Error;
 use crate::service::{Descriptor, Instance, Stop};
 use crate::sync::Mutex;
 
-/// Names a realm; ids are never used again.
+/// Names a container; ids are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RealmId(pub(super) u64);
+pub(crate) struct ContainerId(pub(super) u64);
 
-impl RealmId {
+impl ContainerId {
     /// The process's own instances, outside of any test scope.
-    pub(crate) const PROCESS: RealmId = RealmId(0);
+    pub(crate) const PROCESS: ContainerId = ContainerId(0);
 }
 
 #[derive(Default)]
@@ -32,7 +32,7 @@ pub(crate) enum Slot {
         attempt: Arc<Attempt>,
         instance: &'static dyn Instance,
         /// Whether that is over, although it took too long.
-        over: bool,
+        finished: bool,
     },
     ShutDown,
 }
@@ -48,44 +48,44 @@ pub(crate) enum Provided {
 pub(crate) type Cast =
     dyn Fn(&'static (dyn Any + Send + Sync)) -> Option<Box<dyn Instance>> + Send + Sync;
 
-/// One service in one realm.
+/// One service in one container.
 #[derive(Default)]
 pub(crate) struct Entry {
     pub(crate) slot: Slot,
     pub(crate) provided: Option<Provided>,
     /// What it holds on to: what it required or used while it was initialising, once each.
-    pub(crate) uses: Vec<&'static Descriptor>,
+    pub(crate) dependencies: Vec<&'static Descriptor>,
     /// How many services hold on to it.
-    pub(crate) users: usize,
+    pub(crate) dependents: usize,
     pub(crate) timing: Option<Timing>,
     /// Why the last attempt failed, if it did.
     pub(crate) failure: Option<Box<Error>>,
-    pub(crate) check: Option<Arc<Check>>,
+    pub(crate) check: Option<Arc<HealthCheck>>,
     pub(crate) background: Option<Arc<Supervision>>,
 }
 
-pub(crate) struct Realm {
-    entries: ByService<Entry>,
+pub(crate) struct Container {
+    entries: ServiceMap<Entry>,
     /// Services in the order in which they became ready.
     pub(crate) started: Vec<&'static Descriptor>,
     /// Undeclared uses that were logged already.
-    reported: HashSet<(&'static Descriptor, &'static Descriptor)>,
+    reported_uses: HashSet<(&'static Descriptor, &'static Descriptor)>,
     /// Requested when nothing starts any more.
     pub(crate) closing: Arc<Stop>,
     /// Held by the one who shuts services down.
-    pub(crate) shutting_down: Arc<Mutex<()>>,
+    pub(crate) shutdown_lock: Arc<Mutex<()>>,
     /// Environment variables that differ from the process's; `None` is one that is not set.
     pub(crate) environment: HashMap<OsString, Option<OsString>>,
 }
 
-impl Realm {
+impl Container {
     pub(crate) fn new(environment: HashMap<OsString, Option<OsString>>) -> Self {
-        Realm {
-            entries: ByService::default(),
+        Container {
+            entries: ServiceMap::default(),
             started: Vec::new(),
-            reported: HashSet::new(),
+            reported_uses: HashSet::new(),
             closing: Arc::new(Stop::new()),
-            shutting_down: Arc::new(Mutex::new(())),
+            shutdown_lock: Arc::new(Mutex::new(())),
             environment,
         }
     }
@@ -138,7 +138,7 @@ impl Realm {
     }
 
     /// Notes that the service is ready.
-    pub(crate) fn start(
+    pub(crate) fn set_ready(
         &mut self,
         service: &'static Descriptor,
         instance: &'static dyn Instance,
@@ -152,74 +152,93 @@ impl Realm {
         entry
     }
 
-    /// Lets `user` hold on to `used` if that one is ready.
-    pub(crate) fn link(&mut self, user: &'static Descriptor, used: &'static Descriptor) {
+    /// Lets `dependent` hold on to `dependency` if that one is ready.
+    pub(crate) fn add_dependency(
+        &mut self,
+        dependent: &'static Descriptor,
+        dependency: &'static Descriptor,
+    ) {
         let ready = self
-            .get(used)
+            .get(dependency)
             .is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)));
-        if !ready || user == used || self.get_mut(user).uses.contains(&used) {
+        if !ready
+            || dependent == dependency
+            || self.get_mut(dependent).dependencies.contains(&dependency)
+        {
             return;
         }
-        self.get_mut(user).uses.push(used);
-        self.get_mut(used).users += 1;
+        self.get_mut(dependent).dependencies.push(dependency);
+        self.get_mut(dependency).dependents += 1;
     }
 
-    /// Lets `user`, which holds on to nothing yet, hold on to what it requires; gives what of it is not ready.
-    pub(crate) fn link_declared(&mut self, user: &'static Descriptor) -> Vec<&'static Descriptor> {
+    /// Lets `dependent`, which holds on to nothing yet, hold on to what it requires; gives what of it is not ready.
+    pub(crate) fn add_declared_dependencies(
+        &mut self,
+        dependent: &'static Descriptor,
+    ) -> Vec<&'static Descriptor> {
         let mut missing = Vec::new();
-        let mut requirements = self.requirements(user).peekable();
+        let mut requirements = self.requirements(dependent).peekable();
         if requirements.peek().is_none() {
             return missing;
         }
-        let mut uses = std::mem::take(&mut self.get_mut(user).uses);
+        let mut dependencies = std::mem::take(&mut self.get_mut(dependent).dependencies);
         for requirement in requirements {
             let entry = self.get_mut(requirement);
             if matches!(entry.slot, Slot::Ready(_)) {
-                entry.users += 1;
-                uses.push(requirement);
+                entry.dependents += 1;
+                dependencies.push(requirement);
             } else {
                 missing.push(requirement);
             }
         }
-        self.get_mut(user).uses = uses;
+        self.get_mut(dependent).dependencies = dependencies;
         missing
     }
 
     /// Lets the service hold on to nothing any more; gives those whom nobody else holds on to now.
-    pub(crate) fn let_go(&mut self, service: &'static Descriptor) -> Vec<&'static Descriptor> {
-        let uses = std::mem::take(&mut self.get_mut(service).uses);
-        uses.into_iter()
-            .filter(|used| {
-                let entry = self.get_mut(used);
-                entry.users -= 1;
-                entry.users == 0
+    pub(crate) fn release_dependencies(
+        &mut self,
+        service: &'static Descriptor,
+    ) -> Vec<&'static Descriptor> {
+        let dependencies = std::mem::take(&mut self.get_mut(service).dependencies);
+        dependencies
+            .into_iter()
+            .filter(|dependency| {
+                let entry = self.get_mut(dependency);
+                entry.dependents -= 1;
+                entry.dependents == 0
             })
             .collect()
     }
 
-    /// Tells whether `user` is seen for the first time to use `used` before that one is ready.
-    pub(crate) fn is_news(&mut self, user: &'static Descriptor, used: &'static Descriptor) -> bool {
+    /// Tells whether `dependent` is seen for the first time to use `dependency` before that one is ready.
+    pub(crate) fn is_first_undeclared_use(
+        &mut self,
+        dependent: &'static Descriptor,
+        dependency: &'static Descriptor,
+    ) -> bool {
         let ready = self
-            .get(used)
+            .get(dependency)
             .is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)));
-        !ready && self.reported.insert((user, used))
+        !ready && self.reported_uses.insert((dependent, dependency))
     }
 
     /// Instances that were provided for a scope did not start after what they require: only now it
     /// is known what of it there is.
-    pub(crate) fn link_requirements(&mut self) {
+    pub(crate) fn link_provided(&mut self) {
         for position in 0..self.started.len() {
             let service = self.started[position];
-            let unlinked =
-                |entry: &Entry| matches!(entry.slot, Slot::Ready(_)) && entry.uses.is_empty();
+            let unlinked = |entry: &Entry| {
+                matches!(entry.slot, Slot::Ready(_)) && entry.dependencies.is_empty()
+            };
             if self.get(service).is_some_and(unlinked) {
-                self.link_declared(service);
+                self.add_declared_dependencies(service);
             }
         }
     }
 
     /// Forgets of what has been shut down that it had started.
-    pub(crate) fn forget_stopped(&mut self) {
+    pub(crate) fn remove_stopped(&mut self) {
         let entries = &self.entries;
         let is_ready = |service: &Descriptor| {
             let entry = entries.get(service);
@@ -230,44 +249,44 @@ impl Realm {
 }
 
 /// A value for some of the services, found without a search by their numbers.
-pub(crate) struct ByService<V> {
-    places: Vec<Option<(&'static Descriptor, V)>>,
+pub(crate) struct ServiceMap<V> {
+    cells: Vec<Option<(&'static Descriptor, V)>>,
 }
 
-impl<V> Default for ByService<V> {
+impl<V> Default for ServiceMap<V> {
     fn default() -> Self {
-        ByService { places: Vec::new() }
+        ServiceMap { cells: Vec::new() }
     }
 }
 
-impl<V> ByService<V> {
+impl<V> ServiceMap<V> {
     pub(crate) fn get(&self, service: &Descriptor) -> Option<&V> {
-        let place = self.places.get(service.number.get())?;
-        place.as_ref().map(|(_, value)| value)
+        let cell = self.cells.get(service.number.get())?;
+        cell.as_ref().map(|(_, value)| value)
     }
 
     /// The place of the service's value, where there is none yet.
-    pub(crate) fn place(
+    pub(crate) fn cell(
         &mut self,
         service: &'static Descriptor,
     ) -> &mut Option<(&'static Descriptor, V)> {
         let number = service.number.get();
-        if number >= self.places.len() {
-            self.places.resize_with(number + 1, || None);
+        if number >= self.cells.len() {
+            self.cells.resize_with(number + 1, || None);
         }
-        &mut self.places[number]
+        &mut self.cells[number]
     }
 
     pub(crate) fn get_or_default(&mut self, service: &'static Descriptor) -> &mut V
     where
         V: Default,
     {
-        let place = self.place(service);
-        &mut place.get_or_insert_with(|| (service, V::default())).1
+        let cell = self.cell(service);
+        &mut cell.get_or_insert_with(|| (service, V::default())).1
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Descriptor, &V)> {
-        let known = self.places.iter().flatten();
+        let known = self.cells.iter().flatten();
         known.map(|(service, value)| (*service, value))
     }
 }

@@ -1,4 +1,4 @@
-//! Whose work the calling thread does: which realm it is in, and which attempt it carries on.
+//! Whose work the calling thread does: which container it is in, and which attempt it carries on.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -7,167 +7,167 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::attempt::Attempt;
-use super::container::RealmId;
+use super::container::ContainerId;
 use super::state::lock;
 
 #[cfg(not(loom))]
 thread_local! {
-    /// The realm whose instances the thread sees.
-    static CURRENT_REALM: Cell<RealmId> = const { Cell::new(RealmId::PROCESS) };
+    /// The container whose instances the thread sees.
+    static CURRENT_CONTAINER: Cell<ContainerId> = const { Cell::new(ContainerId::PROCESS) };
     /// The attempts that run on this thread, the innermost last.
-    static RUNNING: RefCell<Vec<Arc<Attempt>>> = const { RefCell::new(Vec::new()) };
+    static ATTEMPTS: RefCell<Vec<Arc<Attempt>>> = const { RefCell::new(Vec::new()) };
     /// Whether it shuts a service down.
-    static STOPPING: Cell<bool> = const { Cell::new(false) };
+    static SHUTTING_DOWN: Cell<bool> = const { Cell::new(false) };
 }
 
 #[cfg(loom)]
 loom::thread_local! {
-    static CURRENT_REALM: Cell<RealmId> = Cell::new(RealmId::PROCESS);
-    static RUNNING: RefCell<Vec<Arc<Attempt>>> = RefCell::new(Vec::new());
-    static STOPPING: Cell<bool> = Cell::new(false);
+    static CURRENT_CONTAINER: Cell<ContainerId> = Cell::new(ContainerId::PROCESS);
+    static ATTEMPTS: RefCell<Vec<Arc<Attempt>>> = RefCell::new(Vec::new());
+    static SHUTTING_DOWN: Cell<bool> = Cell::new(false);
 }
 
-/// The realm whose instances the calling thread sees.
-pub(crate) fn current_realm() -> RealmId {
+/// The container whose instances the calling thread sees.
+pub(crate) fn current_container() -> ContainerId {
     // Destructors of other thread-locals may call services when this one is gone.
-    CURRENT_REALM
+    CURRENT_CONTAINER
         .try_with(Cell::get)
-        .unwrap_or(RealmId::PROCESS)
+        .unwrap_or(ContainerId::PROCESS)
 }
 
-/// Makes `realm` the calling thread's until the value is dropped.
-pub(crate) struct Entered {
-    realm: RealmId,
-    previous: RealmId,
+/// Makes `container` the calling thread's until the value is dropped.
+pub(crate) struct ContainerGuard {
+    container: ContainerId,
+    previous: ContainerId,
 }
 
-pub(crate) fn enter(realm: RealmId) -> Entered {
-    if realm != RealmId::PROCESS {
-        lock().divert();
+pub(crate) fn enter(container: ContainerId) -> ContainerGuard {
+    if container != ContainerId::PROCESS {
+        lock().enter_scope();
     }
-    let previous = CURRENT_REALM.try_with(|current| current.replace(realm));
-    Entered {
-        realm,
-        previous: previous.unwrap_or(RealmId::PROCESS),
+    let previous = CURRENT_CONTAINER.try_with(|current| current.replace(container));
+    ContainerGuard {
+        container,
+        previous: previous.unwrap_or(ContainerId::PROCESS),
     }
 }
 
-impl Drop for Entered {
+impl Drop for ContainerGuard {
     fn drop(&mut self) {
-        // As in `current_realm`.
-        let _ = CURRENT_REALM.try_with(|current| current.set(self.previous));
-        if self.realm != RealmId::PROCESS {
-            lock().undivert();
+        // As in `current_container`.
+        let _ = CURRENT_CONTAINER.try_with(|current| current.set(self.previous));
+        if self.container != ContainerId::PROCESS {
+            lock().leave_scope();
         }
     }
 }
 
-/// Marks an attempt as the innermost of this thread, in its realm, until the value is dropped.
-pub(crate) struct Running {
+/// Marks an attempt as the innermost of this thread, in its container, until the value is dropped.
+pub(crate) struct AttemptGuard {
     marked: bool,
-    _realm: Option<Entered>,
+    _container: Option<ContainerGuard>,
 }
 
-impl Running {
+impl AttemptGuard {
     pub(crate) fn enter(attempt: &Arc<Attempt>) -> Self {
-        let foreign = current_realm() != attempt.realm;
+        let is_other = current_container() != attempt.container;
         // Destructors of other thread-locals may start services when ours is gone; then nothing is marked.
-        let marked = RUNNING.try_with(|running| running.borrow_mut().push(Arc::clone(attempt)));
-        Running {
+        let marked = ATTEMPTS.try_with(|attempts| attempts.borrow_mut().push(Arc::clone(attempt)));
+        AttemptGuard {
             marked: marked.is_ok(),
-            _realm: foreign.then(|| enter(attempt.realm)),
+            _container: is_other.then(|| enter(attempt.container)),
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for AttemptGuard {
     fn drop(&mut self) {
         if self.marked {
-            let ended = RUNNING.try_with(|running| running.borrow_mut().pop());
-            drop(ended);
+            let attempt = ATTEMPTS.try_with(|attempts| attempts.borrow_mut().pop());
+            drop(attempt);
         }
     }
 }
 
 /// The attempt that the calling thread carries on, if it is within one.
-pub(crate) fn innermost() -> Option<Arc<Attempt>> {
-    RUNNING
-        .try_with(|running| running.borrow().last().cloned())
+pub(crate) fn current_attempt() -> Option<Arc<Attempt>> {
+    ATTEMPTS
+        .try_with(|attempts| attempts.borrow().last().cloned())
         .ok()
         .flatten()
 }
 
 /// Marks that the calling thread shuts a service down, until the value is dropped.
-pub(crate) struct Stopping(bool);
+pub(crate) struct ShutdownGuard(bool);
 
-impl Stopping {
+impl ShutdownGuard {
     pub(crate) fn enter() -> Self {
-        // As in `Running`.
-        Stopping(
-            STOPPING
-                .try_with(|stopping| stopping.replace(true))
+        // As in `AttemptGuard`.
+        ShutdownGuard(
+            SHUTTING_DOWN
+                .try_with(|shutting_down| shutting_down.replace(true))
                 .unwrap_or(false),
         )
     }
 }
 
-impl Drop for Stopping {
+impl Drop for ShutdownGuard {
     fn drop(&mut self) {
-        let _ = STOPPING.try_with(|stopping| stopping.set(self.0));
+        let _ = SHUTTING_DOWN.try_with(|shutting_down| shutting_down.set(self.0));
     }
 }
 
 /// Tells whether the calling thread shuts a service down.
-pub(crate) fn is_stopping() -> bool {
-    STOPPING.try_with(Cell::get).unwrap_or(false)
+pub(crate) fn is_shutting_down() -> bool {
+    SHUTTING_DOWN.try_with(Cell::get).unwrap_or(false)
 }
 
 /// A future that is polled as part of an attempt.
-pub(crate) struct PartOf<F> {
+pub(crate) struct InAttempt<F> {
     attempt: Arc<Attempt>,
     inner: Pin<Box<F>>,
 }
 
-impl<F: Future> PartOf<F> {
+impl<F: Future> InAttempt<F> {
     pub(crate) fn new(attempt: &Arc<Attempt>, inner: F) -> Self {
-        PartOf {
+        InAttempt {
             attempt: Arc::clone(attempt),
             inner: Box::pin(inner),
         }
     }
 }
 
-impl<F: Future> Future for PartOf<F> {
+impl<F: Future> Future for InAttempt<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let PartOf { attempt, inner } = &mut *self;
-        let _running = Running::enter(attempt);
+        let InAttempt { attempt, inner } = &mut *self;
+        let _attempt = AttemptGuard::enter(attempt);
         let _span = attempt.span.enter();
         inner.as_mut().poll(context)
     }
 }
 
-/// A future that is polled inside a realm.
-pub(crate) struct Inside<F> {
-    realm: RealmId,
+/// A future that is polled inside a container.
+pub(crate) struct InContainer<F> {
+    container: ContainerId,
     inner: Pin<Box<F>>,
 }
 
-impl<F: Future> Inside<F> {
-    pub(crate) fn new(realm: RealmId, inner: F) -> Self {
-        Inside {
-            realm,
+impl<F: Future> InContainer<F> {
+    pub(crate) fn new(container: ContainerId, inner: F) -> Self {
+        InContainer {
+            container,
             inner: Box::pin(inner),
         }
     }
 }
 
-impl<F: Future> Future for Inside<F> {
+impl<F: Future> Future for InContainer<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let _entered = enter(self.realm);
+        let _container = enter(self.container);
         self.inner.as_mut().poll(context)
     }
 }

@@ -8,36 +8,37 @@ use futures_util::future::{BoxFuture, Shared};
 use crate::service::{Health, Stop};
 
 /// Who has run for so long is not taken to fail for the reason that it failed for before.
-pub(crate) const RECOVERED: Duration = Duration::from_secs(60);
+pub(crate) const RECOVERY_TIME: Duration = Duration::from_secs(60);
 
 /// One background service's thread.
 pub(crate) struct Supervision {
     pub(crate) stop: Stop,
     /// Requested when the thread has ended.
     pub(crate) ended: Stop,
-    course: Mutex<Course>,
+    history: Mutex<RunHistory>,
 }
 
 /// How the thread has fared.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Course {
+pub(crate) struct RunHistory {
     pub(crate) restarts: u64,
     /// Why it is not running, between two runs.
-    pub(crate) down: Option<String>,
+    pub(crate) not_running: Option<String>,
     /// Why it ended last, and when.
     pub(crate) last_failure: Option<(Instant, String)>,
 }
 
-impl Course {
+impl RunHistory {
     /// What is wrong with it now, or was within the time that it takes to be taken for well again.
-    pub(crate) fn trouble(&self) -> Option<(Health, String)> {
+    pub(crate) fn problem(&self) -> Option<(Health, String)> {
         let recent = self
             .last_failure
             .as_ref()
-            .filter(|(at, _)| at.elapsed() < RECOVERED)
+            .filter(|(at, _)| at.elapsed() < RECOVERY_TIME)
             .map(|(_, why)| (Health::Degraded, format!("restarted after: {why}")));
-        let down = self.down.as_ref();
-        down.map(|why| (Health::Unhealthy, format!("not running: {why}")))
+        let not_running = self.not_running.as_ref();
+        not_running
+            .map(|why| (Health::Unhealthy, format!("not running: {why}")))
             .or(recent)
     }
 }
@@ -47,7 +48,7 @@ impl Supervision {
         Supervision {
             stop: Stop::new(),
             ended: Stop::new(),
-            course: Mutex::default(),
+            history: Mutex::default(),
         }
     }
 
@@ -57,18 +58,18 @@ impl Supervision {
         self.ended.wait_for_request();
     }
 
-    pub(crate) fn course(&self) -> Course {
-        self.course_mut().clone()
+    pub(crate) fn history(&self) -> RunHistory {
+        self.lock_history().clone()
     }
 
-    pub(crate) fn course_mut(&self) -> MutexGuard<'_, Course> {
-        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock_history(&self) -> MutexGuard<'_, RunHistory> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The checks of one service: never two at once, whoever asks.
 #[derive(Default)]
-pub(crate) struct Check {
+pub(crate) struct HealthCheck {
     state: Mutex<CheckState>,
     changed: Condvar,
 }
@@ -78,32 +79,42 @@ pub(crate) struct CheckState {
     /// Whether a report has taken the check upon it.
     pub(crate) claimed: bool,
     /// Since when it runs.
-    pub(crate) since: Option<Instant>,
+    pub(crate) started_at: Option<Instant>,
     /// What carries an asynchronous check on, whoever polls it: a report that ends leaves it to the next.
-    pub(crate) future: Option<Shared<BoxFuture<'static, Checked>>>,
-    pub(crate) last: Option<Checked>,
+    pub(crate) future: Option<Shared<BoxFuture<'static, CheckResult>>>,
+    pub(crate) last: Option<CheckResult>,
 }
 
 #[derive(Clone)]
-pub(crate) struct Checked {
+pub(crate) struct CheckResult {
     pub(crate) ended: Instant,
     pub(crate) latency: Duration,
     pub(crate) health: Health,
     pub(crate) error: Option<String>,
 }
 
-impl Check {
+impl HealthCheck {
     pub(crate) fn lock(&self) -> MutexGuard<'_, CheckState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a check that another report has begun on a thread; none if it is overdue.
-    pub(crate) fn await_other(&self, asked: Instant, limit: Duration) -> Option<Checked> {
+    pub(crate) fn wait_for_result(
+        &self,
+        requested_at: Instant,
+        timeout: Duration,
+    ) -> Option<CheckResult> {
         let mut state = self.lock();
         while state.claimed {
-            let elapsed = state.since.unwrap_or(asked).max(asked).elapsed();
-            let rest = limit.checked_sub(elapsed).filter(|rest| !rest.is_zero())?;
-            let waited = self.changed.wait_timeout(state, rest);
+            let elapsed = state
+                .started_at
+                .unwrap_or(requested_at)
+                .max(requested_at)
+                .elapsed();
+            let remaining = timeout
+                .checked_sub(elapsed)
+                .filter(|remaining| !remaining.is_zero())?;
+            let waited = self.changed.wait_timeout(state, remaining);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.last.clone()
@@ -111,13 +122,13 @@ impl Check {
 }
 
 /// The right to run the check, until the value is dropped.
-pub(crate) struct Claim(pub(crate) Arc<Check>);
+pub(crate) struct CheckClaim(pub(crate) Arc<HealthCheck>);
 
-impl Drop for Claim {
+impl Drop for CheckClaim {
     fn drop(&mut self) {
         let future = {
             let mut state = self.0.lock();
-            (state.claimed, state.since) = (false, None);
+            (state.claimed, state.started_at) = (false, None);
             state.future.take()
         };
         self.0.changed.notify_all();
@@ -131,14 +142,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_run_is_worse_than_what_runs_again() {
-        let mut course = Course::default();
-        assert_eq!(course.trouble(), None);
-        course.last_failure = Some((Instant::now(), "fell".to_owned()));
-        let again = (Health::Degraded, "restarted after: fell".to_owned());
-        assert_eq!(course.trouble(), Some(again));
-        course.down = Some("fell".to_owned());
-        let down = (Health::Unhealthy, "not running: fell".to_owned());
-        assert_eq!(course.trouble(), Some(down));
+    fn stopped_thread_is_unhealthy_and_restarted_thread_is_degraded() {
+        let mut history = RunHistory::default();
+        assert_eq!(history.problem(), None);
+        history.last_failure = Some((Instant::now(), "fell".to_owned()));
+        let degraded = (Health::Degraded, "restarted after: fell".to_owned());
+        assert_eq!(history.problem(), Some(degraded));
+        history.not_running = Some("fell".to_owned());
+        let unhealthy = (Health::Unhealthy, "not running: fell".to_owned());
+        assert_eq!(history.problem(), Some(unhealthy));
     }
 }

@@ -10,67 +10,70 @@ use futures_timer::Delay;
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture, Either};
 
-use super::blocking::{self, conduct_elsewhere};
+use super::blocking::{self, run_attempt_on_thread};
 use super::provide::provided;
 use super::steps::{
-    Asked, Need, ask, closing, discard, end, note_time, remember_cycle, report_undeclared,
-    timed_out,
+    Lookup, WaitEdge, closing, complete, drop_instance, find_or_begin, record_cycle, record_time,
+    report_undeclared_use, timed_out,
 };
-use crate::engine::{self, Attempt, Engine, Inside, Outcome, PartOf, RealmId, Running, innermost};
+use crate::engine::{
+    self, Attempt, AttemptGuard, ContainerId, Engine, InAttempt, InContainer, Outcome,
+    current_attempt,
+};
 use crate::error::Error;
 use crate::invoke::{
     Step, allow_degraded, ensure_setup, shut_down_instance_async, step_failed, step_panicked,
     step_result,
 };
-use crate::panics::{contain, message};
+use crate::panics::{catch_panic, panic_message};
 use crate::service::{DEFAULT_SHUTDOWN_TIMEOUT, Descriptor, Initialize, Instance, Work};
 use crate::telemetry;
 
-/// Returns the service's instance in the caller's realm, as [`blocking::resolve`] does.
+/// Returns the service's instance in the caller's container, as [`blocking::resolve`] does.
 pub(crate) async fn resolve(service: &'static Descriptor) -> Outcome {
     ensure_setup(service.name)?;
-    let realm = engine::current_realm();
-    let user = innermost();
-    if let Some(user) = &user {
-        report_undeclared(realm, user.service, service);
+    let container = engine::current_container();
+    let dependent = current_attempt();
+    if let Some(dependent) = &dependent {
+        report_undeclared_use(container, dependent.service, service);
     }
-    let outcome = obtain(realm, service, user.clone()).await;
-    if let Some(user) = &user {
-        remember_cycle(user, &outcome);
+    let outcome = get_or_init(container, service, dependent.clone()).await;
+    if let Some(dependent) = &dependent {
+        record_cycle(dependent, &outcome);
     }
     outcome
 }
 
-/// The same for a given realm and user. Boxed, since it goes on to the requirements of the requirements.
-pub(crate) fn obtain(
-    realm: RealmId,
+/// The same for a given container and dependent. Boxed, since it goes on to the requirements of the requirements.
+pub(crate) fn get_or_init(
+    container: ContainerId,
     service: &'static Descriptor,
-    user: Option<Arc<Attempt>>,
+    dependent: Option<Arc<Attempt>>,
 ) -> BoxFuture<'static, Outcome> {
     Box::pin(async move {
         loop {
-            let asked = ask(realm, service, user.as_ref(), |engine| {
-                begin(engine, realm, service)
+            let lookup = find_or_begin(container, service, dependent.as_ref(), |engine| {
+                begin(engine, container, service)
             });
-            let (attempt, mine) = match asked? {
-                Asked::Ready(instance) => return Ok(instance),
-                Asked::Wait(attempt, mine) => (attempt, mine),
+            let (attempt, is_owner) = match lookup? {
+                Lookup::Ready(instance) => return Ok(instance),
+                Lookup::Pending(attempt, is_owner) => (attempt, is_owner),
             };
-            let _need = user.as_ref().map(|dependent| Need {
+            let _wait = dependent.as_ref().map(|dependent| WaitEdge {
                 dependent,
                 attempt: &attempt,
             });
             let future = attempt.future();
-            if mine {
-                let _ = contain(|| attempt.span.open(service));
+            if is_owner {
+                let _ = catch_panic(|| attempt.span.open(service));
                 if future.is_none() {
-                    conduct_elsewhere(&attempt);
+                    run_attempt_on_thread(&attempt);
                 }
             }
             // Whoever awaits an asynchronous attempt carries it on.
             let ended = match future {
                 Some(future) => Some(future.await),
-                None => attempt.ended().await,
+                None => attempt.completion().await,
             };
             match ended {
                 // Looked up again: it may have been shut down before this task woke.
@@ -84,49 +87,49 @@ pub(crate) fn obtain(
 
 fn begin(
     engine: &mut Engine,
-    realm: RealmId,
+    container: ContainerId,
     service: &'static Descriptor,
 ) -> Result<Arc<Attempt>, Error> {
-    let attempt = engine.begin(realm, service)?;
-    // Of a trait object only the realm knows what it is.
-    let known = engine.realm(realm);
-    if known.is_some_and(|known| known.needs_task(&attempt)) {
-        let future: BoxFuture<'static, Outcome> = Box::pin(conduct(Arc::clone(&attempt)));
-        attempt.carry_by(future.shared());
+    let attempt = engine.begin_attempt(container, service)?;
+    // Of a trait object only the container knows what it is.
+    let container = engine.container(container);
+    if container.is_some_and(|container| container.needs_task(&attempt)) {
+        let future: BoxFuture<'static, Outcome> = Box::pin(drive_attempt(Arc::clone(&attempt)));
+        attempt.set_future(future.shared());
     }
     Ok(attempt)
 }
 
 /// Runs an attempt to its end in whatever tasks await it.
-async fn conduct(attempt: Arc<Attempt>) -> Outcome {
-    let work = PartOf::new(&attempt, run(Arc::clone(&attempt)));
+async fn drive_attempt(attempt: Arc<Attempt>) -> Outcome {
+    let work = InAttempt::new(&attempt, run_steps(Arc::clone(&attempt)));
     let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
-    let result = match within(attempt.deadline, work.as_mut()).await {
+    let result = match with_deadline(attempt.deadline, work.as_mut()).await {
         Some(Ok(outcome)) => outcome,
-        Some(Err(payload)) => Err(step_panicked(attempt.service, message(payload))),
+        Some(Err(payload)) => Err(step_panicked(attempt.service, panic_message(payload))),
         None => Err(timed_out(&engine::lock(), &attempt)),
     };
     // A future has no thread that could not be stopped: when its time is over it is dropped.
-    let _ = contain(|| {
-        let _running = Running::enter(&attempt);
+    let _ = catch_panic(|| {
+        let _attempt = AttemptGuard::enter(&attempt);
         drop(work);
     });
-    let (outcome, orphan) = end(&attempt, result);
-    if let Some(instance) = orphan {
-        let limit = attempt.service.policy.shutdown_timeout;
-        let limit = limit.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT);
-        let stopped = Inside::new(
-            attempt.realm,
+    let (outcome, late_instance) = complete(&attempt, result);
+    if let Some(instance) = late_instance {
+        let timeout = attempt.service.policy.shutdown_timeout;
+        let timeout = timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT);
+        let stopped = InContainer::new(
+            attempt.container,
             shut_down_instance_async(attempt.service, instance),
         );
         // A failure has been logged, and there is nobody left to tell.
-        let _ = within(Instant::now().checked_add(limit), stopped).await;
+        let _ = with_deadline(Instant::now().checked_add(timeout), stopped).await;
     }
     outcome
 }
 
 /// The value of a future, unless the deadline comes first.
-async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+async fn with_deadline<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
     let Some(deadline) = deadline else {
         return Some(future.await);
     };
@@ -137,56 +140,58 @@ async fn within<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Ou
     }
 }
 
-async fn run(attempt: Arc<Attempt>) -> Outcome {
+async fn run_steps(attempt: Arc<Attempt>) -> Outcome {
     let service = attempt.service;
     for requirement in &attempt.missing {
-        obtain(attempt.realm, requirement, Some(Arc::clone(&attempt)))
+        get_or_init(attempt.container, requirement, Some(Arc::clone(&attempt)))
             .await
             .map_err(|error| error.for_dependent(service.name))?;
     }
     match service.initialize {
         Initialize::Async(initialize) => initialize_async(&attempt, initialize).await,
-        Initialize::Blocking(_) | Initialize::Provided => initialize_elsewhere(&attempt).await,
+        Initialize::Blocking(_) | Initialize::Provided => initialize_on_thread(&attempt).await,
     }
 }
 
 /// A blocking `initialize` behind an asynchronous requirement: it gets a thread.
-async fn initialize_elsewhere(attempt: &Arc<Attempt>) -> Outcome {
-    let own = Arc::clone(attempt);
+async fn initialize_on_thread(attempt: &Arc<Attempt>) -> Outcome {
+    let thread_attempt = Arc::clone(attempt);
     let (result, received) = oneshot::channel();
     let spawned = std::thread::Builder::new()
         .name(format!("init {}", attempt.service.name))
         .spawn(move || {
-            let outcome = contain(|| {
-                let _running = Running::enter(&own);
-                blocking::initialize(&own)
+            let outcome = catch_panic(|| {
+                let _attempt = AttemptGuard::enter(&thread_attempt);
+                blocking::initialize(&thread_attempt)
             });
             // Nobody may be waiting any more.
-            let _ = result
-                .send(outcome.unwrap_or_else(|message| Err(step_panicked(own.service, message))));
+            let _ = result.send(
+                outcome
+                    .unwrap_or_else(|message| Err(step_panicked(thread_attempt.service, message))),
+            );
         });
     if let Err(error) = spawned {
         let cause = anyhow::Error::new(error).context("no thread to initialize it on");
         return Err(step_failed(attempt, Step::Initialize, cause));
     }
-    let gone = || {
+    let thread_ended = || {
         Err(step_panicked(
             attempt.service,
             "its thread has gone".to_owned(),
         ))
     };
-    received.await.unwrap_or_else(|_| gone())
+    received.await.unwrap_or_else(|_| thread_ended())
 }
 
 async fn initialize_async(
     attempt: &Attempt,
     initialize: fn() -> BoxFuture<'static, anyhow::Result<Box<dyn Instance>>>,
 ) -> Outcome {
-    let began = Instant::now();
+    let started_at = Instant::now();
     telemetry::initializing(attempt.service);
     let mut pauses = attempt.service.policy.pauses();
     let outcome = loop {
-        let failure = match make(attempt, initialize).await {
+        let failure = match make_instance(attempt, initialize).await {
             Ok(instance) => break Ok(instance),
             Err(failure) => failure,
         };
@@ -202,33 +207,37 @@ async fn initialize_async(
             break Err(failure);
         }
     };
-    note_time(attempt, began);
+    record_time(attempt, started_at);
     outcome
 }
 
-async fn make(
+async fn make_instance(
     attempt: &Attempt,
     initialize: fn() -> BoxFuture<'static, anyhow::Result<Box<dyn Instance>>>,
 ) -> Outcome {
     if let Some(provided) = provided(attempt) {
         let instance = provided?;
-        check(attempt, instance).await?;
+        check_instance(attempt, instance).await?;
         return Ok(instance);
     }
     // Called within the future, so that a panic on the way to it is contained as well.
-    let made = AssertUnwindSafe(async { initialize().await }).catch_unwind();
-    let instance = step_result(attempt, Step::Initialize, made.await.map_err(message))?;
-    match check(attempt, instance.as_ref()).await {
+    let initialized = AssertUnwindSafe(async { initialize().await }).catch_unwind();
+    let instance = step_result(
+        attempt,
+        Step::Initialize,
+        initialized.await.map_err(panic_message),
+    )?;
+    match check_instance(attempt, instance.as_ref()).await {
         Ok(()) => Ok(Box::leak(instance)),
         Err(error) => {
-            discard(attempt.service, instance);
+            drop_instance(attempt.service, instance);
             Err(error)
         }
     }
 }
 
-async fn check(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> {
-    let watch = telemetry::Stopwatch::start();
+async fn check_instance(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> {
+    let stopwatch = telemetry::Stopwatch::start();
     let checked = AssertUnwindSafe(async {
         match instance.ping() {
             Work::Done(result) => result,
@@ -237,9 +246,9 @@ async fn check(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> 
     });
     let checked = allow_degraded(
         attempt.service,
-        checked.catch_unwind().await.map_err(message),
+        checked.catch_unwind().await.map_err(panic_message),
     );
     let healthy = matches!(checked, Ok(Ok(())));
-    telemetry::pinged(attempt.service, watch.elapsed(), healthy);
+    telemetry::pinged(attempt.service, stopwatch.elapsed(), healthy);
     step_result(attempt, Step::Ping, checked)
 }

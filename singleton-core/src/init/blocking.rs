@@ -6,69 +6,69 @@ use std::time::Instant;
 
 use super::provide::provided;
 use super::steps::{
-    Asked, Need, ask, closing, discard, end, note_time, remember_cycle, report_undeclared,
-    timed_out,
+    Lookup, WaitEdge, closing, complete, drop_instance, find_or_begin, record_cycle, record_time,
+    report_undeclared_use, timed_out,
 };
-use crate::engine::{self, Attempt, Outcome, RealmId, Running, innermost};
+use crate::engine::{self, Attempt, AttemptGuard, ContainerId, Outcome, current_attempt};
 use crate::error::Error;
 use crate::invoke::{
     Driver, Step, allow_degraded, ensure_setup, not_provided, shut_down_instance, step_failed,
     step_panicked, step_result,
 };
-use crate::panics::contain;
+use crate::panics::catch_panic;
 use crate::service::{Descriptor, Initialize, Instance, Work};
 use crate::telemetry;
 
-/// Returns the service's instance in the caller's realm, initialising it and all it requires on first use.
+/// Returns the service's instance in the caller's container, initialising it and all it requires on first use.
 pub(crate) fn resolve(service: &'static Descriptor) -> Outcome {
     ensure_setup(service.name)?;
-    let realm = engine::current_realm();
-    let user = innermost();
-    if let Some(user) = &user {
-        report_undeclared(realm, user.service, service);
+    let container = engine::current_container();
+    let dependent = current_attempt();
+    if let Some(dependent) = &dependent {
+        report_undeclared_use(container, dependent.service, service);
     }
-    let outcome = obtain(realm, service, user.as_ref());
-    if let Some(user) = &user {
-        remember_cycle(user, &outcome);
+    let outcome = get_or_init(container, service, dependent.as_ref());
+    if let Some(dependent) = &dependent {
+        record_cycle(dependent, &outcome);
     }
     outcome
 }
 
-pub(crate) fn obtain(
-    realm: RealmId,
+pub(crate) fn get_or_init(
+    container: ContainerId,
     service: &'static Descriptor,
-    user: Option<&Arc<Attempt>>,
+    dependent: Option<&Arc<Attempt>>,
 ) -> Outcome {
     loop {
-        let asked = ask(realm, service, user, |engine| {
+        let lookup = find_or_begin(container, service, dependent, |engine| {
             if service.asynchronous {
                 return Err(needs_async(service));
             }
-            engine.begin(realm, service)
+            engine.begin_attempt(container, service)
         });
-        let (attempt, mine) = match asked? {
-            Asked::Ready(instance) => return Ok(instance),
-            Asked::Wait(attempt, mine) => (attempt, mine),
+        let (attempt, is_owner) = match lookup? {
+            Lookup::Ready(instance) => return Ok(instance),
+            Lookup::Pending(attempt, is_owner) => (attempt, is_owner),
         };
-        let _need = user.map(|dependent| Need {
+        let _wait = dependent.map(|dependent| WaitEdge {
             dependent,
             attempt: &attempt,
         });
         // One that a task has begun may need it to go on.
-        if !mine && attempt.future().is_some() {
+        if !is_owner && attempt.future().is_some() {
             return Err(needs_async(service));
         }
-        if mine {
-            let _ = contain(|| attempt.span.open(service));
+        if is_owner {
+            let _ = catch_panic(|| attempt.span.open(service));
             if attempt.deadline.is_some() {
-                conduct_elsewhere(&attempt);
+                run_attempt_on_thread(&attempt);
             } else {
-                conduct(&attempt);
+                run_attempt(&attempt);
             }
         }
         match attempt.wait() {
             Some(Err(error)) => return Err(error.clone()),
-            Some(Ok(instance)) if mine && user.is_none() => return Ok(*instance),
+            Some(Ok(instance)) if is_owner && dependent.is_none() => return Ok(*instance),
             // Looked up again: it may have been shut down before this thread woke.
             Some(Ok(_)) => {}
             None => return Err(timed_out(&engine::lock(), &attempt)),
@@ -84,44 +84,44 @@ fn needs_async(service: &Descriptor) -> Error {
 }
 
 /// Runs an attempt to its end on the calling thread.
-pub(crate) fn conduct(attempt: &Arc<Attempt>) {
+pub(crate) fn run_attempt(attempt: &Arc<Attempt>) {
     // Contained as a whole: a logger or the destructor of an error may panic too.
-    let result = contain(|| run(attempt))
+    let result = catch_panic(|| run_steps(attempt))
         .unwrap_or_else(|message| Err(step_panicked(attempt.service, message)));
-    conclude(attempt, result);
+    finish(attempt, result);
 }
 
 /// Runs an attempt on a thread of its own, which nobody has to wait for.
-pub(crate) fn conduct_elsewhere(attempt: &Arc<Attempt>) {
-    let own = Arc::clone(attempt);
+pub(crate) fn run_attempt_on_thread(attempt: &Arc<Attempt>) {
+    let thread_attempt = Arc::clone(attempt);
     let spawned = thread::Builder::new()
         .name(format!("init {}", attempt.service.name))
-        .spawn(move || conduct(&own));
+        .spawn(move || run_attempt(&thread_attempt));
     if let Err(error) = spawned {
         let cause = anyhow::Error::new(error).context("no thread to initialize it on");
         let failure = step_failed(attempt, Step::Initialize, cause);
-        conclude(attempt, Err(failure));
+        finish(attempt, Err(failure));
     }
 }
 
 /// Ends an attempt; an instance that came too late is shut down.
-pub(crate) fn conclude(attempt: &Arc<Attempt>, result: Outcome) {
-    let (_, orphan) = end(attempt, result);
-    if let Some(instance) = orphan {
-        let _running = Running::enter(attempt);
+pub(crate) fn finish(attempt: &Arc<Attempt>, result: Outcome) {
+    let (_, late_instance) = complete(attempt, result);
+    if let Some(instance) = late_instance {
+        let _attempt = AttemptGuard::enter(attempt);
         // A failure has been logged, and there is nobody left to tell.
         let _ = shut_down_instance(attempt.service, instance, &Driver::Here);
     }
 }
 
-fn run(attempt: &Arc<Attempt>) -> Outcome {
+fn run_steps(attempt: &Arc<Attempt>) -> Outcome {
     let service = attempt.service;
     // From the beginning, so that what a logger uses is used by this attempt: it must neither wait for
     // itself nor be taken for a need of the attempt outside, which has one already.
-    let _running = Running::enter(attempt);
+    let _attempt = AttemptGuard::enter(attempt);
     let _span = attempt.span.enter();
     for requirement in &attempt.missing {
-        obtain(attempt.realm, requirement, Some(attempt))
+        get_or_init(attempt.container, requirement, Some(attempt))
             .map_err(|error| error.for_dependent(service.name))?;
     }
     initialize(attempt)
@@ -129,11 +129,11 @@ fn run(attempt: &Arc<Attempt>) -> Outcome {
 
 /// Makes an instance and checks it, as often as the policy allows.
 pub(crate) fn initialize(attempt: &Attempt) -> Outcome {
-    let began = Instant::now();
+    let started_at = Instant::now();
     telemetry::initializing(attempt.service);
     let mut pauses = attempt.service.policy.pauses();
     let outcome = loop {
-        let failure = match make(attempt) {
+        let failure = match make_instance(attempt) {
             Ok(instance) => break Ok(instance),
             Err(failure) => failure,
         };
@@ -146,41 +146,41 @@ pub(crate) fn initialize(attempt: &Attempt) -> Outcome {
             break Err(failure);
         }
     };
-    note_time(attempt, began);
+    record_time(attempt, started_at);
     outcome
 }
 
-fn make(attempt: &Attempt) -> Outcome {
+fn make_instance(attempt: &Attempt) -> Outcome {
     if let Some(provided) = provided(attempt) {
         let instance = provided?;
-        check(attempt, instance)?;
+        check_instance(attempt, instance)?;
         return Ok(instance);
     }
-    let made = match attempt.service.initialize {
-        Initialize::Blocking(initialize) => contain(initialize),
+    let initialized = match attempt.service.initialize {
+        Initialize::Blocking(initialize) => catch_panic(initialize),
         Initialize::Async(_) | Initialize::Provided => Ok(Err(not_provided())),
     };
-    let instance = step_result(attempt, Step::Initialize, made)?;
-    match check(attempt, instance.as_ref()) {
+    let instance = step_result(attempt, Step::Initialize, initialized)?;
+    match check_instance(attempt, instance.as_ref()) {
         // The instance lives as long as the process: guarded methods hand out `&'static` parts of it.
         Ok(()) => Ok(Box::leak(instance)),
         Err(error) => {
-            discard(attempt.service, instance);
+            drop_instance(attempt.service, instance);
             Err(error)
         }
     }
 }
 
-fn check(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> {
-    let watch = telemetry::Stopwatch::start();
-    let checked = contain(|| match instance.ping() {
+fn check_instance(attempt: &Attempt, instance: &dyn Instance) -> Result<(), Error> {
+    let stopwatch = telemetry::Stopwatch::start();
+    let checked = catch_panic(|| match instance.ping() {
         Work::Done(result) => result,
         Work::Later(future) => pollster::block_on(future),
     });
     let checked = allow_degraded(attempt.service, checked);
     telemetry::pinged(
         attempt.service,
-        watch.elapsed(),
+        stopwatch.elapsed(),
         matches!(checked, Ok(Ok(()))),
     );
     step_result(attempt, Step::Ping, checked)

@@ -9,7 +9,7 @@ use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 /// Chooses a value.
 pub fn provide_chosen<D: TraitService + ?Sized>(value: Box<D>) -> Result<(), Error> {
     let chosen: &'static D = Box::leak(value);
-    put(
+    set_provided(
         D::descriptor(),
         Provided::Instance(Box::leak(Box::new(Chosen(chosen)))),
     )
@@ -24,28 +24,28 @@ pub fn bind<D: TraitService + ?Sized, T: Singleton>(
         Some(Box::new(chosen))
     };
     let cast: &'static Cast = Box::leak(Box::new(cast));
-    put(D::descriptor(), Provided::Service(T::descriptor(), cast))
+    set_provided(D::descriptor(), Provided::Service(T::descriptor(), cast))
 }
 
 /// Puts an instance in the place of what `initialize` would make.
 pub fn provide<T: Singleton>(instance: T) -> Result<(), Error> {
     // Leaked for good: guarded methods hand out `&'static` parts of it.
-    put(
+    set_provided(
         T::descriptor(),
         Provided::Instance(Box::leak((T::KIND.erase)(instance))),
     )
 }
 
-fn put(service: &'static Descriptor, provided: Provided) -> Result<(), Error> {
+fn set_provided(service: &'static Descriptor, provided: Provided) -> Result<(), Error> {
     let name = service.name;
     let mut engine = engine::lock();
-    let Some(realm) = engine.realm_mut(engine::current_realm()) else {
+    let Some(container) = engine.container_mut(engine::current_container()) else {
         return Err(Error::ShutDown { service: name });
     };
-    if realm.closing.is_requested() {
+    if container.closing.is_requested() {
         return Err(Error::ShutDown { service: name });
     }
-    let entry = realm.get_mut(service);
+    let entry = container.get_mut(service);
     match entry.slot {
         // What has failed may be replaced.
         Slot::Idle if entry.provided.is_some() && entry.failure.is_none() => {
@@ -67,12 +67,12 @@ pub(crate) fn provided(attempt: &Attempt) -> Option<Result<&'static dyn Instance
         return None;
     }
     let engine = engine::lock();
-    let realm = engine.realm(attempt.realm)?;
-    let (bound, cast) = match realm.get(attempt.service)?.provided? {
+    let container = engine.container(attempt.container)?;
+    let (bound, cast) = match container.get(attempt.service)?.provided? {
         Provided::Instance(instance) => return Some(Ok(instance)),
         Provided::Service(bound, cast) => (bound, cast),
     };
-    let Some(Slot::Ready(instance)) = realm.get(bound).map(|entry| &entry.slot) else {
+    let Some(Slot::Ready(instance)) = container.get(bound).map(|entry| &entry.slot) else {
         return Some(Err(Error::ShutDown {
             service: bound.name,
         }));

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
 
-use crate::engine::{self, RECOVERED, RealmId, Supervision};
+use crate::engine::{self, ContainerId, RECOVERY_TIME, Supervision};
 use crate::escaped::Escaped;
-use crate::panics::contain;
+use crate::panics::catch_panic;
 use crate::service::{Descriptor, Instance, Stop, growing};
 use crate::telemetry;
 
@@ -16,9 +16,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Requests the end that others wait for, also when the thread panics.
-struct Ending<'a>(&'a Stop);
+struct SignalEnd<'a>(&'a Stop);
 
-impl Drop for Ending<'_> {
+impl Drop for SignalEnd<'_> {
     fn drop(&mut self) {
         self.0.request();
     }
@@ -26,7 +26,7 @@ impl Drop for Ending<'_> {
 
 /// Starts the thread of a service that has become ready, if it is a background service.
 pub(crate) fn start_background(
-    realm: RealmId,
+    container: ContainerId,
     service: &'static Descriptor,
     instance: &'static dyn Instance,
 ) {
@@ -35,26 +35,28 @@ pub(crate) fn start_background(
     };
     let supervision = {
         let engine = engine::lock();
-        let entry = engine.realm(realm).and_then(|realm| realm.get(service));
+        let entry = engine
+            .container(container)
+            .and_then(|container| container.get(service));
         entry.and_then(|entry| entry.background.clone())
     };
     let Some(supervision) = supervision else {
         return;
     };
-    let own = Arc::clone(&supervision);
+    let thread_supervision = Arc::clone(&supervision);
     let spawned = thread::Builder::new()
         .name(service.name.to_owned())
         .spawn(move || {
-            let _ending = Ending(&own.ended);
-            let _entered = engine::enter(realm);
-            let run = |stop: &Stop| contain(|| run(instance.as_any(), stop));
-            if !own.stop.is_requested() {
-                supervise(&own, run, service);
+            let _signal_end = SignalEnd(&thread_supervision.ended);
+            let _container = engine::enter(container);
+            let run = |stop: &Stop| catch_panic(|| run(instance.as_any(), stop));
+            if !thread_supervision.stop.is_requested() {
+                supervise(&thread_supervision, run, service);
             }
         });
     if let Err(error) = spawned {
         let why = format!("no thread for it: {error}");
-        supervision.course_mut().down = Some(why.clone());
+        supervision.lock_history().not_running = Some(why.clone());
         supervision.ended.request();
         log::error!("{} cannot run: {}", service.name, Escaped(why));
     }
@@ -71,9 +73,9 @@ fn supervise(
             .without_max_times()
             .build()
     };
-    let mut rest = pauses();
+    let mut next_pauses = pauses();
     loop {
-        let began = Instant::now();
+        let started_at = Instant::now();
         let ended = run(&supervision.stop);
         let why = match ended {
             Ok(Ok(())) => "it returned".to_owned(),
@@ -82,7 +84,7 @@ fn supervise(
         };
         if supervision.stop.is_requested() {
             if why != "it returned" {
-                let _ = contain(|| {
+                let _ = catch_panic(|| {
                     log::warn!(
                         "run of {} failed while it was ending: {}",
                         service.name,
@@ -92,21 +94,21 @@ fn supervise(
             }
             return;
         }
-        if began.elapsed() >= RECOVERED {
-            rest = pauses();
+        if started_at.elapsed() >= RECOVERY_TIME {
+            next_pauses = pauses();
         }
-        let pause = rest.next().unwrap_or(LONGEST_PAUSE);
+        let pause = next_pauses.next().unwrap_or(LONGEST_PAUSE);
         {
-            let mut course = supervision.course_mut();
-            course.restarts += 1;
-            course.down = Some(why.clone());
-            course.last_failure = Some((Instant::now(), why.clone()));
+            let mut history = supervision.lock_history();
+            history.restarts += 1;
+            history.not_running = Some(why.clone());
+            history.last_failure = Some((Instant::now(), why.clone()));
         }
         // A logger that panics must not make it restart without a pause.
-        let _ = contain(|| telemetry::restarting(service, &why, pause));
+        let _ = catch_panic(|| telemetry::restarting(service, &why, pause));
         if supervision.stop.wait(pause) {
             return;
         }
-        supervision.course_mut().down = None;
+        supervision.lock_history().not_running = None;
     }
 }

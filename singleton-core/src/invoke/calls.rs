@@ -12,10 +12,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::driver::Driver;
-use crate::engine::{self, Attempt, Checked, Claim, Inside, RealmId, Stopping};
+use crate::engine::{
+    self, Attempt, CheckClaim, CheckResult, ContainerId, InContainer, ShutdownGuard,
+};
 use crate::error::Error;
 use crate::escaped::Escaped;
-use crate::panics::{contain, message};
+use crate::panics::{catch_panic, panic_message};
 use crate::service::{Degraded, Descriptor, Health, Instance, Work};
 use crate::telemetry;
 
@@ -69,11 +71,11 @@ fn run_setup() -> Result<(), Error> {
         }
     };
     // Whoever comes first, and in whatever scope: what is set up is the process.
-    let _entered = engine::enter(RealmId::PROCESS);
-    let _ = IN_SETUP.try_with(|inside| inside.set(true));
-    let result =
-        contain(setup.run).unwrap_or_else(|message| Err(anyhow::anyhow!("panicked: {message}")));
-    let _ = IN_SETUP.try_with(|inside| inside.set(false));
+    let _container = engine::enter(ContainerId::PROCESS);
+    let _ = IN_SETUP.try_with(|in_setup| in_setup.set(true));
+    let result = catch_panic(setup.run)
+        .unwrap_or_else(|message| Err(anyhow::anyhow!("panicked: {message}")));
+    let _ = IN_SETUP.try_with(|in_setup| in_setup.set(false));
     result.map_err(|cause| Error::SetupFailed {
         setup: setup.path,
         cause: Arc::new(cause),
@@ -82,22 +84,23 @@ fn run_setup() -> Result<(), Error> {
 
 /// Checks on the calling thread; if the check is a future, that is left for the next report if this one ends first.
 pub(crate) fn run_check(
-    claim: Claim,
-    realm: RealmId,
+    claim: CheckClaim,
+    container: ContainerId,
     service: &'static Descriptor,
     instance: &'static dyn Instance,
     driver: &Driver,
-) -> Checked {
-    let began = Instant::now();
-    claim.0.lock().since = Some(began);
-    let answer = match contain(|| instance.ping()) {
+) -> CheckResult {
+    let started_at = Instant::now();
+    claim.0.lock().started_at = Some(started_at);
+    let answer = match catch_panic(|| instance.ping()) {
         Ok(Work::Later(future)) => {
             let check = Arc::clone(&claim.0);
-            let answered = async move {
+            let check_and_store = async move {
                 let answer = AssertUnwindSafe(future).catch_unwind().await;
-                store_result(&claim, service, began, answer.map_err(message))
+                store_check_result(&claim, service, started_at, answer.map_err(panic_message))
             };
-            let future: BoxFuture<'static, Checked> = Box::pin(Inside::new(realm, answered));
+            let future: BoxFuture<'static, CheckResult> =
+                Box::pin(InContainer::new(container, check_and_store));
             let future = future.shared();
             check.lock().future = Some(future.clone());
             return driver.block_on(future).unwrap_or_else(check_cancelled);
@@ -105,32 +108,32 @@ pub(crate) fn run_check(
         Ok(Work::Done(answer)) => Ok(answer),
         Err(message) => Err(message),
     };
-    store_result(&claim, service, began, answer)
+    store_check_result(&claim, service, started_at, answer)
 }
 
 /// What the report says whose task is gone, if anyone reads it.
-pub(crate) fn check_cancelled() -> Checked {
+pub(crate) fn check_cancelled() -> CheckResult {
     let why = "the task that drove it was check_cancelled";
     check_failed(Duration::ZERO, why.to_owned())
 }
 
 /// Keeps the result of a check for those who are content with it.
-fn store_result(
-    claim: &Claim,
+fn store_check_result(
+    claim: &CheckClaim,
     service: &'static Descriptor,
-    began: Instant,
+    started_at: Instant,
     answer: Result<anyhow::Result<()>, String>,
-) -> Checked {
-    let latency = began.elapsed();
-    let checked = match answer {
-        Ok(Ok(())) => Checked {
+) -> CheckResult {
+    let latency = started_at.elapsed();
+    let result = match answer {
+        Ok(Ok(())) => CheckResult {
             ended: Instant::now(),
             latency,
             health: Health::Healthy,
             error: None,
         },
         Ok(Err(error)) => match error.downcast_ref::<Degraded>() {
-            Some(degraded) => Checked {
+            Some(degraded) => CheckResult {
                 ended: Instant::now(),
                 latency,
                 health: Health::Degraded,
@@ -140,13 +143,13 @@ fn store_result(
         },
         Err(message) => check_failed(latency, format!("panicked: {message}")),
     };
-    let _ = contain(|| telemetry::pinged(service, latency, checked.health == Health::Healthy));
-    claim.0.lock().last = Some(checked.clone());
-    checked
+    let _ = catch_panic(|| telemetry::pinged(service, latency, result.health == Health::Healthy));
+    claim.0.lock().last = Some(result.clone());
+    result
 }
 
-pub(crate) fn check_failed(latency: Duration, error: String) -> Checked {
-    Checked {
+pub(crate) fn check_failed(latency: Duration, error: String) -> CheckResult {
+    CheckResult {
         ended: Instant::now(),
         latency,
         health: Health::Unhealthy,
@@ -154,8 +157,8 @@ pub(crate) fn check_failed(latency: Duration, error: String) -> Checked {
     }
 }
 
-pub(crate) fn check_timed_out(latency: Duration, limit: Duration) -> Checked {
-    check_failed(latency, format!("no answer within {limit:?}"))
+pub(crate) fn check_timed_out(latency: Duration, timeout: Duration) -> CheckResult {
+    check_failed(latency, format!("no answer within {timeout:?}"))
 }
 
 /// Shuts one instance down.
@@ -164,14 +167,14 @@ pub(crate) fn shut_down_instance(
     instance: &'static dyn Instance,
     driver: &Driver,
 ) -> Result<(), String> {
-    let began = Instant::now();
+    let started_at = Instant::now();
     let stopped = match begin_shutdown(service, instance) {
         Ok(Work::Done(result)) => Ok(result),
         work => driver
             .block_on(finish_shutdown(work))
             .unwrap_or_else(|| Ok(Err(anyhow::anyhow!("the task that drove it was cancelled")))),
     };
-    shutdown_result(service, began, stopped)
+    shutdown_result(service, started_at, stopped)
 }
 
 /// The same for a task.
@@ -179,18 +182,18 @@ pub(crate) async fn shut_down_instance_async(
     service: &'static Descriptor,
     instance: &'static dyn Instance,
 ) -> Result<(), String> {
-    let began = Instant::now();
+    let started_at = Instant::now();
     let stopped = finish_shutdown(begin_shutdown(service, instance)).await;
-    shutdown_result(service, began, stopped)
+    shutdown_result(service, started_at, stopped)
 }
 
 fn begin_shutdown(
     service: &Descriptor,
     instance: &'static dyn Instance,
 ) -> Result<Work<'static>, String> {
-    let _ = contain(|| telemetry::stopping(service));
-    let _stopping = Stopping::enter();
-    contain(|| instance.shutdown())
+    let _ = catch_panic(|| telemetry::stopping(service));
+    let _shutdown = ShutdownGuard::enter();
+    catch_panic(|| instance.shutdown())
 }
 
 async fn finish_shutdown(
@@ -201,17 +204,17 @@ async fn finish_shutdown(
         Work::Later(future) => {
             let mut future = AssertUnwindSafe(future).catch_unwind();
             let polled = future::poll_fn(|context| {
-                let _stopping = Stopping::enter();
+                let _shutdown = ShutdownGuard::enter();
                 future.poll_unpin(context)
             });
-            polled.await.map_err(message)
+            polled.await.map_err(panic_message)
         }
     }
 }
 
 fn shutdown_result(
     service: &Descriptor,
-    began: Instant,
+    started_at: Instant,
     stopped: Result<anyhow::Result<()>, String>,
 ) -> Result<(), String> {
     let result = match stopped {
@@ -220,7 +223,7 @@ fn shutdown_result(
         Err(message) => Err(format!("panicked: {message}")),
     };
     let failure = result.as_ref().err().map(String::as_str);
-    let _ = contain(|| telemetry::stopped(service, began.elapsed(), failure));
+    let _ = catch_panic(|| telemetry::stopped(service, started_at.elapsed(), failure));
     result
 }
 
@@ -241,7 +244,7 @@ pub(crate) fn step_result<T>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(cause)) => Err(step_failed(attempt, step, cause)),
         Err(message) => Err(match attempt.cycle.get() {
-            // `unwrap` on the error of a circle.
+            // `unwrap` on the error of a cycle.
             Some(cycle) if message.contains(&format!("{cycle:?}")) => Error::clone(cycle),
             _ => step_panicked(attempt.service, message),
         }),
@@ -251,9 +254,9 @@ pub(crate) fn step_result<T>(
 /// Lets a service pass whose ping says that it works, if not as it should.
 pub(crate) fn allow_degraded(
     service: &Descriptor,
-    checked: Result<anyhow::Result<()>, String>,
+    result: Result<anyhow::Result<()>, String>,
 ) -> Result<anyhow::Result<()>, String> {
-    checked.map(|result| {
+    result.map(|result| {
         result.or_else(|error| match error.downcast_ref::<Degraded>() {
             Some(degraded) => {
                 log::warn!("{} is degraded: {}", service.name, Escaped(degraded));
@@ -280,7 +283,7 @@ pub(crate) fn step_panicked(service: &Descriptor, message: String) -> Error {
 
 /// Makes the error of a service whose `initialize` or `ping` returned one.
 pub(crate) fn step_failed(attempt: &Attempt, step: Step, cause: anyhow::Error) -> Error {
-    // However it was wrapped, a circle is more telling than the service that noticed it.
+    // However it was wrapped, a cycle is more telling than the service that noticed it.
     if let Some(cycle) = attempt.cycle.get()
         && format!("{cause:#}").contains(&cycle.to_string())
     {

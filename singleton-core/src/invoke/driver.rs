@@ -11,7 +11,7 @@ use futures_channel::{mpsc, oneshot};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::engine::{self, Inside};
+use crate::engine::{self, InContainer};
 use crate::sync::{Mutex, lock};
 
 /// Polls futures on behalf of threads.
@@ -38,7 +38,7 @@ impl Driver {
             Driver::Here => Some(pollster::block_on(future)),
             Driver::Task(futures) => {
                 let (result, received) = oneshot::channel();
-                let future = Inside::new(engine::current_realm(), future);
+                let future = InContainer::new(engine::current_container(), future);
                 let work = async move {
                     // Nobody may be waiting any more.
                     let _ = result.send(future.await);
@@ -53,38 +53,38 @@ impl Driver {
     }
 }
 
-/// Does blocking `work` on a thread, in the caller's realm, and drives in the calling task what it needs driven.
+/// Does blocking `work` on a thread, in the caller's container, and drives in the calling task what it needs driven.
 ///
 /// Where no thread can be had the task does it all itself and blocks its executor: better late than never.
 pub(crate) async fn off_thread<R: Send + 'static>(
     work: impl FnOnce(&Driver) -> R + Send + 'static,
 ) -> R {
     let thread = thread::Builder::new().name("singleton-core".to_owned());
-    on(thread, work).await
+    run_on(thread, work).await
 }
 
-async fn on<R: Send + 'static>(
+async fn run_on<R: Send + 'static>(
     thread: thread::Builder,
     work: impl FnOnce(&Driver) -> R + Send + 'static,
 ) -> R {
-    let realm = engine::current_realm();
+    let container = engine::current_container();
     let (sender, mut submitted) = mpsc::unbounded();
     let (result, mut received) = oneshot::channel();
     // Behind a lock, for a thread that cannot be had does not give back what it was to do.
     let work = Arc::new(Mutex::new(Some(work)));
-    let own = Arc::clone(&work);
+    let thread_work = Arc::clone(&work);
     let spawned = thread.spawn(move || {
-        let Some(work) = lock(&own).take() else {
+        let Some(work) = lock(&thread_work).take() else {
             return;
         };
-        let _entered = engine::enter(realm);
+        let _container = engine::enter(container);
         let driver = Driver::Task(sender);
         // The task may have been cancelled.
         let _ = result.send(panic::catch_unwind(AssertUnwindSafe(|| work(&driver))));
     });
     if spawned.is_err() {
-        let own = lock(&work).take();
-        if let Some(work) = own {
+        let thread_work = lock(&work).take();
+        if let Some(work) = thread_work {
             return work(&Driver::Here);
         }
     }
@@ -109,11 +109,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_thread_the_task_does_the_work() {
+    fn task_runs_the_work_if_no_thread_can_be_spawned() {
         // Of a stack of more than there is.
         let thread = thread::Builder::new().stack_size(1 << 46);
         let caller = thread::current().id();
-        let done = on(thread, move |driver| {
+        let done = run_on(thread, move |driver| {
             let awaited = driver.block_on(async { 7 });
             (awaited, thread::current().id() == caller)
         });

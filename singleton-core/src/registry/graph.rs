@@ -83,7 +83,7 @@ impl GraphService {
 
 impl Graph {
     pub(crate) fn new(services: &[ServiceInfo]) -> Self {
-        let services = in_order(services);
+        let services = topological_order(services);
         let positions = |service: &&ServiceInfo| -> Vec<usize> {
             let position = |required: &Descriptor| {
                 let mut services = services.iter();
@@ -125,15 +125,15 @@ impl Graph {
     /// Only the services whose path satisfies `keep`, such as those of one crate, and what they require.
     pub fn only(&self, keep: impl Fn(&GraphService) -> bool) -> Graph {
         let mut kept = vec![false; self.services.len()];
-        let asked_for = |position: &usize| keep(&self.services[*position]);
-        let mut pending: Vec<usize> = (0..self.services.len()).filter(asked_for).collect();
+        let is_requested = |position: &usize| keep(&self.services[*position]);
+        let mut pending: Vec<usize> = (0..self.services.len()).filter(is_requested).collect();
         while let Some(position) = pending.pop() {
             if !std::mem::replace(&mut kept[position], true) {
                 pending.extend(&self.services[position].requires);
             }
         }
-        let moved = |position: usize| kept[..position].iter().filter(|kept| **kept).count();
-        let stays = |name: &&str| {
+        let new_position = |position: usize| kept[..position].iter().filter(|kept| **kept).count();
+        let is_kept = |name: &&str| {
             let mut services = self.services.iter().zip(&kept);
             services.any(|(service, kept)| *kept && service.name == *name)
         };
@@ -142,9 +142,9 @@ impl Graph {
             requires: service
                 .requires
                 .iter()
-                .map(|required| moved(*required))
+                .map(|required| new_position(*required))
                 .collect(),
-            dependents: service.dependents.iter().copied().filter(stays).collect(),
+            dependents: service.dependents.iter().copied().filter(is_kept).collect(),
             ..service.clone()
         });
         Graph {
@@ -210,8 +210,8 @@ impl Graph {
         if service.dependents.len() > 1 {
             write!(formatter, ", required by {}", service.dependents.join(", "))?;
         }
-        let again = std::mem::replace(&mut written[position], true);
-        if again && !service.requires.is_empty() {
+        let was_written = std::mem::replace(&mut written[position], true);
+        if was_written && !service.requires.is_empty() {
             return writeln!(formatter, ", see above");
         }
         writeln!(formatter)?;
@@ -232,7 +232,7 @@ impl Graph {
 impl fmt::Display for Graph {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut written = vec![false; self.services.len()];
-        // From the top; a circle through trait objects has none, and is entered where it is met.
+        // From the top; a cycle through trait objects has none, and is entered where it is met.
         let is_root = |position: &usize| self.services[*position].dependents.is_empty();
         let roots: Vec<_> = (0..self.services.len()).rev().filter(is_root).collect();
         for position in roots {
@@ -247,28 +247,28 @@ impl fmt::Display for Graph {
     }
 }
 
-/// Each after what it requires; on a circle, which trait objects can close, after what it is met from.
-fn in_order(services: &[ServiceInfo]) -> Vec<&ServiceInfo> {
+/// Each after what it requires; on a cycle, which trait objects can close, after what it is met from.
+fn topological_order(services: &[ServiceInfo]) -> Vec<&ServiceInfo> {
     fn visit<'a>(
         service: &'a ServiceInfo,
         services: &'a [ServiceInfo],
-        met: &mut HashSet<&'static Descriptor>,
+        visited: &mut HashSet<&'static Descriptor>,
         order: &mut Vec<&'a ServiceInfo>,
     ) {
-        if !met.insert(service.descriptor) {
+        if !visited.insert(service.descriptor) {
             return;
         }
         for required in service.requirements() {
             let mut known = services.iter();
             if let Some(known) = known.find(|known| known.descriptor == required) {
-                visit(known, services, met, order);
+                visit(known, services, visited, order);
             }
         }
         order.push(service);
     }
-    let (mut met, mut order) = (HashSet::new(), Vec::with_capacity(services.len()));
+    let (mut visited, mut order) = (HashSet::new(), Vec::with_capacity(services.len()));
     for service in services {
-        visit(service, services, &mut met, &mut order);
+        visit(service, services, &mut visited, &mut order);
     }
     order
 }

@@ -30,15 +30,15 @@ pub(crate) enum Work<'a> {
     Later(BoxFuture<'a, anyhow::Result<()>>),
 }
 
-type Made = anyhow::Result<Box<dyn Instance>>;
+type InitResult = anyhow::Result<Box<dyn Instance>>;
 
 /// How an instance comes about.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Initialize {
     /// By a call that may block.
-    Blocking(fn() -> Made),
+    Blocking(fn() -> InitResult),
     /// By a future.
-    Async(fn() -> BoxFuture<'static, Made>),
+    Async(fn() -> BoxFuture<'static, InitResult>),
     /// Only by what was provided.
     Provided,
 }
@@ -56,7 +56,7 @@ pub(crate) type Run = fn(&(dyn Any + Send + Sync), &Stop) -> anyhow::Result<()>;
 
 /// The static description that `#[service]` makes of each service.
 pub struct Descriptor {
-    pub(crate) number: Number,
+    pub(crate) number: ServiceNumber,
     pub(crate) name: &'static str,
     pub(crate) path: &'static str,
     pub(crate) rank: usize,
@@ -128,11 +128,11 @@ impl fmt::Debug for Descriptor {
 }
 
 /// A service's number, given when it is first asked for.
-pub(crate) struct Number(AtomicUsize);
+pub(crate) struct ServiceNumber(AtomicUsize);
 
-impl Number {
+impl ServiceNumber {
     pub(crate) const fn new() -> Self {
-        Number(AtomicUsize::new(0))
+        ServiceNumber(AtomicUsize::new(0))
     }
 
     pub(crate) fn get(&self) -> usize {

@@ -4,15 +4,17 @@
 use std::any::Any;
 use std::fmt;
 
-use super::descriptor::{Descriptor, Initialize, Instance, Kind, Number, Registration, Run, Work};
+use super::descriptor::{
+    Descriptor, Initialize, Instance, Kind, Registration, Run, ServiceNumber, Work,
+};
 use super::policy::Policy;
 use super::ready::Ready;
 use super::traits::{AsyncService, BackgroundService, Requirement, Service, Singleton};
 
 /// An instance of a [`Service`].
-pub(crate) struct Blocking<T>(pub(crate) T);
+pub(crate) struct BlockingInstance<T>(pub(crate) T);
 
-impl<T: Service> Instance for Blocking<T> {
+impl<T: Service> Instance for BlockingInstance<T> {
     fn ping(&self) -> Work<'_> {
         Work::Done(self.0.ping())
     }
@@ -27,9 +29,9 @@ impl<T: Service> Instance for Blocking<T> {
 }
 
 /// An instance of an [`AsyncService`].
-pub(crate) struct Asynchronous<T>(pub(crate) T);
+pub(crate) struct AsyncInstance<T>(pub(crate) T);
 
-impl<T: AsyncService> Instance for Asynchronous<T> {
+impl<T: AsyncService> Instance for AsyncInstance<T> {
     fn ping(&self) -> Work<'_> {
         Work::Later(Box::pin(self.0.ping()))
     }
@@ -46,8 +48,8 @@ impl<T: AsyncService> Instance for Asynchronous<T> {
 /// That of a [`Service`].
 pub const fn blocking<T: Service>() -> Kind<T> {
     Kind {
-        initialize: Initialize::Blocking(|| Ok(Box::new(Blocking(T::initialize()?)))),
-        erase: |instance| Box::new(Blocking(instance)),
+        initialize: Initialize::Blocking(|| Ok(Box::new(BlockingInstance(T::initialize()?)))),
+        erase: |instance| Box::new(BlockingInstance(instance)),
     }
 }
 
@@ -56,11 +58,11 @@ pub const fn asynchronous<T: AsyncService>() -> Kind<T> {
     Kind {
         initialize: Initialize::Async(|| {
             Box::pin(async {
-                let instance: Box<dyn Instance> = Box::new(Asynchronous(T::initialize().await?));
+                let instance: Box<dyn Instance> = Box::new(AsyncInstance(T::initialize().await?));
                 Ok(instance)
             })
         }),
-        erase: |instance| Box::new(Asynchronous(instance)),
+        erase: |instance| Box::new(AsyncInstance(instance)),
     }
 }
 
@@ -82,7 +84,7 @@ impl Descriptor {
         policy: Policy,
     ) -> Self {
         Descriptor {
-            number: Number::new(),
+            number: ServiceNumber::new(),
             name,
             path,
             rank: T::RANK,
@@ -145,7 +147,7 @@ pub const fn describe<D: TraitService + ?Sized>(
     path: &'static str,
 ) -> Descriptor {
     Descriptor {
-        number: Number::new(),
+        number: ServiceNumber::new(),
         name,
         path,
         rank: D::RANK,

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_with_jitter_up_to_the_longest() {
+    fn pauses_double_with_jitter_up_to_the_maximum() {
         let policy = Policy {
             retry: Some(Retry {
                 attempts: 6,
@@ -91,8 +91,12 @@ mod tests {
                 "{pauses:?}"
             );
         }
-        let others: Vec<_> = policy.pauses().collect();
-        assert_ne!(pauses[..2], others[..2], "two services do not keep step");
+        let other_pauses: Vec<_> = policy.pauses().collect();
+        assert_ne!(
+            pauses[..2],
+            other_pauses[..2],
+            "two services do not keep step"
+        );
         assert_eq!(Policy::DEFAULT.pauses().count(), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::future::{self, Future};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::panics::contain;
+use crate::panics::catch_panic;
 use crate::sync::{Condvar, Mutex, lock, wait_until};
 
 /// Tells a [background service](crate::BackgroundService) that it is to end.
@@ -89,8 +89,8 @@ impl Stop {
             if state.requested {
                 return Poll::Ready(());
             }
-            let known = |waker: &Waker| waker.will_wake(context.waker());
-            if !state.wakers.iter().any(known) {
+            let is_registered = |waker: &Waker| waker.will_wake(context.waker());
+            if !state.wakers.iter().any(is_registered) {
                 state.wakers.push(context.waker().clone());
             }
             Poll::Pending
@@ -105,7 +105,7 @@ impl Stop {
         };
         self.changed.notify_all();
         for waker in wakers {
-            let _ = contain(|| waker.wake());
+            let _ = catch_panic(|| waker.wake());
         }
     }
 }

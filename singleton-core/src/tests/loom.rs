@@ -19,20 +19,22 @@ use std::{panic, ptr};
 use loom::sync::atomic::AtomicUsize;
 use loom::thread::{Builder, JoinHandle};
 
-use crate::application::{Extent, ShutdownOptions, shut_down};
-use crate::engine::{self, Outcome, RealmId, enter};
+use crate::application::{ShutdownOptions, ShutdownScope, shut_down};
+use crate::engine::{self, ContainerId, Outcome, enter};
 use crate::error::Error;
-use crate::init::{conduct, resolve};
+use crate::init::{resolve, run_attempt};
 use crate::invoke::Driver;
-use crate::service::{Descriptor, Initialize, Instance, Number, Policy, Ready, State, Stop, Work};
+use crate::service::{
+    Descriptor, Initialize, Instance, Policy, Ready, ServiceNumber, State, Stop, Work,
+};
 use crate::sync::Ordering;
 
-type Made = anyhow::Result<Box<dyn Instance>>;
+type InitResult = anyhow::Result<Box<dyn Instance>>;
 
 /// How a service takes it that one which it uses failed, or fails itself.
 #[derive(Clone, Copy)]
-enum Conduct {
-    Proper,
+enum Behavior {
+    Succeed,
     Swallow,
     Fail,
     Panic,
@@ -41,54 +43,57 @@ enum Conduct {
 // The checker runs the threads of a model in turn on one thread of the system: that of the test.
 thread_local! {
     /// What became of services in this execution: name and event, in order.
-    static JOURNAL: RefCell<Vec<(&'static str, &'static str)>> = const { RefCell::new(Vec::new()) };
-    static CONDUCT: Cell<Conduct> = const { Cell::new(Conduct::Proper) };
+    static EVENTS: RefCell<Vec<(&'static str, &'static str)>> = const { RefCell::new(Vec::new()) };
+    static BEHAVIOR: Cell<Behavior> = const { Cell::new(Behavior::Succeed) };
 }
 
-fn note(service: &'static str, event: &'static str) {
-    JOURNAL.with_borrow_mut(|journal| journal.push((service, event)));
+fn record(service: &'static str, event: &'static str) {
+    EVENTS.with_borrow_mut(|events| events.push((service, event)));
 }
 
 fn times(service: &'static str, event: &'static str) -> usize {
-    JOURNAL.with_borrow(|journal| {
-        let same = journal.iter().filter(|entry| **entry == (service, event));
+    EVENTS.with_borrow(|events| {
+        let same = events.iter().filter(|entry| **entry == (service, event));
         same.count()
     })
 }
 
 fn comes_before(first: (&'static str, &'static str), second: (&'static str, &'static str)) -> bool {
-    JOURNAL.with_borrow(|journal| {
-        let position = |wanted| journal.iter().position(|entry| *entry == wanted);
+    EVENTS.with_borrow(|events| {
+        let position = |wanted| events.iter().position(|entry| *entry == wanted);
         position(first).expect("the first happened") < position(second).expect("so did the second")
     })
 }
 
 /// Checks a model in every execution with up to two preemptions, or as many as the environment says.
-fn check(conduct: Conduct, model: impl Fn() + Send + Sync + 'static) {
+fn check_model(behavior: Behavior, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
     builder.check(move || {
-        JOURNAL.with_borrow_mut(Vec::clear);
-        CONDUCT.set(conduct);
+        EVENTS.with_borrow_mut(Vec::clear);
+        BEHAVIOR.set(behavior);
         model();
-        assert_at_rest();
+        assert_engine_is_idle();
     });
 }
 
 /// Nothing is left behind: no attempt, no wait, and whoever is held on to is so by someone.
-fn assert_at_rest() {
+fn assert_engine_is_idle() {
     let engine = engine::lock();
-    assert!(engine.nobody_waits(), "a wait was forgotten");
-    let realm = engine.realm(RealmId::PROCESS).expect("it stays");
-    for (service, entry) in realm.entries() {
-        let state = engine.state(RealmId::PROCESS, service);
+    assert!(engine.has_no_waits(), "a wait edge is left");
+    let container = engine.container(ContainerId::PROCESS).expect("it stays");
+    for (service, entry) in container.entries() {
+        let state = engine.state(ContainerId::PROCESS, service);
         assert_ne!(state, State::Initializing, "{service:?}");
-        let holding = realm
+        let holders = container
             .entries()
-            .filter(|(_, user)| user.uses.contains(&service));
-        assert_eq!(entry.users, holding.count(), "{service:?}");
+            .filter(|(_, dependent)| dependent.dependencies.contains(&service));
+        assert_eq!(entry.dependents, holders.count(), "{service:?}");
         if state != State::Ready {
-            assert!(entry.uses.is_empty(), "{service:?} is gone and holds on");
+            assert!(
+                entry.dependencies.is_empty(),
+                "{service:?} is not ready but has dependencies"
+            );
         }
     }
 }
@@ -106,32 +111,32 @@ fn resolve_at_once<const COUNT: usize>(services: [&'static Descriptor; COUNT]) -
 }
 
 /// An instance that shows whether everything written before it was handed out is seen.
-struct Sample {
+struct TestInstance {
     name: &'static str,
     written: AtomicUsize,
 }
 
-impl Sample {
+impl TestInstance {
     fn new(name: &'static str) -> Box<Self> {
-        note(name, "made");
+        record(name, "made");
         let written = AtomicUsize::new(0);
         written.store(1, Ordering::Relaxed);
-        Box::new(Sample { name, written })
+        Box::new(TestInstance { name, written })
     }
 
-    fn assert_whole(&self) {
+    fn assert_fully_visible(&self) {
         let written = self.written.load(Ordering::Relaxed);
         assert_eq!(written, 1, "{} was seen before it was made", self.name);
     }
 }
 
-impl Instance for Sample {
+impl Instance for TestInstance {
     fn ping(&self) -> Work<'_> {
         Work::Done(Ok(()))
     }
 
     fn shutdown(&self) -> Work<'_> {
-        note(self.name, "stopped");
+        record(self.name, "stopped");
         Work::Done(Ok(()))
     }
 
@@ -140,19 +145,19 @@ impl Instance for Sample {
     }
 }
 
-fn sample(instance: &'static dyn Instance) -> &'static Sample {
-    let sample: &Sample = instance.as_any().downcast_ref().expect("there is no other");
-    sample.assert_whole();
-    sample
+fn test_instance(instance: &'static dyn Instance) -> &'static TestInstance {
+    let test_instance: &TestInstance = instance.as_any().downcast_ref().expect("there is no other");
+    test_instance.assert_fully_visible();
+    test_instance
 }
 
 const fn service(
     name: &'static str,
     requirements: &'static [fn() -> &'static Descriptor],
-    initialize: fn() -> Made,
+    initialize: fn() -> InitResult,
 ) -> Descriptor {
     Descriptor {
-        number: Number::new(),
+        number: ServiceNumber::new(),
         name,
         path: name,
         rank: requirements.len(),
@@ -165,40 +170,40 @@ const fn service(
     }
 }
 
-static ALONE: Descriptor = service("Alone", &[], || {
-    note("Alone", "began");
-    misbehave_once("Alone")?;
-    Ok(Sample::new("Alone"))
+static SINGLE: Descriptor = service("Alone", &[], || {
+    record("Alone", "began");
+    fail_once("Alone")?;
+    Ok(TestInstance::new("Alone"))
 });
 
 /// Fails the first time, if it is to; without the panic hook, which would write a line for each execution.
-fn misbehave_once(service: &'static str) -> anyhow::Result<()> {
-    match CONDUCT.get() {
-        Conduct::Fail if times(service, "began") == 1 => anyhow::bail!("not the first time"),
-        Conduct::Panic if times(service, "began") == 1 => panic::resume_unwind(Box::new("lost")),
+fn fail_once(service: &'static str) -> anyhow::Result<()> {
+    match BEHAVIOR.get() {
+        Behavior::Fail if times(service, "began") == 1 => anyhow::bail!("not the first time"),
+        Behavior::Panic if times(service, "began") == 1 => panic::resume_unwind(Box::new("lost")),
         _ => Ok(()),
     }
 }
 
 #[test]
-fn everyone_gets_the_same_instance() {
-    check(Conduct::Proper, || {
+fn concurrent_callers_get_the_same_instance() {
+    check_model(Behavior::Succeed, || {
         let [first, second, third] =
-            resolve_at_once([&ALONE; 3]).map(|outcome| sample(outcome.unwrap()));
+            resolve_at_once([&SINGLE; 3]).map(|outcome| test_instance(outcome.unwrap()));
         assert!(ptr::eq(first, second) && ptr::eq(first, third));
         assert_eq!(times("Alone", "began"), 1);
     });
 }
 
 /// Whoever has waited for a failure has it, and the next call tries again.
-fn check_recovery(conduct: Conduct, expected: fn(&Error) -> bool) {
-    check(conduct, move || {
-        let outcomes = resolve_at_once([&ALONE; 3]);
-        let [last] = resolve_at_once([&ALONE]).map(|outcome| sample(outcome.unwrap()));
+fn check_recovery(behavior: Behavior, expected: fn(&Error) -> bool) {
+    check_model(behavior, move || {
+        let outcomes = resolve_at_once([&SINGLE; 3]);
+        let [last] = resolve_at_once([&SINGLE]).map(|outcome| test_instance(outcome.unwrap()));
         assert!(outcomes.iter().any(Result::is_err), "whose attempt failed?");
         for outcome in outcomes {
             match outcome {
-                Ok(instance) => assert!(ptr::eq(sample(instance), last)),
+                Ok(instance) => assert!(ptr::eq(test_instance(instance), last)),
                 Err(error) => assert!(expected(&error), "{error}"),
             }
         }
@@ -207,8 +212,8 @@ fn check_recovery(conduct: Conduct, expected: fn(&Error) -> bool) {
 }
 
 #[test]
-fn a_failure_is_everyones_and_not_for_good() {
-    check_recovery(Conduct::Fail, |error| {
+fn waiters_share_a_failure_and_the_next_call_retries() {
+    check_recovery(Behavior::Fail, |error| {
         matches!(
             error,
             Error::InitializationFailed {
@@ -220,8 +225,8 @@ fn a_failure_is_everyones_and_not_for_good() {
 }
 
 #[test]
-fn a_panic_is_everyones_and_not_for_good() {
-    check_recovery(Conduct::Panic, |error| {
+fn waiters_share_a_panic_and_the_next_call_retries() {
+    check_recovery(Behavior::Panic, |error| {
         matches!(
             error,
             Error::Panicked {
@@ -233,123 +238,132 @@ fn a_panic_is_everyones_and_not_for_good() {
 }
 
 /// Wakes a thread that polls a future.
-struct Bell(Stop);
+struct ThreadWaker(Stop);
 
-impl Wake for Bell {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
         self.0.request();
     }
 }
 
-fn poll_when_woken<F: Future>(future: F) -> F::Output {
-    let bell = Arc::new(Bell(Stop::new()));
-    let waker = Waker::from(Arc::clone(&bell));
+fn poll_until_ready<F: Future>(future: F) -> F::Output {
+    let thread_waker = Arc::new(ThreadWaker(Stop::new()));
+    let waker = Waker::from(Arc::clone(&thread_waker));
     let mut future = pin!(future);
     for _ in 0..2 {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
-            Poll::Pending => bell.0.wait_for_request(),
+            Poll::Pending => thread_waker.0.wait_for_request(),
         }
     }
     panic!("woken too early");
 }
 
 #[test]
-fn tasks_and_threads_that_wait_are_woken() {
-    check(Conduct::Proper, || {
-        let attempt = engine::lock().begin(RealmId::PROCESS, &ALONE).unwrap();
+fn waiting_tasks_and_threads_are_woken() {
+    check_model(Behavior::Succeed, || {
+        let attempt = engine::lock()
+            .begin_attempt(ContainerId::PROCESS, &SINGLE)
+            .unwrap();
         let tasks = [(); 2].map(|()| {
             let attempt = Arc::clone(&attempt);
-            spawn(move || poll_when_woken(attempt.ended()).expect("it has no deadline"))
+            spawn(move || poll_until_ready(attempt.completion()).expect("it has no deadline"))
         });
-        let thread = spawn(|| resolve(&ALONE));
-        spawn(move || conduct(&attempt)).join().unwrap();
-        let instance = sample(thread.join().unwrap().unwrap());
+        let thread = spawn(|| resolve(&SINGLE));
+        spawn(move || run_attempt(&attempt)).join().unwrap();
+        let instance = test_instance(thread.join().unwrap().unwrap());
         for outcome in tasks.map(|task| task.join().unwrap()) {
-            assert!(ptr::eq(sample(outcome.unwrap()), instance));
+            assert!(ptr::eq(test_instance(outcome.unwrap()), instance));
         }
     });
 }
 
-// Two circles that nothing declares.
+// Two cycles that nothing declares.
 static LEFT: Descriptor = service("Left", &[], || use_next("Left", &RIGHT));
-static RIGHT: Descriptor = service("Right", &[], || use_as_told("Right", &LEFT));
+static RIGHT: Descriptor = service("Right", &[], || use_with_behavior("Right", &LEFT));
 static FIRST: Descriptor = service("First", &[], || use_next("First", &SECOND));
 static SECOND: Descriptor = service("Second", &[], || use_next("Second", &THIRD));
-static THIRD: Descriptor = service("Third", &[], || use_as_told("Third", &FIRST));
+static THIRD: Descriptor = service("Third", &[], || use_with_behavior("Third", &FIRST));
 
-fn use_next(name: &'static str, next: &'static Descriptor) -> Made {
-    sample(resolve(next)?);
-    Ok(Sample::new(name))
+fn use_next(name: &'static str, next: &'static Descriptor) -> InitResult {
+    test_instance(resolve(next)?);
+    Ok(TestInstance::new(name))
 }
 
-fn use_as_told(name: &'static str, next: &'static Descriptor) -> Made {
-    match (resolve(next), CONDUCT.get()) {
-        (Err(_), Conduct::Swallow) => {}
-        (Err(_), Conduct::Panic) => panic::resume_unwind(Box::new("lost")),
-        (used, _) => drop(sample(used?)),
+fn use_with_behavior(name: &'static str, next: &'static Descriptor) -> InitResult {
+    match (resolve(next), BEHAVIOR.get()) {
+        (Err(_), Behavior::Swallow) => {}
+        (Err(_), Behavior::Panic) => panic::resume_unwind(Box::new("lost")),
+        (used, _) => drop(test_instance(used?)),
     }
-    Ok(Sample::new(name))
+    Ok(TestInstance::new(name))
 }
 
-/// Tells whether the error is of a circle and names all that is on it.
-fn is_circle(error: &Error, length: usize) -> bool {
+/// Tells whether the error is of a cycle and names all that is on it.
+fn is_cycle_of(error: &Error, length: usize) -> bool {
     matches!(error, Error::CircularDependency { path }
         if path.len() == length + 1 && path.first() == path.last())
 }
 
 #[test]
-fn a_circle_of_two_is_an_error_for_both() {
-    check(Conduct::Proper, || {
+fn cycle_of_two_fails_for_both_callers() {
+    check_model(Behavior::Succeed, || {
         for outcome in resolve_at_once([&LEFT, &RIGHT]) {
-            assert!(outcome.is_err_and(|error| is_circle(&error, 2)));
+            assert!(outcome.is_err_and(|error| is_cycle_of(&error, 2)));
         }
     });
 }
 
 #[test]
-fn a_circle_of_three_is_an_error_for_all() {
-    check(Conduct::Proper, || {
+fn cycle_of_three_fails_for_all_callers() {
+    check_model(Behavior::Succeed, || {
         for outcome in resolve_at_once([&FIRST, &SECOND, &THIRD]) {
-            assert!(outcome.is_err_and(|error| is_circle(&error, 3)));
+            assert!(outcome.is_err_and(|error| is_cycle_of(&error, 3)));
         }
     });
 }
 
 #[test]
-fn who_swallows_the_error_of_a_circle_is_ready() {
-    check(Conduct::Swallow, || {
+fn service_that_ignores_the_cycle_error_becomes_ready() {
+    check_model(Behavior::Swallow, || {
         let outcomes = resolve_at_once([&FIRST, &SECOND, &THIRD]);
         assert!(outcomes[2].is_ok());
         for error in outcomes.into_iter().filter_map(Result::err) {
-            assert!(is_circle(&error, 3), "{error}");
+            assert!(is_cycle_of(&error, 3), "{error}");
         }
-        // There is no circle any more.
+        // There is no cycle any more.
         assert!(resolve_at_once([&FIRST]).map(|outcome| outcome.is_ok())[0]);
     });
 }
 
 #[test]
-fn a_panic_on_a_circle_ends_it() {
-    check(Conduct::Panic, || {
+fn panic_on_a_cycle_fails_all_callers() {
+    check_model(Behavior::Panic, || {
         for outcome in resolve_at_once([&FIRST, &SECOND, &THIRD]) {
-            let error = outcome.err().expect("nobody on the circle gets ready");
+            let error = outcome
+                .err()
+                .expect("no service on the cycle becomes ready");
             let panicked = matches!(error, Error::Panicked { .. });
-            assert!(panicked || is_circle(&error, 3), "{error}");
+            assert!(panicked || is_cycle_of(&error, 3), "{error}");
         }
     });
 }
 
-static BASE: Descriptor = service("Base", &[], || Ok(Sample::new("Base")));
-static USER: Descriptor = service("User", &[|| &BASE], || {
-    note("User", "began");
-    misbehave_once("User")?;
-    Ok(Sample::new("User"))
+static BASE: Descriptor = service("Base", &[], || Ok(TestInstance::new("Base")));
+static DEPENDENT: Descriptor = service("User", &[|| &BASE], || {
+    record("User", "began");
+    fail_once("User")?;
+    Ok(TestInstance::new("User"))
 });
 
 fn shut_down_all() {
     let options = ShutdownOptions::new();
-    let report = shut_down(RealmId::PROCESS, Extent::Realm, &options, &Driver::Here);
+    let report = shut_down(
+        ContainerId::PROCESS,
+        ShutdownScope::All,
+        &options,
+        &Driver::Here,
+    );
     assert!(report.is_clean(), "{report}");
     for name in ["User", "Base"] {
         assert_eq!(times(name, "made"), times(name, "stopped"), "{name}");
@@ -367,33 +381,33 @@ fn assert_stopped_in_order() {
 }
 
 /// A service and what it requires start while everything ends.
-fn check_shutdown(conduct: Conduct) {
-    check(conduct, || {
-        let threads = [&USER, &BASE].map(|service| spawn(move || resolve(service)));
+fn check_shutdown(behavior: Behavior) {
+    check_model(behavior, || {
+        let threads = [&DEPENDENT, &BASE].map(|service| spawn(move || resolve(service)));
         spawn(shut_down_all).join().unwrap();
         for outcome in threads.map(|thread| thread.join().unwrap()) {
-            let gone = matches!(outcome, Err(Error::ShutDown { .. }));
+            let is_shut_down = matches!(outcome, Err(Error::ShutDown { .. }));
             let failed = matches!(outcome, Err(Error::InitializationFailed { .. }));
-            assert!(gone || outcome.is_ok() || (failed && times("User", "made") == 0));
+            assert!(is_shut_down || outcome.is_ok() || (failed && times("User", "made") == 0));
         }
         assert_stopped_in_order();
     });
 }
 
 #[test]
-fn shutdown_waits_for_what_is_starting() {
-    check_shutdown(Conduct::Proper);
+fn shutdown_waits_for_running_initializations() {
+    check_shutdown(Behavior::Succeed);
 }
 
 #[test]
-fn shutdown_finds_what_a_failure_lets_go_of() {
-    check_shutdown(Conduct::Fail);
+fn shutdown_stops_dependencies_of_a_failed_service() {
+    check_shutdown(Behavior::Fail);
 }
 
 #[test]
-fn of_two_shutdowns_both_return_when_all_is_down() {
-    check(Conduct::Proper, || {
-        let starting = spawn(|| resolve(&USER).map(|_| ()));
+fn concurrent_shutdowns_both_return_after_everything_stopped() {
+    check_model(Behavior::Succeed, || {
+        let starting = spawn(|| resolve(&DEPENDENT).map(|_| ()));
         let ending = [(); 2].map(|()| spawn(shut_down_all));
         ending.into_iter().for_each(|thread| thread.join().unwrap());
         starting.join().unwrap().ok();
@@ -402,14 +416,14 @@ fn of_two_shutdowns_both_return_when_all_is_down() {
 }
 
 #[test]
-fn what_is_published_is_seen_whole() {
-    check(Conduct::Proper, || {
+fn published_instance_is_fully_visible() {
+    check_model(Behavior::Succeed, || {
         let ready = Arc::new(Ready::new());
         let publisher = Arc::clone(&ready);
-        let publisher = spawn(move || publisher.set(Some(Box::leak(Sample::new("Alone")))));
+        let publisher = spawn(move || publisher.set(Some(Box::leak(TestInstance::new("Alone")))));
         let readers = [(); 2].map(|()| {
             let ready = Arc::clone(&ready);
-            spawn(move || ready.get().map(Sample::assert_whole))
+            spawn(move || ready.get().map(TestInstance::assert_fully_visible))
         });
         publisher.join().unwrap();
         for reader in readers {
@@ -420,25 +434,25 @@ fn what_is_published_is_seen_whole() {
 }
 
 #[test]
-fn what_is_published_can_be_taken_away() {
-    check(Conduct::Proper, || {
+fn published_instance_can_be_withdrawn() {
+    check_model(Behavior::Succeed, || {
         let ready = Arc::new(Ready::new());
         let publisher = Arc::clone(&ready);
         let publisher = spawn(move || {
-            publisher.set(Some(Box::leak(Sample::new("Alone"))));
+            publisher.set(Some(Box::leak(TestInstance::new("Alone"))));
             publisher.set(None);
             assert!(publisher.get().is_none());
-            publisher.set(Some(Box::leak(Sample::new("Another"))));
+            publisher.set(Some(Box::leak(TestInstance::new("Another"))));
             publisher.set(None);
         });
         let readers = [(); 2].map(|()| {
             let ready = Arc::clone(&ready);
             spawn(move || {
-                let (earlier, later): (Option<&Sample>, _) = (ready.get(), ready.get());
+                let (earlier, later): (Option<&TestInstance>, _) = (ready.get(), ready.get());
                 earlier
                     .into_iter()
                     .chain(later)
-                    .for_each(Sample::assert_whole);
+                    .for_each(TestInstance::assert_fully_visible);
                 let backwards = later.is_some_and(|later| later.name == "Alone")
                     && earlier.is_some_and(|earlier| earlier.name == "Another");
                 assert!(!backwards);
@@ -453,39 +467,45 @@ fn what_is_published_can_be_taken_away() {
 }
 
 loom::lazy_static! {
-    static ref DIRECT: Ready<Sample> = Ready::new();
+    static ref FAST_PATH: Ready<TestInstance> = Ready::new();
 }
 
 static PUBLISHED: Descriptor = Descriptor {
-    publish: |instance| DIRECT.set(instance.map(sample)),
-    ..service("Published", &[], || Ok(Sample::new("Published")))
+    publish: |instance| FAST_PATH.set(instance.map(test_instance)),
+    ..service("Published", &[], || Ok(TestInstance::new("Published")))
 };
 
 /// What a guarded call does.
-fn call() -> &'static Sample {
-    let direct = DIRECT.get().inspect(|instance| instance.assert_whole());
-    direct.unwrap_or_else(|| sample(resolve(&PUBLISHED).unwrap()))
+fn call() -> &'static TestInstance {
+    let fast_path = FAST_PATH
+        .get()
+        .inspect(|instance| instance.assert_fully_visible());
+    fast_path.unwrap_or_else(|| test_instance(resolve(&PUBLISHED).unwrap()))
 }
 
 #[test]
-fn inside_a_scope_nobody_finds_what_is_outside() {
-    check(Conduct::Proper, || {
+fn scope_never_sees_instances_outside_it() {
+    check_model(Behavior::Succeed, || {
         let outside = [(); 2].map(|()| spawn(|| (call(), call())));
         let inside = spawn(|| {
-            let fake: &'static Sample = Box::leak(Sample::new("Fake"));
-            let realm = engine::lock().open_realm(vec![(&PUBLISHED, fake)], HashMap::new());
-            let entered = enter(realm);
+            let fake: &'static TestInstance = Box::leak(TestInstance::new("Fake"));
+            let container = engine::lock().open_container(vec![(&PUBLISHED, fake)], HashMap::new());
+            let entered = enter(container);
             assert!(ptr::eq(call(), fake));
             drop(entered);
-            let forgotten = engine::lock().forget_realm(realm);
-            drop(forgotten);
+            let removed = engine::lock().remove_container(container);
+            drop(removed);
             call()
         });
         let seen = inside.join().unwrap();
         for (earlier, later) in outside.map(|thread| thread.join().unwrap()) {
             assert!(ptr::eq(earlier, seen) && ptr::eq(later, seen));
         }
-        assert!(DIRECT.get().is_some_and(|direct| ptr::eq(direct, seen)));
+        assert!(
+            FAST_PATH
+                .get()
+                .is_some_and(|fast_path| ptr::eq(fast_path, seen))
+        );
         assert_eq!(times("Published", "made"), 1);
     });
 }

@@ -1,6 +1,6 @@
 //! Random graphs of services that fail, panic and use each other undeclared, called by many threads.
 //!
-//! Each case runs in a realm of its own and keeps a log. The log is replayed afterwards: all that the
+//! Each case runs in a container of its own and keeps a log. The log is replayed afterwards: all that the
 //! services saw of each other must follow from the graph.
 
 mod cases;
@@ -17,19 +17,20 @@ use anyhow::{anyhow, bail, ensure};
 use proptest::prelude::*;
 
 use crate::application::{
-    Extent, ServiceShutdown, ShutdownOptions, ShutdownOutcome, StartOptions, shut_down, start,
+    ServiceShutdown, ShutdownOptions, ShutdownOutcome, ShutdownScope, StartOptions, shut_down,
+    start,
 };
-use crate::engine::{self, RealmId};
+use crate::engine::{self, ContainerId};
 use crate::error::Error;
 use crate::init::resolve;
 use crate::invoke::{Driver, Step};
-use crate::service::{Descriptor, Initialize, Instance, Number, Policy, Work};
+use crate::service::{Descriptor, Initialize, Instance, Policy, ServiceNumber, Work};
 use crate::testing::Scope;
-use cases::{Action, Case, Event, Graph, OnError, Plan, Replay, Use, Way, cases};
+use cases::{Action, Behavior, Case, Event, Graph, OnError, Plan, Replay, UndeclaredUse, cases};
 
 /// The message of every failure and panic that a case asks for.
-const ON_PURPOSE: &str = "on purpose";
-const LONG: Duration = Duration::from_secs(3600);
+const EXPECTED_FAILURE: &str = "on purpose";
+const LONG_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A case that runs.
 struct Run {
@@ -37,7 +38,7 @@ struct Run {
     descriptors: Vec<&'static Descriptor>,
     log: Mutex<Vec<Event>>,
     /// How often a service with a failure has come to it.
-    tried: Vec<AtomicUsize>,
+    attempts: Vec<AtomicUsize>,
     shut_down: Mutex<Vec<ServiceShutdown>>,
 }
 
@@ -45,7 +46,7 @@ impl Run {
     fn new(case: Case) -> Self {
         let descriptors = descriptors(&case);
         Run {
-            tried: case.services.iter().map(|_| AtomicUsize::new(0)).collect(),
+            attempts: case.services.iter().map(|_| AtomicUsize::new(0)).collect(),
             case,
             descriptors,
             log: Mutex::default(),
@@ -54,18 +55,18 @@ impl Run {
     }
 
     /// Gives where in the log the event is.
-    fn note(&self, event: Event) -> usize {
+    fn record(&self, event: Event) -> usize {
         let mut log = self.log.lock().unwrap();
         log.push(event);
         log.len() - 1
     }
 
-    fn call(&self, user: Option<usize>, number: usize) -> Result<(), Error> {
+    fn call(&self, dependent: Option<usize>, number: usize) -> Result<(), Error> {
         let answer = resolve(self.descriptors[number]).map(|instance| {
             let node = instance.as_any().downcast_ref::<Node>();
             assert_eq!(node.map(|node| node.0), Some(number), "another's instance");
         });
-        self.note(Event::Answer(user, number, answer.clone().err()));
+        self.record(Event::Answer(dependent, number, answer.clone().err()));
         answer
     }
 
@@ -73,7 +74,7 @@ impl Run {
         let done = panic::catch_unwind(AssertUnwindSafe(|| self.work(number, step)));
         // Noted while the engine does not know: it cannot have begun anew.
         if !matches!(done, Ok(Ok(()))) {
-            self.note(Event::Fails(number));
+            self.record(Event::Fails(number));
         }
         done.unwrap_or_else(|payload| panic::resume_unwind(payload))
     }
@@ -86,24 +87,35 @@ impl Run {
         for required in &plan.requirements {
             self.call(Some(number), *required)?;
         }
-        for used in plan.undeclared.iter().filter(|used| used.step == step) {
-            match (self.call(Some(number), used.service), used.on_error) {
+        for dependency in plan
+            .undeclared
+            .iter()
+            .filter(|dependency| dependency.step == step)
+        {
+            match (
+                self.call(Some(number), dependency.service),
+                dependency.on_error,
+            ) {
                 (Ok(()), _) | (_, OnError::Swallow) => {}
-                (Err(error), OnError::HandOn) => return Err(error.into()),
-                (Err(error), OnError::Wrap) => bail!("{ON_PURPOSE}: {error}"),
-                (Err(error), OnError::Unwrap) => panic!("{ON_PURPOSE}: {error:?}"),
+                (Err(error), OnError::Propagate) => return Err(error.into()),
+                (Err(error), OnError::Wrap) => bail!("{EXPECTED_FAILURE}: {error}"),
+                (Err(error), OnError::Unwrap) => panic!("{EXPECTED_FAILURE}: {error:?}"),
             }
         }
         match &plan.failure {
             Some(failure) if failure.step == step => {
-                let again = self.tried[number].fetch_add(1, SeqCst) < failure.times;
-                fail(if again { failure.way } else { Way::Fine })
+                let again = self.attempts[number].fetch_add(1, SeqCst) < failure.times;
+                fail(if again {
+                    failure.behavior
+                } else {
+                    Behavior::Succeed
+                })
             }
             _ => Ok(()),
         }
     }
 
-    fn act(&self, realm: RealmId, action: &Action) {
+    fn perform(&self, container: ContainerId, action: &Action) {
         let count = self.case.services.len();
         match action {
             Action::Resolve(number) => {
@@ -117,13 +129,13 @@ impl Run {
                 if services.is_empty() {
                     services.clone_from(&self.descriptors);
                 }
-                self.start(realm, services, *threads);
+                self.start(container, services, *threads);
             }
             Action::ShutDown => {
-                self.note(Event::Closing);
-                let options = ShutdownOptions::new().timeout(LONG);
-                let report = shut_down(realm, Extent::Realm, &options, &Driver::Here);
-                self.note(Event::Closed);
+                self.record(Event::Closing);
+                let options = ShutdownOptions::new().timeout(LONG_TIMEOUT);
+                let report = shut_down(container, ShutdownScope::All, &options, &Driver::Here);
+                self.record(Event::Closed);
                 let services = report.services();
                 self.shut_down.lock().unwrap().extend_from_slice(services);
             }
@@ -133,54 +145,61 @@ impl Run {
     /// Starts the services; if that fails, gives those of them that had become ready.
     fn start(
         &self,
-        realm: RealmId,
+        container: ContainerId,
         services: Vec<&'static Descriptor>,
         threads: usize,
     ) -> Option<Vec<usize>> {
-        let noted = self.note(Event::Starts { fails: false });
+        let position = self.record(Event::Starts { fails: false });
         let options = StartOptions::new().threads(threads);
-        let error = start(realm, services, &options, &Driver::Here).err()?;
-        self.log.lock().unwrap()[noted] = Event::Starts { fails: true };
+        let error = start(container, services, &options, &Driver::Here).err()?;
+        self.log.lock().unwrap()[position] = Event::Starts { fails: true };
         for (service, error) in error.report().failures() {
-            self.note(Event::Answer(None, number_of(service), Some(error.clone())));
+            self.record(Event::Answer(None, number_of(service), Some(error.clone())));
         }
-        let taken_back = error.taken_back().services();
-        self.shut_down.lock().unwrap().extend_from_slice(taken_back);
+        let rolled_back = error.taken_back().services();
+        self.shut_down
+            .lock()
+            .unwrap()
+            .extend_from_slice(rolled_back);
         let started = error.report().started();
         Some(started.map(|service| number_of(service.name)).collect())
     }
 
     /// Lets the threads loose, then shuts down.
-    fn run(&self, realm: RealmId) -> anyhow::Result<()> {
-        let (scope, together) = (Scope::current(), Barrier::new(self.case.threads.len()));
+    fn run(&self, container: ContainerId) -> anyhow::Result<()> {
+        let (scope, barrier) = (Scope::current(), Barrier::new(self.case.threads.len()));
         thread::scope(|threads| {
             for actions in &self.case.threads {
                 threads.spawn(|| {
-                    together.wait();
-                    scope.enter(|| actions.iter().for_each(|action| self.act(realm, action)));
+                    barrier.wait();
+                    scope.enter(|| {
+                        actions
+                            .iter()
+                            .for_each(|action| self.perform(container, action))
+                    });
                 });
             }
         });
         let mut actions = self.case.threads.iter().flatten();
         if !actions.any(|action| matches!(action, Action::ShutDown)) {
-            if let Some(started) = self.start(realm, self.descriptors.clone(), 4) {
-                self.note(Event::TakenBack(started));
+            if let Some(started) = self.start(container, self.descriptors.clone(), 4) {
+                self.record(Event::RolledBack(started));
             }
-            self.get_all_ready()?;
+            self.check_all_become_ready()?;
         }
-        self.act(realm, &Action::ShutDown);
+        self.perform(container, &Action::ShutDown);
         for (number, service) in self.descriptors.iter().enumerate() {
-            let gone = match resolve(service) {
+            let is_shut_down = match resolve(service) {
                 Err(Error::ShutDown { service }) => number_of(service) == number,
                 _ => false,
             };
-            ensure!(gone, "S{number} can be called after the shutdown");
+            ensure!(is_shut_down, "S{number} can be called after the shutdown");
         }
         Ok(())
     }
 
     /// Calls each service, now undisturbed, until it is ready, if nothing keeps it from that.
-    fn get_all_ready(&self) -> anyhow::Result<()> {
+    fn check_all_become_ready(&self) -> anyhow::Result<()> {
         let graph = Graph::new(&self.case);
         for number in 0..self.descriptors.len() {
             if let Some(calls) = graph.calls_until_ready(number) {
@@ -193,24 +212,26 @@ impl Run {
 
     fn check(&self) -> anyhow::Result<()> {
         let log = self.log.lock().unwrap();
-        let lives = Replay::new(&self.case).read(&log)?;
+        let ready_counts = Replay::new(&self.case).read(&log)?;
         let reported = self.shut_down.lock().unwrap();
-        for (number, (plan, lives)) in self.case.services.iter().zip(lives).enumerate() {
+        for (number, (plan, ready_counts)) in
+            self.case.services.iter().zip(ready_counts).enumerate()
+        {
             let outcomes = reported
                 .iter()
                 .filter(|service| service.name() == NAMES[number]);
             let outcomes: Vec<_> = outcomes.map(ServiceShutdown::outcome).collect();
             ensure!(
-                outcomes.len() == lives,
-                "S{number} was ready {lives} times: {outcomes:?}"
+                outcomes.len() == ready_counts,
+                "S{number} was ready {ready_counts} times: {outcomes:?}"
             );
             let expected = match plan.shutdown {
-                Way::Fine => ShutdownOutcome::Done,
-                Way::Error => ShutdownOutcome::Failed(ON_PURPOSE.to_owned()),
-                Way::Panic => ShutdownOutcome::Failed(format!("panicked: {ON_PURPOSE}")),
+                Behavior::Succeed => ShutdownOutcome::Done,
+                Behavior::Error => ShutdownOutcome::Failed(EXPECTED_FAILURE.to_owned()),
+                Behavior::Panic => ShutdownOutcome::Failed(format!("panicked: {EXPECTED_FAILURE}")),
             };
-            let right = outcomes.iter().all(|outcome| **outcome == expected);
-            ensure!(right, "S{number} was shut down: {outcomes:?}");
+            let as_expected = outcomes.iter().all(|outcome| **outcome == expected);
+            ensure!(as_expected, "S{number} was shut down: {outcomes:?}");
         }
         Ok(())
     }
@@ -218,33 +239,33 @@ impl Run {
 
 fn run(case: Case) -> anyhow::Result<()> {
     let run = Arc::new(Run::new(case));
-    let (realm, ran) = Scope::new().run(|| {
-        let realm = engine::current_realm();
-        RUNS.write().unwrap().insert(realm, Arc::clone(&run));
-        (realm, run.run(realm))
+    let (container, result) = Scope::new().run(|| {
+        let container = engine::current_container();
+        RUNS.write().unwrap().insert(container, Arc::clone(&run));
+        (container, run.run(container))
     });
-    RUNS.write().unwrap().remove(&realm);
+    RUNS.write().unwrap().remove(&container);
     // A case that was broken off has been shut down by its scope, which reports nothing.
-    ran.and_then(|()| run.check())
+    result.and_then(|()| run.check())
 }
 
 /// Keeps panics that a case asks for out of the output.
-fn silence() {
+fn silence_expected_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let loud = panic::take_hook();
+        let default_hook = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             let message = panic.payload_as_str().unwrap_or_default();
-            if !message.starts_with(ON_PURPOSE) {
-                loud(panic);
+            if !message.starts_with(EXPECTED_FAILURE) {
+                default_hook(panic);
             }
         }));
     });
 }
 
 /// Runs a case under a watchdog, and checks it.
-fn survive(case: &Case) -> Result<(), String> {
-    silence();
+fn run_with_watchdog(case: &Case) -> Result<(), String> {
+    silence_expected_panics();
     let (done, ended) = mpsc::channel();
     let own = case.clone();
     thread::spawn(move || {
@@ -269,18 +290,18 @@ fn configuration() -> ProptestConfig {
     configuration
 }
 
-/// Services are plain functions: they find their case by the realm that they are called in.
-static RUNS: LazyLock<RwLock<HashMap<RealmId, Arc<Run>>>> = LazyLock::new(RwLock::default);
+/// Services are plain functions: they find their case by the container that they are called in.
+static RUNS: LazyLock<RwLock<HashMap<ContainerId, Arc<Run>>>> = LazyLock::new(RwLock::default);
 
 fn current() -> Arc<Run> {
-    Arc::clone(&RUNS.read().unwrap()[&engine::current_realm()])
+    Arc::clone(&RUNS.read().unwrap()[&engine::current_container()])
 }
 
-type Made = anyhow::Result<Box<dyn Instance>>;
+type InitResult = anyhow::Result<Box<dyn Instance>>;
 
-fn initialize<const NUMBER: usize>() -> Made {
+fn initialize<const NUMBER: usize>() -> InitResult {
     let run = current();
-    run.note(Event::Begins(NUMBER));
+    run.record(Event::Begins(NUMBER));
     run.step(NUMBER, Step::Initialize)?;
     Ok(Box::new(Node(NUMBER)))
 }
@@ -300,7 +321,7 @@ macro_rules! ten {
     };
 }
 
-static INITIALIZE: [[fn() -> Made; 10]; 20] =
+static INITIALIZE: [[fn() -> InitResult; 10]; 20] =
     ten!(initialize, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);
 static DESCRIPTOR: [[fn() -> &'static Descriptor; 10]; 20] =
     ten!(descriptor, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);
@@ -321,20 +342,20 @@ impl Instance for Node {
         let run = current();
         let checked = run.step(self.0, Step::Ping);
         if checked.is_ok() {
-            run.note(Event::Ready(self.0));
+            run.record(Event::Ready(self.0));
         }
         Work::Done(checked)
     }
 
     fn shutdown(&self) -> Work<'_> {
         let run = current();
-        run.note(Event::Stops(self.0));
+        run.record(Event::Stops(self.0));
         let plan = &run.case.services[self.0];
         for required in &plan.requirements {
             // Still there, or the replay will tell.
             let _ = run.call(Some(self.0), *required);
         }
-        run.note(Event::Stopped(self.0));
+        run.record(Event::Stopped(self.0));
         Work::Done(fail(plan.shutdown))
     }
 
@@ -343,11 +364,11 @@ impl Instance for Node {
     }
 }
 
-fn fail(way: Way) -> anyhow::Result<()> {
-    match way {
-        Way::Fine => Ok(()),
-        Way::Error => Err(anyhow!(ON_PURPOSE)),
-        Way::Panic => panic!("{ON_PURPOSE}"),
+fn fail(behavior: Behavior) -> anyhow::Result<()> {
+    match behavior {
+        Behavior::Succeed => Ok(()),
+        Behavior::Error => Err(anyhow!(EXPECTED_FAILURE)),
+        Behavior::Panic => panic!("{EXPECTED_FAILURE}"),
     }
 }
 
@@ -361,7 +382,7 @@ fn descriptors(case: &Case) -> Vec<&'static Descriptor> {
             .map(|number| DESCRIPTOR[number / 10][number % 10])
             .collect();
         descriptors.push(Box::leak(Box::new(Descriptor {
-            number: Number::new(),
+            number: ServiceNumber::new(),
             name: NAMES[number],
             path: NAMES[number],
             rank: ranks.max().unwrap_or(0),
@@ -369,7 +390,7 @@ fn descriptors(case: &Case) -> Vec<&'static Descriptor> {
             initialize: Initialize::Blocking(INITIALIZE[number / 10][number % 10]),
             run: None,
             policy: Policy {
-                init_timeout: plan.elsewhere.then_some(LONG),
+                init_timeout: plan.on_own_thread.then_some(LONG_TIMEOUT),
                 ..Policy::DEFAULT
             },
             requirements: requirements.leak(),
@@ -383,30 +404,30 @@ proptest! {
     #![proptest_config(configuration())]
 
     #[test]
-    fn whatever_the_graph_nothing_hangs_and_everything_has_its_order(case in cases()) {
-        survive(&case).map_err(TestCaseError::fail)?;
+    fn random_graphs_never_hang_and_keep_dependency_order(case in cases()) {
+        run_with_watchdog(&case).map_err(TestCaseError::fail)?;
     }
 }
 
 /// There are more ways down a lattice than could ever be tried.
 #[test]
-fn an_undeclared_use_at_the_top_of_a_lattice_is_noticed_in_no_time() {
+fn undeclared_use_in_a_deep_lattice_is_found_without_trying_every_path() {
     let mut services: Vec<_> = (0..200_usize)
         .map(|number| Plan {
             // None of them leads to the first.
             requirements: (number.saturating_sub(2).max(1)..number).collect(),
             undeclared: Vec::new(),
             failure: None,
-            shutdown: Way::Fine,
+            shutdown: Behavior::Succeed,
             yields: 0,
-            elsewhere: false,
+            on_own_thread: false,
         })
         .collect();
-    services[199].undeclared.push(Use {
+    services[199].undeclared.push(UndeclaredUse {
         service: 0,
         step: Step::Initialize,
-        on_error: OnError::HandOn,
+        on_error: OnError::Propagate,
     });
     let threads = vec![vec![Action::Resolve(199)]];
-    assert_eq!(survive(&Case { services, threads }), Ok(()));
+    assert_eq!(run_with_watchdog(&Case { services, threads }), Ok(()));
 }

@@ -21,16 +21,16 @@ pub(super) struct Case {
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) requirements: Vec<usize>,
-    pub(super) undeclared: Vec<Use>,
+    pub(super) undeclared: Vec<UndeclaredUse>,
     pub(super) failure: Option<Failure>,
-    pub(super) shutdown: Way,
+    pub(super) shutdown: Behavior,
     pub(super) yields: usize,
     /// With a limit of time, a service is initialised on a thread of its own.
-    pub(super) elsewhere: bool,
+    pub(super) on_own_thread: bool,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Use {
+pub(super) struct UndeclaredUse {
     pub(super) service: usize,
     pub(super) step: Step,
     pub(super) on_error: OnError,
@@ -39,14 +39,14 @@ pub(super) struct Use {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum OnError {
     Swallow,
-    HandOn,
+    Propagate,
     Wrap,
     Unwrap,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Way {
-    Fine,
+pub(super) enum Behavior {
+    Succeed,
     Error,
     Panic,
 }
@@ -54,7 +54,7 @@ pub(super) enum Way {
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) step: Step,
-    pub(super) way: Way,
+    pub(super) behavior: Behavior,
     pub(super) times: usize,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn cases() -> impl Strategy<Value = Case> {
     (services, shapes(), threads).prop_map(|(raw, shape, threads)| {
         let count = raw.len();
         let plans = raw.into_iter().enumerate();
-        let services = plans.map(|(number, raw)| raw.shaped(number, count, shape));
+        let services = plans.map(|(number, raw)| raw.into_plan(number, count, shape));
         Case {
             services: services.collect(),
             threads,
@@ -111,15 +111,15 @@ fn shapes() -> impl Strategy<Value = Shape> {
 
 /// A plan before it is known in which graph it is.
 #[derive(Debug, Clone)]
-struct Raw {
+struct RawPlan {
     plan: Plan,
     requirements: usize,
     fails: u8,
     uses: u8,
 }
 
-impl Raw {
-    fn shaped(self, number: usize, count: usize, shape: Shape) -> Plan {
+impl RawPlan {
+    fn into_plan(self, number: usize, count: usize, shape: Shape) -> Plan {
         let mut plan = self.plan;
         plan.requirements.truncate(match self.requirements {
             _ if number == 0 => 0,
@@ -133,16 +133,16 @@ impl Raw {
         plan.requirements.sort_unstable();
         plan.requirements.dedup();
         plan.undeclared.retain(|_| self.uses < shape.using);
-        for used in &mut plan.undeclared {
-            used.service %= count;
+        for dependency in &mut plan.undeclared {
+            dependency.service %= count;
         }
         plan.failure = plan.failure.filter(|_| self.fails < shape.failing);
         plan
     }
 }
 
-fn plans() -> impl Strategy<Value = Raw> {
-    let shutdown = prop_oneof![4 => Just(Way::Fine), 1 => ways()];
+fn plans() -> impl Strategy<Value = RawPlan> {
+    let shutdown = prop_oneof![4 => Just(Behavior::Succeed), 1 => failures_of_a_step()];
     let plan = (
         vec(0..200_usize, 3),
         vec(uses(), 0..=2),
@@ -152,17 +152,17 @@ fn plans() -> impl Strategy<Value = Raw> {
         prop::bool::weighted(0.1),
     );
     let plan = plan.prop_map(
-        |(requirements, undeclared, failure, shutdown, yields, elsewhere)| Plan {
+        |(requirements, undeclared, failure, shutdown, yields, on_own_thread)| Plan {
             requirements,
             undeclared,
             failure,
             shutdown,
             yields,
-            elsewhere,
+            on_own_thread,
         },
     );
     let raw = (plan, 0..24_usize, 0..100_u8, 0..100_u8);
-    raw.prop_map(|(plan, requirements, fails, uses)| Raw {
+    raw.prop_map(|(plan, requirements, fails, uses)| RawPlan {
         plan,
         requirements,
         fails,
@@ -170,15 +170,15 @@ fn plans() -> impl Strategy<Value = Raw> {
     })
 }
 
-fn uses() -> impl Strategy<Value = Use> {
+fn uses() -> impl Strategy<Value = UndeclaredUse> {
     let on_error = [
         OnError::Swallow,
-        OnError::HandOn,
+        OnError::Propagate,
         OnError::Wrap,
         OnError::Unwrap,
     ];
     let on_error = prop::sample::select(on_error.to_vec());
-    (0..200_usize, steps(), on_error).prop_map(|(service, step, on_error)| Use {
+    (0..200_usize, steps(), on_error).prop_map(|(service, step, on_error)| UndeclaredUse {
         service,
         step,
         on_error,
@@ -187,15 +187,19 @@ fn uses() -> impl Strategy<Value = Use> {
 
 fn failures() -> impl Strategy<Value = Failure> {
     let times = prop_oneof![1..=3_usize, Just(usize::MAX)];
-    (steps(), ways(), times).prop_map(|(step, way, times)| Failure { step, way, times })
+    (steps(), failures_of_a_step(), times).prop_map(|(step, behavior, times)| Failure {
+        step,
+        behavior,
+        times,
+    })
 }
 
 fn steps() -> impl Strategy<Value = Step> {
     prop::sample::select(vec![Step::Initialize, Step::Ping])
 }
 
-fn ways() -> impl Strategy<Value = Way> {
-    prop::sample::select(vec![Way::Error, Way::Panic])
+fn failures_of_a_step() -> impl Strategy<Value = Behavior> {
+    prop::sample::select(vec![Behavior::Error, Behavior::Panic])
 }
 
 fn actions() -> impl Strategy<Value = Action> {
@@ -222,8 +226,8 @@ pub(super) enum Event {
         fails: bool,
     },
     /// It failed and had started these, and nobody else did anything meanwhile.
-    TakenBack(Vec<usize>),
-    /// The whole realm is about to be shut down.
+    RolledBack(Vec<usize>),
+    /// The whole container is about to be shut down.
     Closing,
     /// It has been.
     Closed,
@@ -242,13 +246,13 @@ pub(super) struct Replay<'a> {
     graph: Graph<'a>,
     states: Vec<State>,
     /// What each holds on to.
-    holds: Vec<HashSet<usize>>,
+    dependencies: Vec<HashSet<usize>>,
     /// How often each became ready.
-    lives: Vec<usize>,
+    ready_counts: Vec<usize>,
     closing: bool,
     closed: bool,
     /// Whether a start fails that has begun: then what it had started is taken back, and may start anew.
-    taken_back: bool,
+    rolled_back: bool,
 }
 
 impl<'a> Replay<'a> {
@@ -257,11 +261,11 @@ impl<'a> Replay<'a> {
         Replay {
             graph: Graph::new(case),
             states: vec![State::Idle; count],
-            holds: vec![HashSet::new(); count],
-            lives: vec![0; count],
+            dependencies: vec![HashSet::new(); count],
+            ready_counts: vec![0; count],
             closing: false,
             closed: false,
-            taken_back: false,
+            rolled_back: false,
         }
     }
 
@@ -276,73 +280,83 @@ impl<'a> Replay<'a> {
         for (number, state) in self.states.iter().enumerate() {
             ensure!(*state == State::Idle, "S{number} is left {state:?}");
         }
-        Ok(self.lives)
+        Ok(self.ready_counts)
     }
 
     fn event(&mut self, event: &Event) -> anyhow::Result<()> {
         match *event {
             Event::Begins(number) => {
                 ensure!(!self.closed, "S{number} begins after the shutdown");
-                self.go(number, State::Idle, State::Starting)?;
-                let again = self.lives[number] > 0;
-                ensure!(!again || self.taken_back, "S{number} begins again");
+                self.transition(number, State::Idle, State::Starting)?;
+                let again = self.ready_counts[number] > 0;
+                ensure!(!again || self.rolled_back, "S{number} begins again");
                 for required in self.graph.requirements(number) {
                     let state = self.states[*required];
                     ensure!(
                         state == State::Ready,
                         "S{number} begins, S{required} is {state:?}"
                     );
-                    self.holds[number].insert(*required);
+                    self.dependencies[number].insert(*required);
                 }
             }
             Event::Fails(number) => {
-                self.go(number, State::Starting, State::Idle)?;
-                self.holds[number].clear();
+                self.transition(number, State::Starting, State::Idle)?;
+                self.dependencies[number].clear();
             }
             Event::Ready(number) => {
-                self.go(number, State::Starting, State::Ready)?;
-                self.lives[number] += 1;
+                self.transition(number, State::Starting, State::Ready)?;
+                self.ready_counts[number] += 1;
             }
-            Event::Answer(user, used, None) => {
-                ensure!(self.lives[used] > 0, "S{used} was never ready");
-                if let Some(user) = user {
-                    let state = self.states[used];
+            Event::Answer(dependent, dependency, None) => {
+                ensure!(
+                    self.ready_counts[dependency] > 0,
+                    "S{dependency} was never ready"
+                );
+                if let Some(dependent) = dependent {
+                    let state = self.states[dependency];
                     ensure!(
                         state == State::Ready,
-                        "S{user} got S{used}, which is {state:?}"
+                        "S{dependent} got S{dependency}, which is {state:?}"
                     );
-                    self.holds[user].insert(used);
+                    self.dependencies[dependent].insert(dependency);
                 }
             }
-            Event::Answer(user, used, Some(ref error)) => {
-                let required =
-                    user.is_some_and(|user| self.graph.requirements(user).contains(&used));
+            Event::Answer(dependent, dependency, Some(ref error)) => {
+                let required = dependent.is_some_and(|dependent| {
+                    self.graph.requirements(dependent).contains(&dependency)
+                });
                 ensure!(!required, "a requirement fails");
-                self.failure(used, error)?;
+                self.failure(dependency, error)?;
             }
             Event::Stops(number) => {
                 ensure!(
-                    self.closing || self.taken_back,
+                    self.closing || self.rolled_back,
                     "S{number} stops for no reason"
                 );
-                self.go(number, State::Ready, State::Stopping)?;
-                for (user, holds) in self.holds.iter().enumerate() {
+                self.transition(number, State::Ready, State::Stopping)?;
+                for (dependent, dependencies) in self.dependencies.iter().enumerate() {
                     ensure!(
-                        !holds.contains(&number),
-                        "S{number} stops, S{user} holds on to it"
+                        !dependencies.contains(&number),
+                        "S{number} stops, S{dependent} holds on to it"
                     );
                 }
             }
             Event::Stopped(number) => {
-                self.go(number, State::Stopping, State::Idle)?;
-                self.holds[number].clear();
+                self.transition(number, State::Stopping, State::Idle)?;
+                self.dependencies[number].clear();
             }
-            Event::Starts { fails } => self.taken_back |= fails,
-            Event::TakenBack(ref started) => {
+            Event::Starts { fails } => self.rolled_back |= fails,
+            Event::RolledBack(ref started) => {
                 for number in started {
-                    let used = self.holds.iter().any(|holds| holds.contains(number));
-                    let gone = self.states[*number] == State::Idle;
-                    ensure!(used || gone, "S{number} is not taken back");
+                    let dependency = self
+                        .dependencies
+                        .iter()
+                        .any(|dependencies| dependencies.contains(number));
+                    let may_be_shut_down = self.states[*number] == State::Idle;
+                    ensure!(
+                        dependency || may_be_shut_down,
+                        "S{number} is not taken back"
+                    );
                 }
             }
             Event::Closing => self.closing = true,
@@ -351,7 +365,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn go(&mut self, number: usize, from: State, to: State) -> anyhow::Result<()> {
+    fn transition(&mut self, number: usize, from: State, to: State) -> anyhow::Result<()> {
         let state = std::mem::replace(&mut self.states[number], to);
         ensure!(state == from, "S{number} goes from {state:?} to {to:?}");
         Ok(())
@@ -360,56 +374,59 @@ impl<'a> Replay<'a> {
     /// Checks that a call of the service may fail like this.
     fn failure(&self, number: usize, error: &Error) -> anyhow::Result<()> {
         let graph = &self.graph;
-        let gone = self.closing || self.taken_back;
-        let (named, culprit) = match error {
+        let may_be_shut_down = self.closing || self.rolled_back;
+        let (named, failed_service) = match error {
             Error::ShutDown { service } => {
-                ensure!(gone, "nothing was shut down");
+                ensure!(may_be_shut_down, "nothing was shut down");
                 (None, number_of(service))
             }
-            Error::SelfDependency { service } => (None, graph.check_circle(&[service, service])?),
+            Error::SelfDependency { service } => (None, graph.check_cycle(&[service, service])?),
             Error::CircularDependency { path } => {
-                ensure!(path.len() > 2, "that is no circle");
-                (None, graph.check_circle(path)?)
+                ensure!(path.len() > 2, "that is no cycle");
+                (None, graph.check_cycle(path)?)
             }
             Error::InitializationFailed {
                 service,
                 because_of,
                 ..
             } => {
-                let culprit = number_of(because_of.unwrap_or(service));
-                let fails = graph.fails(culprit, Way::Error, Step::Initialize);
-                ensure!(fails, "S{culprit} initialises");
-                (Some(*service), culprit)
+                let failed_service = number_of(because_of.unwrap_or(service));
+                let fails = graph.fails(failed_service, Behavior::Error, Step::Initialize);
+                ensure!(fails, "S{failed_service} initialises");
+                (Some(*service), failed_service)
             }
             Error::PingFailed {
                 service,
                 because_of,
                 ..
             } => {
-                let culprit = number_of(because_of.unwrap_or(service));
-                let fails = graph.fails(culprit, Way::Error, Step::Ping);
-                ensure!(fails, "S{culprit} answers pings");
-                (Some(*service), culprit)
+                let failed_service = number_of(because_of.unwrap_or(service));
+                let fails = graph.fails(failed_service, Behavior::Error, Step::Ping);
+                ensure!(fails, "S{failed_service} answers pings");
+                (Some(*service), failed_service)
             }
             Error::Panicked {
                 service,
                 because_of,
                 ..
             } => {
-                let culprit = number_of(because_of.unwrap_or(service));
-                let fails = graph.fails(culprit, Way::Panic, Step::Initialize)
-                    || graph.fails(culprit, Way::Panic, Step::Ping);
-                ensure!(fails, "S{culprit} does not panic");
-                (Some(*service), culprit)
+                let failed_service = number_of(because_of.unwrap_or(service));
+                let fails = graph.fails(failed_service, Behavior::Panic, Step::Initialize)
+                    || graph.fails(failed_service, Behavior::Panic, Step::Ping);
+                ensure!(fails, "S{failed_service} does not panic");
+                (Some(*service), failed_service)
             }
             _ => bail!("nothing here fails like that"),
         };
         let named = named.is_none_or(|named| number_of(named) == number);
         ensure!(named, "it is S{number} that was asked for");
-        let involved = graph.needed(number).contains(&culprit);
-        ensure!(involved, "S{number} does not need S{culprit}");
-        let sound = graph.calls_until_ready(number) == Some(1);
-        ensure!(gone || !sound, "nothing that S{number} needs can fail");
+        let involved = graph.required_services(number).contains(&failed_service);
+        ensure!(involved, "S{number} does not need S{failed_service}");
+        let cannot_fail = graph.calls_until_ready(number) == Some(1);
+        ensure!(
+            may_be_shut_down || !cannot_fail,
+            "nothing that S{number} needs can fail"
+        );
         Ok(())
     }
 }
@@ -420,9 +437,9 @@ pub(super) struct Graph<'a> {
     /// Whom each service uses, declared or not.
     uses: Vec<Vec<usize>>,
     /// Without whom it fails.
-    needs: Vec<Vec<usize>>,
+    required: Vec<Vec<usize>>,
     /// Whether it uses itself, through however many others.
-    circular: Vec<bool>,
+    is_in_cycle: Vec<bool>,
 }
 
 impl<'a> Graph<'a> {
@@ -430,9 +447,9 @@ impl<'a> Graph<'a> {
         let edges = |swallowed: bool| -> Vec<Vec<usize>> {
             let of = |plan: &Plan| {
                 let undeclared = plan.undeclared.iter();
-                let undeclared =
-                    undeclared.filter(|used| swallowed || used.on_error != OnError::Swallow);
-                let undeclared = undeclared.map(|used| used.service);
+                let undeclared = undeclared
+                    .filter(|dependency| swallowed || dependency.on_error != OnError::Swallow);
+                let undeclared = undeclared.map(|dependency| dependency.service);
                 plan.requirements
                     .iter()
                     .copied()
@@ -441,14 +458,14 @@ impl<'a> Graph<'a> {
             };
             case.services.iter().map(of).collect()
         };
-        let (uses, needs) = (edges(true), edges(false));
-        let circular = |number: usize| reached(&uses, &uses[number]).contains(&number);
-        let circular = (0..uses.len()).map(circular).collect();
+        let (uses, required) = (edges(true), edges(false));
+        let is_in_cycle = |number: usize| reachable(&uses, &uses[number]).contains(&number);
+        let is_in_cycle = (0..uses.len()).map(is_in_cycle).collect();
         Graph {
             case,
             uses,
-            needs,
-            circular,
+            required,
+            is_in_cycle,
         }
     }
 
@@ -457,18 +474,18 @@ impl<'a> Graph<'a> {
     }
 
     /// The service and all without which it fails.
-    fn needed(&self, number: usize) -> Vec<usize> {
-        reached(&self.needs, &[number])
+    fn required_services(&self, number: usize) -> Vec<usize> {
+        reachable(&self.required, &[number])
     }
 
     /// How many calls the service takes at most, one after the other, until it is ready; none if it may fail for ever.
     pub(super) fn calls_until_ready(&self, number: usize) -> Option<usize> {
         let mut calls = 1_usize;
-        for needed in self.needed(number) {
-            if self.circular[needed] {
+        for required_services in self.required_services(number) {
+            if self.is_in_cycle[required_services] {
                 return None;
             }
-            if let Some(failure) = &self.case.services[needed].failure {
+            if let Some(failure) = &self.case.services[required_services].failure {
                 calls = calls.checked_add(failure.times)?;
             }
         }
@@ -476,35 +493,36 @@ impl<'a> Graph<'a> {
     }
 
     /// Tells whether the service itself may fail in this way.
-    fn fails(&self, number: usize, way: Way, step: Step) -> bool {
+    fn fails(&self, number: usize, behavior: Behavior, step: Step) -> bool {
         let plan = &self.case.services[number];
-        let on_error = match way {
-            Way::Panic => OnError::Unwrap,
+        let on_error = match behavior {
+            Behavior::Panic => OnError::Unwrap,
             _ => OnError::Wrap,
         };
         let failure = plan.failure.iter();
-        let mut failure = failure.map(|failure| (failure.way, failure.step));
+        let mut failure = failure.map(|failure| (failure.behavior, failure.step));
         let undeclared = plan.undeclared.iter();
-        let mut undeclared = undeclared.map(|used| (used.on_error, used.step));
-        failure.any(|fails| fails == (way, step)) || undeclared.any(|used| used == (on_error, step))
+        let mut undeclared = undeclared.map(|dependency| (dependency.on_error, dependency.step));
+        failure.any(|fails| fails == (behavior, step))
+            || undeclared.any(|dependency| dependency == (on_error, step))
     }
 
     /// Checks that each uses the next and that none but the first returns; gives the first.
-    fn check_circle(&self, path: &[&str]) -> anyhow::Result<usize> {
+    fn check_cycle(&self, path: &[&str]) -> anyhow::Result<usize> {
         let path: Vec<_> = path.iter().map(|name| number_of(name)).collect();
         let distinct: HashSet<_> = path.iter().collect();
-        ensure!(path.first() == path.last(), "the circle is not closed");
+        ensure!(path.first() == path.last(), "the cycle is not closed");
         ensure!(distinct.len() + 1 == path.len(), "it goes round twice");
         for pair in path.windows(2) {
-            let used = self.uses[pair[0]].contains(&pair[1]);
-            ensure!(used, "S{} does not use S{}", pair[0], pair[1]);
+            let dependency = self.uses[pair[0]].contains(&pair[1]);
+            ensure!(dependency, "S{} does not use S{}", pair[0], pair[1]);
         }
         Ok(path[0])
     }
 }
 
 /// Those, and all that can be reached from them.
-fn reached(edges: &[Vec<usize>], from: &[usize]) -> Vec<usize> {
+fn reachable(edges: &[Vec<usize>], from: &[usize]) -> Vec<usize> {
     let mut seen = vec![false; edges.len()];
     let (mut pending, mut found) = (from.to_vec(), Vec::new());
     while let Some(number) = pending.pop() {

@@ -137,7 +137,7 @@ pub(crate) fn ping_all(
             continue;
         };
         let mut state = check.lock();
-        let is_recent = |last: &&CheckResult| last.ended.elapsed() < options.reuse_for;
+        let is_recent = |last: &&CheckResult| last.ended_at.elapsed() < options.reuse_for;
         if let Some(future) = state.future.clone() {
             let driver = driver.clone();
             pool.submit(position, options.timeout, move || {
@@ -227,7 +227,7 @@ fn report_service(
         (Status::Ready(..), Some(checked)) => {
             health.health = checked.health;
             health.latency = Some(checked.latency);
-            health.age = Some(checked.ended.elapsed());
+            health.age = Some(checked.ended_at.elapsed());
             health.error = checked.error;
             let is_slow = |limit: &Duration| checked.latency >= *limit;
             if health.health == Health::Healthy

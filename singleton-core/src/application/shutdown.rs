@@ -412,8 +412,8 @@ impl Shutdown<'_> {
     }
 
     fn timeout(&self, service: &Descriptor) -> Duration {
-        let own = service.policy.shutdown_timeout;
-        own.unwrap_or(self.options.timeout)
+        let service_timeout = service.policy.shutdown_timeout;
+        service_timeout.unwrap_or(self.options.timeout)
     }
 }
 

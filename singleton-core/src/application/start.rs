@@ -115,12 +115,12 @@ impl Start {
         while plan.remaining > 0 {
             if waited && !plan.ready.is_empty() {
                 // Where services take no time at all a second thread would only be in the way.
-                let ended = plan.ended;
+                let finished = plan.finished;
                 plan.watching += 1;
                 let watched = self.changed.wait_timeout(plan, watch_time);
                 plan = watched.unwrap_or_else(PoisonError::into_inner).0;
                 plan.watching -= 1;
-                waited = plan.ended != ended;
+                waited = plan.finished != finished;
                 watch_time = (2 * watch_time).min(MAX_WATCH_TIME);
                 continue;
             }
@@ -168,7 +168,7 @@ impl Start {
             };
             node.timing = started_at.map(|started_at| (started_at, started_at.elapsed()));
             plan.running -= 1;
-            plan.ended += 1;
+            plan.finished += 1;
             plan.finish(position, outcome);
             if plan.ready.is_empty() && plan.running == 0 && plan.idle > 0 {
                 // Whoever is idle ends, or finds the cycle that is left.
@@ -181,10 +181,10 @@ impl Start {
 
     /// A thread more, if the machine has one to spare: fewer take longer, no more.
     fn spawn_worker(self: &Arc<Self>) -> bool {
-        let own = Arc::clone(self);
+        let start = Arc::clone(self);
         thread::Builder::new()
             .name("start".to_owned())
-            .spawn(move || own.run_worker(true))
+            .spawn(move || start.run_worker(true))
             .is_ok()
     }
 
@@ -238,7 +238,7 @@ struct Plan {
     remaining: usize,
     running: usize,
     /// How many nodes were begun and have ended.
-    ended: usize,
+    finished: usize,
     workers: usize,
     /// Threads that wait until there is something to do.
     idle: usize,
@@ -284,7 +284,7 @@ impl Plan {
             requirements,
             dependents,
             running: 0,
-            ended: 0,
+            finished: 0,
             watching: 0,
             workers: 1,
             idle: 0,

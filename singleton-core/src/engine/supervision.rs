@@ -14,7 +14,7 @@ pub(crate) const RECOVERY_TIME: Duration = Duration::from_secs(60);
 pub(crate) struct Supervision {
     pub(crate) stop: Stop,
     /// Requested when the thread has ended.
-    pub(crate) ended: Stop,
+    pub(crate) thread_ended: Stop,
     history: Mutex<RunHistory>,
 }
 
@@ -47,7 +47,7 @@ impl Supervision {
     pub(crate) fn new() -> Self {
         Supervision {
             stop: Stop::new(),
-            ended: Stop::new(),
+            thread_ended: Stop::new(),
             history: Mutex::default(),
         }
     }
@@ -55,7 +55,7 @@ impl Supervision {
     /// Asks the thread to end and waits until it has.
     pub(crate) fn join(&self) {
         self.stop.request();
-        self.ended.wait_for_request();
+        self.thread_ended.wait_for_request();
     }
 
     pub(crate) fn history(&self) -> RunHistory {
@@ -87,7 +87,7 @@ pub(crate) struct CheckState {
 
 #[derive(Clone)]
 pub(crate) struct CheckResult {
-    pub(crate) ended: Instant,
+    pub(crate) ended_at: Instant,
     pub(crate) latency: Duration,
     pub(crate) health: Health,
     pub(crate) error: Option<String>,

@@ -71,11 +71,11 @@ pub(crate) fn get_or_init(
                 }
             }
             // Whoever awaits an asynchronous attempt carries it on.
-            let ended = match future {
+            let outcome = match future {
                 Some(future) => Some(future.await),
                 None => attempt.completion().await,
             };
-            match ended {
+            match outcome {
                 // Looked up again: it may have been shut down before this task woke.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error),

@@ -55,10 +55,10 @@ fn state_of(
     let shut_down = Error::ShutDown {
         service: service.name,
     };
-    let Some(known) = engine.container(container) else {
+    let Some(container_state) = engine.container(container) else {
         return Err(shut_down);
     };
-    match known.get(service).map(|entry| &entry.slot) {
+    match container_state.get(service).map(|entry| &entry.slot) {
         Some(Slot::Ready(instance)) => {
             let instance = *instance;
             if let Some(dependent) = dependent {
@@ -74,7 +74,7 @@ fn state_of(
         // A start that failed takes its services back, and then they can start anew; but what stops must not
         // wait for what stops.
         Some(Slot::Stopping { attempt, .. })
-            if !known.closing.is_requested() && !is_shutting_down() =>
+            if !container_state.closing.is_requested() && !is_shutting_down() =>
         {
             Ok(Found::Busy(Arc::clone(attempt)))
         }

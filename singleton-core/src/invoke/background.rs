@@ -47,7 +47,7 @@ pub(crate) fn start_background(
     let spawned = thread::Builder::new()
         .name(service.name.to_owned())
         .spawn(move || {
-            let _signal_end = SignalEnd(&thread_supervision.ended);
+            let _signal_end = SignalEnd(&thread_supervision.thread_ended);
             let _container = engine::enter(container);
             let run = |stop: &Stop| catch_panic(|| run(instance.as_any(), stop));
             if !thread_supervision.stop.is_requested() {
@@ -57,7 +57,7 @@ pub(crate) fn start_background(
     if let Err(error) = spawned {
         let why = format!("no thread for it: {error}");
         supervision.lock_history().not_running = Some(why.clone());
-        supervision.ended.request();
+        supervision.thread_ended.request();
         log::error!("{} cannot run: {}", service.name, Escaped(why));
     }
 }
@@ -76,8 +76,8 @@ fn supervise(
     let mut next_pauses = pauses();
     loop {
         let started_at = Instant::now();
-        let ended = run(&supervision.stop);
-        let why = match ended {
+        let result = run(&supervision.stop);
+        let why = match result {
             Ok(Ok(())) => "it returned".to_owned(),
             Ok(Err(error)) => format!("{error:#}"),
             Err(message) => format!("panicked: {message}"),

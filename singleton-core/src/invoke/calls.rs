@@ -127,14 +127,14 @@ fn store_check_result(
     let latency = started_at.elapsed();
     let result = match answer {
         Ok(Ok(())) => CheckResult {
-            ended: Instant::now(),
+            ended_at: Instant::now(),
             latency,
             health: Health::Healthy,
             error: None,
         },
         Ok(Err(error)) => match error.downcast_ref::<Degraded>() {
             Some(degraded) => CheckResult {
-                ended: Instant::now(),
+                ended_at: Instant::now(),
                 latency,
                 health: Health::Degraded,
                 error: Some(degraded.to_string()),
@@ -150,7 +150,7 @@ fn store_check_result(
 
 pub(crate) fn check_failed(latency: Duration, error: String) -> CheckResult {
     CheckResult {
-        ended: Instant::now(),
+        ended_at: Instant::now(),
         latency,
         health: Health::Unhealthy,
         error: Some(error),

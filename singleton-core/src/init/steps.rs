@@ -1,4 +1,4 @@
-//! What the slow path does in the same way for threads and for tasks: it looks a service up, or begins an attempt, and ends it.
+//! The steps of the slow path that threads and tasks share: looks a service up or begins an attempt, and completes it.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 
-/// How long a service may take to shut down where neither its own `#[service(…)]` nor the options of the shutdown set it.
+/// The timeout of a service's shutdown if neither its `#[service(…)]` nor the options of the shutdown set one.
 pub(crate) const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The arguments of one `#[service(…)]`, as its expansion writes them.

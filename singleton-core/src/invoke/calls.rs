@@ -113,7 +113,7 @@ pub(crate) fn run_check(
 
 /// What the report says whose task is gone, if anyone reads it.
 pub(crate) fn check_cancelled() -> CheckResult {
-    let why = "the task that drove it was check_cancelled";
+    let why = "the task that drove it was cancelled";
     check_failed(Duration::ZERO, why.to_owned())
 }
 

@@ -1,6 +1,8 @@
-//! The services together, as their users use them, on SQLite and on PostgreSQL.
+//! Tests of all services together through their public interface, on SQLite and PostgreSQL.
 
-/// Makes a test of each function for each backend, with a database of its own.
+/// Defines one test per function and backend. Each test gets its own database.
+///
+/// Without a PostgreSQL server, the PostgreSQL tests do nothing, or fail if `REQUIRE_POSTGRES=1`.
 macro_rules! on_both_backends {
     ($($test:ident),* $(,)?) => {
         mod sqlite {
@@ -25,47 +27,14 @@ macro_rules! on_both_backends {
     };
 }
 
-mod bad_input;
 mod bulk;
-mod bulk_values;
-mod casts;
-mod conflicts;
-mod copy_failures;
-#[cfg(target_os = "linux")]
-mod descriptors_left;
-mod errors;
-mod fakes;
-mod far_values;
-#[cfg(target_os = "linux")]
-mod foreign_descriptors;
-mod hostile_text;
-mod hosts;
-mod interruptions;
-mod lifecycle;
-mod loans;
-mod logs;
-mod losses;
-mod migration_history;
-mod migration_kill;
+mod connections;
 mod migrations;
-mod parameters;
-mod patience;
-mod pgbouncer;
-mod pool;
-#[cfg(unix)]
-mod private_files;
-mod queries;
 mod replicas;
+mod reporting;
 mod schema;
-mod secrets;
-mod seed_faults;
+mod security;
 mod settings;
-mod single_statement;
-mod statement_cache;
-mod statistics;
-#[cfg(target_os = "linux")]
-mod stopped;
-mod streaming;
-mod table_names;
+mod statements;
 mod transactions;
-mod url_secrets;
+mod users;

@@ -79,37 +79,6 @@ fn settings_of_sqlite_take_effect() {
     assert_eq!(database.scope().run(shown), "5000 wal 1 2");
 }
 
-fn prepared_here(connection: &mut db_service::Connection) -> i64 {
-    let sql = "SELECT count(*) AS count FROM pg_prepared_statements";
-    connection.execute_query(sql, params! {}).unwrap()[0]
-        .get("count")
-        .unwrap()
-}
-
-#[test]
-fn prepared_statements_are_bounded_or_none() {
-    let Some(database) = TestDatabase::postgres() else {
-        return;
-    };
-    for (size, most) in [(8, 10), (0, 0)] {
-        let scope = database.scope_with(|config| {
-            (config.pool_size, config.max_overflow) = (1, 0);
-            config.statement_cache_size = size;
-        });
-        scope.run(|| {
-            for number in 0..50 {
-                let sql = format!("SELECT {number} + :n AS sum");
-                let rows = DatabaseService::execute_query(&sql, params! { "n" => 1 }).unwrap();
-                assert_eq!(rows[0].get::<i64>("sum").unwrap(), number + 1);
-                let mut connection = DatabaseService::connection().unwrap();
-                let prepared = prepared_here(&mut connection);
-                assert!(prepared <= most, "{prepared} with {size}");
-            }
-            assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
-        });
-    }
-}
-
 /// Sets one setting of many.
 type Change = fn(&mut DatabaseConfig, Duration);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use db_service::{DatabaseService, DbError, PoolStatus, params};
 use tests::TestDatabase;
 
-use crate::logs;
+use crate::reporting::logs;
 
 fn status() -> PoolStatus {
     DatabaseService::get_pool_status().unwrap()

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bigdecimal::BigDecimal;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
-use db_service::{Backend, Connection, DatabaseService, Params, Value, params};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
+use db_service::{Backend, Connection, DatabaseService, DbError, Params, Value, params};
 use diesel::connection::{Connection as _, InstrumentationEvent};
 use diesel::prelude::*;
 use serde_json::json;
@@ -159,7 +159,7 @@ fn the_typed_dsl_works_on_every_connection(database: &TestDatabase) {
                 "INSERT INTO pets VALUES (:id, :name)",
                 params! { "id" => 2, "name" => "Tom" },
             )?;
-            Ok::<_, db_service::DbError>(pet_names(connection))
+            Ok::<_, DbError>(pet_names(connection))
         })
         .unwrap();
         assert_eq!(names, ["Rex", "Tom"]);
@@ -278,7 +278,7 @@ fn batches_are_prepared_once_and_mean_what_single_rows_mean() {
             for copy in ["COPY t FROM STDIN", "COPY t TO STDOUT"] {
                 assert!(matches!(
                     DatabaseService::execute_query(copy, params! {}),
-                    Err(db_service::DbError::CopyUnsupported)
+                    Err(DbError::CopyUnsupported)
                 ));
                 assert!(DatabaseService::execute_many(copy, &[params! {}]).is_err());
             }
@@ -324,5 +324,44 @@ fn types_of_postgres_without_a_counterpart_ask_for_a_cast() {
         assert!(matches!(ever["ever"], Value::Other { oid: 1184, .. }), "{ever:?}");
         let deep = DatabaseService::execute_query("SELECT :id::bigint AS id WHERE :id IS NULL", params! { "id" => None::<i64> });
         assert_eq!(deep.unwrap().len(), 1, "a parameter that stands twice is one parameter");
+    });
+}
+
+#[test]
+fn what_a_type_does_not_hold_is_left_as_it_is() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        for value in [
+            "time '24:00'",
+            "date 'infinity'",
+            "date '-infinity'",
+            "date '5874897-12-31'",
+            "timestamp 'infinity'",
+            "timestamp '-infinity'",
+            "timestamp '294276-12-31 23:59:59.999999'",
+            "timestamptz 'infinity'",
+            "timestamptz '-infinity'",
+            "timestamptz '294276-12-31 23:59:59.999999+00'",
+            "numeric 'NaN'",
+            "numeric 'Infinity'",
+        ] {
+            let sql = format!("SELECT {value} AS far, ({value})::text AS text, 7 AS near");
+            let rows = DatabaseService::execute_query(&sql, params! {}).unwrap();
+            let far = &rows[0]["far"];
+            assert!(matches!(far, Value::Other { .. }), "{value}: {far:?}");
+            let error = rows[0].get::<NaiveDate>("far").unwrap_err();
+            assert!(matches!(&error, DbError::WrongType { column, .. } if column == "far"), "{error}");
+            assert!(error.to_string().contains("column::text"), "{error}");
+            assert_eq!(rows[0].get::<i64>("near").unwrap(), 7);
+            rows[0].get::<String>("text").unwrap();
+        }
+        let sql = "SELECT date '4713-01-01 BC' AS oldest, date '0044-03-15 BC' AS ides, timestamp '4713-01-01 00:00:00 BC' AS moment, time '23:59:59.999999' AS late";
+        let row = &DatabaseService::execute_query(sql, params! {}).unwrap()[0];
+        assert_eq!(row.get::<NaiveDate>("oldest").unwrap().year(), -4712);
+        assert_eq!(row.get::<NaiveDate>("ides").unwrap(), NaiveDate::from_ymd_opt(-43, 3, 15).unwrap());
+        assert_eq!(row.get::<NaiveDateTime>("moment").unwrap().year(), -4712);
+        assert_eq!(row.get::<NaiveTime>("late").unwrap().to_string(), "23:59:59.999999");
     });
 }

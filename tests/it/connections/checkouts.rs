@@ -10,7 +10,7 @@ use singleton_core::registry;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
-use crate::logs;
+use crate::reporting::logs;
 
 on_both_backends!(
     what_is_done_to_a_session_ends_with_its_loan,

@@ -8,6 +8,8 @@ use diesel::prelude::*;
 use tests::TestDatabase;
 use user_repo::UserRepository;
 
+use super::logs;
+
 on_both_backends!(
     each_statement_is_measured,
     calls_of_many_threads_are_all_counted,
@@ -169,7 +171,7 @@ fn what_the_service_does_by_itself_is_not_told(database: &TestDatabase) {
 }
 
 fn a_batch_of_many_parts_is_told_as_one(database: &TestDatabase) {
-    crate::logs::capture();
+    logs::capture();
     let mark = format!("batch_{}", database.url().starts_with("sqlite"));
     database
         .scope_with(|config| config.slow_query_threshold = Some(Duration::from_nanos(1)))
@@ -185,7 +187,7 @@ fn a_batch_of_many_parts_is_told_as_one(database: &TestDatabase) {
             );
             let one = told(&insert);
             assert_eq!((one.calls, one.rows), (1, 1_500));
-            let lines = crate::logs::lines_with(&format!("INSERT INTO {mark}"));
+            let lines = logs::lines_with(&format!("INSERT INTO {mark}"));
             let slow: Vec<_> = lines
                 .iter()
                 .filter(|line| line.contains("a statement took"))
@@ -193,7 +195,7 @@ fn a_batch_of_many_parts_is_told_as_one(database: &TestDatabase) {
             assert_eq!(slow.len(), 1, "{slow:?}");
             let bulk = (0..1_500).map(|n| db_service::values![n]);
             DatabaseService::bulk_insert(&mark, &["n"], bulk).unwrap();
-            let lines = crate::logs::lines_with("(\"n\")");
+            let lines = logs::lines_with("(\"n\")");
             let slow = lines.iter().filter(|line| line.contains(&mark));
             assert_eq!(slow.count(), 1, "{lines:?}");
             let statements = DatabaseService::statistics().unwrap().statements;

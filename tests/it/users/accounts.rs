@@ -11,7 +11,8 @@ on_both_backends!(
     lists_have_pages,
     old_hashes_are_replaced,
     weak_hashes_are_replaced,
-    a_hostile_hash_is_an_error
+    a_hostile_hash_is_an_error,
+    wrong_users,
 );
 
 fn a_user_lives(database: &TestDatabase) {
@@ -275,5 +276,30 @@ fn a_hostile_hash_is_an_error(database: &TestDatabase) {
             matches!(error, UserError::UnusableHash { user_id, .. } if user_id == id),
             "{error}"
         );
+    });
+}
+
+fn wrong_users(database: &TestDatabase) {
+    database.scope().run(|| {
+        let error = UserRepository::create_user("", "x", "y").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Username must be at least 3 characters; Valid email address is required; Password must be at least 6 characters"
+        );
+        for (name, email) in [("a\0b", "a@b"), ("abc", "a\0@b"), ("'; DROP TABLE users; --\n", "a@b"), (&*"x".repeat(51), "a@b")] {
+            assert!(matches!(UserRepository::create_user(name, email, "secret"), Err(UserError::Invalid(_))), "{name:?} {email:?}");
+        }
+        let bobby = UserRepository::create_user("'; DROP TABLE users; --", "b@x", "secret'; --").unwrap();
+        assert!(UserRepository::verify_password("'; DROP TABLE users; --", "secret'; --").unwrap().is_some());
+        for name in ["", "\0", "a\0b", "' OR 1=1 --", &"x".repeat(100_000)] {
+            assert_eq!(UserRepository::get_user_by_username(name).unwrap(), None);
+            assert_eq!(UserRepository::verify_password(name, "\0").unwrap(), None);
+        }
+        for id in [i64::MIN, -1, 0, i64::MAX] {
+            assert_eq!(UserRepository::get_user_by_id(id).unwrap(), None);
+            assert_eq!(UserRepository::update_user(id, UserUpdate::new().is_active(false)).unwrap(), None);
+            assert!(!UserRepository::delete_user(id).unwrap());
+        }
+        assert_eq!(UserRepository::list_users(Default::default()).unwrap(), [bobby]);
     });
 }

@@ -13,7 +13,7 @@ use diesel::result::Error as DieselError;
 use singleton_core::testing::Scope;
 use tests::{TestDatabase, TestServer};
 
-use super::logs;
+use crate::reporting::logs;
 
 /// How a statement comes by a secret.
 #[derive(Debug, Clone, Copy)]

@@ -171,30 +171,6 @@ fn a_lost_connection_changes_nothing_where_the_session_cannot_be_ended() {
     assert!(server.execute("SELECT * FROM t").is_empty());
 }
 
-#[test]
-fn the_statement_cache_is_bounded_where_it_cannot_be_emptied_at_once() {
-    let Some(database) = TestDatabase::postgres() else {
-        return;
-    };
-    let scope = database.scope_with(|config| config.statement_cache_size = 4);
-    scope.run(|| {
-        let mut connection = DatabaseService::connection().unwrap();
-        for round in 0..30 {
-            let _: Result<(), DbError> = connection.transaction(|connection| {
-                for n in 0..(if round == 0 { 5 } else { 4 }) {
-                    connection.execute_query(&format!("SELECT {n} + {round}"), params! {})?;
-                }
-                let _ = diesel::sql_query("SELECT 1 / 0").execute(connection);
-                connection.execute_query("SELECT 2", params! {}).map(drop)
-            });
-        }
-        let sql = "SELECT count(*) AS count FROM pg_prepared_statements";
-        let rows = connection.execute_query(sql, params! {}).unwrap();
-        let count: i64 = rows[0].get("count").unwrap();
-        assert!(count <= 10, "{count} statements");
-    });
-}
-
 /// A server that lets everybody in, takes settings, and answers nothing else.
 fn mute_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

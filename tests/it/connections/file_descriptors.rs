@@ -16,6 +16,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
+on_both_backends!(a_connection_without_a_descriptor_has_the_reason);
+
 /// How often a lock is taken and a socket is opened, at least; `FUZZ_INPUTS` sets another number.
 fn rounds() -> u32 {
     let rounds = std::env::var("FUZZ_INPUTS").ok();
@@ -163,5 +165,21 @@ fn opening_connections_to_a_server_touches_nothing_else() {
         let mut config = database.config();
         config.postgres.socket_timeout = socket_timeout;
         disturb(&config, false);
+    }
+}
+
+fn a_connection_without_a_descriptor_has_the_reason(database: &TestDatabase) {
+    for how in ["direct", "relay"] {
+        let output = Command::new("prlimit")
+            .args([
+                "--nofile=64:64",
+                env!("CARGO_BIN_EXE_exhausted"),
+                database.url(),
+                how,
+            ])
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains("Too many open files"), "{how}: {output:?}");
     }
 }

@@ -10,7 +10,7 @@ use diesel::connection::{Connection as _, SimpleConnection};
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
-use super::transactions::{INSERT, n, numbers, table};
+use super::commit_and_rollback::{INSERT, n, numbers, table};
 
 /// Two transactions that read what the other writes: of such a pair PostgreSQL refuses one.
 fn write_skew(retries: usize) -> (Vec<Result<(), DbError>>, u32) {

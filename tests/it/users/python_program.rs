@@ -1,7 +1,7 @@
 //! What the Python program gets wrong; each of these fails on it.
 //!
 //! That it logs without importing `logging`, that its pool has no `invalid()` and that its unit tests open
-//! the database shows wherever a statement fails, in `pool.rs` and in `fakes.rs`.
+//! the database shows wherever a statement fails, in `connections/pool.rs` and in `fake_database.rs`.
 
 use std::sync::Barrier;
 use std::thread;

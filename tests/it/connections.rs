@@ -1,0 +1,13 @@
+//! Connections: the pool, checkouts, lost connections, servers that do not answer, and PgBouncer.
+
+mod checkouts;
+#[cfg(target_os = "linux")]
+mod file_descriptors;
+mod interrupted_statements;
+mod lost_connections;
+mod multiple_hosts;
+mod pgbouncer;
+mod pool;
+mod socket_timeout;
+#[cfg(target_os = "linux")]
+mod unresponsive_server;

@@ -1,4 +1,4 @@
-//! What becomes of a connection between two borrowers.
+//! Checkouts: session state does not outlive them, timeouts report who holds connections, and shutdown waits for them.
 
 use std::sync::{Mutex, mpsc};
 use std::thread;
@@ -13,19 +13,19 @@ use tests::TestDatabase;
 use crate::reporting::logs;
 
 on_both_backends!(
-    what_is_done_to_a_session_ends_with_its_loan,
-    who_times_out_is_told_who_holds_the_connections,
-    a_shutdown_waits_for_connections_in_use,
+    session_state_is_reset_when_a_connection_returns_to_the_pool,
+    pool_timeout_reports_where_the_longest_checkout_began,
+    shutdown_waits_for_connections_in_use,
     leaks_and_slow_statements_are_logged,
 );
 
-fn what_is_done_to_a_session_ends_with_its_loan(database: &TestDatabase) {
+fn session_state_is_reset_when_a_connection_returns_to_the_pool(database: &TestDatabase) {
     let is_postgres = database.url().starts_with("postgres");
     database
         .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
         .run(|| {
             let execute = |sql: &str| DatabaseService::execute_query(sql, params! {});
-            let marks = if is_postgres {
+            let changes = if is_postgres {
                 [
                     ("SET statement_timeout = '4711s'", "SELECT current_setting('statement_timeout') = '0' AS clean"),
                     ("CREATE TEMP TABLE mine (n int)", "SELECT to_regclass('mine') IS NULL AS clean"),
@@ -40,22 +40,22 @@ fn what_is_done_to_a_session_ends_with_its_loan(database: &TestDatabase) {
                     ("ATTACH ':memory:' AS other", "SELECT count(*) = 0 AS clean FROM pragma_database_list WHERE name = 'other'"),
                 ]
             };
-            for (mark, check) in marks {
-                execute(mark).unwrap();
+            for (change, check) in changes {
+                execute(change).unwrap();
                 let rows = execute(check).unwrap();
-                assert!(rows[0].get::<bool>("clean").unwrap(), "{mark}");
+                assert!(rows[0].get::<bool>("clean").unwrap(), "{change}");
             }
-            // Through diesel itself as well, whatever the text of a batch.
+            // The same holds for a batch that diesel executes, whatever its SQL.
             let mut connection = DatabaseService::connection().unwrap();
-            connection.batch_execute(&format!("SELECT 1; {}", marks[0].0)).unwrap();
+            connection.batch_execute(&format!("SELECT 1; {}", changes[0].0)).unwrap();
             drop(connection);
-            assert!(execute(marks[0].1).unwrap()[0].get::<bool>("clean").unwrap());
-            assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0, "none of them was broken");
+            assert!(execute(changes[0].1).unwrap()[0].get::<bool>("clean").unwrap());
+            assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0, "no connection counts as invalid");
         });
 }
 
 #[test]
-fn when_one_connection_is_lost_all_older_ones_are_renewed() {
+fn lost_connection_causes_replacement_of_all_older_connections() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -77,7 +77,7 @@ fn when_one_connection_is_lost_all_older_ones_are_renewed() {
             .execute_query(sql, params! { "pid" => processes[2] })
             .unwrap();
         lost.execute_query("SELECT 1", params! {}).unwrap_err();
-        // One that is idle when the loss is seen, and one that comes back afterwards.
+        // One old connection is idle when the pool detects the loss. The other one returns afterwards.
         drop(old.pop());
         drop(lost);
         drop(old);
@@ -91,7 +91,7 @@ fn when_one_connection_is_lost_all_older_ones_are_renewed() {
     });
 }
 
-fn who_times_out_is_told_who_holds_the_connections(database: &TestDatabase) {
+fn pool_timeout_reports_where_the_longest_checkout_began(database: &TestDatabase) {
     database
         .scope_with(|config| {
             (config.pool_size, config.max_overflow) = (1, 0);
@@ -122,7 +122,7 @@ fn who_times_out_is_told_who_holds_the_connections(database: &TestDatabase) {
                 "{text}"
             );
             drop(held);
-            // Through a transaction it is whoever began that.
+            // Inside a transaction, the error shows the line that began the transaction.
             let (line, error) = (line!() + 1, Mutex::new(None));
             let done: Result<(), DbError> = DatabaseService::transaction(|_| {
                 *error.lock().unwrap() = DatabaseService::connection().err();
@@ -138,7 +138,7 @@ fn who_times_out_is_told_who_holds_the_connections(database: &TestDatabase) {
 }
 
 #[test]
-fn who_times_out_is_told_why_there_are_no_connections() {
+fn pool_timeout_reports_the_last_connect_failure() {
     let Some((database, other)) = TestDatabase::postgres().zip(TestDatabase::postgres()) else {
         return;
     };
@@ -167,7 +167,7 @@ fn who_times_out_is_told_why_there_are_no_connections() {
         });
 }
 
-fn a_shutdown_waits_for_connections_in_use(database: &TestDatabase) {
+fn shutdown_waits_for_connections_in_use(database: &TestDatabase) {
     let config = |config: &mut db_service::DatabaseConfig| {
         (config.pool_size, config.max_overflow) = (1, 0);
         config.drain_timeout = Duration::from_secs(60);
@@ -177,10 +177,10 @@ fn a_shutdown_waits_for_connections_in_use(database: &TestDatabase) {
         execute("CREATE TABLE t (n INTEGER)").unwrap();
         let mut held = DatabaseService::connection().unwrap();
         let scope = Scope::current();
-        // Waits for the one that is held, and need not any longer.
+        // This caller waits for the held connection. The shutdown ends the wait.
         let waiter = scope.spawn(|| DatabaseService::connection().map(drop));
         let (ended, has_ended) = mpsc::channel();
-        let end = scope.spawn(move || {
+        let shutdown = scope.spawn(move || {
             let report = registry().shutdown_all();
             ended.send(report.is_clean()).unwrap();
         });
@@ -190,12 +190,15 @@ fn a_shutdown_waits_for_connections_in_use(database: &TestDatabase) {
             "{refused:?}"
         );
         let early = has_ended.recv_timeout(Duration::from_millis(100));
-        assert!(early.is_err(), "it ended while a connection was in use");
+        assert!(
+            early.is_err(),
+            "the shutdown ended while a connection was in use"
+        );
         held.execute_query("INSERT INTO t VALUES (1)", params! {})
             .unwrap();
         drop(held);
         assert!(has_ended.recv_timeout(Duration::from_secs(60)).unwrap());
-        end.unwrap().join().unwrap();
+        shutdown.unwrap().join().unwrap();
     });
     database.scope().run(|| {
         let rows = DatabaseService::execute_query("SELECT n FROM t", params! {}).unwrap();
@@ -224,7 +227,10 @@ fn leaks_and_slow_statements_are_logged(database: &TestDatabase) {
             drop(held);
             let place = format!("taken at {}:{}:", file!(), line + 1);
             let leaks = logs::lines_with(&place).len();
-            assert!((1..=2).contains(&leaks), "once for each backend: {leaks}");
+            assert!(
+                (1..=2).contains(&leaks),
+                "one log line per backend: {leaks}"
+            );
             let slow = logs::lines_with("AS slow_");
             assert!(
                 !slow.is_empty() && slow.iter().all(|line| !line.contains("4711815")),

@@ -1,5 +1,5 @@
-//! While connections are opened, to servers that answer and to hosts that do not, no socket and no file lock of the program's own
-//! is touched.
+//! Opening a connection touches no socket and no file lock of the program, whether the host answers or not. If no file
+//! descriptor is left, the error shows this reason.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,9 +16,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
-on_both_backends!(a_connection_without_a_descriptor_has_the_reason);
+on_both_backends!(connect_error_shows_that_no_file_descriptor_is_left);
 
-/// How often a lock is taken and a socket is opened, at least; `FUZZ_INPUTS` sets another number.
+/// Returns the number of locks to take and of bytes to exchange over sockets. The default is 100,000; `FUZZ_INPUTS` sets another
+/// number.
 fn rounds() -> u32 {
     let rounds = std::env::var("FUZZ_INPUTS").ok();
     rounds
@@ -26,14 +27,14 @@ fn rounds() -> u32 {
         .unwrap_or(100_000)
 }
 
-/// A port of `localhost`, by each of its addresses, where connections are not even begun: its queue is full.
-struct SilentHost {
+/// A port on each address of `localhost` that completes no connection, because its accept queue is full.
+struct UnresponsiveHost {
     port: u16,
     _listener: TcpListener,
     _queue: Vec<TcpStream>,
 }
 
-impl SilentHost {
+impl UnresponsiveHost {
     fn start() -> Self {
         let socket = rustix::net::socket_with(
             AddressFamily::INET6,
@@ -47,12 +48,12 @@ impl SilentHost {
         rustix::net::listen(&socket, 0).unwrap();
         let listener = TcpListener::from(socket);
         let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
-        let limit = Duration::from_millis(100);
+        let timeout = Duration::from_millis(100);
         let mut queue = Vec::new();
-        while let Ok(stream) = TcpStream::connect_timeout(&address, limit) {
+        while let Ok(stream) = TcpStream::connect_timeout(&address, timeout) {
             queue.push(stream);
         }
-        SilentHost {
+        UnresponsiveHost {
             port: address.port(),
             _listener: listener,
             _queue: queue,
@@ -60,8 +61,8 @@ impl SilentHost {
     }
 }
 
-/// Opens services until the end, one after the other.
-fn open_until(end: &AtomicBool, config: &DatabaseConfig, is_silent: bool) {
+/// Opens services one after the other until `end` is set.
+fn open_until(end: &AtomicBool, config: &DatabaseConfig, is_unresponsive: bool) {
     while !end.load(Ordering::Relaxed) {
         let scope = Scope::new().provide(ConfigService::new(config.clone()));
         let answer = scope.run(|| {
@@ -71,13 +72,13 @@ fn open_until(end: &AtomicBool, config: &DatabaseConfig, is_silent: bool) {
         });
         assert_eq!(
             matches!(answer, Err(DbError::Service(_))),
-            is_silent,
+            is_unresponsive,
             "{answer:?}"
         );
     }
 }
 
-/// Opens a socket to another process, one after the other, and has each used for a while.
+/// Opens sockets to other processes one after the other, and exchanges 1,000 bytes over each.
 fn use_sockets(rounds: u32) {
     const USES: u32 = 1000;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -98,7 +99,7 @@ fn use_sockets(rounds: u32) {
     }
 }
 
-/// Takes locks on a file, and looks whether each is still there after other descriptors have come and gone.
+/// Takes file locks, and checks that each is still held after another descriptor was opened and closed.
 fn use_locks(rounds: u32) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("locked");
@@ -109,8 +110,8 @@ fn use_locks(rounds: u32) {
         let inode = format!(":{} 0 EOF", file.metadata().unwrap().ino());
         drop(File::open("/dev/null").unwrap());
         thread::yield_now();
-        // The list may change while it is read; a lock that is lost stays lost.
-        let is_there = || {
+        // The list can change while it is read, so this reads it up to 10 times. A lost lock stays lost.
+        let is_held = || {
             let locks = fs::read_to_string("/proc/locks").unwrap();
             // 1: POSIX ADVISORY WRITE 4711 fe:01:131 0 EOF
             locks
@@ -118,17 +119,17 @@ fn use_locks(rounds: u32) {
                 .any(|lock| lock.contains("POSIX") && lock.contains(&pid) && lock.ends_with(&inode))
         };
         assert!(
-            (0..10).any(|_| is_there()),
+            (0..10).any(|_| is_held()),
             "round {round}: the lock is lost"
         );
     }
 }
 
-fn disturb(config: &DatabaseConfig, is_silent: bool) {
+fn connect_while_descriptors_are_used(config: &DatabaseConfig, is_unresponsive: bool) {
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| open_until(&end, config, is_silent));
+            scope.spawn(|| open_until(&end, config, is_unresponsive));
         }
         let sockets = scope.spawn(|| use_sockets(rounds()));
         let locks = scope.spawn(|| use_locks(rounds()));
@@ -141,45 +142,45 @@ fn disturb(config: &DatabaseConfig, is_silent: bool) {
 }
 
 #[test]
-fn opening_connections_to_a_silent_host_touches_nothing_else() {
+fn connecting_to_an_unresponsive_host_touches_no_foreign_descriptor() {
     let Some(_) = TestDatabase::postgres() else {
         return;
     };
-    let host = SilentHost::start();
+    let host = UnresponsiveHost::start();
     let url = format!("postgresql://postgres@localhost:{}/postgres", host.port);
     let mut config = DatabaseConfig::new(url.parse().unwrap());
     config.postgres.connect_timeout = Some(Duration::from_secs(2));
     config.postgres.tcp_user_timeout = None;
     for socket_timeout in [None, Some(Duration::from_secs(1))] {
         config.postgres.socket_timeout = socket_timeout;
-        disturb(&config, true);
+        connect_while_descriptors_are_used(&config, true);
     }
 }
 
 #[test]
-fn opening_connections_to_a_server_touches_nothing_else() {
+fn connecting_to_a_server_touches_no_foreign_descriptor() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
     for socket_timeout in [None, Some(Duration::from_secs(5))] {
         let mut config = database.config();
         config.postgres.socket_timeout = socket_timeout;
-        disturb(&config, false);
+        connect_while_descriptors_are_used(&config, false);
     }
 }
 
-fn a_connection_without_a_descriptor_has_the_reason(database: &TestDatabase) {
-    for how in ["direct", "relay"] {
+fn connect_error_shows_that_no_file_descriptor_is_left(database: &TestDatabase) {
+    for mode in ["direct", "relay"] {
         let output = Command::new("prlimit")
             .args([
                 "--nofile=64:64",
                 env!("CARGO_BIN_EXE_exhausted"),
                 database.url(),
-                how,
+                mode,
             ])
             .output()
             .unwrap();
         let shown = String::from_utf8_lossy(&output.stdout);
-        assert!(shown.contains("Too many open files"), "{how}: {output:?}");
+        assert!(shown.contains("Too many open files"), "{mode}: {output:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Statements that are cancelled, refused by the driver or never answered leave their connection as it was, or closed.
+//! A statement that is canceled, refused by the driver or never answered leaves its connection unchanged or closed.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,14 +14,16 @@ use diesel::serialize::{IsNull, Output, ToSql};
 use singleton_core::testing::Scope;
 use tests::{TestDatabase, TestServer};
 
-fn process_behind(connection: &mut Connection) -> Option<i32> {
+/// Returns the process ID of a connection's server process, or `None` if the query fails.
+fn backend_pid(connection: &mut Connection) -> Option<i32> {
     let rows = connection.execute_query("SELECT pg_backend_pid() AS pid", params! {});
     rows.ok()?[0].get("pid").ok()
 }
 
-/// The transactions that the service begins for a statement of its caller end with it, also if their end is cancelled.
+/// The service can begin a transaction for a single statement of its caller. The transaction ends with the statement, even if
+/// its `COMMIT` or `ROLLBACK` is canceled.
 #[test]
-fn a_cancellation_leaves_no_transaction_behind() {
+fn cancellation_leaves_no_open_transaction() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -33,32 +35,32 @@ fn a_cancellation_leaves_no_transaction_behind() {
         });
         scope.run(|| {
             for round in 0..20 {
-                let is_over = AtomicBool::new(false);
+                let is_done = AtomicBool::new(false);
                 let mut connection = DatabaseService::connection().unwrap();
-                let Some(pid) = process_behind(&mut connection) else {
+                let Some(pid) = backend_pid(&mut connection) else {
                     continue;
                 };
                 drop(connection);
                 thread::scope(|threads| {
-                    let canceller = || {
+                    let canceler = || {
                         database.scope().run(|| {
                             let sql = "SELECT pg_cancel_backend(:pid)";
-                            while !is_over.load(Ordering::Relaxed) {
+                            while !is_done.load(Ordering::Relaxed) {
                                 DatabaseService::execute_query(sql, params! { "pid" => pid })
                                     .unwrap();
                                 thread::sleep(Duration::from_micros(fastrand::u64(0..1500)));
                             }
                         });
                     };
-                    let canceller = threads.spawn(canceller);
+                    let canceler = threads.spawn(canceler);
                     for n in 0..60 {
                         let sql = format!("SELECT CAST(:n AS int) + {round} + {n} AS n");
                         let _ = DatabaseService::execute_query(&sql, params! { "n" => "1" });
                     }
-                    is_over.store(true, Ordering::Relaxed);
-                    canceller.join().unwrap();
+                    is_done.store(true, Ordering::Relaxed);
+                    canceler.join().unwrap();
                 });
-                // The last cancellation may still be on its way to a statement, and hits one at most.
+                // The last cancellation may arrive late, and then cancels at most one of these statements.
                 let answers =
                     [(); 3].map(|()| DatabaseService::execute_query("SELECT 1", params! {}));
                 assert!(
@@ -85,12 +87,12 @@ impl ToSql<MoodType, Pg> for Mood {
 }
 
 #[test]
-fn a_statement_with_a_type_that_diesel_asks_about_keeps_its_limit() {
+fn socket_timeout_applies_when_diesel_looks_up_a_type() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(300);
-    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    let timeout = Duration::from_millis(300);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(timeout));
     scope.run(|| {
         let sql = "CREATE TYPE mood AS ENUM ('ok')";
         DatabaseService::execute_query(sql, params! {}).unwrap();
@@ -112,20 +114,20 @@ fn a_statement_with_a_type_that_diesel_asks_about_keeps_its_limit() {
 }
 
 #[test]
-fn a_value_that_the_driver_refuses_leaves_no_wait_behind() {
+fn value_refused_by_the_driver_leaves_no_deadline_running() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_secs(1);
-    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    let timeout = Duration::from_secs(1);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(timeout));
     scope.run(|| {
         let committed: Result<(), DbError> = DatabaseService::transaction(|connection| {
             connection.execute_query("CREATE TABLE t (n numeric)", params! {})?;
             let tiny: BigDecimal = "1e-70000".parse().unwrap();
             let refused = connection.execute_query("SELECT :n", params! { "n" => tiny });
             assert!(refused.is_err());
-            // An idle connection has no limit, and this one is idle for longer than a statement may take.
-            thread::sleep(limit + limit / 2);
+            // No timeout applies to an idle connection. This one is idle for longer than the socket timeout.
+            thread::sleep(timeout + timeout / 2);
             connection
                 .execute_query("INSERT INTO t VALUES (1)", params! {})
                 .map(drop)
@@ -134,9 +136,9 @@ fn a_value_that_the_driver_refuses_leaves_no_wait_behind() {
     });
 }
 
-/// Not every role may end its own session.
+/// A role without `EXECUTE` on `pg_terminate_backend` cannot terminate its own session.
 #[test]
-fn a_lost_connection_changes_nothing_where_the_session_cannot_be_ended() {
+fn lost_connection_commits_nothing_if_the_session_cannot_be_terminated() {
     let Some(server) = TestServer::start() else {
         return;
     };
@@ -154,7 +156,7 @@ fn a_lost_connection_changes_nothing_where_the_session_cannot_be_ended() {
         let mut connection = DatabaseService::connection().unwrap();
         let outcome: Result<(), DbError> = connection.transaction(|connection| {
             let nested: Result<(), DbError> = connection.transaction(|connection| {
-                // Then it cannot be rolled back to.
+                // Without the savepoint, diesel's rollback to it fails.
                 diesel::sql_query("RELEASE SAVEPOINT diesel_savepoint_1").execute(connection)?;
                 Err(DbError::NoRow)
             });
@@ -171,8 +173,8 @@ fn a_lost_connection_changes_nothing_where_the_session_cannot_be_ended() {
     assert!(server.execute("SELECT * FROM t").is_empty());
 }
 
-/// A server that lets everybody in, takes settings, and answers nothing else.
-fn mute_server() -> u16 {
+/// Starts a server that accepts each client, answers `SET` statements and nothing else. Returns its port.
+fn unresponsive_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -183,7 +185,8 @@ fn mute_server() -> u16 {
     port
 }
 
-/// Speaks the messages of <https://www.postgresql.org/docs/current/protocol-message-formats.html> that settings take.
+/// Answers the messages of `SET` statements, in the formats of
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html>.
 fn answer_settings(mut client: TcpStream) -> std::io::Result<()> {
     const READY: &[u8] = b"Z\0\0\0\x05I";
     fn body(client: &mut TcpStream) -> std::io::Result<Vec<u8>> {
@@ -193,7 +196,7 @@ fn answer_settings(mut client: TcpStream) -> std::io::Result<()> {
         client.read_exact(&mut body)?;
         Ok(body)
     }
-    // Requests for encryption come before the first message, whose version is 3.
+    // Encryption requests come before the startup message, which has protocol version 3.
     while body(&mut client)?[..2] != [0, 3] {
         client.write_all(b"N")?;
     }
@@ -210,7 +213,7 @@ fn answer_settings(mut client: TcpStream) -> std::io::Result<()> {
             b'D' => b"n\0\0\0\x04",
             b'E' => b"C\0\0\0\x08SET\0",
             b'S' => READY,
-            // Until the client closes.
+            // Answers nothing until the client closes the connection.
             _ => return client.read_to_end(&mut Vec::new()).map(drop),
         };
         client.write_all(answer)?;
@@ -218,8 +221,8 @@ fn answer_settings(mut client: TcpStream) -> std::io::Result<()> {
 }
 
 #[test]
-fn a_start_does_not_wait_for_ever_for_a_ping() {
-    let url = format!("postgresql://x@127.0.0.1:{}/x", mute_server());
+fn ping_during_start_times_out() {
+    let url = format!("postgresql://x@127.0.0.1:{}/x", unresponsive_server());
     let config = ConfigService::new(DatabaseConfig::new(url.parse().unwrap()));
     let began = Instant::now();
     let answer = Scope::new()

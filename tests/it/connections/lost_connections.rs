@@ -1,4 +1,4 @@
-//! Idle connections: when they are checked, and what becomes of those that were lost.
+//! Idle connections: when the pool checks them, and how it replaces lost connections.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ fn status() -> PoolStatus {
     DatabaseService::get_pool_status().unwrap()
 }
 
-/// How many connections are idle and in use.
+/// Returns the number of idle connections and the number of connections in use.
 fn counts() -> [u32; 2] {
     [status().checked_in, status().checked_out]
 }
 
-/// What the server knows of the last statement of each connection of the database, the asking one apart.
+/// Selects the last statement of the session with process ID `:pid`.
 const LAST_STATEMENT: &str = "SELECT query, state_change FROM pg_stat_activity \
                               WHERE datname = current_database() AND pid = :pid";
 
 #[test]
-fn a_connection_used_lately_is_handed_out_without_a_round_trip() {
+fn recently_used_connection_is_checked_out_without_a_round_trip() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -31,20 +31,20 @@ fn a_connection_used_lately_is_handed_out_without_a_round_trip() {
             let rows = DatabaseService::execute_query("SELECT pg_backend_pid() AS pid", params! {})
                 .unwrap();
             let pid: i64 = rows[0].get("pid").unwrap();
-            // Another pool looks on.
+            // Another pool observes the session.
             let last = || {
-                let look = || {
+                let observe = || {
                     DatabaseService::execute_query(LAST_STATEMENT, params! { "pid" => pid })
                         .unwrap()
                         .remove(0)
                 };
-                database.scope().run(look)
+                database.scope().run(observe)
             };
             let before = last();
             for _ in 0..10 {
                 drop(DatabaseService::connection().unwrap());
             }
-            assert_eq!(last(), before, "the server has heard nothing");
+            assert_eq!(last(), before, "the server has received no statement");
             assert_eq!(
                 before.get::<String>("query").unwrap(),
                 "SELECT pg_backend_pid() AS pid"
@@ -56,13 +56,13 @@ fn a_connection_used_lately_is_handed_out_without_a_round_trip() {
             assert_eq!(
                 last().get::<String>("query").unwrap(),
                 "SELECT 1",
-                "after 500 ms it is checked"
+                "the pool checks a connection that was idle for 500 ms"
             );
         });
 }
 
 #[test]
-fn a_killed_connection_is_replaced() {
+fn terminated_connection_is_replaced() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -76,7 +76,7 @@ fn a_killed_connection_is_replaced() {
             let pid: i64 = rows[0].get("pid").unwrap();
             connection.execute_query("BEGIN", params! {}).unwrap();
             database.scope().run(|| {
-                // Waits until the process is gone.
+                // Waits up to 10 seconds until the server process has ended.
                 let sql = "SELECT pg_terminate_backend(:pid::int, 10000) AS gone";
                 let rows = DatabaseService::execute_query(sql, params! { "pid" => pid }).unwrap();
                 assert!(rows[0].get::<bool>("gone").unwrap());
@@ -95,9 +95,9 @@ fn a_killed_connection_is_replaced() {
         });
 }
 
-/// Used again at once, so that the check of idle connections does not find it.
+/// The connection is used again within 500 ms, so the pool does not check it first.
 #[test]
-fn a_connection_killed_while_idle_fails_once() {
+fn connection_terminated_while_idle_fails_at_most_once() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -119,9 +119,9 @@ fn a_connection_killed_while_idle_fails_once() {
         });
 }
 
-/// What is logged while connecting is the user's code.
+/// The logger is the user's code, and it runs while the pool opens a connection.
 #[test]
-fn a_panic_while_connecting_costs_no_place() {
+fn panic_while_connecting_does_not_reduce_pool_capacity() {
     logs::capture();
     TestDatabase::sqlite()
         .scope_with(|config| {

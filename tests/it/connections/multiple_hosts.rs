@@ -1,4 +1,4 @@
-//! Several hosts in one URL, of which one can be written to.
+//! URLs with several hosts and `target_session_attrs=read-write`.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params
 use singleton_core::testing::Scope;
 use tests::TestServer;
 
-/// A scope whose database is on one of several ports of this machine.
+/// Returns a scope for the writable database on one of several local ports.
 fn scope(ports: &[u16]) -> Scope {
     Scope::new().provide(ConfigService::new(config(ports)))
 }
@@ -26,6 +26,7 @@ fn config(ports: &[u16]) -> DatabaseConfig {
     config
 }
 
+/// Returns the port of the server that the pool connects to.
 fn port() -> u16 {
     let sql = "SELECT current_setting('port')::int AS port";
     let rows = DatabaseService::execute_query(sql, params! {}).unwrap();
@@ -33,17 +34,17 @@ fn port() -> u16 {
 }
 
 #[test]
-fn the_one_that_can_be_written_to_is_found_also_after_a_failover() {
+fn writable_host_is_found_before_and_after_failover() {
     let Some(primary) = TestServer::start() else {
         return;
     };
     let standby = primary.standby();
-    let dead = {
+    let closed_port = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };
-    // The first host is dead, the second a standby.
-    scope(&[dead, standby.port(), primary.port()]).run(|| {
+    // Nothing listens on the first port. The second host is a standby.
+    scope(&[closed_port, standby.port(), primary.port()]).run(|| {
         let insert = || DatabaseService::execute_query("INSERT INTO t VALUES (1)", params! {});
         DatabaseService::execute_query("CREATE TABLE t (n int)", params! {}).unwrap();
         insert().unwrap();
@@ -52,7 +53,7 @@ fn the_one_that_can_be_written_to_is_found_also_after_a_failover() {
         primary.crash();
         let lost = insert().unwrap_err();
         assert!(matches!(lost, DbError::ConnectionLost(_)), "{lost}");
-        // Who comes before there is another waits for it.
+        // A call that comes before the promotion waits for it.
         let waiting = Scope::current().spawn(move || insert().map(drop)).unwrap();
         standby.promote();
         waiting.join().unwrap().unwrap();
@@ -61,7 +62,7 @@ fn the_one_that_can_be_written_to_is_found_also_after_a_failover() {
 }
 
 #[test]
-fn one_that_can_be_written_to_no_more_is_left() {
+fn read_only_host_is_replaced_after_one_failed_write() {
     let Some((first, second)) = TestServer::start().zip(TestServer::start()) else {
         return;
     };
@@ -74,10 +75,13 @@ fn one_that_can_be_written_to_no_more_is_left() {
         assert_eq!(port(), first.port());
         first.execute("ALTER SYSTEM SET default_transaction_read_only = on");
         first.execute("SELECT pg_reload_conf()");
-        // Its connections stay open, as they do where a name or a proxy leads elsewhere by and by.
+        // Its connections stay open, as when a DNS name or a proxy gradually switches to another server.
         let deadline = Instant::now() + Duration::from_secs(60);
         let refused = loop {
-            assert!(Instant::now() < deadline, "it was not reloaded");
+            assert!(
+                Instant::now() < deadline,
+                "the server did not reload its configuration"
+            );
             if let Err(error) = insert() {
                 break error;
             }
@@ -90,21 +94,21 @@ fn one_that_can_be_written_to_no_more_is_left() {
 }
 
 #[test]
-fn each_host_that_does_not_answer_takes_the_time_limit_once() {
+fn each_unresponsive_host_costs_one_connect_timeout() {
     let Some(server) = TestServer::start() else {
         return;
     };
-    // They take connections, and never say anything.
-    let silent = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    let [first, second] = silent
+    // These hosts accept connections and never answer.
+    let unresponsive = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [first, second] = unresponsive
         .each_ref()
         .map(|listener| listener.local_addr().unwrap().port());
     let mut config = config(&[first, second, server.port()]);
-    let limit = Duration::from_secs(2);
-    config.postgres.connect_timeout = Some(limit);
+    let timeout = Duration::from_secs(2);
+    config.postgres.connect_timeout = Some(timeout);
     let scope = Scope::new().provide(ConfigService::new(config));
     let began = Instant::now();
     scope.run(|| assert_eq!(port(), server.port()));
     let took = began.elapsed();
-    assert!((2 * limit..4 * limit).contains(&took), "{took:?}");
+    assert!((2 * timeout..4 * timeout).contains(&took), "{took:?}");
 }

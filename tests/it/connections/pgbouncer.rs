@@ -1,4 +1,5 @@
-//! With PgBouncer in between, which in transaction mode gives each transaction, and each statement outside of one, another session.
+//! Connections through PgBouncer. In transaction mode, PgBouncer gives each transaction, and each statement outside a
+//! transaction, another server session.
 
 use std::sync::Barrier;
 use std::thread;
@@ -18,7 +19,7 @@ fn servers(mode: &str) -> Option<(TestServer, TestPgBouncer)> {
     Some((server, pgbouncer))
 }
 
-/// Behind PgBouncer, without prepared statements, which it does not know before version 1.21.
+/// Returns settings for PgBouncer without prepared statements, which it supports only since version 1.21.
 fn config(pgbouncer: &TestPgBouncer) -> DatabaseConfig {
     let mut config = DatabaseConfig::new(pgbouncer.url().parse().unwrap());
     config.pool_timeout = Duration::from_secs(10);
@@ -35,18 +36,18 @@ fn text(sql: &str) -> String {
     rows[0].get("shown").unwrap()
 }
 
-/// Has PgBouncer open several sessions, so that those that follow take turns.
-fn spread() {
-    let together = Barrier::new(4);
+/// Makes PgBouncer open several sessions, and checks that consecutive statements use different ones.
+fn open_several_sessions() {
+    let barrier = Barrier::new(4);
     let scope = Scope::current();
     let threads: Vec<_> = (0..4)
         .map(|_| {
-            let (scope, together) = (scope.clone(), &together);
+            let (scope, barrier) = (scope.clone(), &barrier);
             move || {
                 scope.enter(|| {
                     let done: Result<(), DbError> = DatabaseService::transaction(|connection| {
                         connection.execute_query("SELECT 1", params! {})?;
-                        together.wait();
+                        barrier.wait();
                         Ok(())
                     });
                     done.unwrap();
@@ -61,10 +62,13 @@ fn spread() {
     });
     let session = || text("SELECT pg_backend_pid()::text AS shown");
     let sessions = [(); 2].map(|()| session());
-    assert_ne!(sessions[0], sessions[1], "they take turns");
+    assert_ne!(
+        sessions[0], sessions[1],
+        "PgBouncer uses its sessions in round-robin order"
+    );
 }
 
-fn statements_of_all_kinds_work() {
+fn assert_all_kinds_of_statements_work() {
     DatabaseService::execute_query(
         "CREATE TABLE t (n int PRIMARY KEY, day date, id uuid, words text[])",
         params! {},
@@ -86,7 +90,7 @@ fn statements_of_all_kinds_work() {
             matches!(again, Err(DbError::UniqueViolation { .. })),
             "{again:?}"
         );
-        // Other connections have to ask on their own.
+        // Each other connection looks up the parameter types itself.
         let connections = [(); 3].map(|()| DatabaseService::connection().unwrap());
         for mut connection in connections {
             let sql = "SELECT n FROM t WHERE day = :day AND n = :n";
@@ -98,7 +102,7 @@ fn statements_of_all_kinds_work() {
     for _ in 0..8 {
         let mut connection = DatabaseService::connection().unwrap();
         let db_service::Connection::Postgres(inner) = &mut *connection else {
-            panic!("it is PostgreSQL");
+            panic!("the connection is to PostgreSQL");
         };
         let typed = sql::<BigInt>("SELECT count(*) FROM t WHERE n < ").bind::<Integer, _>(12);
         assert_eq!(typed.get_result::<i64>(inner), Ok(12));
@@ -110,7 +114,7 @@ fn statements_of_all_kinds_work() {
         .map(|n| params! { "n" => n, "day" => "2024-03-01" })
         .collect();
     assert_eq!(DatabaseService::execute_many(update, &rows).unwrap(), 12);
-    let undone: Result<(), DbError> = DatabaseService::transaction(|connection| {
+    let rolled_back: Result<(), DbError> = DatabaseService::transaction(|connection| {
         connection.execute_query(
             "DELETE FROM t WHERE day > :day",
             params! { "day" => "2024-01-01" },
@@ -124,7 +128,10 @@ fn statements_of_all_kinds_work() {
         connection.execute_query("SELECT 1", params! {})?;
         Err(DbError::NoRow)
     });
-    assert!(matches!(undone, Err(DbError::NoRow)), "{undone:?}");
+    assert!(
+        matches!(rolled_back, Err(DbError::NoRow)),
+        "{rolled_back:?}"
+    );
     assert_eq!(text("SELECT count(*)::text AS shown FROM t"), "1012");
     DatabaseService::vacuum_analyze(Some("t")).unwrap();
     assert_eq!(
@@ -135,13 +142,13 @@ fn statements_of_all_kinds_work() {
 }
 
 #[test]
-fn statements_work_in_transaction_mode_and_leave_nothing_behind() {
+fn statements_work_in_transaction_mode_and_leave_no_prepared_statements() {
     let Some((_server, pgbouncer)) = servers("transaction") else {
         return;
     };
     scope(config(&pgbouncer)).run(|| {
-        spread();
-        statements_of_all_kinds_work();
+        open_several_sessions();
+        assert_all_kinds_of_statements_work();
         for _ in 0..8 {
             let sql = "SELECT count(*)::text AS shown FROM pg_prepared_statements";
             assert_eq!(text(sql), "0");
@@ -150,7 +157,7 @@ fn statements_work_in_transaction_mode_and_leave_nothing_behind() {
 }
 
 #[test]
-fn statements_and_settings_work_in_session_mode_as_without_it() {
+fn statements_settings_and_migrations_work_in_session_mode() {
     let Some((_server, pgbouncer)) = servers("session") else {
         return;
     };
@@ -160,7 +167,7 @@ fn statements_and_settings_work_in_session_mode_as_without_it() {
     config.pool_size = 3;
     config.postgres.statement_timeout = Some(Duration::from_secs(61));
     scope(config).run(|| {
-        statements_of_all_kinds_work();
+        assert_all_kinds_of_statements_work();
         assert_eq!(
             text("SELECT current_setting('statement_timeout') AS shown"),
             "61s"
@@ -171,7 +178,7 @@ fn statements_and_settings_work_in_session_mode_as_without_it() {
 }
 
 #[test]
-fn time_limits_hold_in_transaction_mode_and_for_nobody_else() {
+fn timeouts_apply_in_transaction_mode_without_affecting_other_clients() {
     let Some((_server, pgbouncer)) = servers("transaction") else {
         return;
     };
@@ -184,20 +191,20 @@ fn time_limits_hold_in_transaction_mode_and_for_nobody_else() {
     let limited = scope(limited);
     let others = scope(config(&pgbouncer));
     others.run(|| {
-        spread();
+        open_several_sessions();
         limited.run(|| {
             for _ in 0..8 {
                 assert_eq!(text(sql), "61s 62s 63s");
-                let begun: Result<String, DbError> = DatabaseService::transaction(|connection| {
+                let shown: Result<String, DbError> = DatabaseService::transaction(|connection| {
                     connection.execute_query(sql, params! {})?[0].get("shown")
                 });
-                assert_eq!(begun.unwrap(), "61s 62s 63s");
-                let begun: Result<String, DbError> = DatabaseService::read(|connection| {
+                assert_eq!(shown.unwrap(), "61s 62s 63s");
+                let shown: Result<String, DbError> = DatabaseService::read(|connection| {
                     connection.execute_query(sql, params! {})?[0].get("shown")
                 });
-                assert_eq!(begun.unwrap(), "61s 62s 63s");
+                assert_eq!(shown.unwrap(), "61s 62s 63s");
             }
-            // What cannot run in a transaction runs without.
+            // A statement that cannot run in a transaction runs outside of one.
             DatabaseService::execute_query("VACUUM", params! {}).unwrap();
             let failed = DatabaseService::execute_query("SELECT 1 / :n::int", params! { "n" => 0 });
             assert!(matches!(failed, Err(DbError::Query(_))), "{failed:?}");
@@ -210,19 +217,19 @@ fn time_limits_hold_in_transaction_mode_and_for_nobody_else() {
 }
 
 #[test]
-fn many_apply_migrations_once_in_transaction_mode_and_keep_no_lock() {
-    const PROCESSES: usize = 6;
+fn concurrent_migrations_apply_once_in_transaction_mode_and_release_the_lock() {
+    const POOLS: usize = 6;
     let Some((server, pgbouncer)) = servers("transaction") else {
         return;
     };
-    let together = Barrier::new(PROCESSES);
+    let barrier = Barrier::new(POOLS);
     let mut counts: Vec<usize> = thread::scope(|threads| {
-        let running: Vec<_> = (0..PROCESSES)
+        let running: Vec<_> = (0..POOLS)
             .map(|_| {
-                let (together, config) = (&together, config(&pgbouncer));
+                let (barrier, config) = (&barrier, config(&pgbouncer));
                 threads.spawn(move || {
                     let scope = scope(config);
-                    together.wait();
+                    barrier.wait();
                     let run = || DatabaseService::run_migrations(&SHOP_MIGRATIONS);
                     scope.run(run).unwrap().len()
                 })
@@ -240,7 +247,7 @@ fn many_apply_migrations_once_in_transaction_mode_and_keep_no_lock() {
 }
 
 #[test]
-fn what_it_refuses_while_connecting_is_told() {
+fn rejected_startup_parameter_is_reported() {
     let Some((_server, pgbouncer)) = servers("transaction") else {
         return;
     };
@@ -257,9 +264,9 @@ fn what_it_refuses_while_connecting_is_told() {
     );
 }
 
-/// PgBouncer lets in whom it then keeps waiting for a session of the server's.
+/// PgBouncer accepts a client and then lets it wait for a free server session.
 #[test]
-fn who_is_let_in_and_gets_no_answer_is_told_in_time() {
+fn client_without_a_free_server_session_times_out() {
     let Some(server) = TestServer::start() else {
         return;
     };
@@ -270,10 +277,10 @@ fn who_is_let_in_and_gets_no_answer_is_told_in_time() {
     scope(config(&pgbouncer)).run(|| {
         let mut busy = DatabaseService::connection().unwrap();
         busy.execute_query("BEGIN", params! {}).unwrap();
-        let mut hasty = config(&pgbouncer);
-        hasty.postgres.connect_timeout = Some(Duration::from_secs(2));
+        let mut short_timeout = config(&pgbouncer);
+        short_timeout.postgres.connect_timeout = Some(Duration::from_secs(2));
         let began = Instant::now();
-        let error = scope(hasty)
+        let error = scope(short_timeout)
             .run(|| DatabaseService::connection().map(drop))
             .unwrap_err();
         assert!(

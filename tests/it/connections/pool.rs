@@ -1,4 +1,4 @@
-//! Connections: how many, how old, how alive, and whose turn it is.
+//! The connection pool: size, overflow connections, maximum lifetime, timeouts and counters.
 
 use std::sync::{Barrier, mpsc};
 use std::thread;
@@ -9,11 +9,11 @@ use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
 on_both_backends!(
-    overflow_is_opened_and_given_up,
-    a_full_pool_tells_and_recovers,
-    counters_are_exact_under_threads,
-    old_connections_are_renewed,
-    shutdown_closes_everything,
+    overflow_connections_open_on_demand_and_close_on_return,
+    full_pool_returns_pool_timeout_and_recovers,
+    counters_are_exact_with_many_threads,
+    connections_past_their_maximum_lifetime_are_never_checked_out,
+    shutdown_closes_all_connections,
 );
 
 fn status() -> PoolStatus {
@@ -29,7 +29,7 @@ fn counts(status: PoolStatus) -> [u32; 4] {
     ]
 }
 
-fn overflow_is_opened_and_given_up(database: &TestDatabase) {
+fn overflow_connections_open_on_demand_and_close_on_return(database: &TestDatabase) {
     database
         .scope_with(|config| (config.pool_size, config.max_overflow) = (2, 2))
         .run(|| {
@@ -41,7 +41,7 @@ fn overflow_is_opened_and_given_up(database: &TestDatabase) {
             assert_eq!(
                 (status().active_connections, status().total_connections),
                 (4, 5),
-                "with the one of the ping"
+                "including the connection of the first ping"
             );
             let expected = [[2, 1, 3, 2], [2, 2, 2, 2], [2, 2, 1, 1], [2, 2, 0, 0]];
             for expected in expected {
@@ -51,17 +51,17 @@ fn overflow_is_opened_and_given_up(database: &TestDatabase) {
             assert_eq!(
                 status().invalid,
                 0,
-                "giving up what is too many is not finding it broken"
+                "closing an overflow connection does not count as invalid"
             );
         });
 }
 
-fn a_full_pool_tells_and_recovers(database: &TestDatabase) {
-    let small = |config: &mut DatabaseConfig| {
+fn full_pool_returns_pool_timeout_and_recovers(database: &TestDatabase) {
+    let small_pool = |config: &mut DatabaseConfig| {
         (config.pool_size, config.max_overflow, config.pool_timeout) =
             (1, 0, Duration::from_millis(50));
     };
-    database.scope_with(small).run(|| {
+    database.scope_with(small_pool).run(|| {
         let held = DatabaseService::connection().unwrap();
         let start = Instant::now();
         let error = DatabaseService::execute_query("SELECT 1", params! {}).unwrap_err();
@@ -86,7 +86,7 @@ fn a_full_pool_tells_and_recovers(database: &TestDatabase) {
         assert_eq!(
             (status().failed_queries, status().active_connections),
             (1, 1),
-            "only the one that is held"
+            "only the held connection is active"
         );
         drop(held);
         assert!(DatabaseService::execute_query("SELECT 1", params! {}).is_ok());
@@ -96,35 +96,35 @@ fn a_full_pool_tells_and_recovers(database: &TestDatabase) {
         .run(|| {
             let held = DatabaseService::connection().unwrap();
             let scope = Scope::current();
-            let (asking, asked) = mpsc::channel();
+            let (started, has_started) = mpsc::channel();
             let waiter = thread::spawn(move || {
-                asking.send(()).unwrap();
+                started.send(()).unwrap();
                 scope.enter(|| {
                     DatabaseService::execute_query("SELECT 1", params! {}).map(|rows| rows.len())
                 })
             });
-            asked.recv().unwrap();
+            has_started.recv().unwrap();
             drop(held);
             assert_eq!(waiter.join().unwrap().unwrap(), 1);
         });
 }
 
-fn counters_are_exact_under_threads(database: &TestDatabase) {
+fn counters_are_exact_with_many_threads(database: &TestDatabase) {
     const THREADS: u64 = 16;
-    const EACH: u64 = 20;
+    const ROUNDS: u64 = 20;
     database
         .scope_with(|config| (config.pool_size, config.max_overflow) = (3, 2))
         .run(|| {
             DatabaseService::execute_query("CREATE TABLE t (n INTEGER)", params! {}).unwrap();
             let before = status();
-            let (scope, together) = (&Scope::current(), &Barrier::new(THREADS as usize));
+            let (scope, barrier) = (&Scope::current(), &Barrier::new(THREADS as usize));
             thread::scope(|threads| {
                 for thread in 0..THREADS {
                     threads.spawn(move || {
-                        together.wait();
+                        barrier.wait();
                         scope.enter(|| {
-                            for round in 0..EACH {
-                                let number = params! { "n" => thread * EACH + round };
+                            for round in 0..ROUNDS {
+                                let number = params! { "n" => thread * ROUNDS + round };
                                 DatabaseService::execute_many(
                                     "INSERT INTO t VALUES (:n)",
                                     &[number],
@@ -141,7 +141,7 @@ fn counters_are_exact_under_threads(database: &TestDatabase) {
                 }
             });
             let after = status();
-            let calls = THREADS * EACH;
+            let calls = THREADS * ROUNDS;
             assert_eq!(
                 after.successful_queries - before.successful_queries,
                 2 * calls
@@ -160,7 +160,7 @@ fn counters_are_exact_under_threads(database: &TestDatabase) {
                 4 * calls
             );
             assert_eq!((after.active_connections, after.checked_out), (0, 0));
-            // One may have been opened for a caller whom a returned one served first; use wears it away.
+            // The pool may have opened one more for a caller that then got a returned connection. Checkouts close it.
             for _ in 0..2 {
                 drop(DatabaseService::connection().unwrap());
             }
@@ -172,25 +172,25 @@ fn counters_are_exact_under_threads(database: &TestDatabase) {
         });
 }
 
-fn old_connections_are_renewed(database: &TestDatabase) {
+fn connections_past_their_maximum_lifetime_are_never_checked_out(database: &TestDatabase) {
     let short_lived = |config: &mut DatabaseConfig| {
         (config.pool_size, config.max_overflow) = (1, 0);
         config.pool_recycle = Some(Duration::from_nanos(1));
     };
-    // The first connection is too old when it is asked for, and so would be any that follows.
-    let error = database.scope_with(|config| {
+    // Each connection is already too old when it is checked out.
+    let recycled = database.scope_with(|config| {
         short_lived(config);
         config.pool_timeout = Duration::from_millis(300);
     });
-    assert!(error.run(DatabaseService::get_pool_status).is_err());
+    assert!(recycled.run(DatabaseService::get_pool_status).is_err());
     database
         .scope_with(|config| config.pool_recycle = None)
         .run(|| assert_eq!(counts(status()), [5, 1, 0, 0]));
 }
 
-fn shutdown_closes_everything(database: &TestDatabase) {
-    let impatient = |config: &mut DatabaseConfig| config.drain_timeout = Duration::from_millis(1);
-    let (service, held) = database.scope_with(impatient).run(|| {
+fn shutdown_closes_all_connections(database: &TestDatabase) {
+    let short_drain = |config: &mut DatabaseConfig| config.drain_timeout = Duration::from_millis(1);
+    let (service, held) = database.scope_with(short_drain).run(|| {
         (
             DatabaseService::instance().unwrap(),
             DatabaseService::connection().unwrap(),
@@ -204,7 +204,7 @@ fn shutdown_closes_everything(database: &TestDatabase) {
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused() {
+fn invalid_pool_settings_are_rejected() {
     for change in [
         (|config| config.pool_size = 0) as fn(&mut DatabaseConfig),
         |config| config.pool_size = u32::MAX,
@@ -218,19 +218,19 @@ fn settings_that_cannot_work_are_refused() {
             .unwrap_err();
         assert!(error.to_string().contains(" must be "), "{error}");
     }
-    let for_ever = TestDatabase::sqlite()
+    let longest_timeout = TestDatabase::sqlite()
         .scope_with(|config| config.pool_timeout = Duration::MAX)
         .run(DatabaseService::get_pool_status);
-    assert!(for_ever.is_ok());
+    assert!(longest_timeout.is_ok());
 }
 
 #[test]
-fn what_is_wrong_with_connecting_shows_at_once_without_the_password() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+fn connect_failure_is_reported_immediately_without_the_password() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let url = format!("postgresql://ada:hunter2@{nobody}/shop?password=hunter2");
+    let url = format!("postgresql://ada:hunter2@{closed}/shop?password=hunter2");
     let scope = || {
         Scope::new().provide(ConfigService::new(DatabaseConfig::new(
             url.parse().unwrap(),
@@ -242,7 +242,7 @@ fn what_is_wrong_with_connecting_shows_at_once_without_the_password() {
         .unwrap_err();
     assert!(
         start.elapsed() < DatabaseConfig::new(url.parse().unwrap()).pool_timeout,
-        "it waits for nothing"
+        "the call does not wait for the pool timeout"
     );
     let texts = format!("{error} {error:?} {:?}", scope());
     assert!(texts.contains("failed to initialize DatabaseService: could not connect to postgresql://ada:***@127.0.0.1"), "{texts}");
@@ -252,22 +252,23 @@ fn what_is_wrong_with_connecting_shows_at_once_without_the_password() {
     );
 }
 
-/// Of several that change a new file's journal mode at once, SQLite refuses all but one at once.
+/// If several connections change the journal mode of a new file at the same time, SQLite refuses all but one of them without
+/// waiting for the busy timeout.
 #[test]
-fn a_new_file_is_opened_by_many_at_once() {
-    const MANY: usize = 8;
+fn new_sqlite_file_can_be_opened_by_many_pools_at_once() {
+    const POOLS: usize = 8;
     for _ in 0..40 {
         let database = &TestDatabase::sqlite();
-        let together = &Barrier::new(MANY);
+        let barrier = &Barrier::new(POOLS);
         let first_use = || {
             let scope = database.scope();
-            together.wait();
+            barrier.wait();
             scope
                 .run(DatabaseService::get_pool_status)
                 .map(|status| status.checked_in)
         };
         thread::scope(|threads| {
-            let running: Vec<_> = (0..MANY).map(|_| threads.spawn(first_use)).collect();
+            let running: Vec<_> = (0..POOLS).map(|_| threads.spawn(first_use)).collect();
             for thread in running {
                 assert_eq!(thread.join().unwrap().unwrap(), 1);
             }
@@ -276,7 +277,7 @@ fn a_new_file_is_opened_by_many_at_once() {
 }
 
 #[test]
-fn a_database_in_memory_is_one_for_all_connections() {
+fn in_memory_database_is_shared_by_all_connections_of_a_pool() {
     let config = || ConfigService::new(DatabaseConfig::new("sqlite://".parse().unwrap()));
     Scope::new().provide(config()).run(|| {
         DatabaseService::execute_query("CREATE TABLE t (n INTEGER)", params! {}).unwrap();
@@ -295,8 +296,30 @@ fn a_database_in_memory_is_one_for_all_connections() {
         Scope::new().provide(config()).run(|| {
             assert!(
                 DatabaseService::get_table_info("t").is_err(),
-                "another service's is another"
+                "another service has its own in-memory database"
             )
         });
+    });
+}
+
+#[test]
+fn minimum_of_idle_connections_is_maintained() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    // The pool may hold one more, opened for a caller that then got a returned connection.
+    let until_idle = |at_least| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while status().checked_in < at_least {
+            assert!(Instant::now() < deadline, "{:?}", status());
+            thread::yield_now();
+        }
+    };
+    let scope = database.scope_with(|config| config.min_idle = 3);
+    scope.run(|| {
+        until_idle(3);
+        let _held = [(); 2].map(|()| DatabaseService::connection().unwrap());
+        until_idle(3);
+        assert_eq!(status().checked_out, 2);
     });
 }

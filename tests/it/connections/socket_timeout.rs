@@ -1,4 +1,4 @@
-//! What `DB_SOCKET_TIMEOUT` is not for: no answer is awaited.
+//! `DB_SOCKET_TIMEOUT` limits only the wait for an answer. It does not run while the caller works or the connection is idle.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -10,21 +10,21 @@ use db_service::{Connection, DatabaseService, DbError, PooledConnection, params,
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
-/// The time that rows are used for is the caller's, not the server's.
+/// The timeout does not run while the caller uses a row.
 #[test]
-fn a_result_read_slowly_is_not_given_up() {
+fn slow_row_consumer_does_not_time_out() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(400);
-    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    let timeout = Duration::from_millis(400);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(timeout));
     scope.run(|| {
         let mut rows = 0;
         let sql = "SELECT n FROM generate_series(1, 20) AS n";
         DatabaseService::for_each_row(sql, params! {}, |_| {
             rows += 1;
             if rows % 10 == 0 {
-                thread::sleep(2 * limit);
+                thread::sleep(2 * timeout);
             }
             Ok::<_, DbError>(ControlFlow::Continue(()))
         })
@@ -33,19 +33,19 @@ fn a_result_read_slowly_is_not_given_up() {
     });
 }
 
-/// So is the time in which rows are made.
+/// The timeout does not run while the caller produces a row.
 #[test]
-fn rows_that_are_made_slowly_are_not_given_up() {
+fn slow_row_producer_does_not_time_out() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(400);
-    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    let timeout = Duration::from_millis(400);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(timeout));
     scope.run(|| {
         DatabaseService::execute_query("CREATE TABLE t (n INT, x TEXT)", params! {}).unwrap();
         let text = "x".repeat(50_000);
         let rows = (0..8).map(|n| {
-            thread::sleep(limit / 2);
+            thread::sleep(timeout / 2);
             values![n, text.as_str()]
         });
         let inserted = DatabaseService::bulk_insert("t", &["n", "x"], rows);
@@ -53,17 +53,17 @@ fn rows_that_are_made_slowly_are_not_given_up() {
     });
 }
 
-/// Whatever came of a statement, once it has ended nothing is waited for.
+/// After a statement has ended, no deadline runs, whatever its result was.
 #[test]
-fn an_idle_connection_is_not_given_up() {
+fn idle_connection_does_not_time_out_whatever_the_last_result() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(400);
-    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    let timeout = Duration::from_millis(400);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(timeout));
     type Work = fn(&mut Connection) -> Result<(), DbError>;
-    let works: [(&str, Work); 5] = [
-        ("rows that are not wanted", |connection| {
+    let cases: [(&str, Work); 5] = [
+        ("rows that are not read", |connection| {
             let sql = "INSERT INTO t SELECT generate_series(1, 100) RETURNING n";
             connection.for_each_row(sql, params! {}, |_| Ok(ControlFlow::Break(())))
         }),
@@ -77,12 +77,12 @@ fn an_idle_connection_is_not_given_up() {
                 .execute_query("SELECT :x", params! { "x" => "\0" })
                 .map(drop)
         }),
-        ("rows that cannot be stored", |connection| {
+        ("a NUL in a bulk insert", |connection| {
             connection
                 .bulk_insert("t", &["n"], [values!["\0"]])
                 .map(drop)
         }),
-        ("a panic among the rows", |connection| {
+        ("a panic in the row callback", |connection| {
             let work = AssertUnwindSafe(|| {
                 let sql = "INSERT INTO t SELECT generate_series(1, 100) RETURNING n";
                 connection.for_each_row::<DbError, _>(sql, params! {}, |_| panic::panic_any(()))
@@ -94,9 +94,9 @@ fn an_idle_connection_is_not_given_up() {
     scope.run(|| {
         DatabaseService::execute_query("CREATE TABLE t (n INT)", params! {}).unwrap();
         let mut connection = DatabaseService::connection().unwrap();
-        for (name, work) in works {
+        for (name, work) in cases {
             let outcome = work(&mut connection);
-            thread::sleep(2 * limit);
+            thread::sleep(2 * timeout);
             let next = connection.execute_query("SELECT 1", params! {});
             assert!(next.is_ok(), "{name}: {outcome:?}, and then {next:?}");
         }
@@ -104,12 +104,12 @@ fn an_idle_connection_is_not_given_up() {
 }
 
 thread_local! {
-    /// What a thread gives back when it ends, when other variables of its own have ended already.
+    /// A connection that returns to the pool at thread exit, after the other thread-locals are destroyed.
     static HELD: Cell<Option<PooledConnection>> = const { Cell::new(None) };
 }
 
 #[test]
-fn a_thread_that_is_ending_gives_its_connection_back() {
+fn connection_in_a_thread_local_returns_to_the_pool_at_thread_exit() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -117,7 +117,7 @@ fn a_thread_that_is_ending_gives_its_connection_back() {
         database.scope_with(|config| config.postgres.socket_timeout = Some(Duration::from_secs(9)));
     scope.run(|| {
         let work = || {
-            // First of all variables, so that it is the last to end.
+            // The thread-local that is initialized first is destroyed last.
             HELD.set(None);
             let mut connection = DatabaseService::connection()?;
             connection.execute_query("BEGIN", params! {})?;

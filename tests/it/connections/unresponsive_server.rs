@@ -1,4 +1,5 @@
-//! A server that was stopped in the middle: it answers nothing, and its machine goes on acknowledging what is sent.
+//! A server process that is stopped with `SIGSTOP`. It answers nothing, while its operating system still acknowledges what
+//! clients send.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -11,42 +12,42 @@ use rustix::process::{Pid, Signal, kill_process};
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
-/// What callers are promised on top of their limits.
+/// The time by which a call may exceed its timeout.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A server process that is stopped until this is dropped.
-struct Stopped(Pid);
+/// A stopped server process. It continues when this is dropped.
+struct StoppedProcess(Pid);
 
-impl Stopped {
-    /// Stops the process behind a connection; `None` where it is on another machine.
+impl StoppedProcess {
+    /// Stops the server process of a connection. Returns `None` if the process is on another machine.
     #[track_caller]
-    fn behind(connection: &mut Connection) -> Option<Self> {
-        Some(Self::stop(process_behind(connection)?))
+    fn of(connection: &mut Connection) -> Option<Self> {
+        Some(Self::stop(server_process(connection)?))
     }
 
     fn stop(process: Pid) -> Self {
         kill_process(process, Signal::STOP).unwrap();
-        Stopped(process)
+        StoppedProcess(process)
     }
 }
 
-/// The process behind a connection; `None` where it is on another machine.
+/// Returns the server process of a connection, or `None` if it is on another machine.
 #[track_caller]
-fn process_behind(connection: &mut Connection) -> Option<Pid> {
+fn server_process(connection: &mut Connection) -> Option<Pid> {
     let rows = connection.execute_query("SELECT pg_backend_pid() AS pid", params! {});
     let pid: i32 = rows.unwrap()[0].get("pid").unwrap();
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Pid::from_raw(pid).filter(|_| name.trim() == "postgres")
 }
 
-impl Drop for Stopped {
+impl Drop for StoppedProcess {
     fn drop(&mut self) {
         let _ = kill_process(self.0, Signal::CONT);
     }
 }
 
-/// The same database through the server's Unix socket.
-fn on_unix_socket(database: &TestDatabase) -> DatabaseConfig {
+/// Returns settings for the same database through the server's Unix socket.
+fn unix_socket_config(database: &TestDatabase) -> DatabaseConfig {
     let sql = "SELECT split_part(current_setting('unix_socket_directories'), ',', 1) AS folder, \
                current_setting('port') AS port, current_database() AS name, current_user::text AS role";
     let row = database.scope().run(|| {
@@ -63,26 +64,29 @@ fn on_unix_socket(database: &TestDatabase) -> DatabaseConfig {
 }
 
 #[test]
-fn a_statement_is_given_up_when_no_answer_comes() {
+fn statement_without_an_answer_times_out() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    for mut config in [database.config(), on_unix_socket(&database)] {
-        let limit = Duration::from_millis(300);
-        config.postgres.socket_timeout = Some(limit);
+    for mut config in [database.config(), unix_socket_config(&database)] {
+        let timeout = Duration::from_millis(300);
+        config.postgres.socket_timeout = Some(timeout);
         let scope = Scope::new().provide(ConfigService::new(config));
         scope.run(|| {
             let mut connection = DatabaseService::connection().unwrap();
-            let Some(stopped) = Stopped::behind(&mut connection) else {
+            let Some(stopped) = StoppedProcess::of(&mut connection) else {
                 return;
             };
             let began = Instant::now();
             let error = connection
                 .execute_query("SELECT 1", params! {})
                 .unwrap_err();
-            assert!(began.elapsed() < limit + GRACE);
+            assert!(began.elapsed() < timeout + GRACE);
             assert!(matches!(error, DbError::NoAnswer { .. }), "{error:?}");
-            assert!(!error.is_retryable(), "it may have been executed");
+            assert!(
+                !error.is_retryable(),
+                "the server may have executed the statement"
+            );
             let text = "no answer from the server within 300ms, so the connection was closed: ";
             assert!(error.to_string().starts_with(text), "{error}");
             drop(connection);
@@ -93,55 +97,56 @@ fn a_statement_is_given_up_when_no_answer_comes() {
     }
 }
 
-/// The way to the server, its settings and other pools of the program make no difference.
+/// The socket timeout applies to TCP and Unix sockets, with each setting of `tcp_user_timeout`, and while other pools open
+/// connections.
 #[test]
-fn every_statement_is_given_up_however_the_server_is_reached() {
+fn socket_timeout_applies_to_every_transport_and_setting() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(500);
+    let timeout = Duration::from_millis(500);
     let separator = if database.url().contains('?') {
         '&'
     } else {
         '?'
     };
-    let with_own_limit = format!("{}{separator}tcp_user_timeout=7000", database.url());
-    let mut without_limit = database.config();
-    without_limit.postgres.tcp_user_timeout = None;
+    let with_tcp_user_timeout = format!("{}{separator}tcp_user_timeout=7000", database.url());
+    let mut without_tcp_user_timeout = database.config();
+    without_tcp_user_timeout.postgres.tcp_user_timeout = None;
     let configs = [
         database.config(),
-        without_limit,
-        DatabaseConfig::new(with_own_limit.parse().unwrap()),
-        on_unix_socket(&database),
+        without_tcp_user_timeout,
+        DatabaseConfig::new(with_tcp_user_timeout.parse().unwrap()),
+        unix_socket_config(&database),
     ];
     for (number, mut config) in configs.into_iter().enumerate() {
-        config.postgres.socket_timeout = Some(limit);
+        config.postgres.socket_timeout = Some(timeout);
         config.pool_size = 8;
         let scope = Scope::new().provide(ConfigService::new(config));
-        let cut = scope.run(|| {
-            let give_up = move || {
+        let timed_out = scope.run(|| {
+            let time_out = move || {
                 let mut connection = DatabaseService::connection().unwrap();
-                let Some(_stopped) = Stopped::behind(&mut connection) else {
+                let Some(_stopped) = StoppedProcess::of(&mut connection) else {
                     return true;
                 };
                 let began = Instant::now();
                 let result = connection.execute_query("SELECT 1", params! {});
-                matches!(result, Err(DbError::NoAnswer { .. })) && began.elapsed() < limit + GRACE
+                matches!(result, Err(DbError::NoAnswer { .. })) && began.elapsed() < timeout + GRACE
             };
-            let cutters = [(); 8].map(|()| Scope::current().spawn(give_up).unwrap());
-            // Another pool opens connections meanwhile.
+            let threads = [(); 8].map(|()| Scope::current().spawn(time_out).unwrap());
+            // Another pool opens connections at the same time.
             database.scope().run(|| {
                 let held = [(); 8].map(|()| DatabaseService::connection());
                 assert!(held.iter().all(Result::is_ok));
             });
-            cutters.map(|cutter| cutter.join().unwrap())
+            threads.map(|thread| thread.join().unwrap())
         });
-        assert_eq!(cut, [true; 8], "configuration {number}");
+        assert_eq!(timed_out, [true; 8], "configuration {number}");
     }
 }
 
 #[test]
-fn what_the_limit_of_an_answer_cannot_be_kept_with_is_refused_at_the_start() {
+fn settings_incompatible_with_the_socket_timeout_are_rejected_at_start() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -162,16 +167,16 @@ fn what_the_limit_of_an_answer_cannot_be_kept_with_is_refused_at_the_start() {
     drop(database);
 }
 
-/// Without a limit for answers there is still one for what the pool does on its own account.
+/// Without a socket timeout, the pool's own statements still time out after 5 seconds.
 #[test]
-fn a_connection_that_cannot_be_rolled_back_in_time_is_closed_without_a_limit_for_answers() {
+fn connection_is_closed_if_rollback_times_out_without_a_socket_timeout() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
     database.scope().run(|| {
         let mut connection = DatabaseService::connection().unwrap();
         connection.execute_query("BEGIN", params! {}).unwrap();
-        let Some(_stopped) = Stopped::behind(&mut connection) else {
+        let Some(_stopped) = StoppedProcess::of(&mut connection) else {
             return;
         };
         let began = Instant::now();
@@ -182,19 +187,19 @@ fn a_connection_that_cannot_be_rolled_back_in_time_is_closed_without_a_limit_for
     });
 }
 
-/// However much is under way when the server stops, its caller gets the error in time.
+/// The caller gets the error in time, whatever the connection does when the server stops.
 #[test]
-fn what_is_under_way_is_given_up_when_no_answer_comes() {
+fn streams_and_bulk_inserts_time_out_if_the_server_stops() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(500);
-    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    let timeout = Duration::from_millis(500);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(timeout));
     scope.run(|| {
         DatabaseService::execute_query("CREATE TABLE t (n INT, x TEXT)", params! {}).unwrap();
         type Work = fn(&mut Connection, &mut dyn FnMut()) -> Result<(), DbError>;
         let works: [(&str, Work); 4] = [
-            ("stream", |connection, stop| {
+            ("result stream", |connection, stop| {
                 let mut left = 20;
                 let sql = "SELECT generate_series(1, 100000) AS n";
                 connection.for_each_row(sql, params! {}, |_| {
@@ -205,17 +210,20 @@ fn what_is_under_way_is_given_up_when_no_answer_comes() {
                     Ok(ControlFlow::Continue(()))
                 })
             }),
-            ("rows that fill the socket", |connection, stop| {
-                let text = "x".repeat(1_000_000);
-                let rows = (0..50).map(|n| {
-                    if n > 1 {
-                        stop();
-                    }
-                    values![n, text.as_str()]
-                });
-                connection.bulk_insert("t", &["n", "x"], rows).map(drop)
-            }),
-            ("the last of the rows", |connection, stop| {
+            (
+                "bulk insert that fills the socket buffer",
+                |connection, stop| {
+                    let text = "x".repeat(1_000_000);
+                    let rows = (0..50).map(|n| {
+                        if n > 1 {
+                            stop();
+                        }
+                        values![n, text.as_str()]
+                    });
+                    connection.bulk_insert("t", &["n", "x"], rows).map(drop)
+                },
+            ),
+            ("last row of a bulk insert", |connection, stop| {
                 let rows = (0..3).map(|n| {
                     if n == 2 {
                         stop();
@@ -224,7 +232,7 @@ fn what_is_under_way_is_given_up_when_no_answer_comes() {
                 });
                 connection.bulk_insert("t", &["n", "x"], rows).map(drop)
             }),
-            ("a statement for many", |connection, stop| {
+            ("execute_many", |connection, stop| {
                 stop();
                 let rows: Vec<_> = (0..3).map(|n| params! { "n" => n }).collect();
                 connection
@@ -234,16 +242,16 @@ fn what_is_under_way_is_given_up_when_no_answer_comes() {
         ];
         for (name, work) in works {
             let mut connection = DatabaseService::connection().unwrap();
-            let Some(process) = process_behind(&mut connection) else {
+            let Some(process) = server_process(&mut connection) else {
                 return;
             };
             let (mut stopped, mut since) = (None, Instant::now());
             let result = work(&mut connection, &mut || {
-                let _ = stopped.get_or_insert_with(|| Stopped::stop(process));
+                let _ = stopped.get_or_insert_with(|| StoppedProcess::stop(process));
                 since = Instant::now();
             });
             assert!(
-                stopped.is_some() && since.elapsed() < limit + GRACE,
+                stopped.is_some() && since.elapsed() < timeout + GRACE,
                 "{name}: {:?}",
                 since.elapsed()
             );
@@ -252,14 +260,14 @@ fn what_is_under_way_is_given_up_when_no_answer_comes() {
                 "{name}: {result:?}"
             );
         }
-        // Nothing of it is there.
+        // None of the rows were committed.
         let rows = DatabaseService::execute_query("SELECT n FROM t", params! {}).unwrap();
         assert!(rows.is_empty(), "{rows:?}");
     });
 }
 
 #[test]
-fn a_commit_without_an_answer_has_an_unknown_outcome() {
+fn commit_without_an_answer_returns_outcome_unknown() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -269,7 +277,7 @@ fn a_commit_without_an_answer_has_an_unknown_outcome() {
         let mut stopped = None;
         let outcome = DatabaseService::transaction(|connection| {
             connection.execute_query("CREATE TABLE t (n int)", params! {})?;
-            stopped = Stopped::behind(connection);
+            stopped = StoppedProcess::of(connection);
             Ok::<_, DbError>(stopped.is_some())
         });
         assert!(
@@ -280,7 +288,7 @@ fn a_commit_without_an_answer_has_an_unknown_outcome() {
 }
 
 #[test]
-fn a_transaction_that_cannot_begin_tells_that_no_answer_came() {
+fn transaction_that_cannot_begin_returns_no_answer() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -288,31 +296,31 @@ fn a_transaction_that_cannot_begin_tells_that_no_answer_came() {
         .scope_with(|config| config.postgres.socket_timeout = Some(Duration::from_millis(300)));
     scope.run(|| {
         let mut connection = DatabaseService::connection().unwrap();
-        let Some(_stopped) = Stopped::behind(&mut connection) else {
+        let Some(_stopped) = StoppedProcess::of(&mut connection) else {
             return;
         };
-        // It was in use just now, so it is not checked.
+        // The pool does not check a connection that was in use less than 500 ms ago.
         drop(connection);
         let error = DatabaseService::transaction(|_| Ok::<_, DbError>(())).unwrap_err();
         assert!(matches!(error, DbError::NoAnswer { .. }), "{error:?}");
     });
 }
 
-/// The check of an idle connection leaves half of the time for another one.
+/// The check of an idle connection takes at most half of the pool timeout. The other half is left to open a new connection.
 #[test]
-fn an_idle_connection_that_does_not_answer_is_replaced_in_time() {
+fn unresponsive_idle_connection_is_replaced_within_the_pool_timeout() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_secs(2);
-    let scope = database.scope_with(|config| config.pool_timeout = limit);
+    let timeout = Duration::from_secs(2);
+    let scope = database.scope_with(|config| config.pool_timeout = timeout);
     scope.run(|| {
         let mut connection = DatabaseService::connection().unwrap();
-        let Some(_stopped) = Stopped::behind(&mut connection) else {
+        let Some(_stopped) = StoppedProcess::of(&mut connection) else {
             return;
         };
         drop(connection);
-        // Until it has been idle for so long that it is checked.
+        // The pool checks a connection that was idle for at least 500 ms.
         database
             .scope()
             .run(|| DatabaseService::execute_query("SELECT pg_sleep(0.6)", params! {}))
@@ -321,55 +329,33 @@ fn an_idle_connection_that_does_not_answer_is_replaced_in_time() {
         DatabaseService::execute_query("SELECT 1", params! {}).unwrap();
         let took = began.elapsed();
         assert!(
-            took >= limit / 2,
-            "the stopped one was asked first: {took:?}"
+            took >= timeout / 2,
+            "the pool checked the stopped connection first: {took:?}"
         );
-        assert!(took < limit + GRACE, "{took:?}");
+        assert!(took < timeout + GRACE, "{took:?}");
     });
 }
 
 #[test]
-fn a_connection_that_cannot_be_cleaned_in_time_is_closed() {
+fn connection_is_closed_if_its_reset_times_out() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    let limit = Duration::from_millis(300);
-    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(limit));
+    let timeout = Duration::from_millis(300);
+    let scope = database.scope_with(|config| config.postgres.socket_timeout = Some(timeout));
     scope.run(|| {
         let mut connection = DatabaseService::connection().unwrap();
         connection.execute_query("BEGIN", params! {}).unwrap();
-        let Some(_stopped) = Stopped::behind(&mut connection) else {
+        let Some(_stopped) = StoppedProcess::of(&mut connection) else {
             return;
         };
         let began = Instant::now();
         drop(connection);
-        assert!(began.elapsed() < limit + GRACE);
+        assert!(began.elapsed() < timeout + GRACE);
         DatabaseService::execute_query("SELECT 1", params! {}).unwrap();
     });
 }
 
 fn status() -> PoolStatus {
     DatabaseService::get_pool_status().unwrap()
-}
-
-#[test]
-fn a_minimum_of_idle_connections_is_kept() {
-    let Some(database) = TestDatabase::postgres() else {
-        return;
-    };
-    // There may be one more, which was opened for a caller whom another one served first.
-    let until_idle = |at_least| {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while status().checked_in < at_least {
-            assert!(Instant::now() < deadline, "{:?}", status());
-            std::thread::yield_now();
-        }
-    };
-    let scope = database.scope_with(|config| config.min_idle = 3);
-    scope.run(|| {
-        until_idle(3);
-        let _held = [(); 2].map(|()| DatabaseService::connection().unwrap());
-        until_idle(3);
-        assert_eq!(status().checked_out, 2);
-    });
 }

@@ -1,4 +1,4 @@
-//! Reading from standbys: in turn, not too far behind, after one's own writes, and elsewhere when they fail.
+//! Reads from replicas: round-robin order, replication lag, reads after the caller's own writes, and fallback to the primary.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -11,9 +11,9 @@ use singleton_core::registry;
 use singleton_core::testing::Scope;
 use tests::{TestDatabase, TestServer};
 
-on_both_backends!(without_replicas_a_read_is_a_transaction_that_cannot_write);
+on_both_backends!(read_without_replicas_is_a_read_only_transaction_on_the_primary);
 
-const SOON: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 fn config(primary: &TestServer, replicas: &[&str]) -> DatabaseConfig {
     let mut config = DatabaseConfig::new(primary.url().parse().unwrap());
@@ -46,14 +46,17 @@ fn replica(index: usize) -> ReplicaStatistics {
 }
 
 #[track_caller]
-fn eventually(mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "it did not come to that");
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + MAX_WAIT;
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "the condition is not true after {MAX_WAIT:?}"
+        );
     }
 }
 
-fn without_replicas_a_read_is_a_transaction_that_cannot_write(database: &TestDatabase) {
+fn read_without_replicas_is_a_read_only_transaction_on_the_primary(database: &TestDatabase) {
     database.scope().run(|| {
         write("CREATE TABLE t (n INTEGER)");
         let refused: Result<_, DbError> = DatabaseService::read(|connection| {
@@ -78,7 +81,7 @@ fn without_replicas_a_read_is_a_transaction_that_cannot_write(database: &TestDat
 }
 
 #[test]
-fn they_take_turns_unless_they_lag() {
+fn replicas_are_read_in_round_robin_order_unless_they_lag() {
     let Some(primary) = TestServer::start() else {
         return;
     };
@@ -86,41 +89,41 @@ fn they_take_turns_unless_they_lag() {
     let ports = standbys.each_ref().map(TestServer::port);
     let urls = standbys.each_ref().map(TestServer::url);
     let mut config = config(&primary, &urls.each_ref().map(String::as_str));
-    let limit = Duration::from_secs(1);
-    config.replicas.max_lag = Some(limit);
+    let max_lag = Duration::from_secs(1);
+    config.replicas.max_lag = Some(max_lag);
     scope(config).run(|| {
-        let all_fit = || (0..2).all(|index| replica(index).is_fit);
+        let all_usable = || (0..2).all(|index| replica(index).is_fit);
         write("CREATE TABLE t (n int)");
-        eventually(all_fit);
-        let turns: Vec<u16> = (0..4)
+        wait_until(all_usable);
+        let ports_read: Vec<u16> = (0..4)
             .map(|_| DatabaseService::read(port).unwrap())
             .collect();
         assert!(
-            turns[0] != turns[1] && turns[..2] == turns[2..],
-            "{turns:?}"
+            ports_read[0] != ports_read[1] && ports_read[..2] == ports_read[2..],
+            "{ports_read:?}"
         );
         assert!(
-            turns.iter().all(|port| ports.contains(port)),
-            "{turns:?} of {ports:?}"
+            ports_read.iter().all(|port| ports.contains(port)),
+            "{ports_read:?} of {ports:?}"
         );
         let refused: Result<_, DbError> = DatabaseService::read(|connection| {
             connection.execute_query("CREATE TABLE other (n int)", params! {})
         });
         assert!(matches!(refused, Err(DbError::ReadOnly(_))), "{refused:?}");
-        // While the primary has nothing to write, they do not fall behind.
+        // While the primary writes nothing, the lag does not grow.
         let began = Instant::now();
-        while began.elapsed() < limit + limit / 2 {
+        while began.elapsed() < max_lag + max_lag / 2 {
             assert!(ports.contains(&DatabaseService::read(port).unwrap()));
         }
         standbys[0].execute("SELECT pg_wal_replay_pause()");
         write("INSERT INTO t VALUES (1)");
-        eventually(|| !replica(0).is_fit);
-        assert!(replica(0).lag.is_some_and(|lag| lag > limit));
+        wait_until(|| !replica(0).is_fit);
+        assert!(replica(0).lag.is_some_and(|lag| lag > max_lag));
         for _ in 0..4 {
             assert_eq!(DatabaseService::read(port).unwrap(), ports[1]);
         }
         standbys[0].execute("SELECT pg_wal_replay_resume()");
-        eventually(all_fit);
+        wait_until(all_usable);
         let statistics = DatabaseService::statistics().unwrap();
         assert!(statistics.replicas.iter().all(|replica| replica.reads > 1));
         let shown = statistics.to_string();
@@ -129,28 +132,28 @@ fn they_take_turns_unless_they_lag() {
             "{shown}"
         );
         assert_eq!(statistics.to_json()["replicas"][1]["is_fit"], true);
-        // Nothing of the service is left on a standby when it has ended.
+        // After the shutdown, no session of the service is left on a standby.
         assert!(registry().shutdown_all().is_clean());
         let sql = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'shop'";
         for standby in &standbys {
-            eventually(|| standby.execute(sql)[0].get::<i64>("n").unwrap() == 0);
+            wait_until(|| standby.execute(sql)[0].get::<i64>("n").unwrap() == 0);
         }
     });
 }
 
 #[test]
-fn what_was_written_is_waited_for_or_read_from_the_primary() {
+fn read_after_a_write_waits_for_a_replica_or_uses_the_primary() {
     let Some(primary) = TestServer::start() else {
         return;
     };
     let standby = primary.standby();
     scope(config(&primary, &[&standby.url()])).run(|| {
         write("CREATE TABLE t (n int)");
-        eventually(|| replica(0).is_fit);
-        let read_after = |position: WritePosition, patience| {
+        wait_until(|| replica(0).is_fit);
+        let read_after = |position: WritePosition, timeout| {
             let options = ReadOptions {
                 after: Some(position),
-                patience,
+                patience: timeout,
             };
             let read = |connection: &mut Connection| {
                 Ok::<_, DbError>((
@@ -161,7 +164,7 @@ fn what_was_written_is_waited_for_or_read_from_the_primary() {
             DatabaseService::read_with(&options, read).unwrap()
         };
         for count in 1..=10 {
-            // What is committed is not even written out yet when this returns.
+            // With asynchronous commit, the server may write the commit to disk after this returns.
             let insert: Result<(), DbError> = DatabaseService::transaction(|connection| {
                 connection.execute_query("SET LOCAL synchronous_commit = off", params! {})?;
                 connection.execute_query("INSERT INTO t VALUES (1)", params! {})?;
@@ -169,7 +172,7 @@ fn what_was_written_is_waited_for_or_read_from_the_primary() {
             });
             insert.unwrap();
             let position = DatabaseService::write_position().unwrap();
-            assert_eq!(read_after(position, SOON).1, count);
+            assert_eq!(read_after(position, MAX_WAIT).1, count);
         }
         standby.execute("SELECT pg_wal_replay_pause()");
         write("INSERT INTO t VALUES (1)");
@@ -179,29 +182,32 @@ fn what_was_written_is_waited_for_or_read_from_the_primary() {
             (primary.port(), 11)
         );
         let waiting = Scope::current()
-            .spawn(move || read_after(position, SOON))
+            .spawn(move || read_after(position, MAX_WAIT))
             .unwrap();
-        eventually(|| replica(0).pool.checked_out > 0);
+        wait_until(|| replica(0).pool.checked_out > 0);
         standby.execute("SELECT pg_wal_replay_resume()");
         assert_eq!(waiting.join().unwrap(), (standby.port(), 11));
     });
 }
 
 #[test]
-fn those_that_fail_are_set_aside_and_tried_again() {
+fn failed_replicas_are_skipped_and_retried() {
     let Some(primary) = TestServer::start() else {
         return;
     };
     let standby = primary.standby();
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = format!("postgresql://{}/postgres", silent.local_addr().unwrap());
-    let dead = "postgresql://127.0.0.1:1/postgres";
-    // The primary itself is no replica, however little it lags behind itself.
-    let urls = [dead, &silent, &standby.url(), &primary.url()];
-    let quickly = |work: &dyn Fn()| {
+    let unresponsive = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unresponsive = format!(
+        "postgresql://{}/postgres",
+        unresponsive.local_addr().unwrap()
+    );
+    let closed = "postgresql://127.0.0.1:1/postgres";
+    // The primary is not used as a replica, although it has no lag.
+    let urls = [closed, &unresponsive, &standby.url(), &primary.url()];
+    let assert_fast = |work: &dyn Fn()| {
         let began = Instant::now();
         work();
-        // Less than connecting to one that is silent takes.
+        // Connecting to an unresponsive server takes longer.
         assert!(
             began.elapsed() < Duration::from_secs(8),
             "{:?}",
@@ -214,49 +220,49 @@ fn those_that_fail_are_set_aside_and_tried_again() {
         }
     };
     scope(config(&primary, &urls)).run(|| {
-        quickly(&|| write("CREATE TABLE t (n int)"));
-        quickly(&|| reads_come_from(&standby));
+        assert_fast(&|| write("CREATE TABLE t (n int)"));
+        assert_fast(&|| reads_come_from(&standby));
         assert!(
             replica(0)
                 .last_failure
                 .is_some_and(|failure| failure.contains("refused"))
         );
         standby.crash();
-        quickly(&|| reads_come_from(&primary));
+        assert_fast(&|| reads_come_from(&primary));
         standby.start_again();
-        eventually(|| replica(2).is_fit);
-        quickly(&|| reads_come_from(&standby));
-        // It still takes connections, and says nothing any more.
+        wait_until(|| replica(2).is_fit);
+        assert_fast(&|| reads_come_from(&standby));
+        // The frozen server still accepts connections, and no longer answers.
         let frozen = standby.freeze();
-        eventually(|| !replica(2).is_fit);
-        quickly(&|| reads_come_from(&primary));
+        wait_until(|| !replica(2).is_fit);
+        assert_fast(&|| reads_come_from(&primary));
         drop(frozen);
-        eventually(|| replica(2).is_fit);
-        quickly(&|| reads_come_from(&standby));
+        wait_until(|| replica(2).is_fit);
+        assert_fast(&|| reads_come_from(&standby));
         assert_eq!(DatabaseService::statistics().unwrap().reads_on_primary, 40);
     });
 }
 
 #[test]
-fn one_that_takes_no_more_connections_is_soon_left_for_the_primary() {
+fn read_uses_the_primary_if_the_replica_has_no_free_connection() {
     let Some(primary) = TestServer::start() else {
         return;
     };
     let standby = primary.standby();
-    // One is looked at, and one is in the pool.
+    // The probe uses one connection, the pool the other.
     primary.execute("CREATE ROLE shop LOGIN CONNECTION LIMIT 2");
     let url = standby.url().replace("postgres@", "shop@");
-    let number_of_shops = "SELECT count(*) AS n FROM pg_roles WHERE rolname = 'shop'";
-    eventually(|| standby.execute(number_of_shops)[0].get::<i64>("n").unwrap() == 1);
+    let count_roles = "SELECT count(*) AS n FROM pg_roles WHERE rolname = 'shop'";
+    wait_until(|| standby.execute(count_roles)[0].get::<i64>("n").unwrap() == 1);
     scope(config(&primary, &[&url])).run(|| {
-        eventually(|| replica(0).is_fit);
+        wait_until(|| replica(0).is_fit);
         let began = Instant::now();
         let ports = DatabaseService::read(|connection| {
             let other = DatabaseService::read(port)?;
             Ok::<_, DbError>((port(connection)?, other))
         });
         assert_eq!(ports.unwrap(), (standby.port(), primary.port()));
-        // Less than a caller waits for a connection to the primary.
+        // Waiting for a connection to the primary takes longer.
         assert!(
             began.elapsed() < Duration::from_secs(8),
             "{:?}",
@@ -267,12 +273,12 @@ fn one_that_takes_no_more_connections_is_soon_left_for_the_primary() {
             failure.contains("too many connections for role"),
             "{failure}"
         );
-        eventually(|| replica(0).is_fit);
+        wait_until(|| replica(0).is_fit);
     });
 }
 
 #[test]
-fn one_that_has_lost_its_primary_lags_although_nothing_is_left_to_replay() {
+fn replica_without_a_primary_lags_although_nothing_is_left_to_replay() {
     let Some(primary) = TestServer::start() else {
         return;
     };
@@ -287,9 +293,9 @@ fn one_that_has_lost_its_primary_lags_although_nothing_is_left_to_replay() {
     config.url = both.parse().unwrap();
     scope(config).run(|| {
         write("CREATE TABLE t (n int)");
-        eventually(|| replica(0).is_fit);
+        wait_until(|| replica(0).is_fit);
         primary.crash();
-        eventually(|| !replica(0).is_fit);
+        wait_until(|| !replica(0).is_fit);
         assert!(
             replica(0)
                 .lag
@@ -297,14 +303,14 @@ fn one_that_has_lost_its_primary_lags_although_nothing_is_left_to_replay() {
         );
         standby.promote();
         let reads = || DatabaseService::statistics().unwrap().reads_on_primary;
-        eventually(|| DatabaseService::read(port).is_ok_and(|port| port == standby.port()));
-        // It is the primary now, and counts as that.
+        wait_until(|| DatabaseService::read(port).is_ok_and(|port| port == standby.port()));
+        // The standby is the primary now, and its reads count as reads on the primary.
         assert!(reads() > 0 && replica(0).reads == 0);
     });
 }
 
 #[test]
-fn a_read_in_the_way_of_what_is_replayed_runs_again_on_the_primary() {
+fn read_canceled_by_replay_is_retried_on_the_primary() {
     let Some(primary) = TestServer::start() else {
         return;
     };
@@ -316,7 +322,7 @@ fn a_read_in_the_way_of_what_is_replayed_runs_again_on_the_primary() {
         let position = DatabaseService::write_position().unwrap();
         let options = ReadOptions {
             after: Some(position),
-            patience: SOON,
+            patience: MAX_WAIT,
         };
         let mut ports = Vec::new();
         let read: Result<i64, DbError> = DatabaseService::read_with(&options, |connection| {
@@ -325,7 +331,7 @@ fn a_read_in_the_way_of_what_is_replayed_runs_again_on_the_primary() {
             if ports.len() == 1 {
                 write("TRUNCATE t");
                 write("INSERT INTO t VALUES (2)");
-                eventually(|| number(connection, "SELECT n FROM t").is_err());
+                wait_until(|| number(connection, "SELECT n FROM t").is_err());
             }
             number(connection, "SELECT n FROM t").map(|after| before + after)
         });
@@ -335,7 +341,7 @@ fn a_read_in_the_way_of_what_is_replayed_runs_again_on_the_primary() {
 }
 
 #[test]
-fn a_fake_database_has_no_reads() {
+fn fake_database_does_not_support_reads() {
     let fake = DatabaseService::fake(|_, _| Ok(Vec::new()));
     let read: Result<(), DbError> = Scope::new()
         .provide(fake)

@@ -1,4 +1,4 @@
-//! Settings and what they do.
+//! Settings: their effect, their limits and their errors.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
 #[test]
-fn settings_of_postgres_take_effect() {
+fn postgres_settings_take_effect() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -24,13 +24,13 @@ fn settings_of_postgres_take_effect() {
         let rows = DatabaseService::execute_query(sql, params! {}).unwrap();
         assert_eq!(rows[0].get::<String>("shown").unwrap(), "a shop & more 61s 62s 63s");
     });
-    // A server that can do no TLS is no server for those who insist on it, be it by a root certificate only.
+    // The connection fails if the server has no TLS and the settings require it, even if only by a root certificate.
     for mode in [Some(db_service::TlsMode::VerifyFull), None] {
-        let insisting = database.scope_with(|config| {
+        let requires_tls = database.scope_with(|config| {
             config.postgres.tls_mode = mode;
             config.postgres.tls_root_certificate = Some("/nowhere/root.crt".to_owned());
         });
-        let error = insisting
+        let error = requires_tls
             .run(|| DatabaseService::connection().map(drop))
             .unwrap_err();
         let text = format!("{:#}", anyhow::Error::from(error));
@@ -42,11 +42,11 @@ fn settings_of_postgres_take_effect() {
 }
 
 #[test]
-fn a_host_that_does_not_answer_is_given_up_in_time() {
+fn unresponsive_host_times_out_while_connecting() {
     if TestDatabase::postgres().is_none() {
         return;
     }
-    // A listener that never says anything.
+    // This host accepts connections and never answers.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut config =
@@ -61,7 +61,7 @@ fn a_host_that_does_not_answer_is_given_up_in_time() {
 }
 
 #[test]
-fn settings_of_sqlite_take_effect() {
+fn sqlite_settings_take_effect() {
     let database = TestDatabase::sqlite();
     let scope = database.scope_with(|config| {
         config.sqlite.busy_timeout = Duration::from_millis(1234);
@@ -79,10 +79,11 @@ fn settings_of_sqlite_take_effect() {
     assert_eq!(database.scope().run(shown), "5000 wal 1 2");
 }
 
-/// Sets one setting of many.
+/// Sets one of the durations.
 type Change = fn(&mut DatabaseConfig, Duration);
 
-/// Each setting whose maximum is not a matter of taste: its variable, its maximum in milliseconds, and how it is set by hand.
+/// The durations with a maximum that a server, a driver or the system imposes: the variable, the maximum in milliseconds, and a
+/// function that sets the duration in code.
 const BOUNDED: [(&str, u64, Change); 7] = [
     ("DB_CONNECT_TIMEOUT", 2_147_483_000, |config, time| {
         config.postgres.connect_timeout = Some(time);
@@ -112,9 +113,9 @@ const BOUNDED: [(&str, u64, Change); 7] = [
 ];
 
 #[test]
-fn a_time_beyond_what_can_be_set_is_refused_at_the_start_by_its_name() {
+fn duration_above_its_maximum_is_rejected_at_start_by_name() {
     for (variable, maximum, change) in BOUNDED {
-        // A second more, so that it is more in seconds too.
+        // One second more, so that the number of whole seconds is also above the maximum.
         for too_long in [Duration::from_millis(maximum + 1000), Duration::MAX] {
             let database = TestDatabase::sqlite();
             let scope = database.scope_with(|config| change(config, too_long));
@@ -147,7 +148,7 @@ fn a_time_beyond_what_can_be_set_is_refused_at_the_start_by_its_name() {
 }
 
 #[test]
-fn no_limit_of_postgres_is_zero() {
+fn postgres_durations_must_not_be_zero() {
     for (variable, _, change) in &BOUNDED[..6] {
         let database = TestDatabase::sqlite();
         let scope = database.scope_with(|config| change(config, Duration::ZERO));
@@ -159,7 +160,7 @@ fn no_limit_of_postgres_is_zero() {
 }
 
 #[test]
-fn the_longest_and_the_shortest_times_take_effect() {
+fn longest_and_shortest_durations_take_effect() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -178,7 +179,7 @@ fn the_longest_and_the_shortest_times_take_effect() {
         }
     });
     assert_eq!(longest, "2147483647ms 2147483647ms 2147483647ms");
-    // Not off.
+    // A duration below 1 ms is rounded up. Zero would turn the timeout off.
     let shortest = shown(&|config| {
         config.postgres.lock_timeout = Some(Duration::from_nanos(1));
         config.postgres.idle_in_transaction_timeout = Some(Duration::from_micros(60_000_001));
@@ -189,7 +190,7 @@ fn the_longest_and_the_shortest_times_take_effect() {
 }
 
 #[test]
-fn a_time_of_sqlite_is_not_cut_to_zero() {
+fn sqlite_busy_timeout_is_not_rounded_down_to_zero() {
     let database = TestDatabase::sqlite();
     let scope = database.scope_with(|config| config.sqlite.busy_timeout = Duration::from_micros(1));
     let sql = "SELECT timeout FROM pragma_busy_timeout";

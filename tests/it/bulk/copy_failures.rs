@@ -1,4 +1,4 @@
-//! A `bulk_insert` that fails early leaves the connection in step: no later statement gets the answer of an earlier one.
+//! A `bulk_insert` that fails early does not desynchronize the connection: no later statement gets the answer of an earlier one.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -8,11 +8,11 @@ use diesel::prelude::*;
 use diesel::sql_types::Integer;
 use tests::TestDatabase;
 
-/// Answers that do not fit come in about one of eight runs, if they come.
+/// The number of runs per case. A desynchronized connection gives a wrong answer in about one of eight runs.
 const RUNS: i32 = 200;
 
 const SCHEMA: [&str; 14] = [
-    "CREATE TABLE proofs (n int PRIMARY KEY)",
+    "CREATE TABLE markers (n int PRIMARY KEY)",
     "CREATE TABLE plain (n int CHECK (n < 100), g int GENERATED ALWAYS AS (n + 1) STORED)",
     "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$",
     "CREATE TABLE before_statement (n int)",
@@ -28,7 +28,7 @@ const SCHEMA: [&str; 14] = [
     "CREATE FOREIGN TABLE foreign_file (n int) SERVER files OPTIONS (filename '/dev/null')",
 ];
 
-/// Where the rows go, and a value that is refused there at the latest.
+/// Table, column and value of an insert that fails, at the latest when the server reads the value.
 const FAILURES: [(&str, &str, &str); 9] = [
     ("before_statement", "n", "1"),
     ("several", "n", "1"),
@@ -47,8 +47,13 @@ fn prepare() {
     }
 }
 
-/// Has an insert refused, and then asks for what only one answer fits, by each way to ask.
-fn refuse_and_go_on(connection: &mut Connection, failure: (&str, &str, &str), run: i32) {
+/// Runs an insert that fails. Then runs a query through db-service and one through diesel, and checks that each gets its own
+/// answer.
+fn fail_insert_and_check_answers(
+    connection: &mut Connection,
+    failure: (&str, &str, &str),
+    run: i32,
+) {
     let (table, column, value) = failure;
     let error = connection
         .bulk_insert(table, &[column], [values![value]])
@@ -67,22 +72,22 @@ fn refuse_and_go_on(connection: &mut Connection, failure: (&str, &str, &str), ru
     assert_eq!(typed, -run, "{table}");
 }
 
-fn insert_proof(connection: &mut Connection, n: i32) -> Result<(), DbError> {
-    let insert = "INSERT INTO proofs VALUES (:n)";
+fn insert_marker(connection: &mut Connection, n: i32) -> Result<(), DbError> {
+    let insert = "INSERT INTO markers VALUES (:n)";
     connection
         .execute_query(insert, params! { "n" => n })
         .map(drop)
 }
 
-fn proofs() -> i64 {
-    let sql = "SELECT count(*) AS count FROM proofs";
+fn markers() -> i64 {
+    let sql = "SELECT count(*) AS count FROM markers";
     DatabaseService::execute_query(sql, params! {}).unwrap()[0]
         .get("count")
         .unwrap()
 }
 
 #[test]
-fn statements_after_a_refused_insert_get_their_own_answers() {
+fn statements_after_a_failed_insert_get_their_own_answers() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -97,11 +102,11 @@ fn statements_after_a_refused_insert_get_their_own_answers() {
                 for run in 0..runs {
                     let committed: Result<(), DbError> =
                         DatabaseService::transaction(|connection| {
-                            refuse_and_go_on(connection, failure, run);
+                            fail_insert_and_check_answers(connection, failure, run);
                             let nested: Result<(), DbError> =
                                 connection.transaction(|connection| {
-                                    refuse_and_go_on(connection, failure, run);
-                                    insert_proof(connection, run)
+                                    fail_insert_and_check_answers(connection, failure, run);
+                                    insert_marker(connection, run)
                                 });
                             nested
                         });
@@ -109,20 +114,20 @@ fn statements_after_a_refused_insert_get_their_own_answers() {
                 }
                 let mut connection = DatabaseService::connection().unwrap();
                 for run in 0..runs {
-                    refuse_and_go_on(&mut connection, failure, run);
+                    fail_insert_and_check_answers(&mut connection, failure, run);
                 }
                 std::mem::drop(connection);
-                assert_eq!(proofs(), i64::from(runs), "{failure:?}");
-                DatabaseService::execute_query("DELETE FROM proofs", params! {}).unwrap();
+                assert_eq!(markers(), i64::from(runs), "{failure:?}");
+                DatabaseService::execute_query("DELETE FROM markers", params! {}).unwrap();
             }
             let status = DatabaseService::get_pool_status().unwrap();
-            assert_eq!(status.invalid, 0, "no connection was given up");
+            assert_eq!(status.invalid, 0, "no connection was closed as invalid");
         });
     }
 }
 
 #[test]
-fn a_deferred_violation_after_a_refused_insert_is_reported() {
+fn deferred_violation_after_a_failed_insert_is_reported() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -132,7 +137,7 @@ fn a_deferred_violation_after_a_refused_insert_is_reported() {
         DatabaseService::execute_query(deferred, params! {}).unwrap();
         for run in 0..RUNS {
             let committed: Result<(), DbError> = DatabaseService::transaction(|connection| {
-                refuse_and_go_on(connection, FAILURES[0], run);
+                fail_insert_and_check_answers(connection, FAILURES[0], run);
                 let twice = "INSERT INTO deferred VALUES (1), (1)";
                 connection.execute_query(twice, params! {}).map(drop)
             });
@@ -150,9 +155,10 @@ diesel::table! {
     }
 }
 
-/// diesel's own `copy_from` is not ours to repair. What it leaves on the connection never becomes a commit that was none.
+/// A failed `copy_from` of diesel can desynchronize the connection, which db-service cannot prevent. A transaction still never
+/// reports a commit that did not happen.
 #[test]
-fn a_connection_whose_answers_do_not_fit_is_lost() {
+fn desynchronized_connection_is_reported_as_lost() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -191,38 +197,38 @@ fn a_connection_whose_answers_do_not_fit_is_lost() {
                             }
                         }
                     }
-                    let _ = insert_proof(connection, run);
+                    let _ = insert_marker(connection, run);
                     Ok::<_, DbError>(())
                 })
             }));
-            let found = proofs();
+            let found = markers();
             match outcome {
-                Ok(Ok(())) => assert_eq!(found, 1, "a commit commits"),
+                Ok(Ok(())) => assert_eq!(found, 1, "a reported commit is in the database"),
                 Ok(Err(error)) => {
                     assert!(matches!(error, DbError::ConnectionLost(_)), "{error}");
-                    assert_eq!(found, 0, "an error changes nothing");
+                    assert_eq!(found, 0, "a failed transaction changes nothing");
                 }
                 Err(_) => panic!("the driver panicked in run {run}"),
             }
-            DatabaseService::execute_query("DELETE FROM proofs", params! {}).unwrap();
+            DatabaseService::execute_query("DELETE FROM markers", params! {}).unwrap();
         }
         let status = DatabaseService::get_pool_status().unwrap();
         assert_eq!(status.checked_out, 0);
     });
 }
 
-/// A rollback that fails says nothing of what the session still holds.
+/// After a failed rollback, the state of the session is unknown.
 #[test]
-fn a_rollback_that_fails_closes_the_connection() {
+fn failed_rollback_closes_the_connection() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
     database.scope().run(|| {
         prepare();
         let outcome: Result<(), DbError> = DatabaseService::transaction(|connection| {
-            insert_proof(connection, 1)?;
+            insert_marker(connection, 1)?;
             let nested: Result<(), DbError> = connection.transaction(|connection| {
-                // Diesel's savepoint is gone, so it cannot be rolled back to.
+                // Without diesel's savepoint, the rollback to it fails.
                 let Connection::Postgres(inner) = &mut *connection else {
                     unreachable!()
                 };
@@ -230,8 +236,8 @@ fn a_rollback_that_fails_closes_the_connection() {
                 Err(DbError::EmptyStatement)
             });
             assert!(nested.is_err());
-            // By the service's own statements and by diesel's alike.
-            let error = insert_proof(connection, 2).unwrap_err();
+            // Statements of db-service and statements of diesel both fail.
+            let error = insert_marker(connection, 2).unwrap_err();
             assert!(matches!(error, DbError::ConnectionLost(_)), "{error}");
             let typed: QueryResult<i32> =
                 diesel::select(sql::<Integer>("1")).get_result(connection);
@@ -247,7 +253,7 @@ fn a_rollback_that_fails_closes_the_connection() {
             matches!(outcome, Err(DbError::ConnectionLost(_))),
             "{outcome:?}"
         );
-        assert_eq!(proofs(), 0);
+        assert_eq!(markers(), 0);
         let status = DatabaseService::get_pool_status().unwrap();
         assert_eq!((status.invalid, status.transactions_committed), (1, 0));
     });

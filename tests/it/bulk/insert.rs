@@ -1,4 +1,4 @@
-//! Many rows at once.
+//! Bulk inserts: many rows in one call, inserted as a whole.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -6,14 +6,14 @@ use db_service::{DatabaseService, DbError, Row, Value, params, values};
 use tests::TestDatabase;
 
 on_both_backends!(
-    more_rows_than_one_statement_holds_are_inserted,
-    violations_are_told_apart_and_nothing_is_changed,
-    a_row_of_another_length_is_named,
-    rows_may_come_from_the_database_itself,
-    a_panic_among_the_rows_changes_nothing,
-    in_a_transaction_a_failure_takes_back_its_own_rows,
-    it_is_one_call_in_the_statistics,
-    tables_and_columns_are_names,
+    rows_beyond_the_size_of_one_statement_are_inserted,
+    constraint_violations_are_distinguished_and_insert_nothing,
+    row_with_wrong_length_is_reported_by_number,
+    row_iterator_may_query_the_database,
+    panic_in_the_row_iterator_inserts_nothing,
+    failed_bulk_insert_in_a_transaction_rolls_back_only_its_rows,
+    bulk_insert_counts_as_one_call_in_statistics,
+    table_and_column_names_are_quoted,
 );
 
 fn execute(sql: &str) -> Vec<Row> {
@@ -24,7 +24,7 @@ fn count(table: &str) -> i64 {
     DatabaseService::get_table_info(table).unwrap().row_count
 }
 
-fn more_rows_than_one_statement_holds_are_inserted(database: &TestDatabase) {
+fn rows_beyond_the_size_of_one_statement_are_inserted(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE numbers (n BIGINT PRIMARY KEY, note TEXT DEFAULT 'none')");
         for (from, to) in [(0, 0), (0, 1), (1, 129), (129, 385), (385, 10_000)] {
@@ -42,7 +42,7 @@ fn more_rows_than_one_statement_holds_are_inserted(database: &TestDatabase) {
             row.get::<String>("note").unwrap(),
         );
         assert_eq!(found, (10_000, 9_999 * 5_000, "none".to_owned()));
-        // More values in a few rows than a statement has parameters.
+        // A few wide rows hold more values than a statement can have parameters.
         let columns: Vec<_> = (0..1_500).map(|number| format!("c{number}")).collect();
         let names: Vec<_> = columns.iter().map(String::as_str).collect();
         execute(&format!(
@@ -63,7 +63,7 @@ fn more_rows_than_one_statement_holds_are_inserted(database: &TestDatabase) {
     });
 }
 
-fn violations_are_told_apart_and_nothing_is_changed(database: &TestDatabase) {
+fn constraint_violations_are_distinguished_and_insert_nothing(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE owners (id INTEGER PRIMARY KEY)");
         execute("CREATE TABLE pets (id INTEGER CONSTRAINT one_each UNIQUE, name TEXT NOT NULL, legs INTEGER CHECK (legs < 9), owner INTEGER REFERENCES owners)");
@@ -71,7 +71,7 @@ fn violations_are_told_apart_and_nothing_is_changed(database: &TestDatabase) {
         let good = values![1, "Rex", 4, None::<i32>];
         let bad = [values![1, "Tom", 4, None::<i32>], values![2, None::<&str>, 4, None::<i32>], values![2, "Tom", 9, None::<i32>], values![2, "Tom", 4, 7]];
         for (row, kind) in bad.into_iter().zip(0..) {
-            // The last one of many.
+            // The invalid row is the last of many.
             let rows = || (100..1_000).map(|id| values![id, "x", 0, None::<i32>]).chain([good.clone(), row.clone()]);
             let error = DatabaseService::bulk_insert("pets", &columns, rows()).unwrap_err();
             let single = DatabaseService::execute_many(
@@ -79,13 +79,13 @@ fn violations_are_told_apart_and_nothing_is_changed(database: &TestDatabase) {
                 &[good.clone(), row.clone()].map(|[id, name, legs, owner]| params! { "id" => id, "name" => name, "legs" => legs, "owner" => owner }),
             )
             .unwrap_err();
-            let is_right = match (&error, kind) {
+            let is_expected = match (&error, kind) {
                 (DbError::UniqueViolation { columns, .. }, 0) => columns == &["id"],
                 (DbError::NotNullViolation { column, .. }, 1) => column.as_deref() == Some("name"),
                 (DbError::CheckViolation { .. }, 2) | (DbError::ForeignKeyViolation { .. }, 3) => true,
                 _ => false,
             };
-            assert!(is_right, "{error:?}");
+            assert!(is_expected, "{error:?}");
             assert_eq!(format!("{error:?}"), format!("{single:?}"));
             assert_eq!(count("pets"), 0);
         }
@@ -94,7 +94,7 @@ fn violations_are_told_apart_and_nothing_is_changed(database: &TestDatabase) {
     });
 }
 
-fn a_row_of_another_length_is_named(database: &TestDatabase) {
+fn row_with_wrong_length_is_reported_by_number(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER, name TEXT)");
         for found in [0, 1, 3] {
@@ -123,7 +123,7 @@ fn a_row_of_another_length_is_named(database: &TestDatabase) {
     });
 }
 
-fn rows_may_come_from_the_database_itself(database: &TestDatabase) {
+fn row_iterator_may_query_the_database(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER)");
         execute("CREATE TABLE copies (id INTEGER)");
@@ -145,18 +145,18 @@ fn rows_may_come_from_the_database_itself(database: &TestDatabase) {
         assert_eq!(
             status.successful_queries,
             before + 601,
-            "each is counted as what it is"
+            "each query and the insert are counted separately"
         );
         let statements = DatabaseService::statistics().unwrap().statements;
-        let told = statements
+        let entry = statements
             .iter()
-            .find(|told| told.statement == sql)
+            .find(|entry| entry.statement == sql)
             .unwrap();
-        assert_eq!((told.calls, told.rows), (600, 600));
+        assert_eq!((entry.calls, entry.rows), (600, 600));
     });
 }
 
-fn a_panic_among_the_rows_changes_nothing(database: &TestDatabase) {
+fn panic_in_the_row_iterator_inserts_nothing(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER)");
         let rows = || {
@@ -171,7 +171,7 @@ fn a_panic_among_the_rows_changes_nothing(database: &TestDatabase) {
         let outcome = panic::catch_unwind(|| DatabaseService::bulk_insert("pets", &["id"], rows()));
         assert_eq!(outcome.unwrap_err().downcast_ref(), Some(&"no more"));
         assert_eq!(count("pets"), 0);
-        let kept: Result<u64, DbError> = DatabaseService::transaction(|connection| {
+        let committed: Result<u64, DbError> = DatabaseService::transaction(|connection| {
             connection.execute_query("INSERT INTO pets VALUES (1)", params! {})?;
             let caught = panic::catch_unwind(AssertUnwindSafe(|| {
                 connection.bulk_insert("pets", &["id"], rows())
@@ -180,19 +180,19 @@ fn a_panic_among_the_rows_changes_nothing(database: &TestDatabase) {
             connection.bulk_insert("pets", &["id"], [values![2]])
         });
         assert_eq!(
-            (kept.unwrap(), count("pets")),
+            (committed.unwrap(), count("pets")),
             (1, 2),
-            "who catches it goes on"
+            "a caller that catches the panic can continue"
         );
         let status = DatabaseService::get_pool_status().unwrap();
         assert_eq!((status.checked_out, status.active_connections), (0, 0));
     });
 }
 
-fn in_a_transaction_a_failure_takes_back_its_own_rows(database: &TestDatabase) {
+fn failed_bulk_insert_in_a_transaction_rolls_back_only_its_rows(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER UNIQUE)");
-        let done: Result<_, DbError> = DatabaseService::transaction(|connection| {
+        let committed: Result<_, DbError> = DatabaseService::transaction(|connection| {
             connection.bulk_insert("pets", &["id"], (0..300).map(|id| values![id]))?;
             let again =
                 connection.bulk_insert("pets", &["id"], (299..600).rev().map(|id| values![id]));
@@ -211,17 +211,17 @@ fn in_a_transaction_a_failure_takes_back_its_own_rows(database: &TestDatabase) {
             );
             connection.bulk_insert("pets", &["id"], [values![1_000]])
         });
-        assert_eq!((done.unwrap(), count("pets")), (1, 301));
-        let undone: Result<(), DbError> = DatabaseService::transaction(|connection| {
+        assert_eq!((committed.unwrap(), count("pets")), (1, 301));
+        let rolled_back: Result<(), DbError> = DatabaseService::transaction(|connection| {
             connection.bulk_insert("pets", &["id"], [values![2_000]])?;
             Err(DbError::NoRow)
         });
-        assert!(undone.is_err());
+        assert!(rolled_back.is_err());
         assert_eq!(count("pets"), 301);
     });
 }
 
-fn it_is_one_call_in_the_statistics(database: &TestDatabase) {
+fn bulk_insert_counts_as_one_call_in_statistics(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER UNIQUE)");
         for _ in 0..2 {
@@ -235,13 +235,13 @@ fn it_is_one_call_in_the_statistics(database: &TestDatabase) {
             ),
             (2, 1)
         );
-        let told = statistics
+        let entry = statistics
             .statements
             .iter()
-            .find(|told| told.statement.contains("(\"id\")"))
+            .find(|entry| entry.statement.contains("(\"id\")"))
             .unwrap();
         assert_eq!(
-            (told.calls, told.errors, told.rows),
+            (entry.calls, entry.errors, entry.rows),
             (2, 1, 1_000),
             "{statistics}"
         );
@@ -249,7 +249,7 @@ fn it_is_one_call_in_the_statistics(database: &TestDatabase) {
     });
 }
 
-fn tables_and_columns_are_names(database: &TestDatabase) {
+fn table_and_column_names_are_quoted(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE \"My \"\"Pets\" (\"a \"\"b\" INTEGER, \"select\" INTEGER)");
         let insert = |table: &str, columns: &[&str]| {
@@ -274,9 +274,9 @@ fn tables_and_columns_are_names(database: &TestDatabase) {
         }
         for columns in [["select", "select"], ["SELECT", "select"]] {
             let error = insert("\"My \"\"Pets\"", &columns).unwrap_err();
-            let is_known = matches!(error, DbError::InvalidColumns { .. });
+            let is_invalid = matches!(error, DbError::InvalidColumns { .. });
             assert!(
-                is_known || database.url().starts_with("postgres") && columns[0] == "SELECT",
+                is_invalid || database.url().starts_with("postgres") && columns[0] == "SELECT",
                 "{error}"
             );
         }
@@ -286,7 +286,7 @@ fn tables_and_columns_are_names(database: &TestDatabase) {
 }
 
 #[test]
-fn a_connection_that_breaks_among_the_rows_is_told() {
+fn connection_lost_during_a_bulk_insert_is_reported() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -296,7 +296,7 @@ fn a_connection_that_breaks_among_the_rows_is_told() {
             let pid: i32 = connection
                 .execute_query("SELECT pg_backend_pid() AS pid", params! {})?[0]
                 .get("pid")?;
-            // More than the system keeps for a server that is gone.
+            // More rows than the socket buffers hold after the server process has ended.
             let rows = (0..2_000_000).map(|id| {
                 if id == 100_000 {
                     let end = "SELECT pg_terminate_backend(:pid, 10000)";
@@ -314,7 +314,7 @@ fn a_connection_that_breaks_among_the_rows_is_told() {
 }
 
 #[test]
-fn a_fake_database_is_asked_row_by_row() {
+fn fake_database_gets_one_statement_per_row() {
     let fake = DatabaseService::fake(|sql, params| {
         assert_eq!(sql, "INSERT INTO pets (id, name) VALUES (:id, :name)");
         assert!(params.get("id").is_some() && params.get("name") == Some(&Value::from("Rex")));

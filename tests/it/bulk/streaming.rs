@@ -1,4 +1,4 @@
-//! Results that are read row by row.
+//! Results that are streamed row by row.
 
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};
@@ -8,23 +8,23 @@ use db_service::{DatabaseService, DbError, Params, params, values};
 use tests::TestDatabase;
 
 on_both_backends!(
-    rows_come_as_with_execute_query,
-    who_stops_early_can_go_on,
-    failures_among_the_rows_are_told,
-    what_rows_are_used_for_is_apart,
-    statements_that_change_something_are_committed,
-    memory_is_bounded,
+    streamed_rows_match_execute_query,
+    connection_is_usable_after_a_stream_stops_early,
+    error_in_the_middle_of_a_stream_is_returned,
+    queries_in_the_row_callback_are_counted_separately,
+    streamed_statements_that_write_are_committed,
+    streaming_uses_bounded_memory,
 );
 
 #[derive(Debug, thiserror::Error)]
-enum Own {
+enum CallerError {
     #[error("enough at {0}")]
     Enough(i64),
     #[error(transparent)]
     Database(#[from] DbError),
 }
 
-/// So many rows that reading all of them would take minutes.
+/// Returns a query with so many rows that reading all of them would take minutes.
 fn endless(url: &str) -> &'static str {
     if url.starts_with("postgres") {
         "SELECT generate_series(1, 3000000000) AS n"
@@ -33,11 +33,11 @@ fn endless(url: &str) -> &'static str {
     }
 }
 
-fn read(sql: &str, params: Params, most: usize) -> Result<Vec<i64>, Own> {
+fn read(sql: &str, params: Params, maximum: usize) -> Result<Vec<i64>, CallerError> {
     let mut found = Vec::new();
     DatabaseService::for_each_row(sql, params, |row| {
-        found.push(row.get("n").map_err(Own::from)?);
-        Ok::<_, Own>(if found.len() == most {
+        found.push(row.get("n").map_err(CallerError::from)?);
+        Ok::<_, CallerError>(if found.len() == maximum {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -46,7 +46,7 @@ fn read(sql: &str, params: Params, most: usize) -> Result<Vec<i64>, Own> {
     Ok(found)
 }
 
-fn rows_come_as_with_execute_query(database: &TestDatabase) {
+fn streamed_rows_match_execute_query(database: &TestDatabase) {
     database.scope().run(|| {
         DatabaseService::execute_query(
             "CREATE TABLE numbers (n INTEGER, x TEXT, y DATE)",
@@ -80,20 +80,20 @@ fn rows_come_as_with_execute_query(database: &TestDatabase) {
     });
 }
 
-fn who_stops_early_can_go_on(database: &TestDatabase) {
+fn connection_is_usable_after_a_stream_stops_early(database: &TestDatabase) {
     let sql = endless(database.url());
     database
         .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
         .run(|| {
-            for most in [1, 16, 17, 5_000] {
-                assert_eq!(read(sql, params! {}, most).unwrap().len(), most);
+            for maximum in [1, 16, 17, 5_000] {
+                assert_eq!(read(sql, params! {}, maximum).unwrap().len(), maximum);
             }
             let failed =
                 DatabaseService::for_each_row(sql, params! {}, |row| match row.get("n")? {
-                    n if n > 20 => Err(Own::Enough(n)),
+                    n if n > 20 => Err(CallerError::Enough(n)),
                     _ => Ok(ControlFlow::Continue(())),
                 });
-            assert!(matches!(failed, Err(Own::Enough(21))), "{failed:?}");
+            assert!(matches!(failed, Err(CallerError::Enough(21))), "{failed:?}");
             let panicked = panic::catch_unwind(|| {
                 DatabaseService::for_each_row(sql, params! {}, |_| -> Result<_, DbError> {
                     panic!("no more")
@@ -101,7 +101,7 @@ fn who_stops_early_can_go_on(database: &TestDatabase) {
             });
             assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"no more"));
             assert_eq!(DatabaseService::get_pool_status().unwrap().checked_out, 0);
-            let kept: Result<_, Own> = DatabaseService::transaction(|connection| {
+            let committed: Result<_, CallerError> = DatabaseService::transaction(|connection| {
                 connection.execute_query("CREATE TABLE pets (id INTEGER)", params! {})?;
                 let caught = panic::catch_unwind(AssertUnwindSafe(|| {
                     connection.for_each_row(sql, params! {}, |_| -> Result<_, DbError> {
@@ -117,7 +117,7 @@ fn who_stops_early_can_go_on(database: &TestDatabase) {
                 connection.execute_query("INSERT INTO pets VALUES (1)", params! {})?;
                 Ok(())
             });
-            kept.unwrap();
+            committed.unwrap();
             assert_eq!(
                 DatabaseService::get_table_info("pets").unwrap().row_count,
                 1
@@ -125,7 +125,7 @@ fn who_stops_early_can_go_on(database: &TestDatabase) {
         });
 }
 
-fn failures_among_the_rows_are_told(database: &TestDatabase) {
+fn error_in_the_middle_of_a_stream_is_returned(database: &TestDatabase) {
     let is_postgres = database.url().starts_with("postgres");
     database.scope().run(|| {
         let sql = if is_postgres {
@@ -139,19 +139,19 @@ fn failures_among_the_rows_are_told(database: &TestDatabase) {
             Ok(ControlFlow::Continue(()))
         });
         assert!(matches!(outcome, Err(DbError::Query(_))), "{outcome:?}");
-        // Those of one fetch come together or not at all.
+        // The rows of one fetch arrive together or not at all.
         assert!(if is_postgres { (16..100).contains(&rows) } else { rows == 99 }, "{rows}");
         for sql in ["SELECT n FROM nowhere", "SELEC 1", "", "SELECT :n AS n"] {
             read(sql, params! {}, 1).unwrap_err();
         }
         let statistics = DatabaseService::statistics().unwrap();
-        let told = statistics.statements.iter().find(|told| told.statement == sql).unwrap();
-        assert_eq!((told.calls, told.errors, told.rows), (1, 1, rows), "{statistics}");
+        let entry = statistics.statements.iter().find(|entry| entry.statement == sql).unwrap();
+        assert_eq!((entry.calls, entry.errors, entry.rows), (1, 1, rows), "{statistics}");
         assert_eq!((statistics.pool.failed_queries, statistics.pool.successful_queries, statistics.pool.invalid), (5, 0, 0));
     });
 }
 
-fn what_rows_are_used_for_is_apart(database: &TestDatabase) {
+fn queries_in_the_row_callback_are_counted_separately(database: &TestDatabase) {
     let sql = endless(database.url());
     database.scope().run(|| {
         let mut other = DatabaseService::connection().unwrap();
@@ -172,8 +172,8 @@ fn what_rows_are_used_for_is_apart(database: &TestDatabase) {
             statistics
                 .statements
                 .iter()
-                .find(|told| told.statement == text)
-                .map(|told| (told.calls, told.rows))
+                .find(|entry| entry.statement == text)
+                .map(|entry| (entry.calls, entry.rows))
         };
         assert_eq!(
             (calls(sql), calls("SELECT 1 AS other")),
@@ -199,7 +199,7 @@ fn what_rows_are_used_for_is_apart(database: &TestDatabase) {
     });
 }
 
-fn statements_that_change_something_are_committed(database: &TestDatabase) {
+fn streamed_statements_that_write_are_committed(database: &TestDatabase) {
     database.scope().run(|| {
         DatabaseService::execute_query("CREATE TABLE pets (n INTEGER)", params! {}).unwrap();
         let sql = "INSERT INTO pets VALUES (:a), (:b), (3) RETURNING n";
@@ -208,9 +208,9 @@ fn statements_that_change_something_are_committed(database: &TestDatabase) {
             [1, 2]
         );
         let failed = DatabaseService::for_each_row(sql, params! { "a" => 4, "b" => 5 }, |_| {
-            Err::<ControlFlow<()>, _>(Own::Enough(0))
+            Err::<ControlFlow<()>, _>(CallerError::Enough(0))
         });
-        assert!(matches!(failed, Err(Own::Enough(0))), "{failed:?}");
+        assert!(matches!(failed, Err(CallerError::Enough(0))), "{failed:?}");
         assert_eq!(
             DatabaseService::get_table_info("pets").unwrap().row_count,
             6
@@ -218,9 +218,9 @@ fn statements_that_change_something_are_committed(database: &TestDatabase) {
     });
 }
 
-/// A text has the type of the column as it was when the statement first ran.
+/// Text parameters are sent with the type that the column had when the statement first ran.
 #[test]
-fn a_column_that_changed_its_type_is_no_error() {
+fn stream_works_after_a_column_type_change() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -241,14 +241,14 @@ fn a_column_that_changed_its_type_is_no_error() {
 }
 
 #[test]
-fn rows_that_were_handed_over_are_not_handed_over_again() {
+fn rows_already_delivered_are_not_delivered_again() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
     let one_connection =
         database.scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0));
     one_connection.run(|| {
-        // It fails as a statement does that was prepared before its table changed.
+        // The error looks like the error of a statement that was prepared before its table changed.
         let function = "CREATE FUNCTION until_20 (n BIGINT) RETURNS BIGINT LANGUAGE plpgsql AS $$ BEGIN \
                         IF n = 20 THEN RAISE 'column is date but expression is of type text'; END IF; \
                         RETURN n; END $$";
@@ -266,20 +266,23 @@ fn rows_that_were_handed_over_are_not_handed_over_again() {
     });
 }
 
-/// In a process of its own, whose memory nobody else takes.
-fn memory_is_bounded(database: &TestDatabase) {
+/// Runs in a separate process, so that other tests do not affect its memory.
+fn streaming_uses_bounded_memory(database: &TestDatabase) {
     let output = Command::new(env!("CARGO_BIN_EXE_stream"))
         .arg(database.url())
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    let numbers: Vec<u64> = told
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    let numbers: Vec<u64> = output_text
         .split_whitespace()
         .map(|number| number.parse().unwrap())
         .collect();
     let [bytes, kib_more] = numbers[..] else {
-        panic!("{told}{}", String::from_utf8_lossy(&output.stderr));
+        panic!("{output_text}{}", String::from_utf8_lossy(&output.stderr));
     };
     assert!(bytes > 150_000_000, "{bytes} bytes were read");
-    assert!(kib_more < 32 * 1024, "{kib_more} KiB more than at first");
+    assert!(
+        kib_more < 32 * 1024,
+        "{kib_more} KiB more than at the start"
+    );
 }

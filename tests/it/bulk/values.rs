@@ -1,4 +1,4 @@
-//! What values become on their way into many rows.
+//! Values in bulk inserts: types, escaping, and values that cannot be stored.
 
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
@@ -6,9 +6,9 @@ use db_service::{DatabaseService, DbError, Row, Value, params, values};
 use tests::TestDatabase;
 
 on_both_backends!(
-    values_arrive_as_with_single_statements,
-    nothing_in_a_text_ends_it,
-    what_cannot_be_stored_is_named,
+    bulk_values_match_single_statement_values,
+    special_characters_in_text_are_escaped,
+    unstorable_value_is_reported_by_column,
 );
 
 fn execute(sql: &str) -> Vec<Row> {
@@ -19,7 +19,7 @@ fn count(table: &str) -> i64 {
     DatabaseService::get_table_info(table).unwrap().row_count
 }
 
-fn values_arrive_as_with_single_statements(database: &TestDatabase) {
+fn bulk_values_match_single_statement_values(database: &TestDatabase) {
     let is_postgres = database.url().starts_with("postgres");
     let day = |year| NaiveDate::from_ymd_opt(year, 2, 28).unwrap();
     let time = NaiveTime::from_hms_nano_opt(23, 59, 59, 123_456_999).unwrap();
@@ -171,7 +171,7 @@ fn values_arrive_as_with_single_statements(database: &TestDatabase) {
     });
 }
 
-fn nothing_in_a_text_ends_it(database: &TestDatabase) {
+fn special_characters_in_text_are_escaped(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE texts (n INTEGER, a TEXT, b TEXT)");
         let texts = [
@@ -223,7 +223,7 @@ fn nothing_in_a_text_ends_it(database: &TestDatabase) {
     });
 }
 
-fn what_cannot_be_stored_is_named(database: &TestDatabase) {
+fn unstorable_value_is_reported_by_column(database: &TestDatabase) {
     let is_postgres = database.url().starts_with("postgres");
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER, name TEXT, weight DOUBLE PRECISION)");
@@ -257,7 +257,7 @@ fn what_cannot_be_stored_is_named(database: &TestDatabase) {
                 .unwrap_err();
             assert_eq!(count("pets"), 0);
         }
-        // What the server cannot read shows nothing of the value.
+        // If the server cannot parse a value, the error does not show it.
         if is_postgres {
             let error =
                 DatabaseService::bulk_insert("pets", &["id"], [values!["hush"]]).unwrap_err();

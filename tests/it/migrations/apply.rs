@@ -1,4 +1,4 @@
-//! Migrations, by one process or by many.
+//! Applying migrations, in one process or in many at once.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -12,11 +12,11 @@ use tests::TestDatabase;
 use user_repo::{MIGRATIONS, UserRepository};
 
 on_both_backends!(
-    they_are_applied_once_and_listed,
-    many_at_once_apply_them_once,
-    ten_processes_apply_them_once,
-    others_are_waited_for_within_a_time_limit,
-    a_failed_one_leaves_nothing_of_itself
+    migrations_are_applied_once_and_listed,
+    concurrent_pools_apply_migrations_once,
+    ten_processes_apply_migrations_once,
+    waiting_for_the_migration_lock_times_out,
+    failed_migration_is_rolled_back_and_releases_the_lock
 );
 
 const BROKEN: EmbeddedMigrations = embed_migrations!("migrations/broken");
@@ -29,7 +29,7 @@ fn applied(source: &Migrations) -> Vec<bool> {
     status.iter().map(|migration| migration.applied).collect()
 }
 
-fn they_are_applied_once_and_listed(database: &TestDatabase) {
+fn migrations_are_applied_once_and_listed(database: &TestDatabase) {
     database.scope().run(|| {
         assert_eq!(applied(&MIGRATIONS), [false]);
         assert_eq!(
@@ -51,17 +51,17 @@ fn they_are_applied_once_and_listed(database: &TestDatabase) {
     });
 }
 
-/// A scope has a pool of its own, so to the database each is a process of its own.
-fn many_at_once_apply_them_once(database: &TestDatabase) {
-    const PROCESSES: usize = 8;
-    let together = Barrier::new(PROCESSES);
-    let counts: Vec<i64> = thread::scope(|threads| {
-        let running: Vec<_> = (0..PROCESSES)
+/// Each scope has its own pool, so to the database each thread is a separate process.
+fn concurrent_pools_apply_migrations_once(database: &TestDatabase) {
+    const POOLS: usize = 8;
+    let barrier = Barrier::new(POOLS);
+    let ids: Vec<i64> = thread::scope(|threads| {
+        let running: Vec<_> = (0..POOLS)
             .map(|number| {
-                let together = &together;
+                let barrier = &barrier;
                 threads.spawn(move || {
                     let scope = database.scope();
-                    together.wait();
+                    barrier.wait();
                     scope.run(|| {
                         UserRepository::create_user(
                             &format!("user{number}"),
@@ -79,13 +79,13 @@ fn many_at_once_apply_them_once(database: &TestDatabase) {
             .map(|thread| thread.join().unwrap())
             .collect()
     });
-    assert_eq!(counts.len(), PROCESSES);
+    assert_eq!(ids.len(), POOLS);
     database
         .scope()
-        .run(|| assert_eq!(UserRepository::count_users(true).unwrap(), PROCESSES as i64));
+        .run(|| assert_eq!(UserRepository::count_users(true).unwrap(), POOLS as i64));
 }
 
-fn a_failed_one_leaves_nothing_of_itself(database: &TestDatabase) {
+fn failed_migration_is_rolled_back_and_releases_the_lock(database: &TestDatabase) {
     database.scope().run(|| {
         let error = DatabaseService::run_migrations(&BROKEN_ON_BOTH).unwrap_err();
         assert!(
@@ -95,15 +95,15 @@ fn a_failed_one_leaves_nothing_of_itself(database: &TestDatabase) {
         assert!(DatabaseService::get_table_info("half_done").is_err());
         assert!(DatabaseService::execute_query("SELECT 1", params! {}).is_ok());
         assert_eq!(DatabaseService::get_pool_status().unwrap().checked_out, 0);
-        // The lock was given back: others can go on.
+        // The migration lock is released, so other pools can apply migrations.
         database
             .scope()
             .run(|| assert!(DatabaseService::run_migrations(&MIGRATIONS).is_ok()));
     });
 }
 
-/// Those that wait must not hold up the one that makes an index concurrently.
-fn ten_processes_apply_them_once(database: &TestDatabase) {
+/// Processes that wait must not block the process that creates an index concurrently.
+fn ten_processes_apply_migrations_once(database: &TestDatabase) {
     let mut processes: Vec<_> = (0..10)
         .map(|_| {
             Command::new(env!("CARGO_BIN_EXE_migrate"))
@@ -153,19 +153,19 @@ fn ten_processes_apply_them_once(database: &TestDatabase) {
     });
 }
 
-fn others_are_waited_for_within_a_time_limit(database: &TestDatabase) {
-    const LIMIT: Duration = Duration::from_millis(50);
-    static IMPATIENT: Migrations = Migrations::new()
-        .lock_timeout(LIMIT)
+fn waiting_for_the_migration_lock_times_out(database: &TestDatabase) {
+    const TIMEOUT: Duration = Duration::from_millis(50);
+    static SHORT_TIMEOUT: Migrations = Migrations::new()
+        .lock_timeout(TIMEOUT)
         .sqlite(embed_migrations!("migrations/shop/sqlite"))
         .postgres(embed_migrations!("migrations/shop/postgres"));
-    let refused = || {
+    let assert_lock_timeout = || {
         let error = database
             .scope()
-            .run(|| DatabaseService::run_migrations(&IMPATIENT))
+            .run(|| DatabaseService::run_migrations(&SHORT_TIMEOUT))
             .unwrap_err();
         assert!(
-            matches!(error, DbError::Migration(MigrationError::LockTimeout { limit, .. }) if limit == LIMIT),
+            matches!(error, DbError::Migration(MigrationError::LockTimeout { limit, .. }) if limit == TIMEOUT),
             "{error}"
         );
     };
@@ -173,11 +173,11 @@ fn others_are_waited_for_within_a_time_limit(database: &TestDatabase) {
         Some(path) => {
             database
                 .scope()
-                .run(|| DatabaseService::migration_status(&IMPATIENT))
+                .run(|| DatabaseService::migration_status(&SHORT_TIMEOUT))
                 .unwrap();
             let file = std::fs::File::create(format!("{path}-migrations.lock")).unwrap();
             file.lock().unwrap();
-            refused();
+            assert_lock_timeout();
         }
         None => database.scope().run(|| {
             let mut other = DatabaseService::connection().unwrap();
@@ -185,13 +185,13 @@ fn others_are_waited_for_within_a_time_limit(database: &TestDatabase) {
             other
                 .execute_query("SELECT pg_advisory_lock(:lock)", params! { "lock" => lock })
                 .unwrap();
-            refused();
+            assert_lock_timeout();
         }),
     }
     assert_eq!(
         database
             .scope()
-            .run(|| DatabaseService::run_migrations(&IMPATIENT))
+            .run(|| DatabaseService::run_migrations(&SHORT_TIMEOUT))
             .unwrap()
             .len(),
         3

@@ -1,4 +1,4 @@
-//! What the database remembers of migrations, and what is made of it.
+//! The migration history: plans, reverts, changed and missing migrations, and baselines.
 
 use db_service::{
     DatabaseService, DbError, MigrationError, MigrationState, MigrationStop, Migrations, params,
@@ -7,16 +7,16 @@ use diesel_migrations::{EmbeddedMigration, EmbeddedMigrations, EmbeddedName, Tom
 use tests::{SHOP_MIGRATIONS, TestDatabase};
 
 on_both_backends!(
-    a_plan_changes_nothing,
-    they_are_reverted_newest_first,
-    changed_ones_are_named_and_can_be_accepted,
-    missing_ones_are_named_unless_newer,
-    one_outside_of_a_transaction_says_where_it_stopped_and_goes_on_there,
-    what_diesel_has_applied_is_taken_over,
-    a_database_made_otherwise_is_taken_over,
+    planning_changes_nothing,
+    migrations_are_reverted_newest_first,
+    changed_migrations_are_reported_and_can_be_accepted,
+    missing_migrations_are_reported_unless_newer,
+    migration_outside_a_transaction_resumes_at_the_failed_statement,
+    migrations_applied_by_diesel_are_adopted,
+    database_created_without_migrations_can_be_baselined,
 );
 
-/// As `embed_migrations!` makes them, without a folder for each.
+/// Returns a migration as `embed_migrations!` creates it, without a folder.
 const fn migration(
     name: &'static str,
     up: &'static str,
@@ -27,9 +27,9 @@ const fn migration(
     EmbeddedMigration::new(up, down, EmbeddedName::new(name), metadata)
 }
 
-fn source(set: &'static str, migrations: &'static [EmbeddedMigration]) -> Migrations {
+fn source(name: &'static str, migrations: &'static [EmbeddedMigration]) -> Migrations {
     Migrations::new()
-        .named(set)
+        .named(name)
         .sqlite(EmbeddedMigrations::new(migrations))
         .postgres(EmbeddedMigrations::new(migrations))
 }
@@ -65,7 +65,7 @@ fn tables() -> Vec<String> {
     tables
 }
 
-fn a_plan_changes_nothing(database: &TestDatabase) {
+fn planning_changes_nothing(database: &TestDatabase) {
     database.scope().run(|| {
         let plan = DatabaseService::plan_migrations(&SHOP_MIGRATIONS).unwrap();
         let found: Vec<_> = plan
@@ -85,7 +85,7 @@ fn a_plan_changes_nothing(database: &TestDatabase) {
         assert_eq!(
             DatabaseService::list_tables().unwrap(),
             [""; 0],
-            "not even ours"
+            "not even the migration history is created"
         );
         assert_eq!(run(&SHOP_MIGRATIONS).unwrap().len(), 3);
         assert_eq!(
@@ -96,7 +96,7 @@ fn a_plan_changes_nothing(database: &TestDatabase) {
     });
 }
 
-fn they_are_reverted_newest_first(database: &TestDatabase) {
+fn migrations_are_reverted_newest_first(database: &TestDatabase) {
     database.scope().run(|| {
         assert_eq!(DatabaseService::revert_migrations(&SHOP_MIGRATIONS, 1).unwrap(), [""; 0]);
         run(&SHOP_MIGRATIONS).unwrap();
@@ -114,7 +114,7 @@ fn they_are_reverted_newest_first(database: &TestDatabase) {
     });
 }
 
-fn changed_ones_are_named_and_can_be_accepted(database: &TestDatabase) {
+fn changed_migrations_are_reported_and_can_be_accepted(database: &TestDatabase) {
     database.scope().run(|| {
         run(&source("", &BOTH)).unwrap();
         let changed = source("", const { &[migration("001_one", "CREATE TABLE one (a TEXT)", None, true), TWO, THREE] });
@@ -127,7 +127,7 @@ fn changed_ones_are_named_and_can_be_accepted(database: &TestDatabase) {
             assert!(matches!(&error, DbError::Migration(MigrationError::Drift { migrations, .. }) if migrations == &["001_one"]), "{error}");
         }
         assert_eq!(states(&changed), [MigrationState::Changed, MigrationState::Applied, MigrationState::Pending]);
-        assert_eq!(tables(), ["one", "two"], "nothing is built on it");
+        assert_eq!(tables(), ["one", "two"], "no migration is applied on top of a changed one");
         let error = DatabaseService::baseline_migrations(&changed, "4").unwrap_err();
         assert!(matches!(&error, DbError::Migration(MigrationError::UnknownVersion { version, .. }) if version == "4"), "{error}");
         assert_eq!(DatabaseService::baseline_migrations(&changed, "002").unwrap(), ["001"]);
@@ -135,21 +135,21 @@ fn changed_ones_are_named_and_can_be_accepted(database: &TestDatabase) {
     });
 }
 
-fn missing_ones_are_named_unless_newer(database: &TestDatabase) {
+fn missing_migrations_are_reported_unless_newer(database: &TestDatabase) {
     database.scope().run(|| {
         run(&source("shop", &BOTH)).unwrap();
         let older = source("shop", const { &[ONE] });
-        assert_eq!(run(&older).unwrap(), [""; 0], "an older program goes on beside a newer one");
+        assert_eq!(run(&older).unwrap(), [""; 0], "an older program accepts newer migrations");
         assert_eq!(states(&older), [MigrationState::Applied, MigrationState::Missing]);
         let gap = source("shop", const { &[ONE, THREE] });
         let error = run(&gap).unwrap_err();
         assert!(matches!(&error, DbError::Migration(MigrationError::Missing { migrations, .. }) if migrations == &["002_two"]), "{error}");
         assert_eq!(tables(), ["one", "two"]);
-        assert_eq!(run(&source("another", const { &[THREE] })).unwrap(), ["003"], "those of others are not missed");
+        assert_eq!(run(&source("another", const { &[THREE] })).unwrap(), ["003"], "migrations of another source are not missing");
     });
 }
 
-fn one_outside_of_a_transaction_says_where_it_stopped_and_goes_on_there(database: &TestDatabase) {
+fn migration_outside_a_transaction_resumes_at_the_failed_statement(database: &TestDatabase) {
     const NAME: &str = "001_steps";
     const SCRIPT: &str = "CREATE TABLE one (a INTEGER);\n-- Not there yet.\nINSERT INTO two VALUES (1);\nCREATE TABLE three (a INTEGER);";
     let steps = source(
@@ -180,7 +180,7 @@ fn one_outside_of_a_transaction_says_where_it_stopped_and_goes_on_there(database
     });
 }
 
-fn what_diesel_has_applied_is_taken_over(database: &TestDatabase) {
+fn migrations_applied_by_diesel_are_adopted(database: &TestDatabase) {
     database.scope().run(|| {
         run(&source("", &BOTH)).unwrap();
         DatabaseService::execute_query("DROP TABLE db_service_migrations", params! {}).unwrap();
@@ -197,7 +197,7 @@ fn what_diesel_has_applied_is_taken_over(database: &TestDatabase) {
     });
 }
 
-fn a_database_made_otherwise_is_taken_over(database: &TestDatabase) {
+fn database_created_without_migrations_can_be_baselined(database: &TestDatabase) {
     database.scope().run(|| {
         for table in ["one", "two"] {
             DatabaseService::execute_query(
@@ -223,14 +223,14 @@ fn a_database_made_otherwise_is_taken_over(database: &TestDatabase) {
 }
 
 #[test]
-fn two_of_one_version_are_refused() {
-    let twins = source(
+fn duplicate_versions_are_rejected() {
+    let duplicates = source(
         "",
         const { &[ONE, migration("00-1_uno", "SELECT 1", None, true)] },
     );
     let error = TestDatabase::sqlite()
         .scope()
-        .run(|| run(&twins))
+        .run(|| run(&duplicates))
         .unwrap_err();
     assert!(
         matches!(error, DbError::Migration(MigrationError::Duplicate { .. })),

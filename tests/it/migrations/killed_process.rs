@@ -1,4 +1,4 @@
-//! A process that is killed in the middle of a migration.
+//! A process that is killed during a migration.
 
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -7,31 +7,34 @@ use std::time::{Duration, Instant};
 use db_service::{DatabaseService, params};
 use tests::{QUICK_MIGRATIONS, TestDatabase};
 
-on_both_backends!(a_killed_process_leaves_no_lock_and_nothing_half_done);
+on_both_backends!(killed_process_leaves_no_lock_and_no_partial_migration);
 
-/// Killed with the test, should that fail.
-struct Killed(Child);
+/// A child process that is killed on drop, also when the test fails.
+struct KillOnDrop(Child);
 
-impl Drop for Killed {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn a_killed_process_leaves_no_lock_and_nothing_half_done(database: &TestDatabase) {
+fn killed_process_leaves_no_lock_and_no_partial_migration(database: &TestDatabase) {
     let process = Command::new(env!("CARGO_BIN_EXE_migrate"))
         .args([database.url(), "endless"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let mut process = Killed(process);
+    let mut process = KillOnDrop(process);
     database.scope().run(|| {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !is_in_the_second(database.url().starts_with("postgres")) {
-            assert!(Instant::now() < deadline, "the process does not begin");
-            assert_eq!(process.0.try_wait().unwrap(), None, "it has ended");
+        while !is_second_migration_running(database.url().starts_with("postgres")) {
+            assert!(
+                Instant::now() < deadline,
+                "the second migration does not start"
+            );
+            assert_eq!(process.0.try_wait().unwrap(), None, "the process has ended");
             thread::sleep(Duration::from_millis(10));
         }
         drop(process);
@@ -48,8 +51,8 @@ fn a_killed_process_leaves_no_lock_and_nothing_half_done(database: &TestDatabase
     });
 }
 
-/// Tells whether the second migration is under way: the first is applied, and somebody writes.
-fn is_in_the_second(is_postgres: bool) -> bool {
+/// Returns whether the second migration is running: the first is applied, and another process writes.
+fn is_second_migration_running(is_postgres: bool) -> bool {
     if is_postgres {
         let sql = "SELECT 1 AS n FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'PgSleep' AND datname = current_database()";
         return !DatabaseService::execute_query(sql, params! {})
@@ -58,7 +61,7 @@ fn is_in_the_second(is_postgres: bool) -> bool {
     }
     let mut connection = DatabaseService::connection().unwrap();
     let mut run = |sql: &str| connection.execute_query(sql, params! {});
-    // Longer than any other statement of the process holds the lock.
+    // Longer than any other statement of the process holds the write lock.
     run("PRAGMA busy_timeout = 500").unwrap();
     run("SELECT a FROM first").is_ok() && run("BEGIN IMMEDIATE").is_err()
 }

@@ -1,4 +1,4 @@
-//! What an error tells, and what it keeps to itself.
+//! Errors: their kinds, what they show, and what they do not show.
 
 use std::error::Error as _;
 
@@ -6,16 +6,16 @@ use db_service::{Connection, DatabaseService, DbError, PooledConnection, Row, pa
 use tests::TestDatabase;
 
 on_both_backends!(
-    constraints_say_what_they_are_about,
-    statements_and_values_are_not_shown,
-    what_may_only_be_read_is_told,
+    constraint_violations_name_the_constraint_table_and_columns,
+    errors_do_not_show_statements_or_values,
+    write_in_a_read_only_transaction_returns_read_only,
 );
 
 fn execute(sql: &str) -> Result<Vec<Row>, DbError> {
     DatabaseService::execute_query(sql, params! {})
 }
 
-fn constraints_say_what_they_are_about(database: &TestDatabase) {
+fn constraint_violations_name_the_constraint_table_and_columns(database: &TestDatabase) {
     database.scope().run(|| {
         let is_postgres = database.url().starts_with("postgres");
         execute("CREATE TABLE owners (id INTEGER PRIMARY KEY)").unwrap();
@@ -71,7 +71,7 @@ fn constraints_say_what_they_are_about(database: &TestDatabase) {
     });
 }
 
-/// Everything that an error shows, along its sources as well.
+/// Returns everything that an error and its sources show.
 fn shown(error: &DbError) -> String {
     let mut text = format!("{error} {error:?}");
     let mut source = error.source();
@@ -82,7 +82,7 @@ fn shown(error: &DbError) -> String {
     text
 }
 
-fn statements_and_values_are_not_shown(database: &TestDatabase) {
+fn errors_do_not_show_statements_or_values(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE t (n INTEGER PRIMARY KEY CHECK (n < 100), d TEXT UNIQUE)").unwrap();
         let insert = "INSERT INTO t VALUES (:n, :d)";
@@ -115,7 +115,7 @@ fn statements_and_values_are_not_shown(database: &TestDatabase) {
     });
 }
 
-fn what_may_only_be_read_is_told(database: &TestDatabase) {
+fn write_in_a_read_only_transaction_returns_read_only(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE t (n INTEGER)").unwrap();
         let options = db_service::TransactionOptions {
@@ -128,36 +128,36 @@ fn what_may_only_be_read_is_told(database: &TestDatabase) {
         };
         let error = DatabaseService::transaction_with(&options, write).unwrap_err();
         assert!(matches!(error, DbError::ReadOnly(_)), "{error}");
-        // And not for longer.
+        // The next transaction may write again.
         DatabaseService::transaction(write).unwrap();
     });
 }
 
-fn process_of(connection: &mut Connection) -> i64 {
+fn backend_pid(connection: &mut Connection) -> i64 {
     let rows = connection.execute_query("SELECT pg_backend_pid() AS pid", params! {});
     rows.unwrap()[0].get("pid").unwrap()
 }
 
-fn terminate(process: i64) {
+fn terminate(pid: i64) {
     let sql = "SELECT pg_terminate_backend(:pid::int, 10000) AS gone";
-    DatabaseService::execute_query(sql, params! { "pid" => process }).unwrap();
+    DatabaseService::execute_query(sql, params! { "pid" => pid }).unwrap();
 }
 
 #[test]
-fn time_limits_and_losses_are_told_apart() {
+fn timeouts_and_lost_connections_are_distinguished() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
     database.scope().run(|| {
         execute("CREATE TABLE t (n INTEGER)").unwrap();
-        let limited = |limit: &str, sql: &str| {
+        let time_out = |setting: &str, sql: &str| {
             let outcome = DatabaseService::transaction(|connection| {
-                connection.execute_query(&format!("SET LOCAL {limit} = '50ms'"), params! {})?;
+                connection.execute_query(&format!("SET LOCAL {setting} = '50ms'"), params! {})?;
                 connection.execute_query(sql, params! {})
             });
             outcome.unwrap_err()
         };
-        let error = limited("statement_timeout", "SELECT pg_sleep(60)");
+        let error = time_out("statement_timeout", "SELECT pg_sleep(60)");
         assert!(
             matches!(error, DbError::StatementTimeout(_)) && !error.is_retryable(),
             "{error}"
@@ -166,7 +166,7 @@ fn time_limits_and_losses_are_told_apart() {
         let lock = "LOCK TABLE t IN ACCESS EXCLUSIVE MODE";
         let held: Result<(), DbError> = holder.transaction(|connection| {
             connection.execute_query(lock, params! {}).unwrap();
-            let error = limited("lock_timeout", lock);
+            let error = time_out("lock_timeout", lock);
             assert!(
                 matches!(error, DbError::LockTimeout(_)) && error.is_retryable(),
                 "{error}"
@@ -174,15 +174,15 @@ fn time_limits_and_losses_are_told_apart() {
             Ok(())
         });
         held.unwrap();
-        let process = process_of(&mut holder);
-        terminate(process);
+        let pid = backend_pid(&mut holder);
+        terminate(pid);
         let error = holder.execute_query("SELECT 1", params! {}).unwrap_err();
         assert!(matches!(error, DbError::ConnectionLost(_)), "{error}");
     });
 }
 
 #[test]
-fn a_connection_lost_at_commit_leaves_the_outcome_unknown() {
+fn connection_lost_at_commit_returns_outcome_unknown() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -196,7 +196,7 @@ fn a_connection_lost_at_commit_leaves_the_outcome_unknown() {
         let error = DatabaseService::transaction_with(&options, |connection| {
             attempts += 1;
             connection.execute_query("INSERT INTO t VALUES (1)", params! {})?;
-            terminate(process_of(connection));
+            terminate(backend_pid(connection));
             Ok::<_, DbError>(())
         });
         let error = error.unwrap_err();
@@ -204,9 +204,12 @@ fn a_connection_lost_at_commit_leaves_the_outcome_unknown() {
             matches!(error, DbError::OutcomeUnknown(_)) && !error.is_retryable(),
             "{error}"
         );
-        assert_eq!(attempts, 1, "what may have been committed is not repeated");
+        assert_eq!(
+            attempts, 1,
+            "a transaction that may have been committed is not retried"
+        );
         let ended = DatabaseService::transaction(|connection| {
-            terminate(process_of(connection));
+            terminate(backend_pid(connection));
             connection.execute_query("SELECT 1", params! {})
         });
         assert!(

@@ -1,4 +1,4 @@
-//! What the database service logs, and what it does not.
+//! Log lines of the database service, and a logger that captures them.
 
 use std::sync::{Mutex, Once};
 use std::time::Duration;
@@ -9,29 +9,29 @@ use diesel::prelude::*;
 use tests::TestDatabase;
 
 on_both_backends!(
-    statements_are_echoed_with_their_parameters_only_on_request,
-    nothing_in_a_statement_begins_a_line,
+    statements_and_parameters_are_logged_only_on_request,
+    control_characters_in_a_statement_are_escaped,
 );
 
-/// Keeps what the service logs for tests to look at.
+/// A logger that keeps the log lines of db-service.
 struct Capture(Mutex<Vec<String>>);
 
 static CAPTURE: Capture = Capture(Mutex::new(Vec::new()));
 
-/// At which text the logger panics, once.
+/// The text at which the logger panics once.
 static PANICS_AT: Mutex<Option<&str>> = Mutex::new(None);
 
-/// Lets the logger panic in whatever thread logs `text` next.
+/// Makes the logger panic in the thread that next logs `text`.
 pub(crate) fn panic_at(text: &'static str) {
     *PANICS_AT.lock().unwrap() = Some(text);
 }
 
-/// Whether it has done so.
+/// Returns whether the logger has panicked since the last [`panic_at`].
 pub(crate) fn has_panicked() -> bool {
     PANICS_AT.lock().unwrap().is_none()
 }
 
-/// Begins to keep what is logged; a process has one logger.
+/// Installs the capturing logger. A process has one logger, so only the first call installs it.
 pub(crate) fn capture() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
@@ -40,7 +40,7 @@ pub(crate) fn capture() {
     });
 }
 
-/// What was logged with `text` in it, by all tests so far.
+/// Returns the log lines of all tests so far that contain `text`.
 pub(crate) fn lines_with(text: &str) -> Vec<String> {
     let lines = CAPTURE.0.lock().unwrap();
     lines
@@ -71,20 +71,20 @@ impl log::Log for Capture {
     fn flush(&self) {}
 }
 
-fn statements_are_echoed_with_their_parameters_only_on_request(database: &TestDatabase) {
+fn statements_and_parameters_are_logged_only_on_request(database: &TestDatabase) {
     capture();
     for (echo_sql, echo_parameters) in [(true, false), (true, true), (false, true)] {
-        // Both backends write into one log.
-        let mark = format!(
+        // The tests of both backends write to the same log.
+        let marker = format!(
             "m{}_{echo_sql}_{echo_parameters}",
             database.url().starts_with("sqlite")
         );
-        let secret = format!("hush {mark}");
+        let secret = format!("hush {marker}");
         let scope = database.scope_with(|config| {
             (config.echo_sql, config.echo_parameters) = (echo_sql, echo_parameters);
         });
         scope.run(|| {
-            let sql = format!("SELECT :secret AS {mark}");
+            let sql = format!("SELECT :secret AS {marker}");
             let cast = sql.replace(":secret", "CAST(:secret AS TEXT)");
             DatabaseService::execute_query(&cast, params! { "secret" => secret.as_str() }).unwrap();
             let mut connection = DatabaseService::connection().unwrap();
@@ -96,31 +96,34 @@ fn statements_are_echoed_with_their_parameters_only_on_request(database: &TestDa
             }
             .unwrap();
         });
-        let echoed = lines_with(&format!("AS {mark}")).len();
-        assert_eq!(echoed > 0, echo_sql, "{mark}");
+        let echoed = lines_with(&format!("AS {marker}")).len();
+        assert_eq!(echoed > 0, echo_sql, "{marker}");
         let shown = lines_with(&secret).len();
-        assert_eq!(shown > 0, echo_sql && echo_parameters, "{mark}: {shown}");
-        assert!(shown == 0 || shown >= 2, "of either form: {shown}");
+        assert_eq!(shown > 0, echo_sql && echo_parameters, "{marker}: {shown}");
+        assert!(
+            shown == 0 || shown >= 2,
+            "from db-service's statement and from diesel's: {shown}"
+        );
     }
 }
 
-fn nothing_in_a_statement_begins_a_line(database: &TestDatabase) {
+fn control_characters_in_a_statement_are_escaped(database: &TestDatabase) {
     capture();
-    let mark = format!("line_{}", database.url().starts_with("sqlite"));
+    let marker = format!("line_{}", database.url().starts_with("sqlite"));
     let scope = database.scope_with(|config| {
         (config.echo_sql, config.echo_parameters) = (true, true);
         config.slow_query_threshold = Some(Duration::from_nanos(1));
     });
-    let hostile = "\r\nERROR forged \u{1b}[2J\u{2028}\u{202e}";
+    let untrusted = "\r\nERROR forged \u{1b}[2J\u{2028}\u{202e}";
     let shown = r"\r\nERROR forged \u{1b}[2J\u{2028}\u{202e}";
     scope.run(|| {
-        let sql = format!("SELECT '{hostile}', :x AS {mark}");
+        let sql = format!("SELECT '{untrusted}', :x AS {marker}");
         DatabaseService::execute_query(&sql, params! { "x" => 1 }).unwrap();
         DatabaseService::connection()
             .unwrap()
-            .batch_execute(&format!("SELECT '{hostile}' AS {mark}"))
+            .batch_execute(&format!("SELECT '{untrusted}' AS {marker}"))
             .unwrap();
-        // So it is with names in errors.
+        // The same holds for names in errors.
         for (sql, name) in [
             ("SELECT :a\u{2028}b", r"a\u{2028}b"),
             ("SELECT 1 FROM \"a\u{1b}b\"", r"a\u{1b}b"),
@@ -129,8 +132,8 @@ fn nothing_in_a_statement_begins_a_line(database: &TestDatabase) {
             assert!(error.to_string().contains(name), "{error:?}");
         }
     });
-    let lines = lines_with(&mark);
-    // Each is echoed, and slow.
+    let lines = lines_with(&marker);
+    // Each of the two statements is logged once as a statement and once as slow.
     assert_eq!(lines.len(), 4, "{lines:?}");
     for line in lines {
         assert!(line.contains(shown), "{line:?}");

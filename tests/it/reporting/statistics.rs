@@ -1,4 +1,4 @@
-//! What is measured of statements, and what is shown of them.
+//! Statistics of statements: what is counted and measured, and how it is shown.
 
 use std::thread;
 use std::time::Duration;
@@ -11,24 +11,25 @@ use user_repo::UserRepository;
 use super::logs;
 
 on_both_backends!(
-    each_statement_is_measured,
-    calls_of_many_threads_are_all_counted,
-    parameters_are_nowhere,
-    what_the_service_does_by_itself_is_not_told,
-    a_batch_of_many_parts_is_told_as_one,
+    calls_errors_rows_and_durations_are_recorded_per_statement,
+    calls_from_many_threads_are_all_counted,
+    parameters_do_not_appear_in_statistics,
+    internal_statements_are_not_recorded,
+    batch_sent_in_parts_counts_as_one_statement,
 );
 
-fn told(statement: &str) -> StatementStatistics {
+/// Returns the statistics of the first statement that contains this text.
+fn statistics_of(statement: &str) -> StatementStatistics {
     let statements = DatabaseService::statistics().unwrap().statements;
     let found = statements
         .iter()
-        .find(|told| told.statement.contains(statement));
+        .find(|entry| entry.statement.contains(statement));
     found
         .unwrap_or_else(|| panic!("{statement} in {statements:?}"))
         .clone()
 }
 
-fn each_statement_is_measured(database: &TestDatabase) {
+fn calls_errors_rows_and_durations_are_recorded_per_statement(database: &TestDatabase) {
     database.scope().run(|| {
         const INSERT: &str = "INSERT INTO pets VALUES (:id)";
         const SELECT: &str = "SELECT id FROM pets WHERE id < :id";
@@ -46,9 +47,9 @@ fn each_statement_is_measured(database: &TestDatabase) {
         })
         .unwrap();
 
-        let insert = told(INSERT);
+        let insert = statistics_of(INSERT);
         assert_eq!((insert.calls, insert.errors, insert.rows), (2, 1, 10));
-        let select = told(SELECT);
+        let select = statistics_of(SELECT);
         assert_eq!((select.calls, select.errors, select.rows), (3, 0, 10));
         assert!(
             select.mean > Duration::ZERO && select.mean <= select.max && select.max <= select.total
@@ -66,12 +67,12 @@ fn each_statement_is_measured(database: &TestDatabase) {
                 .is_sorted_by(|left, right| left.total >= right.total)
         );
         assert_eq!(statistics.pool.failed_queries, 1);
-        shows_as_table_and_as_json(&statistics);
+        assert_shown_as_table_and_json(&statistics);
     });
 }
 
 #[track_caller]
-fn shows_as_table_and_as_json(statistics: &DatabaseStatistics) {
+fn assert_shown_as_table_and_json(statistics: &DatabaseStatistics) {
     let table = statistics.to_string();
     let row = table
         .lines()
@@ -89,14 +90,14 @@ fn shows_as_table_and_as_json(statistics: &DatabaseStatistics) {
     let statements = json["statements"].as_array().unwrap();
     let select = statements
         .iter()
-        .find(|told| told["statement"].as_str().unwrap().starts_with("SELECT"))
+        .find(|entry| entry["statement"].as_str().unwrap().starts_with("SELECT"))
         .unwrap();
     assert_eq!((&select["calls"], &select["rows"]), (&3.into(), &10.into()));
     assert!(select["mean_us"].as_f64().unwrap() <= select["max_us"].as_f64().unwrap());
     assert_eq!(json["pool"]["failed_queries"], 1);
 }
 
-fn calls_of_many_threads_are_all_counted(database: &TestDatabase) {
+fn calls_from_many_threads_are_all_counted(database: &TestDatabase) {
     let scope = database.scope();
     scope.run(|| {
         let handle = singleton_core::testing::Scope::current();
@@ -111,12 +112,12 @@ fn calls_of_many_threads_are_all_counted(database: &TestDatabase) {
                 });
             }
         });
-        let one = told("SELECT 1 AS n");
+        let one = statistics_of("SELECT 1 AS n");
         assert_eq!((one.calls, one.rows), (400, 400));
     });
 }
 
-fn parameters_are_nowhere(database: &TestDatabase) {
+fn parameters_do_not_appear_in_statistics(database: &TestDatabase) {
     diesel::table! { pets (id) { id -> Integer, name -> Text, } }
     database.scope().run(|| {
         DatabaseService::execute_query(
@@ -142,7 +143,7 @@ fn parameters_are_nowhere(database: &TestDatabase) {
             .unwrap();
         assert_eq!(found, 1);
         drop(connection);
-        let count = told("COUNT(*)");
+        let count = statistics_of("COUNT(*)");
         assert_eq!((count.calls, count.errors), (1, 0));
         let statistics = DatabaseService::statistics().unwrap();
         let shown = format!("{statistics}{statistics:?}{}", statistics.to_json());
@@ -153,14 +154,14 @@ fn parameters_are_nowhere(database: &TestDatabase) {
     });
 }
 
-fn what_the_service_does_by_itself_is_not_told(database: &TestDatabase) {
+fn internal_statements_are_not_recorded(database: &TestDatabase) {
     database.scope().run(|| {
         UserRepository::count_users(true).unwrap();
         let before = DatabaseService::statistics().unwrap().statements;
         assert!(
             before
                 .iter()
-                .all(|told| !told.statement.contains("migrations")),
+                .all(|entry| !entry.statement.contains("migrations")),
             "{before:?}"
         );
         DatabaseService::get_table_info("users").unwrap();
@@ -170,38 +171,41 @@ fn what_the_service_does_by_itself_is_not_told(database: &TestDatabase) {
     });
 }
 
-fn a_batch_of_many_parts_is_told_as_one(database: &TestDatabase) {
+fn batch_sent_in_parts_counts_as_one_statement(database: &TestDatabase) {
     logs::capture();
-    let mark = format!("batch_{}", database.url().starts_with("sqlite"));
+    let table = format!("batch_{}", database.url().starts_with("sqlite"));
     database
         .scope_with(|config| config.slow_query_threshold = Some(Duration::from_nanos(1)))
         .run(|| {
-            DatabaseService::execute_query(&format!("CREATE TABLE {mark} (n INTEGER)"), params! {})
-                .unwrap();
-            let insert = format!("INSERT INTO {mark} (n) VALUES (:n)");
-            // Parts of 512, 512, 256 and so on where they are sent with many rows at a time.
+            DatabaseService::execute_query(
+                &format!("CREATE TABLE {table} (n INTEGER)"),
+                params! {},
+            )
+            .unwrap();
+            let insert = format!("INSERT INTO {table} (n) VALUES (:n)");
+            // A backend that sends many rows per statement sends parts of 512, 512, 256 rows and so on.
             let rows: Vec<_> = (0..1_500).map(|n| params! { "n" => n }).collect();
             assert_eq!(
                 DatabaseService::execute_many(&insert, &rows).unwrap(),
                 1_500
             );
-            let one = told(&insert);
+            let one = statistics_of(&insert);
             assert_eq!((one.calls, one.rows), (1, 1_500));
-            let lines = logs::lines_with(&format!("INSERT INTO {mark}"));
+            let lines = logs::lines_with(&format!("INSERT INTO {table}"));
             let slow: Vec<_> = lines
                 .iter()
                 .filter(|line| line.contains("a statement took"))
                 .collect();
             assert_eq!(slow.len(), 1, "{slow:?}");
             let bulk = (0..1_500).map(|n| db_service::values![n]);
-            DatabaseService::bulk_insert(&mark, &["n"], bulk).unwrap();
+            DatabaseService::bulk_insert(&table, &["n"], bulk).unwrap();
             let lines = logs::lines_with("(\"n\")");
-            let slow = lines.iter().filter(|line| line.contains(&mark));
+            let slow = lines.iter().filter(|line| line.contains(&table));
             assert_eq!(slow.count(), 1, "{lines:?}");
             let statements = DatabaseService::statistics().unwrap().statements;
             let of_table = statements
                 .iter()
-                .filter(|told| told.statement.contains(&mark));
+                .filter(|entry| entry.statement.contains(&table));
             assert_eq!(of_table.count(), 3, "{statements:?}");
         });
 }

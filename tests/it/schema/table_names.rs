@@ -1,19 +1,19 @@
-//! Tables by whatever name they have.
+//! Table names: quoting, case, schemas and invalid names.
 
 use db_service::{Backend, DatabaseService, DbError, params};
 use tests::TestDatabase;
 
 on_both_backends!(
-    names_are_names,
-    what_is_listed_is_found,
-    tables_of_a_transaction_are_described,
+    table_names_are_never_executed_as_sql,
+    listed_tables_can_be_described,
+    tables_created_in_a_transaction_are_described,
 );
 
 fn execute(sql: &str) {
     DatabaseService::execute_query(sql, params! {}).unwrap();
 }
 
-fn names_are_names(database: &TestDatabase) {
+fn table_names_are_never_executed_as_sql(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE \"Robert\"\"; DROP TABLE pets; --\" (id INTEGER)");
         execute("CREATE TABLE pets (id INTEGER)");
@@ -33,7 +33,7 @@ fn names_are_names(database: &TestDatabase) {
             "\"'; SELECT 1\"",
             &long,
         ] {
-            for error in refusals(name) {
+            for error in errors_for(name) {
                 assert!(
                     matches!(&error, DbError::UnknownTable { table, .. } if table == name),
                     "{name:?}: {error}"
@@ -56,7 +56,7 @@ fn names_are_names(database: &TestDatabase) {
             ".pets",
             &unclosed,
         ] {
-            for error in refusals(name) {
+            for error in errors_for(name) {
                 assert!(
                     matches!(&error, DbError::InvalidTableName { table, .. } if table == name),
                     "{name:?}: {error}"
@@ -71,14 +71,14 @@ fn names_are_names(database: &TestDatabase) {
     });
 }
 
-fn refusals(name: &str) -> [DbError; 2] {
+fn errors_for(name: &str) -> [DbError; 2] {
     [
         DatabaseService::get_table_info(name).unwrap_err(),
         DatabaseService::vacuum_analyze(Some(name)).unwrap_err(),
     ]
 }
 
-fn what_is_listed_is_found(database: &TestDatabase) {
+fn listed_tables_can_be_described(database: &TestDatabase) {
     database.scope().run(|| {
         let is_postgres = database.url().starts_with("postgres");
         let names = ["pets", "Pets of Mine", "my.pets", "\"", "größe", "9lives"];
@@ -121,7 +121,7 @@ fn what_is_listed_is_found(database: &TestDatabase) {
             .unwrap()
             .foreign_keys;
         assert_eq!(keys[0].referenced_table, "\"my.pets\"");
-        // As in statements, what is not quoted has no case.
+        // As in SQL, unquoted names are case-insensitive.
         let schema = if is_postgres { "public" } else { "main" };
         for name in [
             "PETS",
@@ -139,7 +139,7 @@ fn what_is_listed_is_found(database: &TestDatabase) {
             DatabaseService::get_table_info("\"PETS\"").is_ok(),
             !is_postgres
         );
-        // Of two names that differ in what is quoted, each leads to its own.
+        // Without quotes, `my.pets` is the table `pets` of the schema `my`.
         assert!(matches!(
             DatabaseService::get_table_info("my.pets"),
             Err(DbError::UnknownTable { .. })
@@ -147,10 +147,10 @@ fn what_is_listed_is_found(database: &TestDatabase) {
     });
 }
 
-fn tables_of_a_transaction_are_described(database: &TestDatabase) {
+fn tables_created_in_a_transaction_are_described(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER)");
-        let told: Result<_, DbError> = DatabaseService::transaction(|connection| {
+        let listed: Result<_, DbError> = DatabaseService::transaction(|connection| {
             connection.execute_query(
                 "CREATE TEMPORARY TABLE pets (id INTEGER, name TEXT)",
                 params! {},
@@ -161,29 +161,29 @@ fn tables_of_a_transaction_are_described(database: &TestDatabase) {
                     .get_table_info(name)
                     .map(|table| table.columns.len())
             };
-            let own = if connection.backend() == Backend::Sqlite {
+            let permanent = if connection.backend() == Backend::Sqlite {
                 "main.pets"
             } else {
                 "public.pets"
             };
             assert_eq!(
-                (width(connection, "pets")?, width(connection, own)?),
+                (width(connection, "pets")?, width(connection, permanent)?),
                 (2, 1)
             );
             connection.list_tables()
         });
-        let hidden = if database.url().starts_with("sqlite") {
+        let shadowed = if database.url().starts_with("sqlite") {
             "main.pets"
         } else {
             "public.pets"
         };
-        assert_eq!(told.unwrap(), [hidden, "toys"]);
+        assert_eq!(listed.unwrap(), [shadowed, "toys"]);
         assert_eq!(DatabaseService::list_tables().unwrap(), ["pets", "toys"]);
     });
 }
 
 #[test]
-fn attached_databases_of_sqlite_are_described() {
+fn attached_sqlite_databases_are_described() {
     let (database, other) = (TestDatabase::sqlite(), TestDatabase::sqlite());
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER)");

@@ -1,19 +1,19 @@
-//! Tables, and their upkeep.
+//! Descriptions of tables, keys and indexes, and `vacuum_analyze`.
 
 use db_service::{Backend, DatabaseService, DbError, params};
 use tests::TestDatabase;
 
 on_both_backends!(
-    tables_are_described,
+    columns_and_row_counts_are_described,
     keys_and_indexes_are_described,
-    upkeep_works,
+    vacuum_analyze_runs_outside_a_transaction,
 );
 
 fn execute(sql: &str) {
     DatabaseService::execute_query(sql, params! {}).unwrap();
 }
 
-fn tables_are_described(database: &TestDatabase) {
+fn columns_and_row_counts_are_described(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER PRIMARY KEY, name VARCHAR(20) NOT NULL DEFAULT 'Rex', born DATE)");
         execute("INSERT INTO pets (id) VALUES (1), (2)");
@@ -32,7 +32,7 @@ fn tables_are_described(database: &TestDatabase) {
     });
 }
 
-fn upkeep_works(database: &TestDatabase) {
+fn vacuum_analyze_runs_outside_a_transaction(database: &TestDatabase) {
     database.scope().run(|| {
         execute("CREATE TABLE pets (id INTEGER)");
         DatabaseService::vacuum_analyze(None).unwrap();
@@ -44,13 +44,13 @@ fn upkeep_works(database: &TestDatabase) {
                 status.transactions_rolled_back
             ),
             (0, 0),
-            "outside of any transaction"
+            "no transaction is counted"
         );
     });
 }
 
 #[test]
-fn tables_of_every_kind_are_described() {
+fn composite_keys_and_materialized_views_are_described() {
     TestDatabase::sqlite()
         .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
         .run(|| {
@@ -58,7 +58,7 @@ fn tables_of_every_kind_are_described() {
             let columns = DatabaseService::get_table_info("pairs").unwrap().columns;
             assert!(
                 columns.iter().all(|column| column.is_nullable),
-                "of several, none is the row's number: {columns:?}"
+                "no column of a composite key is the rowid: {columns:?}"
             );
         });
     let Some(database) = TestDatabase::postgres() else {
@@ -80,7 +80,7 @@ fn tables_of_every_kind_are_described() {
 }
 
 #[test]
-fn schemas_of_postgres_are_searched_as_the_server_does() {
+fn postgres_tables_are_found_by_schema_and_search_path() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -104,7 +104,7 @@ fn schemas_of_postgres_are_searched_as_the_server_does() {
                 .collect::<Vec<_>>(),
             [3, 2, 1]
         );
-        // Cut as the server cuts it.
+        // A long name is truncated as the server truncates it.
         let long = "x".repeat(70);
         execute(&format!("CREATE TABLE {long} (id INTEGER)"));
         assert_eq!(width(&long).unwrap(), 1);

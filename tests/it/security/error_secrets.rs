@@ -1,7 +1,7 @@
-//! No error shows a value, in whatever language the server speaks.
+//! No error shows a value, whatever the language of the server's messages.
 //!
-//! Statements that fail with a value in the message get secrets made at random, with what is hard to tell from the text around
-//! them. `FUZZ_INPUTS` says how many secrets for each server; `FUZZ_SEED` makes the same ones again.
+//! Statements that fail with a value in the message get random secrets, which are hard to separate from the text around them.
+//! `FUZZ_INPUTS` sets the number of secrets per server (default 1,500). `FUZZ_SEED` repeats a run.
 
 use std::error::Error as StdError;
 
@@ -15,33 +15,33 @@ use tests::{TestDatabase, TestServer};
 
 use crate::reporting::logs;
 
-/// How a statement comes by a secret.
+/// A statement that fails, and the place of the secret in it.
 #[derive(Debug, Clone, Copy)]
-enum Probe {
-    /// As the parameter `:p`, with this before and behind it.
+enum FailingStatement {
+    /// The secret is in the parameter `:p`, between this prefix and this suffix.
     Parameter(&'static str, &'static str, &'static str),
-    /// In the place of `{}`, inside of a literal or comment of the statement.
+    /// The secret replaces `{}` inside a literal or comment of the statement.
     Spliced(&'static str),
-    /// As the integer parameter `:p`.
+    /// The secret number is the parameter `:p`.
     Number(&'static str),
-    /// In the place of `{}` of statements that are sent as they are.
+    /// The secret replaces `{}` in SQL that is sent unchanged.
     Raw(&'static str),
 }
 
-use Probe::{Number, Parameter, Raw, Spliced};
+use FailingStatement::{Number, Parameter, Raw, Spliced};
 
-/// A secret, and a part of it that stands nowhere else.
+/// A secret text with a marker that no other text contains, and a secret number.
 struct Secret {
     text: String,
-    mark: String,
+    marker: String,
     number: i64,
 }
 
-/// Of these letters four in a row are no part of any message.
+/// The letters of markers. No message contains four of them in a row.
 const LETTERS: &[u8] = b"jkqvwxz";
 
-/// What a secret has around its mark: what messages are made of, and what ends a quotation.
-const AROUND: &[&str] = &[
+/// Text around a marker: pieces of messages, and characters that end a quotation.
+const SURROUNDINGS: &[&str] = &[
     "",
     "",
     "",
@@ -95,32 +95,32 @@ const AROUND: &[&str] = &[
 
 impl Secret {
     fn random(random: &mut fastrand::Rng) -> Self {
-        let mark: String = (0..12)
+        let marker: String = (0..12)
             .map(|_| char::from(LETTERS[random.usize(..LETTERS.len())]))
             .collect();
-        let mut around = || AROUND[random.usize(..AROUND.len())];
-        let text = format!("{}{}{mark}{}{}", around(), around(), around(), around());
+        let mut around = || SURROUNDINGS[random.usize(..SURROUNDINGS.len())];
+        let text = format!("{}{}{marker}{}{}", around(), around(), around(), around());
         Secret {
             text,
-            mark,
+            marker,
             number: random.i64(1_000_000_007..2_000_000_000),
         }
     }
 
-    /// Whether a text has four letters of the mark in a row, or the number.
-    fn is_in(&self, text: &str) -> bool {
+    /// Returns whether a text contains four consecutive letters of the marker, or the number.
+    fn appears_in(&self, text: &str) -> bool {
         let text = text.to_lowercase();
         let has = |part: &[u8]| {
             text.as_bytes()
                 .windows(part.len())
                 .any(|window| window == part)
         };
-        self.mark.as_bytes().windows(4).any(has) || has(self.number.to_string().as_bytes())
+        self.marker.as_bytes().windows(4).any(has) || has(self.number.to_string().as_bytes())
     }
 }
 
-const ON_POSTGRES: &[Probe] = &[
-    // Input of types.
+const ON_POSTGRES: &[FailingStatement] = &[
+    // Input functions of types.
     Parameter("SELECT :p::int", "", ""),
     Parameter("SELECT CAST(CAST(:p AS text) AS smallint)", "", ""),
     Parameter("SELECT CAST(CAST(:p AS text) AS bigint)", "", ""),
@@ -213,7 +213,7 @@ const ON_POSTGRES: &[Probe] = &[
         "",
     ),
     Parameter("SELECT encode('x', :p)", "", ""),
-    // What functions and triggers raise.
+    // Errors that functions and triggers raise.
     Parameter("SELECT raises(:p)", "", ""),
     Parameter("SELECT raises_in_full(:p, 'unique_violation')", "", ""),
     Parameter("SELECT raises_in_full(:p, 'check_violation')", "", ""),
@@ -288,7 +288,7 @@ const POSTGRES_SCHEMA: &str = "
     CREATE TRIGGER guard BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION guard();
 ";
 
-const ON_SQLITE: &[Probe] = &[
+const ON_SQLITE: &[FailingStatement] = &[
     // Full text.
     Parameter("SELECT * FROM texts WHERE texts MATCH :p", "", ":x"),
     Parameter("SELECT * FROM texts WHERE texts MATCH :p", "\"", ""),
@@ -372,7 +372,7 @@ fn inputs() -> usize {
     std::env::var("FUZZ_INPUTS").map_or(1_500, |count| count.parse().unwrap())
 }
 
-/// Everything that an error shows, along its sources as well.
+/// Returns everything that an error and its sources show.
 fn shown(error: DbError) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut source = error.source();
@@ -380,13 +380,13 @@ fn shown(error: DbError) -> String {
         text += &format!(" {error} {error:?} {error:#?}");
         source = error.source();
     }
-    // With a backtrace `{:?}` would take long, and says nothing that is not in the chain.
+    // `{:?}` would include a backtrace, which takes long and adds nothing.
     let error = anyhow::Error::from(error).context("it failed");
     text + &format!(" {error:#}")
 }
 
-/// What the driver says beside what is shown.
-fn in_full(error: &DbError) -> String {
+/// Returns the server's message with its details and its hint, as the driver has them.
+fn server_message(error: &DbError) -> String {
     let mut source = error.source();
     let mut server = None;
     while let Some(error) = source {
@@ -407,11 +407,11 @@ fn in_full(error: &DbError) -> String {
     }
 }
 
-fn run(probe: Probe, secret: &Secret) -> Result<(), DbError> {
+fn run(statement: FailingStatement, secret: &Secret) -> Result<(), DbError> {
     let literal = secret.text.replace('\'', "''");
-    match probe {
-        Parameter(sql, before, behind) => {
-            let value = format!("{before}{}{behind}", secret.text);
+    match statement {
+        Parameter(sql, prefix, suffix) => {
+            let value = format!("{prefix}{}{suffix}", secret.text);
             DatabaseService::execute_query(sql, params! { "p" => value }).map(drop)
         }
         Number(sql) => {
@@ -429,24 +429,24 @@ fn run(probe: Probe, secret: &Secret) -> Result<(), DbError> {
     }
 }
 
-/// Runs the probes in turn, each with another secret.
-fn fuzz(probes: &[Probe]) {
+/// Runs the statements in round-robin order, each time with another secret.
+fn fuzz(statements: &[FailingStatement]) {
     logs::capture();
     let seed =
         std::env::var("FUZZ_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut failures = vec![0; probes.len()];
+    let mut failures = vec![0; statements.len()];
     let mut with_secret = 0;
-    for turn in 0..inputs().max(2 * probes.len()) {
-        let (index, secret) = (turn % probes.len(), Secret::random(&mut random));
-        let Err(error) = run(probes[index], &secret) else {
+    for round in 0..inputs().max(2 * statements.len()) {
+        let (index, secret) = (round % statements.len(), Secret::random(&mut random));
+        let Err(error) = run(statements[index], &secret) else {
             continue;
         };
         failures[index] += 1;
-        with_secret += usize::from(secret.is_in(&in_full(&error)));
-        let full = in_full(&error);
-        let is_taken_for_another = matches!(
+        with_secret += usize::from(secret.appears_in(&server_message(&error)));
+        let message = server_message(&error);
+        let is_misclassified = matches!(
             error,
             DbError::ConnectionLost(_)
                 | DbError::Deadlock(_)
@@ -454,33 +454,36 @@ fn fuzz(probes: &[Probe]) {
                 | DbError::LockTimeout(_)
                 | DbError::StatementTimeout(_)
         );
-        assert!(!is_taken_for_another, "{error:?}: {full:?}");
+        assert!(!is_misclassified, "{error:?}: {message:?}");
         let shown = shown(error);
         assert!(
-            !secret.is_in(&shown),
-            "{:?}, secret {:?}: {full:?} is shown as {shown}",
-            probes[index],
+            !secret.appears_in(&shown),
+            "{:?}, secret {:?}: {message:?} is shown as {shown}",
+            statements[index],
             secret.text
         );
         let one_line = shown
             .lines()
             .all(|line| !line.contains(['\u{1b}', '\u{2028}', '\u{202e}']));
         assert!(one_line, "{shown:?}");
-        assert_eq!(logs::lines_with(&secret.mark), [""; 0]);
+        assert_eq!(logs::lines_with(&secret.marker), [""; 0]);
     }
-    let harmless: Vec<_> = probes
+    let never_failed: Vec<_> = statements
         .iter()
         .zip(&failures)
         .filter(|(_, count)| **count == 0)
         .collect();
-    assert!(harmless.is_empty(), "these never fail: {harmless:#?}");
+    assert!(
+        never_failed.is_empty(),
+        "these statements never fail: {never_failed:#?}"
+    );
     let all: usize = failures.iter().sum();
-    println!("{all} errors, {with_secret} of them with a secret in the server's words");
+    println!("{all} errors, {with_secret} of them with a secret in the server's message");
     assert!(with_secret > all / 3, "{with_secret} of {all}");
 }
 
-/// What only a caller in Rust can do wrong.
-fn rust_values_are_not_shown(is_postgres: bool) {
+/// Checks the errors that only Rust code can cause: wrong types, bulk inserts and too many parameters.
+fn assert_rust_values_are_not_shown(is_postgres: bool) {
     let secret = Secret::random(&mut fastrand::Rng::new());
     let mut errors = Vec::new();
     let rows =
@@ -496,7 +499,7 @@ fn rust_values_are_not_shown(is_postgres: bool) {
         let rows = || [values![1, secret.text.as_str()]];
         errors.push(DatabaseService::bulk_insert("t", &["must", "n"], rows()).unwrap_err());
     }
-    // More parameters than the server, libpq or SQLite take.
+    // More parameters than PostgreSQL, libpq or SQLite accepts.
     let names: Vec<String> = (0..70_000).map(|number| format!("p{number}")).collect();
     let sql = format!("SELECT 1 WHERE '' IN (:{})", names.join(", :"));
     let many = names.iter().fold(params! {}, |params, name| {
@@ -505,24 +508,24 @@ fn rust_values_are_not_shown(is_postgres: bool) {
     errors.push(DatabaseService::execute_query(&sql, many).unwrap_err());
     for error in errors {
         let shown = shown(error);
-        assert!(!secret.is_in(&shown), "{shown}");
+        assert!(!secret.appears_in(&shown), "{shown}");
     }
 }
 
 #[test]
-fn no_error_of_sqlite_shows_a_value() {
+fn sqlite_errors_do_not_show_values() {
     TestDatabase::sqlite().scope().run(|| {
         DatabaseService::connection()
             .unwrap()
             .batch_execute(SQLITE_SCHEMA)
             .unwrap();
-        rust_values_are_not_shown(false);
+        assert_rust_values_are_not_shown(false);
         fuzz(ON_SQLITE);
     });
 }
 
 #[test]
-fn no_error_of_postgres_shows_a_value() {
+fn postgres_errors_do_not_show_values() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -531,13 +534,13 @@ fn no_error_of_postgres_shows_a_value() {
             .unwrap()
             .batch_execute(POSTGRES_SCHEMA)
             .unwrap();
-        rust_values_are_not_shown(true);
+        assert_rust_values_are_not_shown(true);
         fuzz(ON_POSTGRES);
     });
 }
 
 #[test]
-fn no_error_of_a_french_postgres_shows_a_value() {
+fn french_postgres_errors_do_not_show_values() {
     let Some(server) = TestServer::in_language("fr_FR") else {
         return;
     };
@@ -547,15 +550,15 @@ fn no_error_of_a_french_postgres_shows_a_value() {
             .unwrap()
             .batch_execute(POSTGRES_SCHEMA)
             .unwrap();
-        rust_values_are_not_shown(true);
+        assert_rust_values_are_not_shown(true);
         fuzz(ON_POSTGRES);
         singleton_core::registry().shutdown_all();
     });
 }
 
-/// Messages that have no values in them, or beside them, are what an error is good for.
+/// Messages without values stay complete, and names stay readable beside redacted values.
 #[test]
-fn names_stay_readable_on_postgres() {
+fn postgres_errors_show_names() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -619,19 +622,19 @@ fn names_stay_readable_on_postgres() {
         ] {
             let error = DatabaseService::execute_query(sql, params! {}).unwrap_err();
             let shown = error.to_string();
-            assert!(shown.ends_with(&format!(": {expected}")), "{sql}: {shown}: {}", in_full(&error));
+            assert!(shown.ends_with(&format!(": {expected}")), "{sql}: {shown}: {}", server_message(&error));
         }
-        let refused = DatabaseService::transaction(|connection| {
+        let error = DatabaseService::transaction(|connection| {
             connection.execute_query("SELECT 1 / 0", params! {}).unwrap_err();
             connection.execute_query("SELECT 1", params! {})
         });
-        let refused = refused.unwrap_err().to_string();
-        assert!(refused.contains("current transaction is aborted"), "{refused}");
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("current transaction is aborted"), "{error}");
     });
 }
 
 #[test]
-fn names_stay_readable_on_sqlite() {
+fn sqlite_errors_show_names() {
     TestDatabase::sqlite().scope().run(|| {
         DatabaseService::connection()
             .unwrap()
@@ -686,7 +689,7 @@ fn names_stay_readable_on_sqlite() {
             assert!(
                 shown.ends_with(&format!(": {expected}")),
                 "{sql}: {shown}: {}",
-                in_full(&error)
+                server_message(&error)
             );
         }
     });

@@ -1,4 +1,4 @@
-//! The lock file beside a SQLite database, and databases that only their owner can read.
+//! File permissions: the lock file beside a SQLite database, and databases that only their owner can access.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -18,7 +18,7 @@ fn file(database: &TestDatabase) -> &str {
     database.url().strip_prefix("sqlite:///").unwrap()
 }
 
-/// A database that exists, and the path of its lock file, which does not.
+/// Creates a database. Returns it with the path of its lock file, which does not exist yet.
 fn database() -> (TestDatabase, PathBuf) {
     let database = TestDatabase::sqlite();
     database
@@ -29,7 +29,7 @@ fn database() -> (TestDatabase, PathBuf) {
     (database, lock.into())
 }
 
-/// Migrates in a thread of its own, which may hang.
+/// Runs the migrations in a separate thread. Panics if they take longer than 10 seconds.
 #[track_caller]
 fn migrate(database: &TestDatabase) -> Result<usize, DbError> {
     let (sender, receiver) = mpsc::channel();
@@ -39,7 +39,7 @@ fn migrate(database: &TestDatabase) -> Result<usize, DbError> {
         sender.send(result.map(|applied| applied.len()))
     });
     let result = receiver.recv_timeout(Duration::from_secs(10));
-    result.expect("migrating does not hang")
+    result.expect("the migrations do not hang")
 }
 
 fn mode(path: impl AsRef<Path>) -> u32 {
@@ -47,9 +47,9 @@ fn mode(path: impl AsRef<Path>) -> u32 {
 }
 
 #[test]
-fn whatever_is_no_plain_file_is_no_lock_file() {
-    type Place = fn(&Path);
-    let places: [(&str, Place); 6] = [
+fn lock_file_must_be_a_regular_file() {
+    type CreateFile = fn(&Path);
+    let cases: [(&str, CreateFile); 6] = [
         ("a named pipe", |lock| {
             assert!(Command::new("mkfifo").arg(lock).status().unwrap().success());
         }),
@@ -70,9 +70,9 @@ fn whatever_is_no_plain_file_is_no_lock_file() {
             fs::hard_link(other, lock).unwrap();
         }),
     ];
-    for (what, place) in places {
+    for (what, create_file) in cases {
         let (database, lock) = database();
-        place(&lock);
+        create_file(&lock);
         let error = migrate(&database).expect_err(what);
         assert!(
             matches!(&error, DbError::Migration(MigrationError::LockFile { path, .. }) if *path == lock),
@@ -87,9 +87,9 @@ fn whatever_is_no_plain_file_is_no_lock_file() {
 }
 
 #[test]
-fn a_lock_file_is_for_its_owner_only() {
-    let (fresh, lock) = database();
-    assert_eq!(migrate(&fresh).unwrap(), 3);
+fn lock_file_is_accessible_only_by_its_owner() {
+    let (created, lock) = database();
+    assert_eq!(migrate(&created).unwrap(), 3);
     assert_eq!(mode(&lock), 0o600);
 
     let (upgraded, lock) = database();
@@ -100,7 +100,7 @@ fn a_lock_file_is_for_its_owner_only() {
 }
 
 #[test]
-fn a_private_database_is_for_its_owner_only() {
+fn private_database_is_accessible_only_by_its_owner() {
     for (is_private, write_ahead) in [(true, true), (true, false), (false, true)] {
         let database = TestDatabase::sqlite();
         let scope = database.scope_with(|config| {
@@ -112,7 +112,7 @@ fn a_private_database_is_for_its_owner_only() {
         } else {
             &["-journal"]
         };
-        let shown = scope.run(|| {
+        let owner_only = scope.run(|| {
             DatabaseService::transaction(|connection| {
                 connection.execute_query("CREATE TABLE t (n INTEGER)", params! {})?;
                 let companions = companions
@@ -121,8 +121,13 @@ fn a_private_database_is_for_its_owner_only() {
                 Ok::<Vec<bool>, DbError>(companions.collect())
             })
         });
-        let mut shown = shown.unwrap();
-        shown.push(mode(file(&database)) == 0o600);
-        assert!(shown.iter().all(|shown| *shown == is_private), "{shown:?}");
+        let mut owner_only = owner_only.unwrap();
+        owner_only.push(mode(file(&database)) == 0o600);
+        assert!(
+            owner_only
+                .iter()
+                .all(|is_owner_only| *is_owner_only == is_private),
+            "{owner_only:?}"
+        );
     }
 }

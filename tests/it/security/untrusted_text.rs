@@ -1,4 +1,5 @@
-//! The Big List of Naughty Strings, and some more, wherever a text is taken: it arrives as it is, or is refused in order.
+//! The Big List of Naughty Strings and more unusual text, in each argument that takes text. The text is stored unchanged or
+//! rejected with a typed error.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -13,10 +14,10 @@ use tests::TestDatabase;
 use user_repo::{UserError, UserRepository, UserUpdate};
 
 on_both_backends!(
-    values_arrive_as_they_are,
-    statements_and_names_are_refused_in_order,
-    tables_may_have_any_name,
-    users_are_stored_or_refused,
+    values_are_stored_unchanged,
+    invalid_statements_and_names_return_typed_errors,
+    tables_and_migration_sources_may_have_any_name,
+    users_are_stored_or_rejected,
 );
 
 fn texts() -> impl Iterator<Item = &'static str> {
@@ -41,14 +42,14 @@ fn is_postgres() -> bool {
     DatabaseService::connection().unwrap().backend() == Backend::Postgres
 }
 
-/// Whether all connections are back and whole.
+/// Panics if a connection is checked out or was closed as invalid.
 #[track_caller]
-fn assert_whole(text: &str) {
+fn assert_pool_is_intact(text: &str) {
     let status = DatabaseService::get_pool_status().unwrap();
     assert_eq!((status.checked_out, status.invalid), (0, 0), "{text:?}");
 }
 
-fn values_arrive_as_they_are(database: &TestDatabase) {
+fn values_are_stored_unchanged(database: &TestDatabase) {
     database.scope().run(|| {
         let run = DatabaseService::execute_query;
         run("CREATE TABLE t (a TEXT, b TEXT)", params! {}).unwrap();
@@ -68,7 +69,7 @@ fn values_arrive_as_they_are(database: &TestDatabase) {
                 outcomes.into_iter().for_each(|outcome| outcome.unwrap());
                 expected.extend([text; 4]);
             }
-            assert_whole(text);
+            assert_pool_is_intact(text);
         }
         let mut found = Vec::new();
         DatabaseService::for_each_row("SELECT a FROM t", params! {}, |row| {
@@ -82,11 +83,11 @@ fn values_arrive_as_they_are(database: &TestDatabase) {
     });
 }
 
-fn statements_and_names_are_refused_in_order(database: &TestDatabase) {
+fn invalid_statements_and_names_return_typed_errors(database: &TestDatabase) {
     database.scope().run(|| {
         DatabaseService::execute_query("CREATE TABLE t (a TEXT)", params! {}).unwrap();
         for text in texts() {
-            // Some of them are statements.
+            // Some of the texts are valid SQL.
             let _ = DatabaseService::execute_query(text, params! {});
             let _ = DatabaseService::execute_query(&format!("SELECT {text}"), params! {});
             let unused =
@@ -116,18 +117,18 @@ fn statements_and_names_are_refused_in_order(database: &TestDatabase) {
                     position
                 );
             }
-            assert_whole(text);
+            assert_pool_is_intact(text);
         }
         assert_eq!(DatabaseService::list_tables().unwrap(), ["t"]);
     });
 }
 
-fn tables_may_have_any_name(database: &TestDatabase) {
+fn tables_and_migration_sources_may_have_any_name(database: &TestDatabase) {
     database.scope().run(|| {
-        let mut made = 0;
+        let mut created = 0;
         for text in texts().step_by(5) {
             let quoted = format!("\"{}\"", text.replace('"', "\"\""));
-            // `:x` in quotes is no parameter.
+            // `:x` in quotes is not a parameter.
             if DatabaseService::execute_query(
                 &format!("CREATE TABLE {quoted} (a TEXT)"),
                 params! {},
@@ -136,7 +137,7 @@ fn tables_may_have_any_name(database: &TestDatabase) {
             {
                 continue;
             }
-            made += 1;
+            created += 1;
             let listed = DatabaseService::list_tables().unwrap();
             assert_eq!(listed.len(), 1, "{text:?}");
             let info = DatabaseService::get_table_info(&listed[0]).unwrap();
@@ -148,9 +149,9 @@ fn tables_may_have_any_name(database: &TestDatabase) {
             DatabaseService::vacuum_analyze(Some(&listed[0])).unwrap();
             DatabaseService::execute_query(&format!("DROP TABLE {}", listed[0]), params! {})
                 .unwrap();
-            assert_whole(text);
+            assert_pool_is_intact(text);
         }
-        assert!(made > 50, "{made}");
+        assert!(created > 50, "{created}");
         static ONE: [EmbeddedMigration; 1] = [EmbeddedMigration::new(
             "CREATE TABLE one (a TEXT)",
             None,
@@ -158,22 +159,22 @@ fn tables_may_have_any_name(database: &TestDatabase) {
             TomlMetadataWrapper::new(true),
         )];
         for text in texts().step_by(50).filter(|text| !text.contains('\0')) {
-            let set = Migrations::new()
+            let source = Migrations::new()
                 .named(text)
                 .sqlite(EmbeddedMigrations::new(&ONE))
                 .postgres(EmbeddedMigrations::new(&ONE));
-            DatabaseService::run_migrations(&set).unwrap();
+            DatabaseService::run_migrations(&source).unwrap();
             assert!(
-                DatabaseService::run_migrations(&set).unwrap().is_empty(),
+                DatabaseService::run_migrations(&source).unwrap().is_empty(),
                 "{text:?}"
             );
         }
     });
 }
 
-fn users_are_stored_or_refused(database: &TestDatabase) {
+fn users_are_stored_or_rejected(database: &TestDatabase) {
     database.scope().run(|| {
-        let is_in_order = |error: &UserError| {
+        let is_expected = |error: &UserError| {
             !matches!(
                 error,
                 UserError::Service(_) | UserError::Database(_) | UserError::UnusableHash { .. }
@@ -189,7 +190,7 @@ fn users_are_stored_or_refused(database: &TestDatabase) {
                     assert_eq!((found.id, &found.username), (user.id, &user.username));
                     stored.insert(user.id);
                 }
-                Err(error) => assert!(is_in_order(&error), "{text:?}: {error:?}"),
+                Err(error) => assert!(is_expected(&error), "{text:?}: {error:?}"),
             }
             let found = UserRepository::get_user_by_username(text);
             assert!(found.is_ok(), "{text:?}: {found:?}");
@@ -199,7 +200,7 @@ fn users_are_stored_or_refused(database: &TestDatabase) {
             ] {
                 let updated = UserRepository::update_user(1, update);
                 assert!(
-                    updated.as_ref().map_or_else(is_in_order, Option::is_some),
+                    updated.as_ref().map_or_else(is_expected, Option::is_some),
                     "{text:?}: {updated:?}"
                 );
             }
@@ -230,7 +231,7 @@ fn users_are_stored_or_refused(database: &TestDatabase) {
 }
 
 #[test]
-fn an_application_may_have_any_name() {
+fn application_name_may_be_any_text() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -244,7 +245,7 @@ fn an_application_may_have_any_name() {
                 .map(|rows| rows[0].get::<String>("name"))
         });
         match shown {
-            // The server cuts it, and shows what is not ASCII as it pleases.
+            // The server truncates the name and replaces characters that are not ASCII.
             Ok(shown) => assert!(shown.unwrap().len() < 256, "{text:?}"),
             Err(error) => assert!(text.contains('\0'), "{text:?}: {error}"),
         }
@@ -252,7 +253,7 @@ fn an_application_may_have_any_name() {
 }
 
 #[test]
-fn urls_and_variables_are_refused_without_their_secrets() {
+fn rejected_urls_and_variables_do_not_show_secrets() {
     const VARIABLES: [&str; 8] = [
         "DATABASE_URL",
         "DB_REPLICA_URLS",

@@ -1,6 +1,6 @@
-//! URLs with a secret in every place that it may end up in by mistake: it is never shown.
+//! A secret in a URL is never shown, wherever in the URL it ends up by mistake.
 //!
-//! `FUZZ_INPUTS` sets how many URLs are tried; `FUZZ_SEED` repeats a run.
+//! `FUZZ_INPUTS` sets the number of URLs (default 5,000). `FUZZ_SEED` repeats a run.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -12,8 +12,8 @@ use fastrand::Rng;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
-/// URLs with the secret at `{}`, and the closed port at `PORT`.
-const PLACES: &[&str] = &[
+/// URLs in which the secret replaces `{}`, and a closed port replaces `PORT`.
+const TEMPLATES: &[&str] = &[
     "postgresql://user:{}@127.0.0.1:PORT/db",
     "postgresql://user:{}@127.0.0.1:PORT",
     "postgresql://:{}@127.0.0.1:PORT",
@@ -71,22 +71,23 @@ const PLACES: &[&str] = &[
     "user:{}@127.0.0.1:PORT/db",
 ];
 
+/// Text to insert into URLs.
 const INSERTED: &[&str] = &[
     "@", ":", "/", "?", "#", "&", ";", "=", "%", ",", "[", "]", "+", " ", "\t", "\n", "'", "\"",
     "\\", ".", "!", "%%", "%20", "%00", "%ff", "::", "//", "&&", "é", "\u{202e}",
 ];
 
-/// A secret: two parts, of which neither may be shown, and what is between them.
+/// A secret of two parts with a separator. Neither part may be shown.
 struct Secret {
     parts: [String; 2],
-    /// Whether it holds a character with which no name of a user, a host or a database is shown.
-    is_odd: bool,
+    /// Whether the separator has a character that keeps a user, host or database name from being shown.
+    has_special_character: bool,
     text: String,
 }
 
 impl Secret {
     fn new(rng: &mut Rng) -> Self {
-        // A letter that is no hexadecimal digit begins each, so that no percent sign takes it in.
+        // The first letter is not a hexadecimal digit, so a percent sign before it cannot encode it.
         let mut part = || -> String {
             let first = rng.choice(b"ghjkmnpqrstuvwxyz").unwrap();
             std::iter::once(char::from(*first))
@@ -94,23 +95,23 @@ impl Secret {
                 .collect()
         };
         let parts = [part(), part()];
-        let is_odd = rng.bool();
-        let between = if is_odd {
+        let has_special_character = rng.bool();
+        let separator = if has_special_character {
             rng.choice(["!", "*", "^", "!|", "(", "~<"]).unwrap()
         } else {
             ""
         };
-        let text = parts.join(between);
+        let text = parts.join(separator);
         Secret {
             parts,
-            is_odd,
+            has_special_character,
             text,
         }
     }
 }
 
-/// Inserts characters in and around the secret. Removes and replaces some around it, unless that may turn the secret into a
-/// name that is shown.
+/// Inserts characters in and around the secret. With `may_remove`, also removes and replaces characters around it. It must be
+/// `false` if that could turn the secret into a name that is shown.
 fn mutate(url: &mut Vec<char>, secret: std::ops::Range<usize>, may_remove: bool, rng: &mut Rng) {
     for _ in 0..rng.usize(0..4) {
         let around = secret.start.saturating_sub(10)..(secret.end + 10).min(url.len());
@@ -127,7 +128,7 @@ fn mutate(url: &mut Vec<char>, secret: std::ops::Range<usize>, may_remove: bool,
     }
 }
 
-/// All that an error says, with what is behind it.
+/// Returns the debug output of an error, and the messages of the error and its sources.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut shown = format!("{error:?}");
     let mut next = Some(error);
@@ -138,6 +139,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     shown
 }
 
+/// Returns everything that is shown when the URL is parsed, read from variables and, if `connects`, connected to.
 fn shown(url: &str, closed: u16, connects: bool) -> Vec<String> {
     let mut shown = Vec::new();
     let parsed = url.parse::<DatabaseUrl>();
@@ -172,7 +174,7 @@ fn shown(url: &str, closed: u16, connects: bool) -> Vec<String> {
 }
 
 #[test]
-fn a_secret_in_a_url_is_never_shown() {
+fn secret_in_a_url_is_never_shown() {
     let number = |name| std::env::var(name).ok().map(|value| value.parse().unwrap());
     let inputs = number("FUZZ_INPUTS").unwrap_or(5_000);
     let seed = number("FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
@@ -184,17 +186,17 @@ fn a_secret_in_a_url_is_never_shown() {
     let (mut accepted, mut connected) = (0, 0);
     let mut leaks = Vec::new();
     for input in 0..inputs {
-        let place = PLACES[usize::try_from(input).unwrap() % PLACES.len()];
-        let place = place.replace("PORT", &closed.to_string());
+        let template = TEMPLATES[usize::try_from(input).unwrap() % TEMPLATES.len()];
+        let template = template.replace("PORT", &closed.to_string());
         let secret = Secret::new(&mut rng);
-        let (before, after) = place.split_once("{}").unwrap();
+        let (before, after) = template.split_once("{}").unwrap();
         let mut url: Vec<char> = format!("{before}{}{after}", secret.text).chars().collect();
         let start = before.chars().count();
         let range = start..start + secret.text.chars().count();
-        // The first round is as it stands.
-        if usize::try_from(input).unwrap() >= PLACES.len() {
-            // The name of a SQLite file is shown, whatever it is.
-            let may_remove = secret.is_odd && !place.starts_with("sqlite");
+        // The first round uses the URLs unchanged.
+        if usize::try_from(input).unwrap() >= TEMPLATES.len() {
+            // The name of a SQLite file is always shown.
+            let may_remove = secret.has_special_character && !template.starts_with("sqlite");
             mutate(&mut url, range, may_remove, &mut rng);
         }
         let url: String = url.into_iter().collect();
@@ -218,12 +220,12 @@ fn a_secret_in_a_url_is_never_shown() {
     );
     assert!(
         accepted > 0 && connected > 0 && accepted < inputs,
-        "{accepted} of {inputs} were accepted, {connected} tried"
+        "{accepted} of {inputs} were accepted, {connected} were connected to"
     );
 }
 
 #[test]
-fn what_a_server_quotes_of_a_url_is_hidden_too() {
+fn server_messages_do_not_show_secrets_of_a_url() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -232,7 +234,7 @@ fn what_a_server_quotes_of_a_url_is_hidden_too() {
     } else {
         '?'
     };
-    for (parameter, is_hidden) in [
+    for (parameter, is_redacted) in [
         ("dbname=d%26password%3Dhunter2", true),
         ("dbname=hunter2", false),
         ("user=u%40hunter2", true),
@@ -249,7 +251,7 @@ fn what_a_server_quotes_of_a_url_is_hidden_too() {
             .run(|| DatabaseService::connection().map(drop))
             .expect_err(parameter);
         let shown = format!("{}\n{error:#?}", chain(&error));
-        assert_eq!(shown.contains("hunter2"), !is_hidden, "{shown}");
+        assert_eq!(shown.contains("hunter2"), !is_redacted, "{shown}");
         assert!(shown.contains("FATAL"), "{shown}");
     }
 }

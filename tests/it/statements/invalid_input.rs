@@ -1,10 +1,11 @@
-//! Wrong statements, parameters, names and numbers: a typed error, nothing changed, the pool whole.
+//! Invalid statements and parameters return an error, change nothing and leave the pool intact.
 
 use db_service::{Backend, DatabaseService, DbError, Params, params};
 use tests::TestDatabase;
 
-on_both_backends!(wrong_statements_and_parameters);
+on_both_backends!(invalid_statements_and_parameters_change_nothing);
 
+/// Executes an invalid statement and returns its error. Panics if a connection was closed or is still checked out.
 #[track_caller]
 fn error(sql: &str, params: Params) -> DbError {
     let error = DatabaseService::execute_query(sql, params).unwrap_err();
@@ -13,7 +14,7 @@ fn error(sql: &str, params: Params) -> DbError {
     error
 }
 
-fn wrong_statements_and_parameters(database: &TestDatabase) {
+fn invalid_statements_and_parameters_change_nothing(database: &TestDatabase) {
     database
         .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
         .run(|| {
@@ -56,17 +57,17 @@ fn wrong_statements_and_parameters(database: &TestDatabase) {
                 Backend::Postgres => assert!(nul.unwrap_err().to_string().contains("0x00")),
                 _ => assert_eq!(nul.unwrap()[0].get::<String>("text").unwrap(), "a\0b"),
             }
-            let too_many = "INSERT INTO t VALUES (:n)";
+            let insert = "INSERT INTO t VALUES (:n)";
             assert!(
                 DatabaseService::execute_many(
-                    too_many,
+                    insert,
                     &[params! { "n" => 1 }, params! { "m" => 1 }]
                 )
                 .is_err()
             );
             assert!(
                 DatabaseService::execute_many(
-                    too_many,
+                    insert,
                     &[params! { "n" => 1 }, params! { "n" => None::<i32> }]
                 )
                 .is_err()

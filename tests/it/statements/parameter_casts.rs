@@ -1,4 +1,4 @@
-//! Text for columns of any type of PostgreSQL, as a literal would be taken.
+//! Text parameters for PostgreSQL columns of any type. The server reads the text as it reads a literal.
 
 use db_service::{DatabaseService, DbError, Params, Row, params};
 use tests::TestDatabase;
@@ -29,7 +29,7 @@ fn shown() -> Vec<String> {
 const SHOWN: &str = "6a8d1c6e-0f8e-4f1c-8f0a-0c1d2e3f4a5b|2026-11-23 10:00:00|2026-11-23|{\"a\": [1, null]}|12.30|{a,\"b c\"}|{1,2}|it's fine|Rex|42";
 
 #[test]
-fn text_goes_into_columns_of_any_type() {
+fn text_is_accepted_for_columns_of_any_type() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -37,7 +37,7 @@ fn text_goes_into_columns_of_any_type() {
         execute("CREATE TYPE mood AS ENUM ('it''s fine', 'bad')", params! {}).unwrap();
         execute(TABLE, params! {}).unwrap();
         execute(INSERT, row(None)).unwrap();
-        // As a batch, in which the same column has text and NULL; and where it is compared, twice.
+        // A column of a batch has both text and NULL. In comparisons, a parameter can appear twice.
         DatabaseService::execute_many(INSERT, &[row(Some("x")), row(None)]).unwrap();
         let mut rows = shown();
         rows.sort();
@@ -45,19 +45,19 @@ fn text_goes_into_columns_of_any_type() {
         let sql = "SELECT count(*) AS count FROM t WHERE id = :id AND (moment = :moment OR moment > :moment) AND 2 = any(numbers) AND name = :name";
         let found = params! { "id" => ID, "moment" => "2026-11-23 10:00:00+00", "name" => "Rex" };
         assert_eq!(execute(sql, found).unwrap()[0].get::<i64>("count").unwrap(), 3);
-        // Of another kind the next time.
+        // The next call passes a value of another type.
         execute("INSERT INTO t (n, note) VALUES (:n, :note)", params! { "n" => "1", "note" => "text" }).unwrap();
         execute("INSERT INTO t (n, note) VALUES (:n, :note)", params! { "n" => 2, "note" => None::<&str> }).unwrap();
         let some = [params! { "id" => ID, "day" => None::<&str> }, params! { "id" => None::<&str>, "day" => "2026-11-23" }];
         DatabaseService::execute_many("INSERT INTO t (id, day) VALUES (:id, :day)", &some).unwrap();
-        // What cannot be read as the type is an error of the value, and shows nothing of it.
+        // Text that is not valid for the type is an error, which does not show the text.
         let error = execute("SELECT 1 FROM t WHERE id = :id", params! { "id" => "secret" }).unwrap_err();
         assert!(error.to_string().contains("uuid") && !error.to_string().contains("secret"), "{error}");
     });
 }
 
 #[test]
-fn asking_leaves_a_transaction_as_it_was() {
+fn type_lookup_does_not_change_the_transaction() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -65,7 +65,7 @@ fn asking_leaves_a_transaction_as_it_was() {
         execute("CREATE TABLE t (id uuid)", params! {}).unwrap();
         let committed: Result<(), DbError> = DatabaseService::transaction(|connection| {
             connection.execute_query("INSERT INTO t VALUES (:id)", params! { "id" => ID })?;
-            // The server cannot tell what these are, and the statement is executed as it stands.
+            // The server cannot determine these types, so the statement is executed unchanged.
             let sql = "SELECT :a = :b AS same";
             let rows = connection.execute_query(sql, params! { "a" => "x", "b" => "x" })?;
             assert!(rows[0].get::<bool>("same")?);
@@ -89,7 +89,7 @@ fn asking_leaves_a_transaction_as_it_was() {
 }
 
 #[test]
-fn a_column_that_gets_another_type_is_asked_about_again() {
+fn changed_column_type_is_looked_up_again() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -114,7 +114,7 @@ fn a_column_that_gets_another_type_is_asked_about_again() {
 }
 
 #[test]
-fn text_is_not_cut_to_the_length_of_a_type() {
+fn text_is_not_truncated_to_the_length_of_a_type() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Whatever a server takes as it stands holds no parameter, and is sent as it stands.
+//! Placeholders are found only outside literals, quoted names and comments. All other SQL is sent unchanged.
 
 use db_service::{Connection, DatabaseService, DbError, Params, Value, params};
 use diesel::connection::SimpleConnection;
@@ -7,16 +7,17 @@ use diesel::sql_types::{Nullable, Text};
 use tests::TestDatabase;
 
 on_both_backends!(
-    texts_are_taken_as_the_server_takes_them,
-    a_statement_has_as_many_parameters_as_the_server_takes,
+    literals_and_comments_are_read_as_the_server_reads_them,
+    parameter_count_is_limited_only_by_the_server,
 );
 
-/// What texts, names and comments are made of.
-const WITHIN: &[&str] = &[
+/// Pieces of literals, quoted names and comments.
+const CONTENT: &[&str] = &[
     ":b", ":b", "\\", "\\", "'", "''", "\"", "$", "$$", "$t$", "\n", "\r", "--", "/*", "*/", "a",
     " ", "`", "]", "é",
 ];
-const OPENED: &[(&str, &str)] = &[
+/// Opening and closing quotes.
+const QUOTES: &[(&str, &str)] = &[
     ("'", "'"),
     ("'", "'"),
     ("E'", "'"),
@@ -30,7 +31,8 @@ const OPENED: &[(&str, &str)] = &[
     ("[", "]"),
     ("`", "`"),
 ];
-const BETWEEN: &[&str] = &[
+/// Text between two quoted parts.
+const SEPARATORS: &[&str] = &[
     "\n",
     "\n",
     "\r",
@@ -48,8 +50,8 @@ const BETWEEN: &[&str] = &[
     ")",
 ];
 
-/// What chance seldom makes: texts with escapes that go on behind a line break, and names with a dollar sign.
-const HARD: &[&str] = &[
+/// Cases that random SQL rarely contains: escape strings that continue after a line break, and names with a dollar sign.
+const RARE_CASES: &[&str] = &[
     "SELECT E'a'\n'\\':b' AS v",
     "SELECT E'a' -- it's\r\t'\\':b' AS v",
     "SELECT e'a'\n-- \\\n 'b'\n'\\':b' AS v",
@@ -60,17 +62,17 @@ const HARD: &[&str] = &[
     "SELECT names.a$b AS v FROM names",
 ];
 
-/// A `SELECT` of texts of all kinds, one behind the other; many are none that a server would take.
-fn random_text(random: &mut fastrand::Rng) -> String {
+/// Returns a `SELECT` of random literals, quoted names and comments. Many of them are not valid SQL.
+fn random_select(random: &mut fastrand::Rng) -> String {
     let mut sql = "SELECT ".to_owned();
     for part in 0..random.usize(1..4) {
         if part > 0 {
-            sql.push_str(random.choice(BETWEEN).unwrap());
+            sql.push_str(random.choice(SEPARATORS).unwrap());
         }
-        let (opening, closing) = random.choice(OPENED).unwrap();
+        let (opening, closing) = random.choice(QUOTES).unwrap();
         sql.push_str(opening);
         for _ in 0..random.usize(..4) {
-            sql.push_str(random.choice(WITHIN).unwrap());
+            sql.push_str(random.choice(CONTENT).unwrap());
         }
         sql.push_str(closing);
     }
@@ -84,32 +86,34 @@ struct Shown {
     v: Option<String>,
 }
 
-/// A step of the program that SQLite makes of a statement.
+/// An instruction of the bytecode that SQLite compiles a statement to.
 #[derive(QueryableByName)]
-struct Step {
+struct Instruction {
     #[diesel(sql_type = Text)]
     opcode: String,
 }
 
-/// What the server shows when nobody takes the text apart; `None` where it refuses it, or shows no `v`.
+/// Returns `v` of the first row when diesel sends the SQL unchanged, or `None` if the server refuses it or returns no `v`.
 fn shown(connection: &mut Connection, sql: &str) -> Option<Option<String>> {
     connection.batch_execute(sql).ok()?;
     let rows: Vec<Shown> = diesel::sql_query(sql).load(connection).ok()?;
     rows.into_iter().map(|row| row.v).next()
 }
 
-/// Only to SQLite is `:b` anything where it is no part of a text, a name or a comment.
+/// Returns whether SQLite finds a parameter in the SQL. To PostgreSQL, `:b` is never a parameter.
 fn has_parameters(connection: &mut Connection, sql: &str) -> bool {
     let Connection::Sqlite(connection) = connection else {
         return false;
     };
-    let steps: Vec<Step> = diesel::sql_query(format!("EXPLAIN {sql}"))
+    let instructions: Vec<Instruction> = diesel::sql_query(format!("EXPLAIN {sql}"))
         .load(connection)
         .unwrap();
-    steps.iter().any(|step| step.opcode == "Variable")
+    instructions
+        .iter()
+        .any(|instruction| instruction.opcode == "Variable")
 }
 
-fn texts_are_taken_as_the_server_takes_them(database: &TestDatabase) {
+fn literals_and_comments_are_read_as_the_server_reads_them(database: &TestDatabase) {
     const COUNT: usize = 4000;
     let seed =
         std::env::var("FUZZ_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
@@ -120,13 +124,13 @@ fn texts_are_taken_as_the_server_takes_them(database: &TestDatabase) {
         let row = "INSERT INTO names VALUES ('1', '2', '3', '4', '5')";
         DatabaseService::execute_query(row, params! {}).unwrap();
         let mut connection = DatabaseService::connection().unwrap();
-        let mut taken = 0;
-        let hard = HARD.iter().map(|&sql| sql.to_owned());
-        for sql in hard.chain((0..COUNT).map(|_| random_text(&mut random))) {
+        let mut accepted = 0;
+        let rare_cases = RARE_CASES.iter().map(|&sql| sql.to_owned());
+        for sql in rare_cases.chain((0..COUNT).map(|_| random_select(&mut random))) {
             let Some(expected) = shown(&mut connection, &sql) else {
                 continue;
             };
-            taken += 1;
+            accepted += 1;
             let found = connection.execute_query(&sql, params! {});
             if has_parameters(&mut connection, &sql) {
                 assert!(
@@ -142,14 +146,14 @@ fn texts_are_taken_as_the_server_takes_them(database: &TestDatabase) {
             }
         }
         assert!(
-            taken > COUNT / 20,
-            "only {taken} of {COUNT} were taken, seed {seed}"
+            accepted > COUNT / 20,
+            "the server accepted only {accepted} of {COUNT}, seed {seed}"
         );
     });
 }
 
-/// Twice as many take twice as long: if each were compared with all others, this would take minutes.
-fn a_statement_has_as_many_parameters_as_the_server_takes(database: &TestDatabase) {
+/// The time grows linearly with the number of parameters. If each were compared with all others, this test would take minutes.
+fn parameter_count_is_limited_only_by_the_server(database: &TestDatabase) {
     let count = |count: usize| {
         let names: Vec<_> = (0..count).map(|number| format!("p{number}")).collect();
         let sql = format!("SELECT 7 AS n WHERE 5 IN (:{})", names.join(", :"));
@@ -161,14 +165,14 @@ fn a_statement_has_as_many_parameters_as_the_server_takes(database: &TestDatabas
             });
         DatabaseService::execute_query(&sql, params)
     };
-    let most = if database.url().starts_with("postgres") {
+    let maximum = if database.url().starts_with("postgres") {
         65_535
     } else {
         32_766
     };
     database.scope().run(|| {
-        assert_eq!(count(most).unwrap()[0].get::<i64>("n").unwrap(), 7);
-        let error = count(most + 1).unwrap_err();
+        assert_eq!(count(maximum).unwrap()[0].get::<i64>("n").unwrap(), 7);
+        let error = count(maximum + 1).unwrap_err();
         assert!(matches!(error, DbError::Query(_)), "{error:?}");
         assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
     });

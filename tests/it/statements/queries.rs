@@ -1,4 +1,4 @@
-//! Statements, parameters, values and rows.
+//! Queries: parameters, prepared statements, values and rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +13,12 @@ use tests::TestDatabase;
 use uuid::Uuid;
 
 on_both_backends!(
-    values_of_every_kind_come_back,
-    parameters_are_found_where_they_are,
-    statements_are_prepared_once,
-    the_typed_dsl_works_on_every_connection,
-    many_rows_go_in_together_or_not_at_all,
-    rows_know_their_columns,
+    values_of_every_type_round_trip,
+    placeholders_are_replaced_only_outside_literals_and_comments,
+    repeated_statement_is_prepared_once,
+    diesel_dsl_works_on_every_connection,
+    execute_many_inserts_all_rows_or_none,
+    rows_have_column_names,
 );
 
 fn query(sql: &str, params: Params) -> Vec<db_service::Row> {
@@ -29,7 +29,7 @@ fn backend() -> Backend {
     DatabaseService::connection().unwrap().backend()
 }
 
-fn values_of_every_kind_come_back(database: &TestDatabase) {
+fn values_of_every_type_round_trip(database: &TestDatabase) {
     database.scope().run(|| {
         query(
             "CREATE TABLE kinds (b BOOLEAN, i BIGINT, s INTEGER, f DOUBLE PRECISION, t TEXT, y BYTEA, d DATE, m TIME, \
@@ -52,7 +52,7 @@ fn values_of_every_kind_come_back(database: &TestDatabase) {
         let none = all.names().fold(Params::new(), |params, name| params.with(name.to_owned(), Value::Null));
         let insert = "INSERT INTO kinds VALUES (:b, :i, :s, :f, :t, :y, :d, :m, :ts, :tz, :u, :n, :j, :e)";
         if backend() == Backend::Sqlite {
-            // A NUMERIC column would make a float of it.
+            // SQLite would convert the decimal to a float in a NUMERIC column.
             query("ALTER TABLE kinds DROP COLUMN n", params! {});
             query("ALTER TABLE kinds ADD COLUMN n TEXT", params! {});
             query("ALTER TABLE kinds DROP COLUMN e", params! {});
@@ -87,7 +87,7 @@ fn values_of_every_kind_come_back(database: &TestDatabase) {
     });
 }
 
-fn parameters_are_found_where_they_are(database: &TestDatabase) {
+fn placeholders_are_replaced_only_outside_literals_and_comments(database: &TestDatabase) {
     database.scope().run(|| {
         let rows = query(
             "SELECT ':x' AS a, :x AS b, /* :y */ :y || ':y' || :x AS \":c\" -- :z",
@@ -105,7 +105,7 @@ fn parameters_are_found_where_they_are(database: &TestDatabase) {
     });
 }
 
-fn statements_are_prepared_once(database: &TestDatabase) {
+fn repeated_statement_is_prepared_once(database: &TestDatabase) {
     database.scope().run(|| {
         let mut connection = DatabaseService::connection().unwrap();
         let (prepared, executed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -121,7 +121,7 @@ fn statements_are_prepared_once(database: &TestDatabase) {
         }
         assert_eq!((prepared.load(Ordering::Relaxed), executed.load(Ordering::Relaxed)), (1, 5));
         if connection.backend() == Backend::Postgres {
-            // The server's own account of it.
+            // The server counts the same.
             let sql = "SELECT count(*) AS statements, sum(generic_plans + custom_plans) AS executions \
                        FROM pg_prepared_statements WHERE statement = 'SELECT $1 + 1 AS next'";
             let rows = connection.execute_query(sql, params! {}).unwrap();
@@ -145,7 +145,7 @@ fn pet_names(connection: &mut Connection) -> Vec<String> {
         .unwrap()
 }
 
-fn the_typed_dsl_works_on_every_connection(database: &TestDatabase) {
+fn diesel_dsl_works_on_every_connection(database: &TestDatabase) {
     database.scope().run(|| {
         query(
             "CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT NOT NULL)",
@@ -174,12 +174,12 @@ fn the_typed_dsl_works_on_every_connection(database: &TestDatabase) {
     });
 }
 
-fn many_rows_go_in_together_or_not_at_all(database: &TestDatabase) {
+fn execute_many_inserts_all_rows_or_none(database: &TestDatabase) {
     database.scope().run(|| {
         query("CREATE TABLE numbers (id BIGINT PRIMARY KEY, label TEXT, score DOUBLE PRECISION)", params! {});
         let insert = "INSERT INTO numbers (id, label, score) VALUES (:id, lower(:label), :score)";
         let row = |id: i64| {
-            // Wide and narrow numbers and NULLs in one column, as real rows have them.
+            // As in real rows, columns mix narrow and wide integers, and text and NULL.
             let id_or_wide = if id % 7 == 0 { id + (1 << 40) } else { id };
             params! { "id" => id_or_wide, "label" => (id % 3 != 0).then(|| format!("ROW {id}")), "score" => id as f64 / 2.0 }
         };
@@ -189,7 +189,7 @@ fn many_rows_go_in_together_or_not_at_all(database: &TestDatabase) {
         let counted = &query(check, params! {})[0];
         assert_eq!(counted.values(), [Value::from(1_300), Value::from(866), Value::from("row 1"), Value::from(1_300)]);
 
-        // The last row repeats the second.
+        // The last row repeats the second row of the table.
         let mut repeated: Vec<_> = (2_000..2_600).map(row).collect();
         repeated.push(row(1));
         assert!(DatabaseService::execute_many(insert, &repeated).is_err());
@@ -202,7 +202,7 @@ fn many_rows_go_in_together_or_not_at_all(database: &TestDatabase) {
     });
 }
 
-fn rows_know_their_columns(database: &TestDatabase) {
+fn rows_have_column_names(database: &TestDatabase) {
     database.scope().run(|| {
         let rows = query("SELECT 1 AS \"Mixed Case\", 2 AS twice, 3 AS twice UNION ALL SELECT 4, 5, 6 ORDER BY 1", params! {});
         assert_eq!(rows[1].columns(), ["Mixed Case", "twice", "twice"]);
@@ -217,7 +217,7 @@ fn rows_know_their_columns(database: &TestDatabase) {
 }
 
 #[test]
-fn a_changed_table_does_not_spoil_prepared_statements() {
+fn prepared_statement_works_after_a_table_change() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -236,7 +236,7 @@ fn a_changed_table_does_not_spoil_prepared_statements() {
 }
 
 #[test]
-fn batches_are_prepared_once_and_mean_what_single_rows_mean() {
+fn batches_are_prepared_once_and_match_single_row_inserts() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -286,7 +286,7 @@ fn batches_are_prepared_once_and_mean_what_single_rows_mean() {
 }
 
 #[test]
-fn sqlite_counts_only_rows_that_the_statement_changed() {
+fn sqlite_counts_only_rows_changed_by_the_statement() {
     TestDatabase::sqlite().scope().run(|| {
         query("CREATE TABLE t (n INTEGER)", params! {});
         query("INSERT INTO t VALUES (1), (2), (3)", params! {});
@@ -304,7 +304,7 @@ fn sqlite_counts_only_rows_that_the_statement_changed() {
 }
 
 #[test]
-fn types_of_postgres_without_a_counterpart_ask_for_a_cast() {
+fn unsupported_postgres_types_suggest_a_cast() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -322,13 +322,13 @@ fn types_of_postgres_without_a_counterpart_ask_for_a_cast() {
         assert!(error.to_string().contains("cast in the statement, as in column::text"), "{error}");
         let ever = query("SELECT 'infinity'::timestamptz AS ever", params! {}).remove(0);
         assert!(matches!(ever["ever"], Value::Other { oid: 1184, .. }), "{ever:?}");
-        let deep = DatabaseService::execute_query("SELECT :id::bigint AS id WHERE :id IS NULL", params! { "id" => None::<i64> });
-        assert_eq!(deep.unwrap().len(), 1, "a parameter that stands twice is one parameter");
+        let repeated = DatabaseService::execute_query("SELECT :id::bigint AS id WHERE :id IS NULL", params! { "id" => None::<i64> });
+        assert_eq!(repeated.unwrap().len(), 1, "a repeated parameter counts as one parameter");
     });
 }
 
 #[test]
-fn what_a_type_does_not_hold_is_left_as_it_is() {
+fn values_outside_the_range_of_rust_types_are_returned_as_other() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -347,14 +347,14 @@ fn what_a_type_does_not_hold_is_left_as_it_is() {
             "numeric 'NaN'",
             "numeric 'Infinity'",
         ] {
-            let sql = format!("SELECT {value} AS far, ({value})::text AS text, 7 AS near");
+            let sql = format!("SELECT {value} AS extreme, ({value})::text AS text, 7 AS ordinary");
             let rows = DatabaseService::execute_query(&sql, params! {}).unwrap();
-            let far = &rows[0]["far"];
-            assert!(matches!(far, Value::Other { .. }), "{value}: {far:?}");
-            let error = rows[0].get::<NaiveDate>("far").unwrap_err();
-            assert!(matches!(&error, DbError::WrongType { column, .. } if column == "far"), "{error}");
+            let extreme = &rows[0]["extreme"];
+            assert!(matches!(extreme, Value::Other { .. }), "{value}: {extreme:?}");
+            let error = rows[0].get::<NaiveDate>("extreme").unwrap_err();
+            assert!(matches!(&error, DbError::WrongType { column, .. } if column == "extreme"), "{error}");
             assert!(error.to_string().contains("column::text"), "{error}");
-            assert_eq!(rows[0].get::<i64>("near").unwrap(), 7);
+            assert_eq!(rows[0].get::<i64>("ordinary").unwrap(), 7);
             rows[0].get::<String>("text").unwrap();
         }
         let sql = "SELECT date '4713-01-01 BC' AS oldest, date '0044-03-15 BC' AS ides, timestamp '4713-01-01 00:00:00 BC' AS moment, time '23:59:59.999999' AS late";

@@ -1,5 +1,5 @@
-//! A text that holds several statements is refused, and none of them is executed: whoever splices a caller's text into a
-//! statement must not hand over the database.
+//! SQL that contains several statements is rejected, and none of them is executed. If a program splices untrusted text into a
+//! statement, that text cannot add a second statement.
 
 use std::ops::ControlFlow;
 
@@ -8,14 +8,14 @@ use singleton_core::testing::Scope;
 use tests::{TestDatabase, TestPgBouncer, TestServer};
 
 on_both_backends! {
-    several_statements_are_refused_by_every_entry_point,
-    several_statements_are_refused_without_a_statement_cache,
-    a_trigger_with_a_body_is_one_statement,
+    multiple_statements_are_rejected_by_every_entry_point,
+    multiple_statements_are_rejected_without_a_statement_cache,
+    create_trigger_with_a_body_is_one_statement,
 }
 
-/// What the scan could take for one statement, if it took quotes, comments or bodies for something else. Each would execute
-/// [`ATTACK`].
-const TEXTS: [&str; 9] = [
+/// SQL that a scanner with an error in quotes, comments or bodies could mistake for one statement. One of the [`ATTACKS`]
+/// replaces `{}`.
+const TEMPLATES: [&str; 9] = [
     "SELECT :a AS x; {}",
     "SELECT :a AS x;; /* ; */ {};",
     "SELECT :a AS x\n;{}",
@@ -27,15 +27,15 @@ const TEXTS: [&str; 9] = [
     "WITH x AS (SELECT :a AS y) SELECT * FROM x; {}",
 ];
 
-/// Leaves a row for each time that it is executed, and takes the table away.
+/// Injected statements. Each of them adds a row to `audit` or drops `victim` when it is executed.
 const ATTACKS: [&str; 3] = [
     "INSERT INTO audit VALUES ('attack')",
     "DROP TABLE victim",
     "COMMIT; INSERT INTO audit VALUES ('attack'); BEGIN",
 ];
 
-fn texts() -> impl Iterator<Item = String> {
-    TEXTS.into_iter().flat_map(|text| {
+fn injections() -> impl Iterator<Item = String> {
+    TEMPLATES.into_iter().flat_map(|text| {
         ATTACKS
             .into_iter()
             .map(move |attack| text.replace("{}", attack))
@@ -51,7 +51,7 @@ fn prepare() {
     }
 }
 
-/// Fails if anything of a refused statement was executed.
+/// Panics if any part of a rejected statement was executed.
 #[track_caller]
 fn assert_untouched() {
     let sql = "SELECT (SELECT count(*) FROM audit) + (SELECT count(*) FROM victim) AS count";
@@ -59,40 +59,42 @@ fn assert_untouched() {
     assert_eq!(rows[0].get::<i64>("count").unwrap(), 0);
 }
 
-fn of_text() -> Params {
+fn text_params() -> Params {
     params! { "a" => "text" }
 }
 
-/// Calls everything that takes a statement, on a connection.
-fn on_connection(connection: &mut Connection, sql: &str) -> Vec<Result<(), DbError>> {
-    let done = |_: db_service::Row| Ok::<_, DbError>(ControlFlow::Continue(()));
+/// Calls each method of a connection that takes SQL, and returns the results.
+fn call_all_methods(connection: &mut Connection, sql: &str) -> Vec<Result<(), DbError>> {
+    let skip_row = |_: db_service::Row| Ok::<_, DbError>(ControlFlow::Continue(()));
     vec![
-        connection.execute_query(sql, of_text()).map(drop),
+        connection.execute_query(sql, text_params()).map(drop),
         connection
-            .execute_many(sql, &[of_text(), of_text()])
+            .execute_many(sql, &[text_params(), text_params()])
             .map(drop),
-        connection.for_each_row(sql, of_text(), done),
+        connection.for_each_row(sql, text_params(), skip_row),
     ]
 }
 
-fn refuse_all() {
-    for sql in texts() {
-        let done = |_: db_service::Row| Ok::<_, DbError>(ControlFlow::Continue(()));
+/// Panics unless each method that takes SQL rejects all texts.
+fn assert_all_are_rejected() {
+    for sql in injections() {
+        let skip_row = |_: db_service::Row| Ok::<_, DbError>(ControlFlow::Continue(()));
         let mut outcomes = vec![
-            DatabaseService::execute_query(&sql, of_text()).map(drop),
+            DatabaseService::execute_query(&sql, text_params()).map(drop),
             DatabaseService::execute_query(&sql, params! { "a" => 1 }).map(drop),
-            DatabaseService::execute_many(&sql, &[of_text(), of_text()]).map(drop),
-            DatabaseService::for_each_row(&sql, of_text(), done),
-            DatabaseService::read(|connection| connection.execute_query(&sql, of_text())).map(drop),
+            DatabaseService::execute_many(&sql, &[text_params(), text_params()]).map(drop),
+            DatabaseService::for_each_row(&sql, text_params(), skip_row),
+            DatabaseService::read(|connection| connection.execute_query(&sql, text_params()))
+                .map(drop),
         ];
-        outcomes.extend(on_connection(
+        outcomes.extend(call_all_methods(
             &mut DatabaseService::connection().unwrap(),
             &sql,
         ));
         let committed: Result<(), DbError> = DatabaseService::transaction(|connection| {
-            outcomes.extend(on_connection(connection, &sql));
+            outcomes.extend(call_all_methods(connection, &sql));
             let nested = connection
-                .transaction(|connection| connection.execute_query(&sql, of_text()).map(drop));
+                .transaction(|connection| connection.execute_query(&sql, text_params()).map(drop));
             outcomes.push(nested);
             Ok(())
         });
@@ -106,7 +108,7 @@ fn refuse_all() {
         }
         assert_untouched();
     }
-    // Names are quoted, so what stands in one is no statement.
+    // Names are quoted, so SQL in a name is not executed.
     for name in ["audit; DROP TABLE victim", "audit\"; DROP TABLE victim; --"] {
         let row = || [vec![Value::from("x")]];
         assert!(DatabaseService::bulk_insert(name, &["entry"], row()).is_err());
@@ -118,22 +120,22 @@ fn refuse_all() {
     }
 }
 
-fn several_statements_are_refused_by_every_entry_point(database: &TestDatabase) {
+fn multiple_statements_are_rejected_by_every_entry_point(database: &TestDatabase) {
     database.scope().run(|| {
         prepare();
-        refuse_all();
+        assert_all_are_rejected();
     });
 }
 
-fn several_statements_are_refused_without_a_statement_cache(database: &TestDatabase) {
+fn multiple_statements_are_rejected_without_a_statement_cache(database: &TestDatabase) {
     let scope = database.scope_with(|config| config.statement_cache_size = 0);
     scope.run(|| {
         prepare();
-        refuse_all();
+        assert_all_are_rejected();
     });
 }
 
-fn a_trigger_with_a_body_is_one_statement(database: &TestDatabase) {
+fn create_trigger_with_a_body_is_one_statement(database: &TestDatabase) {
     if database.url().starts_with("postgres") {
         return;
     }
@@ -141,8 +143,8 @@ fn a_trigger_with_a_body_is_one_statement(database: &TestDatabase) {
         prepare();
         let trigger = "CREATE TRIGGER t AFTER INSERT ON victim BEGIN \
                        INSERT INTO audit VALUES (CASE new.id WHEN 1 THEN 'one' END); DELETE FROM victim; END";
-        let two = format!("{trigger}; DROP TABLE victim");
-        let error = DatabaseService::execute_query(&two, params! {}).unwrap_err();
+        let two_statements = format!("{trigger}; DROP TABLE victim");
+        let error = DatabaseService::execute_query(&two_statements, params! {}).unwrap_err();
         assert!(matches!(error, DbError::MultipleStatements { .. }), "{error}");
         DatabaseService::execute_query(trigger, params! {}).unwrap();
         DatabaseService::execute_query("INSERT INTO victim VALUES (1)", params! {}).unwrap();
@@ -151,10 +153,10 @@ fn a_trigger_with_a_body_is_one_statement(database: &TestDatabase) {
     });
 }
 
-/// The scan reads strings as the server does by default. Where the server was told otherwise, a text can hide a second
-/// statement from the scan; the protocol refuses it all the same.
+/// The scanner reads strings as the server does by default. With `standard_conforming_strings = off`, a text can hide a second
+/// statement from the scanner. The extended query protocol still rejects it.
 #[test]
-fn the_server_refuses_what_the_scan_does_not_see() {
+fn server_rejects_statements_hidden_from_the_scanner() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -169,13 +171,13 @@ fn the_server_refuses_what_the_scan_does_not_see() {
             let mut connection = DatabaseService::connection().unwrap();
             let off = "SET standard_conforming_strings = off";
             connection.execute_query(off, params! {}).unwrap();
-            // To the scan this is one string; to the server it ends at the escaped quote's successor.
+            // To the scanner this is one string. To the server it ends at the quote after the escaped quote.
             for attack in ATTACKS {
                 let sql = format!(r"SELECT :a AS x, '\''; {attack}; --'");
-                let refused = on_connection(&mut connection, &sql);
-                assert!(refused.iter().all(Result::is_err), "{refused:?}");
-                let refused = connection.execute_query(&sql, params! { "a" => 1 });
-                assert!(refused.is_err(), "{refused:?}");
+                let rejected = call_all_methods(&mut connection, &sql);
+                assert!(rejected.iter().all(Result::is_err), "{rejected:?}");
+                let rejected = connection.execute_query(&sql, params! { "a" => 1 });
+                assert!(rejected.is_err(), "{rejected:?}");
                 assert_untouched_on(&mut connection);
             }
         });
@@ -190,7 +192,7 @@ fn assert_untouched_on(connection: &mut Connection) {
 }
 
 #[test]
-fn several_statements_are_refused_behind_pgbouncer() {
+fn multiple_statements_are_rejected_behind_pgbouncer() {
     let Some(server) = TestServer::start() else {
         return;
     };
@@ -202,6 +204,6 @@ fn several_statements_are_refused_behind_pgbouncer() {
     let config = db_service::ConfigService::new(config);
     Scope::new().provide(config).run(|| {
         prepare();
-        refuse_all();
+        assert_all_are_rejected();
     });
 }

@@ -1,11 +1,11 @@
-//! Statements that stay prepared are bounded by their size as well as by their number.
+//! The cache of prepared statements is bounded by the size of the statements and by their number.
 
 use db_service::{Connection, DatabaseService, DbError, params};
 use diesel::RunQueryDsl;
 use tests::TestDatabase;
 
-/// How many bytes of text a server keeps for a connection, and the longest of them.
-fn kept(connection: &mut Connection) -> (i64, i64) {
+/// Returns the total and the largest length of the SQL that the server keeps prepared for a connection, in bytes.
+fn prepared_bytes(connection: &mut Connection) -> (i64, i64) {
     let sql = "SELECT coalesce(sum(length(statement)), 0)::bigint AS total, \
                coalesce(max(length(statement)), 0)::bigint AS longest FROM pg_prepared_statements";
     let row = &connection.execute_query(sql, params! {}).unwrap()[0];
@@ -13,15 +13,15 @@ fn kept(connection: &mut Connection) -> (i64, i64) {
 }
 
 #[test]
-fn large_statements_do_not_fill_the_memory_of_a_server() {
+fn prepared_statements_are_bounded_by_their_size() {
     const MIB: i64 = 1024 * 1024;
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
     database.scope().run(|| {
-        // One borrower that gives its connection back only in the end.
+        // One caller holds the connection until the end.
         let mut connection = DatabaseService::connection().unwrap();
-        let mut most = 0;
+        let mut maximum = 0;
         for n in 0..400 {
             let size = if n % 20 == 0 { 500_000 } else { 30_000 };
             let sql = format!("SELECT '{}' || :text AS n, {n}", "x".repeat(size));
@@ -30,24 +30,31 @@ fn large_statements_do_not_fill_the_memory_of_a_server() {
                 .unwrap();
             assert_eq!(rows[0].get::<String>("n").unwrap().len(), size + 1);
             if n % 40 == 0 {
-                most = most.max(kept(&mut connection).0);
+                maximum = maximum.max(prepared_bytes(&mut connection).0);
             }
         }
-        let (total, longest) = kept(&mut connection);
-        most = most.max(total);
-        assert!(most < 5 * MIB, "{most} bytes stay prepared");
-        assert!(most > MIB, "{most} bytes: those that fit stay");
+        let (total, longest) = prepared_bytes(&mut connection);
+        maximum = maximum.max(total);
+        assert!(maximum < 5 * MIB, "{maximum} bytes stay prepared");
+        assert!(
+            maximum > MIB,
+            "{maximum} bytes: statements that fit stay prepared"
+        );
         assert!(longest <= 32 * 1024, "{longest} bytes in one statement");
-        // What stays is used again.
-        let before = kept(&mut connection);
+        // A statement that stays prepared is reused.
+        let before = prepared_bytes(&mut connection);
         for _ in 0..3 {
             connection.execute_query("SELECT 1", params! {}).unwrap();
         }
-        assert_eq!(kept(&mut connection).0 - before.0, "SELECT 1".len() as i64);
+        assert_eq!(
+            prepared_bytes(&mut connection).0 - before.0,
+            "SELECT 1".len() as i64
+        );
     });
 }
 
-fn prepared_here(connection: &mut db_service::Connection) -> i64 {
+/// Returns the number of statements that the server keeps prepared for a connection.
+fn prepared_count(connection: &mut Connection) -> i64 {
     let sql = "SELECT count(*) AS count FROM pg_prepared_statements";
     connection.execute_query(sql, params! {}).unwrap()[0]
         .get("count")
@@ -55,11 +62,11 @@ fn prepared_here(connection: &mut db_service::Connection) -> i64 {
 }
 
 #[test]
-fn prepared_statements_are_bounded_or_none() {
+fn prepared_statements_are_bounded_by_number_or_disabled() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    for (size, most) in [(8, 10), (0, 0)] {
+    for (size, maximum) in [(8, 10), (0, 0)] {
         let scope = database.scope_with(|config| {
             (config.pool_size, config.max_overflow) = (1, 0);
             config.statement_cache_size = size;
@@ -70,8 +77,8 @@ fn prepared_statements_are_bounded_or_none() {
                 let rows = DatabaseService::execute_query(&sql, params! { "n" => 1 }).unwrap();
                 assert_eq!(rows[0].get::<i64>("sum").unwrap(), number + 1);
                 let mut connection = DatabaseService::connection().unwrap();
-                let prepared = prepared_here(&mut connection);
-                assert!(prepared <= most, "{prepared} with {size}");
+                let prepared = prepared_count(&mut connection);
+                assert!(prepared <= maximum, "{prepared} with {size}");
             }
             assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
         });
@@ -79,7 +86,7 @@ fn prepared_statements_are_bounded_or_none() {
 }
 
 #[test]
-fn the_statement_cache_is_bounded_where_it_cannot_be_emptied_at_once() {
+fn statement_cache_is_bounded_in_failed_transactions() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -95,9 +102,7 @@ fn the_statement_cache_is_bounded_where_it_cannot_be_emptied_at_once() {
                 connection.execute_query("SELECT 2", params! {}).map(drop)
             });
         }
-        let sql = "SELECT count(*) AS count FROM pg_prepared_statements";
-        let rows = connection.execute_query(sql, params! {}).unwrap();
-        let count: i64 = rows[0].get("count").unwrap();
+        let count = prepared_count(&mut connection);
         assert!(count <= 10, "{count} statements");
     });
 }

@@ -1,4 +1,4 @@
-//! All or nothing, and nothing left on the connection.
+//! Transactions commit or roll back as a whole, and leave no state on the connection.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -7,15 +7,15 @@ use diesel::connection::SimpleConnection;
 use tests::TestDatabase;
 
 on_both_backends!(
-    they_end_with_their_closure,
-    they_commit_and_roll_back,
-    they_nest_by_savepoint,
-    a_panic_rolls_back_at_any_depth,
-    a_swallowed_error_does_not_pass_for_a_commit,
-    connections_come_back_clean,
+    closure_cannot_end_its_transaction,
+    transaction_commits_on_ok_and_rolls_back_on_err,
+    nested_transaction_rolls_back_to_its_savepoint,
+    panic_rolls_back_at_any_depth,
+    ignored_error_is_not_reported_as_a_commit,
+    open_transaction_is_rolled_back_when_its_connection_returns,
 );
 
-pub(crate) fn table() {
+pub(crate) fn create_table() {
     DatabaseService::execute_query("CREATE TABLE t (n INTEGER PRIMARY KEY)", params! {}).unwrap();
 }
 
@@ -34,9 +34,9 @@ fn status() -> PoolStatus {
     DatabaseService::get_pool_status().unwrap()
 }
 
-fn they_commit_and_roll_back(database: &TestDatabase) {
+fn transaction_commits_on_ok_and_rolls_back_on_err(database: &TestDatabase) {
     database.scope().run(|| {
-        table();
+        create_table();
         let committed = DatabaseService::transaction(|connection| {
             connection.execute_query(INSERT, n(1))?;
             Ok::<_, DbError>(7)
@@ -47,11 +47,11 @@ fn they_commit_and_roll_back(database: &TestDatabase) {
             connection.execute_query(INSERT, n(1)).map(|_| ())
         });
         assert!(matches!(failed, Err(DbError::UniqueViolation { .. })));
-        let own = DatabaseService::transaction(|connection| {
+        let custom = DatabaseService::transaction(|connection| {
             connection.execute_query(INSERT, n(3))?;
             Err::<(), _>(anyhow::anyhow!("changed my mind"))
         });
-        assert_eq!(own.unwrap_err().to_string(), "changed my mind");
+        assert_eq!(custom.unwrap_err().to_string(), "changed my mind");
         assert_eq!(numbers(), [1]);
         let status = status();
         assert_eq!(
@@ -65,9 +65,9 @@ fn they_commit_and_roll_back(database: &TestDatabase) {
     });
 }
 
-fn they_nest_by_savepoint(database: &TestDatabase) {
+fn nested_transaction_rolls_back_to_its_savepoint(database: &TestDatabase) {
     database.scope().run(|| {
-        table();
+        create_table();
         DatabaseService::transaction(|connection| {
             connection.execute_query(INSERT, n(1))?;
             let inner = connection.transaction(|connection| {
@@ -90,16 +90,16 @@ fn they_nest_by_savepoint(database: &TestDatabase) {
                 status.transactions_rolled_back
             ),
             (1, 0),
-            "savepoints do not count"
+            "savepoints are not counted"
         );
     });
 }
 
-fn a_panic_rolls_back_at_any_depth(database: &TestDatabase) {
+fn panic_rolls_back_at_any_depth(database: &TestDatabase) {
     database
         .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
         .run(|| {
-            table();
+            create_table();
             let caught = panic::catch_unwind(|| {
                 DatabaseService::transaction(|connection| {
                     connection.execute_query(INSERT, n(1))?;
@@ -125,17 +125,17 @@ fn a_panic_rolls_back_at_any_depth(database: &TestDatabase) {
                 let mut connection = DatabaseService::connection().unwrap();
                 connection.execute_query("BEGIN", params! {}).unwrap();
                 connection.execute_query(INSERT, n(3)).unwrap();
-                panic!("with a connection in hand");
+                panic!("while holding a connection");
             }));
             assert!(caught.is_err());
             assert_eq!(numbers(), [0; 0]);
         });
 }
 
-/// PostgreSQL answers COMMIT in a failed transaction with a polite ROLLBACK.
-fn a_swallowed_error_does_not_pass_for_a_commit(database: &TestDatabase) {
+/// PostgreSQL answers `COMMIT` in a failed transaction with `ROLLBACK`, which is not an error.
+fn ignored_error_is_not_reported_as_a_commit(database: &TestDatabase) {
     database.scope().run(|| {
-        table();
+        create_table();
         let result = DatabaseService::transaction(|connection| {
             connection.execute_query(INSERT, n(1))?;
             let _ = connection.execute_query("SELECT * FROM nowhere", params! {});
@@ -147,25 +147,25 @@ fn a_swallowed_error_does_not_pass_for_a_commit(database: &TestDatabase) {
             "{result:?}, but {:?}",
             numbers()
         );
-        let counted = if result.is_ok() { (1, 0) } else { (0, 1) };
+        let expected = if result.is_ok() { (1, 0) } else { (0, 1) };
         assert_eq!(
             (
                 status().transactions_committed,
                 status().transactions_rolled_back
             ),
-            counted
+            expected
         );
     });
 }
 
-/// What else the thread does meanwhile, on other connections, must not hide the failure.
+/// Successful calls of the same thread on other connections do not hide the failure.
 #[test]
-fn a_swallowed_error_is_remembered_by_its_own_connection() {
+fn ignored_error_is_tracked_per_connection() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
     database.scope().run(|| {
-        table();
+        create_table();
         let result = DatabaseService::transaction(|connection| {
             connection.execute_query(INSERT, n(1))?;
             let _ = connection.execute_query("SELECT 1 / 0", params! {});
@@ -183,7 +183,7 @@ fn a_swallowed_error_is_remembered_by_its_own_connection() {
 }
 
 #[test]
-fn a_commit_that_fails_counts_as_rolled_back() {
+fn failed_commit_counts_as_rolled_back() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -198,11 +198,11 @@ fn a_commit_that_fails_counts_as_rolled_back() {
     });
 }
 
-fn connections_come_back_clean(database: &TestDatabase) {
+fn open_transaction_is_rolled_back_when_its_connection_returns(database: &TestDatabase) {
     database
         .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
         .run(|| {
-            table();
+            create_table();
             let begins: [fn(&mut db_service::Connection); 5] = [
                 |connection| _ = connection.execute_query("BEGIN", params! {}).unwrap(),
                 |connection| {
@@ -232,28 +232,28 @@ fn connections_come_back_clean(database: &TestDatabase) {
                 assert_eq!(
                     numbers(),
                     (0..number as i64).collect::<Vec<_>>(),
-                    "what was not committed is gone"
+                    "the uncommitted row is rolled back"
                 );
-                // Were the transaction still open, this would be part of it.
+                // If the transaction were still open, this row would be part of it.
                 DatabaseService::execute_query(INSERT, n(number as i32)).unwrap();
-                let fresh = database.scope().run(numbers);
+                let seen_by_others = database.scope().run(numbers);
                 assert_eq!(
-                    fresh.len(),
+                    seen_by_others.len(),
                     number + 1,
-                    "what was committed is there for others"
+                    "another pool sees all committed rows"
                 );
             }
             assert_eq!(
                 (status().checked_in, status().invalid),
                 (1, 0),
-                "cleaned, not thrown away"
+                "the connection is reset, not closed"
             );
         });
 }
 
-fn they_end_with_their_closure(database: &TestDatabase) {
+fn closure_cannot_end_its_transaction(database: &TestDatabase) {
     database.scope().run(|| {
-        table();
+        create_table();
         for end in ["COMMIT", "rollback;", "END"] {
             let outcome: Result<(), DbError> = DatabaseService::transaction(|connection| {
                 connection.execute_query(INSERT, n(1))?;
@@ -266,16 +266,16 @@ fn they_end_with_their_closure(database: &TestDatabase) {
             );
             assert!(numbers().is_empty(), "rolled back after {end}");
         }
-        let kept: Result<(), DbError> = DatabaseService::transaction(|connection| {
+        let committed: Result<(), DbError> = DatabaseService::transaction(|connection| {
             connection.execute_query("SAVEPOINT a", params! {})?;
             connection.execute_query(INSERT, n(2))?;
             connection.execute_query("ROLLBACK TO SAVEPOINT a", params! {})?;
             connection.execute_query(INSERT, n(3))?;
             Ok(())
         });
-        kept.unwrap();
+        committed.unwrap();
         assert_eq!(numbers(), [3]);
-        // One's own transaction one ends oneself.
+        // A caller that begins a transaction with a statement also ends it.
         let mut connection = DatabaseService::connection().unwrap();
         for sql in ["BEGIN", "INSERT INTO t VALUES (4)", "COMMIT"] {
             connection.execute_query(sql, params! {}).unwrap();
@@ -285,9 +285,9 @@ fn they_end_with_their_closure(database: &TestDatabase) {
     });
 }
 
-/// A NULL, and a text, has the type of the column as it was when the statement was prepared.
+/// NULL and text parameters are sent with the type that the column had when the statement was prepared.
 #[test]
-fn a_column_that_changed_its_type_is_no_error() {
+fn statement_works_after_a_column_type_change() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -307,9 +307,9 @@ fn a_column_that_changed_its_type_is_no_error() {
         });
 }
 
-/// In a transaction it cannot be prepared again, so the connection goes.
+/// After a stale plan, the statement cannot be prepared again in the same transaction. The connection is closed.
 #[test]
-fn a_changed_table_spoils_one_transaction_and_no_other() {
+fn stale_plan_fails_only_one_transaction() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Transactions that get into each other's way.
+//! Conflicts between transactions: serialization failures, deadlocks, locks and retries.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Barrier;
@@ -10,9 +10,10 @@ use diesel::connection::{Connection as _, SimpleConnection};
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
-use super::commit_and_rollback::{INSERT, n, numbers, table};
+use super::commit_and_rollback::{INSERT, create_table, n, numbers};
 
-/// Two transactions that read what the other writes: of such a pair PostgreSQL refuses one.
+/// Runs two serializable transactions that each read what the other writes, so PostgreSQL fails one of them. Returns the outcomes
+/// and the number of attempts.
 fn write_skew(retries: usize) -> (Vec<Result<(), DbError>>, u32) {
     DatabaseService::execute_query("DELETE FROM t", params! {}).unwrap();
     DatabaseService::execute_query("INSERT INTO t VALUES (1), (2)", params! {}).unwrap();
@@ -24,7 +25,7 @@ fn write_skew(retries: usize) -> (Vec<Result<(), DbError>>, u32) {
     let (both_have_read, attempts) = (Barrier::new(2), AtomicU32::new(0));
     let scope = Scope::current();
     let outcomes = thread::scope(|threads| {
-        let threads = [1, 2].map(|own| {
+        let threads = [1, 2].map(|id| {
             let (scope, options, both, attempts) = (&scope, &options, &both_have_read, &attempts);
             threads.spawn(move || {
                 scope.enter(|| {
@@ -37,7 +38,7 @@ fn write_skew(retries: usize) -> (Vec<Result<(), DbError>>, u32) {
                             both.wait();
                         }
                         let update = "UPDATE t SET n = n + 10 WHERE n = :n";
-                        connection.execute_query(update, n(own))?;
+                        connection.execute_query(update, n(id))?;
                         Ok::<_, DbError>(())
                     })
                 })
@@ -49,12 +50,12 @@ fn write_skew(retries: usize) -> (Vec<Result<(), DbError>>, u32) {
 }
 
 #[test]
-fn what_the_server_rolled_back_for_another_is_repeated_if_asked_for() {
+fn serialization_failure_is_retried_only_on_request() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
     database.scope().run(|| {
-        table();
+        create_table();
         let (outcomes, attempts) = write_skew(0);
         let failed: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
         assert!(
@@ -70,12 +71,12 @@ fn what_the_server_rolled_back_for_another_is_repeated_if_asked_for() {
 }
 
 #[test]
-fn a_deadlock_is_told_and_repeated() {
+fn deadlock_is_reported_and_retried_on_request() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
     database.scope().run(|| {
-        table();
+        create_table();
         DatabaseService::execute_query("INSERT INTO t VALUES (1), (2)", params! {}).unwrap();
         for (retries, failures) in [(0, 1), (5, 0)] {
             let options = TransactionOptions {
@@ -115,21 +116,21 @@ fn a_deadlock_is_told_and_repeated() {
 }
 
 #[test]
-fn a_lock_that_another_process_holds_is_told_and_waited_for_again() {
+fn sqlite_lock_of_another_process_is_reported_and_retried() {
     let database = TestDatabase::sqlite();
     database.scope().run(|| {
-        table();
+        create_table();
         let path = database.url().strip_prefix("sqlite:///").unwrap();
         let mut other = diesel::SqliteConnection::establish(path).unwrap();
         other.batch_execute("BEGIN IMMEDIATE").unwrap();
-        let mut own = DatabaseService::connection().unwrap();
-        own.batch_execute("PRAGMA busy_timeout = 0").unwrap();
+        let mut connection = DatabaseService::connection().unwrap();
+        connection.batch_execute("PRAGMA busy_timeout = 0").unwrap();
         let mut insert = |retries| {
             let options = TransactionOptions {
                 retries,
                 ..TransactionOptions::default()
             };
-            own.transaction_with(&options, |connection| {
+            connection.transaction_with(&options, |connection| {
                 connection.execute_query(INSERT, n(1))
             })
         };
@@ -138,17 +139,17 @@ fn a_lock_that_another_process_holds_is_told_and_waited_for_again() {
             matches!(error, DbError::LockTimeout(_)) && error.is_retryable(),
             "{error}"
         );
-        // Released from another thread while this one is at it.
+        // Another thread releases the lock while this one retries.
         let released = thread::spawn(move || other.batch_execute("ROLLBACK"));
         insert(1000).unwrap();
         released.join().unwrap().unwrap();
-        drop(own);
+        drop(connection);
         assert_eq!(numbers(), [1]);
     });
 }
 
 #[test]
-fn options_reach_the_server() {
+fn transaction_options_reach_the_server() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -169,9 +170,9 @@ fn options_reach_the_server() {
     });
 }
 
-/// A conflict that was got over at a savepoint is none any more when the connection is lost.
+/// A conflict that was rolled back to a savepoint does not cause a retry when the connection is lost later.
 #[test]
-fn what_is_lost_is_not_repeated_for_the_sake_of_an_earlier_conflict() {
+fn lost_connection_is_not_retried_because_of_an_earlier_conflict() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -181,7 +182,7 @@ fn what_is_lost_is_not_repeated_for_the_sake_of_an_earlier_conflict() {
     };
     let conflict = "DO $$ BEGIN RAISE EXCEPTION 'conflict' USING ERRCODE = '40001'; END $$";
     database.scope().run(|| {
-        table();
+        create_table();
         for sql in [
             "CREATE FUNCTION quit() RETURNS trigger LANGUAGE plpgsql AS \
              $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$",
@@ -191,10 +192,10 @@ fn what_is_lost_is_not_repeated_for_the_sake_of_an_earlier_conflict() {
             DatabaseService::execute_query(sql, params! {}).unwrap();
         }
         let outcome = DatabaseService::transaction_with(&options, |connection| {
-            let got_over =
+            let handled =
                 connection.transaction(|connection| connection.execute_query(conflict, params! {}));
-            assert!(matches!(got_over, Err(DbError::SerializationFailure(_))));
-            // Its connection ends at `COMMIT`.
+            assert!(matches!(handled, Err(DbError::SerializationFailure(_))));
+            // The deferred trigger terminates the connection at `COMMIT`.
             connection.execute_query(INSERT, n(1))
         });
         assert!(
@@ -205,16 +206,16 @@ fn what_is_lost_is_not_repeated_for_the_sake_of_an_earlier_conflict() {
 }
 
 #[test]
-fn reading_only_ends_with_its_transaction_on_sqlite() {
+fn sqlite_read_only_mode_ends_with_its_transaction() {
     let options = TransactionOptions {
         read_only: true,
         ..TransactionOptions::default()
     };
     TestDatabase::sqlite().scope().run(|| {
-        table();
+        create_table();
         let mut connection = DatabaseService::connection().unwrap();
         let refused = connection.transaction_with(&options, |connection| {
-            // It is no beginning, and leaves the outer one as it is.
+            // A nested transaction takes no options. The error leaves the outer transaction as it is.
             let inner = connection.transaction_with(&options, |_| Ok::<_, DbError>(()));
             assert!(inner.is_err());
             connection.execute_query(INSERT, n(1))

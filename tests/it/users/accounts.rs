@@ -1,4 +1,4 @@
-//! The whole life of a user.
+//! User accounts: creating, updating, listing and deleting users, and verifying passwords.
 
 use chrono::{TimeDelta, Utc};
 use db_service::{DatabaseService, params};
@@ -7,15 +7,15 @@ use tests::TestDatabase;
 use user_repo::{ListUsers, UserError, UserRepository, UserUpdate};
 
 on_both_backends!(
-    a_user_lives,
-    lists_have_pages,
-    old_hashes_are_replaced,
-    weak_hashes_are_replaced,
-    a_hostile_hash_is_an_error,
-    wrong_users,
+    user_can_be_created_updated_deleted_and_restored,
+    user_lists_are_paginated,
+    sha256_hash_is_replaced_at_login,
+    weak_argon2_hash_is_replaced_at_login,
+    hash_with_excessive_cost_is_an_error,
+    invalid_users_are_rejected,
 );
 
-fn a_user_lives(database: &TestDatabase) {
+fn user_can_be_created_updated_deleted_and_restored(database: &TestDatabase) {
     database.scope().run(|| {
         let before = Utc::now() - TimeDelta::seconds(1);
         let user = UserRepository::create_user(
@@ -78,7 +78,7 @@ fn a_user_lives(database: &TestDatabase) {
         assert!(UserRepository::delete_user(user.id).unwrap());
         assert!(
             !UserRepository::delete_user(user.id).unwrap(),
-            "it was deleted already"
+            "the user is already deleted"
         );
         assert!(!UserRepository::delete_user(user.id + 1).unwrap());
         assert!(
@@ -96,14 +96,14 @@ fn a_user_lives(database: &TestDatabase) {
             (0, 1)
         );
 
-        let back = UserRepository::update_user(user.id, UserUpdate::new().is_active(true))
+        let restored = UserRepository::update_user(user.id, UserUpdate::new().is_active(true))
             .unwrap()
             .unwrap();
-        assert!(back.is_active && login("renamed", "test_password123").is_some());
+        assert!(restored.is_active && login("renamed", "test_password123").is_some());
     });
 }
 
-fn lists_have_pages(database: &TestDatabase) {
+fn user_lists_are_paginated(database: &TestDatabase) {
     database.scope().run(|| {
         let empty = UserRepository::get_user_stats().unwrap();
         assert_eq!(
@@ -127,7 +127,7 @@ fn lists_have_pages(database: &TestDatabase) {
             })
             .collect();
         UserRepository::delete_user(ids[3]).unwrap();
-        // All at one moment, so that only their numbers tell them apart.
+        // All users get the same time, so only their IDs determine the order.
         let moment = Utc::now()
             .date_naive()
             .and_hms_opt(1, 2, 3)
@@ -158,7 +158,7 @@ fn lists_have_pages(database: &TestDatabase) {
         let pages: Vec<i64> = (0..4)
             .flat_map(|page| list(all.offset(page * 2).limit(2)))
             .collect();
-        assert_eq!(pages, newest_first, "no user twice and none left out");
+        assert_eq!(pages, newest_first, "each user appears exactly once");
         assert_eq!(list(all.limit(0)), [0; 0]);
         assert_eq!(list(all.offset(u64::MAX)), [0; 0]);
         assert_eq!(list(all.limit(1000)).len(), 7);
@@ -186,7 +186,7 @@ fn set_hash(id: i64, hash: &str) {
     .unwrap();
 }
 
-fn old_hashes_are_replaced(database: &TestDatabase) {
+fn sha256_hash_is_replaced_at_login(database: &TestDatabase) {
     database.scope().run(|| {
         let id = UserRepository::create_user("veteran", "v@x", "another one")
             .unwrap()
@@ -207,7 +207,11 @@ fn old_hashes_are_replaced(database: &TestDatabase) {
             UserRepository::verify_password("veteran", "password124").unwrap(),
             None
         );
-        assert_eq!(stored(), sha256, "a wrong password replaces nothing");
+        assert_eq!(
+            stored(),
+            sha256,
+            "a wrong password does not replace the hash"
+        );
         let user = UserRepository::verify_password("veteran", "password123")
             .unwrap()
             .unwrap();
@@ -218,18 +222,22 @@ fn old_hashes_are_replaced(database: &TestDatabase) {
                 .unwrap()
                 .is_some()
         );
-        assert_eq!(stored(), user.password_hash, "once is enough");
+        assert_eq!(
+            stored(),
+            user.password_hash,
+            "the hash is replaced only once"
+        );
     });
 }
 
-fn weak_hashes_are_replaced(database: &TestDatabase) {
-    // Of "password123", with the costs of the tests: Argon2i, a salt of 8 bytes, version 16.
+fn weak_argon2_hash_is_replaced_at_login(database: &TestDatabase) {
+    // Hashes of "password123" with the costs of the tests: Argon2i, a salt of 8 bytes, version 16.
     let weak = [
         "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$9H3vLJi4Svm3A6VggvcavrmZdwM1PiLgXuFUySg3qbs",
         "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ$9qD9MrylYttjjrL3NO9XPPs0kHIC4C4J3NVTfbNxKHo",
         "$argon2id$v=16$m=8,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$cl6iLCl+uChnX/XCwU4BEGTrguOz7h5+Ld81mCd1Iow",
     ];
-    // The same password with more memory and passes: this one is left alone.
+    // A hash of the same password with more memory and passes. It is not replaced.
     let strong = "$argon2id$v=19$m=16,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$nahWXJZZS4Z2KyF0tgafaQftQbwsE3yOCG34BZ57nwo";
     database.scope().run(|| {
         let id = UserRepository::create_user("veteran", "v@x", "another one")
@@ -245,7 +253,7 @@ fn weak_hashes_are_replaced(database: &TestDatabase) {
         for hash in weak {
             set_hash(id, hash);
             assert_eq!(login("password124"), None);
-            assert_eq!(stored(), hash, "a wrong password replaces nothing");
+            assert_eq!(stored(), hash, "a wrong password does not replace the hash");
             let replaced = login("password123").unwrap().password_hash;
             assert!(
                 replaced.starts_with("$argon2id$v=19$m=8,t=1,p=1$"),
@@ -254,7 +262,7 @@ fn weak_hashes_are_replaced(database: &TestDatabase) {
             assert_ne!(replaced, hash);
             assert_eq!(stored(), replaced);
             assert!(login("password123").is_some());
-            assert_eq!(stored(), replaced, "once is enough");
+            assert_eq!(stored(), replaced, "the hash is replaced only once");
         }
         set_hash(id, strong);
         assert!(login("password123").is_some());
@@ -262,7 +270,7 @@ fn weak_hashes_are_replaced(database: &TestDatabase) {
     });
 }
 
-fn a_hostile_hash_is_an_error(database: &TestDatabase) {
+fn hash_with_excessive_cost_is_an_error(database: &TestDatabase) {
     database.scope().run(|| {
         let id = UserRepository::create_user("victim", "v@x", "secret")
             .unwrap()
@@ -279,7 +287,7 @@ fn a_hostile_hash_is_an_error(database: &TestDatabase) {
     });
 }
 
-fn wrong_users(database: &TestDatabase) {
+fn invalid_users_are_rejected(database: &TestDatabase) {
     database.scope().run(|| {
         let error = UserRepository::create_user("", "x", "y").unwrap_err();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Unit tests with a fake in the place of the database: the configuration names none, and none is opened.
+//! Unit tests with a fake database: no configuration is read and no database is opened.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,13 +27,13 @@ fn scope(fake: DatabaseService) -> Scope {
 }
 
 #[test]
-fn a_user_is_created_with_a_single_statement() {
+fn user_is_created_with_a_single_statement() {
     let statements = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&statements);
     let fake = DatabaseService::fake(move |sql, params| {
         seen.lock().unwrap().push(sql.to_owned());
         let Some(Value::Text(hash)) = params.get("password_hash") else {
-            panic!("no hash")
+            panic!("there is no hash")
         };
         assert!(hash.starts_with("$argon2id$"));
         Ok(vec![user_row("testuser", hash)])
@@ -47,7 +47,7 @@ fn a_user_is_created_with_a_single_statement() {
         );
         assert!(
             !ConfigService::is_initialized(),
-            "no database, no configuration"
+            "the configuration is not read"
         );
     });
     let statements = statements.lock().unwrap();
@@ -59,9 +59,9 @@ fn a_user_is_created_with_a_single_statement() {
 }
 
 #[test]
-fn what_is_not_valid_does_not_reach_the_database() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&asked);
+fn invalid_users_do_not_reach_the_database() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
     let fake = DatabaseService::fake(move |_, _| {
         counter.fetch_add(1, Ordering::Relaxed);
         Ok(Vec::new())
@@ -95,19 +95,19 @@ fn what_is_not_valid_does_not_reach_the_database() {
             );
         }
     });
-    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
 }
 
 #[test]
-fn users_are_found_and_their_passwords_checked() {
+fn users_are_found_and_passwords_are_verified() {
     let hash = Scope::new()
         .provide(tests::cheap_passwords())
         .run(|| PasswordService::hash("correct_password").unwrap());
     let fake = DatabaseService::fake(move |sql, params| {
-        let asked = params.get("username").or(params.get("id"));
+        let key = params.get("username").or(params.get("id"));
         let known = [Value::from("testuser"), Value::from(1)];
         assert!(sql.starts_with("SELECT"));
-        Ok(if asked.is_some_and(|asked| known.contains(asked)) {
+        Ok(if key.is_some_and(|key| known.contains(key)) {
             vec![user_row("testuser", &hash)]
         } else {
             vec![]
@@ -138,8 +138,8 @@ fn users_are_found_and_their_passwords_checked() {
 }
 
 #[test]
-fn a_login_does_not_claim_to_have_replaced_a_password_changed_meanwhile() {
-    // The seed's SHA-256 of "password123".
+fn login_returns_the_hash_it_read_if_the_password_changes_concurrently() {
+    // The SHA-256 of "password123", as the Python program stores it.
     let outdated = "ef92b778bafe771e89245b89ecbc08a44a4e166c06659911881f383d4473e94f";
     let updates = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&updates);
@@ -150,7 +150,7 @@ fn a_login_does_not_claim_to_have_replaced_a_password_changed_meanwhile() {
         assert!(sql.contains("AND password_hash = :old"), "{sql}");
         assert_eq!(params.get("old"), Some(&Value::from(outdated)));
         counter.fetch_add(1, Ordering::Relaxed);
-        // No row has the old hash any more.
+        // No row has the old hash anymore.
         Ok(Vec::new())
     });
     scope(fake).run(|| {
@@ -161,7 +161,7 @@ fn a_login_does_not_claim_to_have_replaced_a_password_changed_meanwhile() {
 }
 
 #[test]
-fn a_fake_has_rows_and_nothing_else() {
+fn fake_supports_only_statements() {
     let fake = DatabaseService::fake(|_, _| Err(DbError::Closed));
     scope(fake).run(|| {
         assert!(matches!(
@@ -186,7 +186,7 @@ fn a_fake_has_rows_and_nothing_else() {
     });
 }
 
-/// A user's own service on top of all of it.
+/// A custom service that depends on the user repository.
 #[service]
 #[requires(UserRepository)]
 struct Greeter {
@@ -217,7 +217,7 @@ impl Greeter {
 }
 
 #[test]
-fn services_of_ones_own_are_tested_the_same_way() {
+fn custom_services_can_be_tested_with_a_fake() {
     let fake = || DatabaseService::fake(|_, _| Ok(vec![user_row("ada", "x")]));
     assert_eq!(
         scope(fake()).run(|| Greeter::greet(1)).unwrap(),

@@ -1,7 +1,7 @@
-//! What the Python program gets wrong; each of these fails on it.
+//! Errors of the Python program that this workspace reimplements. Each of these tests fails on that program.
 //!
-//! That it logs without importing `logging`, that its pool has no `invalid()` and that its unit tests open
-//! the database shows wherever a statement fails, in `connections/pool.rs` and in `fake_database.rs`.
+//! Three of its errors are tested elsewhere. It logs without importing `logging` (wherever a statement fails), its pool has no
+//! `invalid()` (`connections/pool.rs`), and its unit tests open the database (`fake_database.rs`).
 
 use std::sync::Barrier;
 use std::thread;
@@ -12,16 +12,16 @@ use tests::TestDatabase;
 use user_repo::{ListUsers, UserError, UserRepository, UserUpdate};
 
 on_both_backends!(
-    the_table_outlives_the_process,
-    transactions_and_connections_are_guarded,
-    changes_are_committed,
-    users_inserted_by_hand_are_active,
-    duplicates_under_a_race_are_told_apart,
-    a_duplicate_on_update_is_told,
+    users_persist_after_a_restart,
+    transactions_and_connections_initialize_the_service,
+    changes_to_users_are_committed,
+    users_inserted_with_sql_are_active,
+    concurrent_duplicates_report_the_username_or_email,
+    duplicate_on_update_is_reported,
     updates_are_validated,
 );
 
-fn the_table_outlives_the_process(database: &TestDatabase) {
+fn users_persist_after_a_restart(database: &TestDatabase) {
     let id = database.scope().run(|| {
         UserRepository::create_user("ada", "ada@x", "secret")
             .unwrap()
@@ -33,7 +33,7 @@ fn the_table_outlives_the_process(database: &TestDatabase) {
     assert_eq!(found.unwrap().username, "ada");
 }
 
-fn transactions_and_connections_are_guarded(database: &TestDatabase) {
+fn transactions_and_connections_initialize_the_service(database: &TestDatabase) {
     let first = database.scope().run(|| {
         DatabaseService::transaction(|connection| {
             connection.execute_query("SELECT 1 AS one", params! {})
@@ -45,7 +45,7 @@ fn transactions_and_connections_are_guarded(database: &TestDatabase) {
         .run(|| assert!(DatabaseService::connection().is_ok()));
 }
 
-fn changes_are_committed(database: &TestDatabase) {
+fn changes_to_users_are_committed(database: &TestDatabase) {
     let id = database.scope().run(|| {
         let id = UserRepository::create_user("ada", "ada@x", "secret")
             .unwrap()
@@ -63,7 +63,7 @@ fn changes_are_committed(database: &TestDatabase) {
     });
 }
 
-fn users_inserted_by_hand_are_active(database: &TestDatabase) {
+fn users_inserted_with_sql_are_active(database: &TestDatabase) {
     database.scope().run(|| {
         UserRepository::instance().unwrap();
         let sql = "INSERT INTO users (username, email, password_hash) VALUES ('ada', 'ada@x', 'x')";
@@ -73,11 +73,11 @@ fn users_inserted_by_hand_are_active(database: &TestDatabase) {
     });
 }
 
-fn duplicates_under_a_race_are_told_apart(database: &TestDatabase) {
+fn concurrent_duplicates_report_the_username_or_email(database: &TestDatabase) {
     const THREADS: usize = 8;
     database.scope().run(|| {
         UserRepository::instance().unwrap();
-        let (scope, together) = (&Scope::current(), &Barrier::new(THREADS));
+        let (scope, barrier) = (&Scope::current(), &Barrier::new(THREADS));
         for (field, text) in [
             ("name", "Username 'ada' already exists"),
             ("address", "Email 'ada@x' already registered"),
@@ -90,7 +90,7 @@ fn duplicates_under_a_race_are_told_apart(database: &TestDatabase) {
                                 "name" => ("ada".to_owned(), format!("{number}@x")),
                                 _ => (format!("other{number}"), "ada@x".to_owned()),
                             };
-                            together.wait();
+                            barrier.wait();
                             scope.enter(|| UserRepository::create_user(&name, &email, "secret"))
                         })
                     })
@@ -112,7 +112,7 @@ fn duplicates_under_a_race_are_told_apart(database: &TestDatabase) {
     });
 }
 
-fn a_duplicate_on_update_is_told(database: &TestDatabase) {
+fn duplicate_on_update_is_reported(database: &TestDatabase) {
     database.scope().run(|| {
         UserRepository::create_user("ada", "ada@x", "secret").unwrap();
         let bob = UserRepository::create_user("bob", "bob@x", "secret").unwrap();
@@ -140,9 +140,9 @@ fn updates_are_validated(database: &TestDatabase) {
     });
 }
 
-/// The seed's table has no `is_active` in its rows, times without a zone, and SHA-256 for hashes.
+/// In the Python program's table, `is_active` is NULL, times have no time zone, and hashes are SHA-256.
 #[test]
-fn a_table_of_the_seed_is_taken_over() {
+fn table_of_the_python_program_is_adopted() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -160,12 +160,12 @@ fn a_table_of_the_seed_is_taken_over() {
         assert_eq!(ada.created_at.to_rfc3339(), "2024-02-29T12:00:00+00:00");
         assert!(matches!(UserRepository::create_user("ada", "new@x", "secret"), Err(UserError::UsernameTaken(_))));
         assert!(matches!(UserRepository::create_user("new", "ada@x", "secret"), Err(UserError::EmailTaken(_))));
-        assert_eq!(UserRepository::create_user("new", "new@x", "secret").unwrap().id, 4, "the numbers go on");
+        assert_eq!(UserRepository::create_user("new", "new@x", "secret").unwrap().id, 4, "the IDs continue");
     });
 }
 
 #[test]
-fn a_table_name_is_only_ever_a_name() {
+fn table_name_is_never_executed_as_sql() {
     let database = TestDatabase::sqlite();
     database.scope().run(|| {
         UserRepository::create_user("ada", "ada@x", "secret").unwrap();

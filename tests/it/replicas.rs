@@ -1,4 +1,5 @@
-//! Reads from replicas: round-robin order, replication lag, reads after the caller's own writes, and fallback to the primary.
+//! Reads from replicas: round-robin order, replication lag, reads after the caller's own writes, and fallback to the
+//! primary.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -262,7 +263,7 @@ fn read_uses_the_primary_if_the_replica_has_no_free_connection() {
             Ok::<_, DbError>((port(connection)?, other))
         });
         assert_eq!(ports.unwrap(), (standby.port(), primary.port()));
-        // Waiting for a connection to the primary takes longer.
+        // Less than the 10 seconds that a caller waits for a connection to the primary.
         assert!(
             began.elapsed() < Duration::from_secs(8),
             "{:?}",

@@ -82,8 +82,8 @@ fn sqlite_settings_take_effect() {
 /// Sets one of the durations.
 type Change = fn(&mut DatabaseConfig, Duration);
 
-/// The durations with a maximum that a server, a driver or the system imposes: the variable, the maximum in milliseconds, and a
-/// function that sets the duration in code.
+/// The durations with a maximum that a server, a driver or the system imposes: the variable, the maximum in
+/// milliseconds, and a function that sets the duration in code.
 const BOUNDED: [(&str, u64, Change); 7] = [
     ("DB_CONNECT_TIMEOUT", 2_147_483_000, |config, time| {
         config.postgres.connect_timeout = Some(time);
@@ -179,7 +179,7 @@ fn longest_and_shortest_durations_take_effect() {
         }
     });
     assert_eq!(longest, "2147483647ms 2147483647ms 2147483647ms");
-    // A duration below 1 ms is rounded up. Zero would turn the timeout off.
+    // Fractions of a millisecond are rounded up. Zero would turn the timeout off.
     let shortest = shown(&|config| {
         config.postgres.lock_timeout = Some(Duration::from_nanos(1));
         config.postgres.idle_in_transaction_timeout = Some(Duration::from_micros(60_000_001));

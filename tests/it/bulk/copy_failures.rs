@@ -1,4 +1,5 @@
-//! A `bulk_insert` that fails early does not desynchronize the connection: no later statement gets the answer of an earlier one.
+//! A `bulk_insert` that fails early does not desynchronize the connection: no later statement gets the answer of an
+//! earlier one.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -47,8 +48,8 @@ fn prepare() {
     }
 }
 
-/// Runs an insert that fails. Then runs a query through db-service and one through diesel, and checks that each gets its own
-/// answer.
+/// Runs an insert that fails. Then runs a query through db-service and one through diesel, and checks that each gets
+/// its own answer.
 fn fail_insert_and_check_answers(
     connection: &mut Connection,
     failure: (&str, &str, &str),
@@ -155,8 +156,8 @@ diesel::table! {
     }
 }
 
-/// A failed `copy_from` of diesel can desynchronize the connection, which db-service cannot prevent. A transaction still never
-/// reports a commit that did not happen.
+/// A failed `copy_from` of diesel can desynchronize the connection, which db-service cannot prevent. A transaction
+/// still never reports a commit that did not happen.
 #[test]
 fn desynchronized_connection_is_reported_as_lost() {
     let Some(database) = TestDatabase::postgres() else {

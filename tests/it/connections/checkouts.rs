@@ -217,8 +217,8 @@ fn leaks_and_slow_statements_are_logged(database: &TestDatabase) {
         .run(|| {
             let line = line!();
             let held = DatabaseService::connection().unwrap();
-            let taken = Instant::now();
-            while taken.elapsed() < 2 * threshold {
+            let checkout_time = Instant::now();
+            while checkout_time.elapsed() < 2 * threshold {
                 thread::yield_now();
             }
             let sql = format!("SELECT :value AS {}", database.url().len());

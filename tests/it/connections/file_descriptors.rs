@@ -18,8 +18,8 @@ use tests::TestDatabase;
 
 on_both_backends!(connect_error_shows_that_no_file_descriptor_is_left);
 
-/// Returns the number of locks to take and of bytes to exchange over sockets. The default is 100,000; `FUZZ_INPUTS` sets another
-/// number.
+/// Returns the number of locks to take and of bytes to exchange over sockets. The default is 100,000; `FUZZ_INPUTS`
+/// sets another number.
 fn rounds() -> u32 {
     let rounds = std::env::var("FUZZ_INPUTS").ok();
     rounds

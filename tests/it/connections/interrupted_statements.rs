@@ -20,8 +20,8 @@ fn backend_pid(connection: &mut Connection) -> Option<i32> {
     rows.ok()?[0].get("pid").ok()
 }
 
-/// The service can begin a transaction for a single statement of its caller. The transaction ends with the statement, even if
-/// its `COMMIT` or `ROLLBACK` is canceled.
+/// The service can begin a transaction for a single statement of its caller. The transaction ends with the statement,
+/// even if its `COMMIT` or `ROLLBACK` is canceled.
 #[test]
 fn cancellation_leaves_no_open_transaction() {
     let Some(database) = TestDatabase::postgres() else {

@@ -12,6 +12,7 @@ use diesel::sql_types::{BigInt, Integer};
 use singleton_core::testing::Scope;
 use tests::{SHOP_MIGRATIONS, TestPgBouncer, TestServer};
 
+/// Starts a server with PgBouncer in this pool mode.
 fn servers(mode: &str) -> Option<(TestServer, TestPgBouncer)> {
     let server = TestServer::start()?;
     let pgbouncer =
@@ -31,6 +32,7 @@ fn scope(config: DatabaseConfig) -> Scope {
     Scope::new().provide(ConfigService::new(config))
 }
 
+/// Returns the column `shown` of the first row.
 fn text(sql: &str) -> String {
     let rows = DatabaseService::execute_query(sql, params! {}).unwrap();
     rows[0].get("shown").unwrap()

@@ -252,8 +252,8 @@ fn connect_failure_is_reported_immediately_without_the_password() {
     );
 }
 
-/// If several connections change the journal mode of a new file at the same time, SQLite refuses all but one of them without
-/// waiting for the busy timeout.
+/// If several connections change the journal mode of a new file at the same time, SQLite refuses all but one of them
+/// without waiting for the busy timeout.
 #[test]
 fn new_sqlite_file_can_be_opened_by_many_pools_at_once() {
     const POOLS: usize = 8;

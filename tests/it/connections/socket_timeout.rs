@@ -1,4 +1,5 @@
-//! `DB_SOCKET_TIMEOUT` limits only the wait for an answer. It does not run while the caller works or the connection is idle.
+//! `DB_SOCKET_TIMEOUT` limits only the wait for an answer. It does not run while the caller works or the connection is
+//! idle.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;

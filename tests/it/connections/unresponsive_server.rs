@@ -1,5 +1,5 @@
-//! A server process that is stopped with `SIGSTOP`. It answers nothing, while its operating system still acknowledges what
-//! clients send.
+//! A server process that is stopped with `SIGSTOP`. It answers nothing, while its operating system still acknowledges
+//! what clients send.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -97,8 +97,8 @@ fn statement_without_an_answer_times_out() {
     }
 }
 
-/// The socket timeout applies to TCP and Unix sockets, with each setting of `tcp_user_timeout`, and while other pools open
-/// connections.
+/// The socket timeout applies to TCP and Unix sockets, with each setting of `tcp_user_timeout`, and while other pools
+/// open connections.
 #[test]
 fn socket_timeout_applies_to_every_transport_and_setting() {
     let Some(database) = TestDatabase::postgres() else {
@@ -198,7 +198,7 @@ fn streams_and_bulk_inserts_time_out_if_the_server_stops() {
     scope.run(|| {
         DatabaseService::execute_query("CREATE TABLE t (n INT, x TEXT)", params! {}).unwrap();
         type Work = fn(&mut Connection, &mut dyn FnMut()) -> Result<(), DbError>;
-        let works: [(&str, Work); 4] = [
+        let cases: [(&str, Work); 4] = [
             ("result stream", |connection, stop| {
                 let mut left = 20;
                 let sql = "SELECT generate_series(1, 100000) AS n";
@@ -240,7 +240,7 @@ fn streams_and_bulk_inserts_time_out_if_the_server_stops() {
                     .map(drop)
             }),
         ];
-        for (name, work) in works {
+        for (name, work) in cases {
             let mut connection = DatabaseService::connection().unwrap();
             let Some(process) = server_process(&mut connection) else {
                 return;
@@ -306,7 +306,8 @@ fn transaction_that_cannot_begin_returns_no_answer() {
     });
 }
 
-/// The check of an idle connection takes at most half of the pool timeout. The other half is left to open a new connection.
+/// The check of an idle connection takes at most half of the pool timeout. The other half is left to open a new
+/// connection.
 #[test]
 fn unresponsive_idle_connection_is_replaced_within_the_pool_timeout() {
     let Some(database) = TestDatabase::postgres() else {

@@ -1,7 +1,7 @@
 //! No error shows a value, whatever the language of the server's messages.
 //!
-//! Statements that fail with a value in the message get random secrets, which are hard to separate from the text around them.
-//! `FUZZ_INPUTS` sets the number of secrets per server (default 1,500). `FUZZ_SEED` repeats a run.
+//! Statements that fail with a value in the message get random secrets, which are hard to separate from the text around
+//! them. `FUZZ_INPUTS` sets the number of secrets per server (default 1,500). `FUZZ_SEED` repeats a run.
 
 use std::error::Error as StdError;
 

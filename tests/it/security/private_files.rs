@@ -70,19 +70,19 @@ fn lock_file_must_be_a_regular_file() {
             fs::hard_link(other, lock).unwrap();
         }),
     ];
-    for (what, create_file) in cases {
+    for (kind, create_file) in cases {
         let (database, lock) = database();
         create_file(&lock);
-        let error = migrate(&database).expect_err(what);
+        let error = migrate(&database).expect_err(kind);
         assert!(
             matches!(&error, DbError::Migration(MigrationError::LockFile { path, .. }) if *path == lock),
-            "{what}: {error:?}"
+            "{kind}: {error:?}"
         );
         let text = error.to_string();
-        assert!(text.contains(what), "{what}: {text}");
+        assert!(text.contains(kind), "{kind}: {text}");
         assert!(!lock.with_extension("elsewhere").exists());
         let other = lock.with_extension("other");
-        assert!(what != "hard links" || mode(other) == 0o644);
+        assert!(kind != "hard links" || mode(other) == 0o644);
     }
 }
 

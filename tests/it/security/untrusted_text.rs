@@ -1,5 +1,5 @@
-//! The Big List of Naughty Strings and more unusual text, in each argument that takes text. The text is stored unchanged or
-//! rejected with a typed error.
+//! The Big List of Naughty Strings and more unusual text, in each argument that takes text. The text is stored
+//! unchanged or rejected with a typed error.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

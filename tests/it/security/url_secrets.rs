@@ -87,7 +87,7 @@ struct Secret {
 
 impl Secret {
     fn new(rng: &mut Rng) -> Self {
-        // The first letter is not a hexadecimal digit, so a percent sign before it cannot encode it.
+        // The first letter is not a hexadecimal digit, so a percent sign before it does not form an escape with it.
         let mut part = || -> String {
             let first = rng.choice(b"ghjkmnpqrstuvwxyz").unwrap();
             std::iter::once(char::from(*first))
@@ -110,8 +110,8 @@ impl Secret {
     }
 }
 
-/// Inserts characters in and around the secret. With `may_remove`, also removes and replaces characters around it. It must be
-/// `false` if that could turn the secret into a name that is shown.
+/// Inserts characters in and around the secret. With `may_remove`, also removes and replaces characters around it. It
+/// must be `false` if that could turn the secret into a name that is shown.
 fn mutate(url: &mut Vec<char>, secret: std::ops::Range<usize>, may_remove: bool, rng: &mut Rng) {
     for _ in 0..rng.usize(0..4) {
         let around = secret.start.saturating_sub(10)..(secret.end + 10).min(url.len());

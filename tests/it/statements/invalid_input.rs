@@ -1,4 +1,4 @@
-//! Invalid statements and parameters return an error, change nothing and leave the pool intact.
+//! Invalid statements and parameters return a typed error, change nothing and leave the pool intact.
 
 use db_service::{Backend, DatabaseService, DbError, Params, params};
 use tests::TestDatabase;

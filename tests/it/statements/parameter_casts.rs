@@ -20,6 +20,7 @@ fn row(note: Option<&str>) -> Params {
     }
 }
 
+/// Returns each row of the table as one text.
 fn shown() -> Vec<String> {
     let sql = "SELECT concat_ws('|', id, moment AT TIME ZONE 'UTC', day, document, price, tags, numbers, mood, name, n, note) AS shown FROM t";
     let rows = execute(sql, params! {}).unwrap();

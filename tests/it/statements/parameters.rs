@@ -50,7 +50,8 @@ const SEPARATORS: &[&str] = &[
     ")",
 ];
 
-/// Cases that random SQL rarely contains: escape strings that continue after a line break, and names with a dollar sign.
+/// Cases that random SQL rarely contains: escape strings that continue after a line break, and names with a dollar
+/// sign.
 const RARE_CASES: &[&str] = &[
     "SELECT E'a'\n'\\':b' AS v",
     "SELECT E'a' -- it's\r\t'\\':b' AS v",
@@ -93,7 +94,8 @@ struct Instruction {
     opcode: String,
 }
 
-/// Returns `v` of the first row when diesel sends the SQL unchanged, or `None` if the server refuses it or returns no `v`.
+/// Returns `v` of the first row when diesel sends the SQL unchanged, or `None` if the server refuses it or returns no
+/// `v`.
 fn shown(connection: &mut Connection, sql: &str) -> Option<Option<String>> {
     connection.batch_execute(sql).ok()?;
     let rows: Vec<Shown> = diesel::sql_query(sql).load(connection).ok()?;
@@ -152,7 +154,8 @@ fn literals_and_comments_are_read_as_the_server_reads_them(database: &TestDataba
     });
 }
 
-/// The time grows linearly with the number of parameters. If each were compared with all others, this test would take minutes.
+/// The time grows linearly with the number of parameters. If each were compared with all others, this test would take
+/// minutes.
 fn parameter_count_is_limited_only_by_the_server(database: &TestDatabase) {
     let count = |count: usize| {
         let names: Vec<_> = (0..count).map(|number| format!("p{number}")).collect();

@@ -311,17 +311,17 @@ fn unsupported_postgres_types_suggest_a_cast() {
     database.scope().run(|| {
         query("CREATE TYPE mood AS ENUM ('sad', 'glad')", params! {});
         let sql = "SELECT 'glad'::mood AS mood, '{1,2}'::int[] AS list, '{1,2}'::int[]::text AS text, pg_sleep(0) AS nothing, \
-                   'infinity'::timestamptz::text AS ever, 7::int2 AS short, 1.5::float4 AS real, 'x'::\"char\" AS letter";
+                   'infinity'::timestamptz::text AS infinite, 7::int2 AS short, 1.5::float4 AS real, 'x'::\"char\" AS letter";
         let row = query(sql, params! {}).remove(0);
         assert_eq!(row["mood"], Value::from("glad"));
         assert!(matches!(row["list"], Value::Other { oid: 1007, .. }), "{row:?}");
         assert_eq!(row["text"], Value::from("{1,2}"));
-        assert_eq!((&row["nothing"], &row["ever"]), (&Value::Null, &Value::from("infinity")));
+        assert_eq!((&row["nothing"], &row["infinite"]), (&Value::Null, &Value::from("infinity")));
         assert_eq!((row.get::<i16>("short").unwrap(), row.get::<f32>("real").unwrap()), (7, 1.5));
         let error = row.get::<String>("list").unwrap_err();
         assert!(error.to_string().contains("cast in the statement, as in column::text"), "{error}");
-        let ever = query("SELECT 'infinity'::timestamptz AS ever", params! {}).remove(0);
-        assert!(matches!(ever["ever"], Value::Other { oid: 1184, .. }), "{ever:?}");
+        let infinite = query("SELECT 'infinity'::timestamptz AS infinite", params! {}).remove(0);
+        assert!(matches!(infinite["infinite"], Value::Other { oid: 1184, .. }), "{infinite:?}");
         let repeated = DatabaseService::execute_query("SELECT :id::bigint AS id WHERE :id IS NULL", params! { "id" => None::<i64> });
         assert_eq!(repeated.unwrap().len(), 1, "a repeated parameter counts as one parameter");
     });

@@ -1,5 +1,5 @@
-//! SQL that contains several statements is rejected, and none of them is executed. If a program splices untrusted text into a
-//! statement, that text cannot add a second statement.
+//! SQL that contains several statements is rejected, and none of them is executed. If a program splices untrusted text
+//! into a statement, that text cannot add a second statement.
 
 use std::ops::ControlFlow;
 
@@ -13,8 +13,8 @@ on_both_backends! {
     create_trigger_with_a_body_is_one_statement,
 }
 
-/// SQL that a scanner with an error in quotes, comments or bodies could mistake for one statement. One of the [`ATTACKS`]
-/// replaces `{}`.
+/// SQL that a scanner with an error in quotes, comments or bodies could mistake for one statement. One of the
+/// [`ATTACKS`] replaces `{}`.
 const TEMPLATES: [&str; 9] = [
     "SELECT :a AS x; {}",
     "SELECT :a AS x;; /* ; */ {};",
@@ -153,8 +153,8 @@ fn create_trigger_with_a_body_is_one_statement(database: &TestDatabase) {
     });
 }
 
-/// The scanner reads strings as the server does by default. With `standard_conforming_strings = off`, a text can hide a second
-/// statement from the scanner. The extended query protocol still rejects it.
+/// The scanner reads strings as the server does by default. With `standard_conforming_strings = off`, a text can hide a
+/// second statement from the scanner. The extended query protocol still rejects it.
 #[test]
 fn server_rejects_statements_hidden_from_the_scanner() {
     let Some(database) = TestDatabase::postgres() else {

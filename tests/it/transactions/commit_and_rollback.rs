@@ -15,10 +15,12 @@ on_both_backends!(
     open_transaction_is_rolled_back_when_its_connection_returns,
 );
 
+/// Creates the table `t` with one column `n`.
 pub(crate) fn create_table() {
     DatabaseService::execute_query("CREATE TABLE t (n INTEGER PRIMARY KEY)", params! {}).unwrap();
 }
 
+/// Returns the rows of the table in ascending order.
 pub(crate) fn numbers() -> Vec<i64> {
     let rows = DatabaseService::execute_query("SELECT n FROM t ORDER BY n", params! {}).unwrap();
     rows.iter().map(|row| row.get("n").unwrap()).collect()
@@ -26,6 +28,7 @@ pub(crate) fn numbers() -> Vec<i64> {
 
 pub(crate) const INSERT: &str = "INSERT INTO t VALUES (:n)";
 
+/// Returns the parameter of [`INSERT`].
 pub(crate) fn n(number: i32) -> Params {
     params! { "n" => number }
 }

@@ -12,8 +12,8 @@ use tests::TestDatabase;
 
 use super::commit_and_rollback::{INSERT, create_table, n, numbers};
 
-/// Runs two serializable transactions that each read what the other writes, so PostgreSQL fails one of them. Returns the outcomes
-/// and the number of attempts.
+/// Runs two serializable transactions that each read what the other writes, so PostgreSQL fails one of them. Returns
+/// the outcomes and the number of attempts.
 fn write_skew(retries: usize) -> (Vec<Result<(), DbError>>, u32) {
     DatabaseService::execute_query("DELETE FROM t", params! {}).unwrap();
     DatabaseService::execute_query("INSERT INTO t VALUES (1), (2)", params! {}).unwrap();

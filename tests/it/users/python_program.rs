@@ -1,7 +1,7 @@
 //! Errors of the Python program that this workspace reimplements. Each of these tests fails on that program.
 //!
-//! Three of its errors are tested elsewhere. It logs without importing `logging` (wherever a statement fails), its pool has no
-//! `invalid()` (`connections/pool.rs`), and its unit tests open the database (`fake_database.rs`).
+//! Three of its errors are tested elsewhere. It logs without importing `logging` (wherever a statement fails), its pool
+//! has no `invalid()` (`connections/pool.rs`), and its unit tests open the database (`fake_database.rs`).
 
 use std::sync::Barrier;
 use std::thread;
@@ -116,9 +116,9 @@ fn duplicate_on_update_is_reported(database: &TestDatabase) {
     database.scope().run(|| {
         UserRepository::create_user("ada", "ada@x", "secret").unwrap();
         let bob = UserRepository::create_user("bob", "bob@x", "secret").unwrap();
-        let taken = |update| UserRepository::update_user(bob.id, update).unwrap_err();
-        assert!(matches!(taken(UserUpdate::new().username("ada")), UserError::UsernameTaken(name) if name == "ada"));
-        assert!(matches!(taken(UserUpdate::new().email("ada@x")), UserError::EmailTaken(email) if email == "ada@x"));
+        let update_error = |update| UserRepository::update_user(bob.id, update).unwrap_err();
+        assert!(matches!(update_error(UserUpdate::new().username("ada")), UserError::UsernameTaken(name) if name == "ada"));
+        assert!(matches!(update_error(UserUpdate::new().email("ada@x")), UserError::EmailTaken(email) if email == "ada@x"));
         assert_eq!(UserRepository::get_user_by_id(bob.id).unwrap().unwrap(), bob, "nothing has changed");
     });
 }

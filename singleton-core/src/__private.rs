@@ -1,4 +1,4 @@
-//! What the expansions of the macros call; no part of the API.
+//! The functions that the macros' expansions call. Not part of the public API.
 
 pub use inventory;
 
@@ -15,16 +15,16 @@ use crate::error::Error;
 use crate::init;
 use crate::service::{Requirement, Singleton, State};
 
-/// What has to be called where an instance is not ready.
+/// The slow path, which a guarded call takes if the instance is not ready.
 pub type Initialize<T> = fn() -> Result<&'static T, Error>;
 
-/// Returns the instance if one load shows it to be ready, else the way to get it.
+/// Returns the instance after one load if it is ready, otherwise the slow path.
 #[inline(always)]
 pub fn ready<T: Singleton>() -> Result<&'static T, Initialize<T>> {
     T::ready().get().ok_or(resolve::<T>)
 }
 
-/// Returns the instance, initialising the service on first use.
+/// Returns the instance. Initializes the service on first use.
 #[inline(always)]
 pub fn instance<T: Singleton>() -> Result<&'static T, Error> {
     ready().or_else(|initialize| initialize())
@@ -41,11 +41,11 @@ fn resolve<T: Singleton>() -> Result<&'static T, Error> {
         .expect("a slot holds an instance of the type that its descriptor names"))
 }
 
-/// The same for a task, which waits without blocking its thread.
+/// Returns the instance, like [`instance`], without blocking the thread.
 pub async fn instance_async<T: Singleton>() -> Result<&'static T, Error> {
     match ready() {
         Ok(instance) => Ok(instance),
-        // Boxed, since it is large and hardly ever needed.
+        // Boxed, because the future is large and rarely needed.
         Err(_) => Box::pin(resolve_async::<T>()).await,
     }
 }
@@ -58,7 +58,7 @@ async fn resolve_async<T: Singleton>() -> Result<&'static T, Error> {
         .expect("a slot holds an instance of the type that its descriptor names"))
 }
 
-/// Returns the implementation that was chosen, initialising it on first use.
+/// Returns the chosen implementation of a trait service. Initializes it on first use.
 pub fn chosen<D: TraitService + ?Sized>() -> Result<&'static D, Error> {
     if let Some(chosen) = D::ready().get() {
         return Ok(chosen.0);
@@ -71,7 +71,7 @@ pub fn chosen<D: TraitService + ?Sized>() -> Result<&'static D, Error> {
     Ok(chosen.0)
 }
 
-/// The same for a task, which waits without blocking its thread.
+/// Returns the chosen implementation, like [`chosen`], without blocking the thread.
 pub async fn chosen_async<D: TraitService + ?Sized>() -> Result<&'static D, Error> {
     if let Some(chosen) = D::ready().get() {
         return Ok(chosen.0);
@@ -84,30 +84,30 @@ pub async fn chosen_async<D: TraitService + ?Sized>() -> Result<&'static D, Erro
     Ok(chosen.0)
 }
 
-/// Tells whether `T` is ready where the caller runs.
+/// Returns whether `T` is ready in the caller's container.
 pub fn is_initialized<T: Singleton>() -> bool {
     T::ready().get().is_some() || is_ready::<T>()
 }
 
-/// The same without the short cut, for trait objects as well.
+/// Returns whether `T`, which may be a trait object, is ready in the caller's container.
 pub fn is_ready<T: Requirement + ?Sized>() -> bool {
     engine::lock().state(engine::current_container(), T::descriptor()) == State::Ready
 }
 
-/// Turns the error of a guard into the result of the guarded method.
+/// Converts the error of a guard into the result of the guarded method.
 #[cold]
 pub fn failed<R: GuardedResult>(error: Error) -> R {
     R::from_error(error)
 }
 
-/// What a guarded method may return.
+/// A possible result type of a guarded method.
 #[diagnostic::on_unimplemented(
-    message = "a guarded method returns a `Result`, because initialising its service can fail",
+    message = "a guarded method returns a `Result`, because the initialization of its service can fail",
     label = "not a `Result<_, E>` with `E: From<singleton_core::Error>`",
     note = "write `Result<{Self}, singleton_core::Error>`, or an error type of your own with `impl From<singleton_core::Error>`"
 )]
 pub trait GuardedResult {
-    /// Makes the result that carries `error`.
+    /// Returns the result that contains `error`.
     fn from_error(error: Error) -> Self;
 }
 
@@ -117,7 +117,7 @@ impl<T, E: From<Error>> GuardedResult for Result<T, E> {
     }
 }
 
-/// `usize::max` for constants.
+/// Returns the maximum, in constants.
 pub const fn max(left: usize, right: usize) -> usize {
     if left > right { left } else { right }
 }

@@ -1,4 +1,4 @@
-//! An application's life: starts all services, checks them, shuts them down, runs until a signal.
+//! An application's life: starts services, checks their health, shuts them down, runs until a signal.
 
 mod health;
 mod shutdown;

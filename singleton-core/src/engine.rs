@@ -1,7 +1,7 @@
 //! The state of all services: all containers, behind one lock that guarded calls of ready services never take.
 //!
-//! A container is a set of instances: the process's own, or those of one test scope. No code of a user
-//! runs while the lock is held: no `initialize`, no logger, no waker, no destructor of a service.
+//! A container is a set of instances: the process's, or those of one test scope. No user code runs while the lock is
+//! held: no `initialize`, no logger, no waker, no destructor of a service.
 
 mod attempt;
 mod container;

@@ -1,4 +1,4 @@
-//! Environment variables as the services of a test scope see them.
+//! Environment variables, which a test scope can replace.
 
 use std::env;
 pub use std::env::VarError;
@@ -6,11 +6,10 @@ use std::ffi::{OsStr, OsString};
 
 use crate::engine;
 
-/// Reads an environment variable as [`std::env::var`] does, except that inside a
-/// [`Scope`](crate::testing::Scope) what the scope says of the variable comes first.
+/// Returns the value of an environment variable, like [`std::env::var`].
 ///
-/// A service that reads its settings this way can be tested with other settings, in parallel, without
-/// changing the process's environment.
+/// Inside a [`Scope`](crate::testing::Scope), the scope's variables replace those of the process. So a service that reads its
+/// settings with this function can be tested with different settings in parallel, without changes to the process's environment.
 ///
 /// # Errors
 ///
@@ -32,12 +31,14 @@ pub fn var(name: impl AsRef<OsStr>) -> Result<String, VarError> {
     }
 }
 
-/// The same for any value, as [`std::env::var_os`] reads it; none if the variable is not set.
+/// Returns the value of an environment variable, like [`std::env::var_os`]; `None` if it is not set.
+///
+/// Inside a [`Scope`](crate::testing::Scope), the scope's variables replace those of the process, as in [`var`].
 pub fn var_os(name: impl AsRef<OsStr>) -> Option<OsString> {
     let name = name.as_ref();
     let scoped = {
         let engine = engine::lock();
-        // Of a scope that has ended nothing is known any more, and the process's variables are not for it.
+        // A scope that has ended has no variables, and it must not see the process's.
         let container = engine.container(engine::current_container())?;
         container.environment.get(name).cloned()
     };

@@ -1,53 +1,53 @@
-//! Why a service could not be used.
+//! The error of a guarded call.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a guarded call did not reach its service.
+/// The reason why a guarded call did not reach its service.
 ///
-/// Cheap to clone: everyone who waited for a failed initialisation gets the same error. Services are
-/// named as declared, without their modules. The text ends with that of the cause; `{:#}` adds the causes of the
-/// cause, which [`source`](std::error::Error::source) leads to as well.
+/// A clone is cheap: all callers that waited for a failed initialization get the same error. Services appear with their
+/// declared name, without modules. `Display` ends with the cause's message, and `{:#}` adds the causes of the cause, which
+/// [`source`](std::error::Error::source) returns too.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
-    /// `initialize` of the service, or of one that it requires, returned an error.
+    /// `initialize` of the service or of one of its dependencies returned an error.
     #[non_exhaustive]
     InitializationFailed {
-        /// The service that was to be used.
+        /// The service that was called.
         service: &'static str,
-        /// The required service that failed, if it was not `service` itself.
+        /// The dependency that failed, or `None` if `service` itself failed.
         because_of: Option<&'static str>,
-        /// What `initialize` returned.
+        /// The error that `initialize` returned.
         cause: Arc<anyhow::Error>,
     },
-    /// `ping` of the service, or of one that it requires, returned an error after `initialize`.
+    /// `ping` of the service or of one of its dependencies returned an error after `initialize`.
     #[non_exhaustive]
     PingFailed {
-        /// The service that was to be used.
+        /// The service that was called.
         service: &'static str,
-        /// The required service that failed, if it was not `service` itself.
+        /// The dependency that failed, or `None` if `service` itself failed.
         because_of: Option<&'static str>,
-        /// What `ping` returned.
+        /// The error that `ping` returned.
         cause: Arc<anyhow::Error>,
     },
-    /// `initialize` or `ping` of the service, or of one that it requires, panicked.
+    /// `initialize` or `ping` of the service or of one of its dependencies panicked.
     #[non_exhaustive]
     Panicked {
-        /// The service that was to be used.
+        /// The service that was called.
         service: &'static str,
-        /// The required service that panicked, if it was not `service` itself.
+        /// The dependency that panicked, or `None` if `service` itself panicked.
         because_of: Option<&'static str>,
-        /// The message of the panic.
+        /// The panic message.
         message: Arc<str>,
     },
-    /// Services need each other while they initialise; at least one of the uses is not declared with
-    /// `#[requires]`, or the program would not have compiled.
+    /// Services depend on each other while they initialize. At least one of these dependencies is not declared with
+    /// `#[requires]`; if all were declared, the program would not compile.
     #[non_exhaustive]
     CircularDependency {
-        /// The services along the cycle; the last is the first again.
+        /// The services along the cycle. The first service appears again at the end.
         path: Arc<[&'static str]>,
     },
     /// `initialize` or `ping` of the service called one of its own guarded methods.
@@ -56,46 +56,46 @@ pub enum Error {
         /// The service.
         service: &'static str,
     },
-    /// The service was not ready within its `init_timeout`. An `initialize` that is still running is left
-    /// to itself: if it succeeds after all the service is ready, and until it ends further calls fail at once.
+    /// The service was not ready within its `init_timeout`. Its `initialize` keeps running: further calls fail at once until
+    /// it ends, and if it succeeds, the service is ready.
     #[non_exhaustive]
     TimedOut {
-        /// The service that was to be used.
+        /// The service that was called.
         service: &'static str,
-        /// The required service that had not ended, if it was not `service` itself.
+        /// The dependency that was not ready, or `None` if it was `service` itself.
         because_of: Option<&'static str>,
         /// The `init_timeout`.
         limit: Duration,
     },
-    /// The service, or one that it requires, initialises asynchronously, and the call was not `async`.
+    /// A blocking call needs the service or one of its dependencies to initialize asynchronously.
     #[non_exhaustive]
     NeedsAsync {
-        /// The service that was to be used.
+        /// The service that was called.
         service: &'static str,
-        /// The required service that initialises asynchronously, if it was not `service` itself.
+        /// The dependency that initializes asynchronously, or `None` if it is `service` itself.
         because_of: Option<&'static str>,
     },
-    /// `provide` or `bind` came when the service was in use already.
+    /// `provide` or `bind` was called after the service's first use.
     #[non_exhaustive]
     ProvidedTooLate {
         /// The service.
         service: &'static str,
     },
-    /// `provide` or `bind` came a second time.
+    /// `provide` or `bind` was called twice.
     #[non_exhaustive]
     ProvidedTwice {
         /// The service.
         service: &'static str,
     },
-    /// The function with `#[setup]` returned an error or panicked; no service starts without it.
+    /// The `#[setup]` function returned an error or panicked, so no service starts.
     #[non_exhaustive]
     SetupFailed {
         /// The function, with its crate and modules.
         setup: &'static str,
-        /// What it returned.
+        /// The error that it returned.
         cause: Arc<anyhow::Error>,
     },
-    /// Two crates of the program have a function with `#[setup]`; which comes first is for a third to say.
+    /// The program contains two `#[setup]` functions. Keep the attribute on one function that calls both.
     #[non_exhaustive]
     SeveralSetups {
         /// One function, with its crate and modules.
@@ -103,13 +103,13 @@ pub enum Error {
         /// Another.
         second: &'static str,
     },
-    /// The function with `#[setup]` used a service; it runs before any.
+    /// The `#[setup]` function used a service. It runs before all services.
     #[non_exhaustive]
     UsedInSetup {
         /// The service.
         service: &'static str,
     },
-    /// The service was shut down and does not start again.
+    /// The service was shut down. It does not start again.
     #[non_exhaustive]
     ShutDown {
         /// The service.
@@ -118,7 +118,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same failure as seen by `dependent`, which needed the service that failed.
+    /// Returns the error that `dependent` reports when its dependency failed with `self`.
     pub(crate) fn for_dependent(mut self, dependent: &'static str) -> Self {
         if let Error::InitializationFailed {
             service,
@@ -151,7 +151,7 @@ impl Error {
         self
     }
 
-    /// Tells whether the service's own `initialize` or `ping` returned an error.
+    /// Returns whether the service's own `initialize` or `ping` returned an error.
     pub(crate) fn is_own_failure(&self) -> bool {
         matches!(
             self,
@@ -165,7 +165,7 @@ impl Error {
         )
     }
 
-    /// Tells whether `service` failed of itself, not of one that it required.
+    /// Returns whether `service` itself failed, not one of its dependencies.
     pub(crate) fn is_of(&self, service: &str) -> bool {
         match self {
             Error::InitializationFailed { because_of, .. }
@@ -178,7 +178,7 @@ impl Error {
         }
     }
 
-    /// Tells whether services were found to wait for themselves.
+    /// Returns whether a service waits for itself, directly or through others.
     pub(crate) fn is_cycle(&self) -> bool {
         matches!(
             self,
@@ -290,7 +290,7 @@ fn write_failed(
     formatter.write_str(": ")
 }
 
-/// `{:#}` follows the cause down to its root, as it does for `anyhow::Error`.
+/// Writes the cause; with `{:#}`, its whole chain, as `anyhow::Error` does.
 fn write_cause(formatter: &mut fmt::Formatter<'_>, cause: &anyhow::Error) -> fmt::Result {
     if formatter.alternate() {
         write!(formatter, "{cause:#}")

@@ -1,12 +1,12 @@
-//! Texts of others on one line of a log, of a table or of an error.
+//! Text from outside, on one line of a log, a table or an error.
 
 use std::fmt::{self, Write};
 
-/// Shows a text on one line.
+/// Displays a text on one line.
 ///
-/// Control characters, the separators U+2028 and U+2029 and the marks of writing direction are shown as in a literal of Rust,
-/// such as `\n` and `\u{1b}`. So no text can begin a line of a log, act on a terminal or reorder what is read. All else stays,
-/// so that a text can be recognized and searched for.
+/// Control characters, the separators U+2028 and U+2029, and the marks of writing direction appear as in a Rust literal,
+/// such as `\n` and `\u{1b}`. So a text cannot start a log line, control a terminal, or reorder what a reader sees. All other
+/// characters stay, so that the text can be recognized and searched for.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<T>(pub T);
 
@@ -35,7 +35,7 @@ impl Write for EscapingWriter<'_, '_> {
     }
 }
 
-/// Beside control characters these are the separators of lines and paragraphs, and the marks of
+/// Returns whether a character is a control character, a line or paragraph separator, or a mark of
 /// [direction](https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters).
 fn needs_escape(character: char) -> bool {
     character.is_control()
@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(format!("{:#}", Escaped(error)), r"out\n: in\n");
     }
 
-    /// What `Debug` shows of a text needs no second rule.
+    /// So a text that is shown by `Debug` needs no `Escaped`.
     #[test]
     fn debug_format_escapes_at_least_as_much() {
         for character in (0..=0x10_ffff).filter_map(char::from_u32) {

@@ -1,4 +1,4 @@
-//! Every call into users' code, and what came of it; never under the engine's lock.
+//! Calls of user code, and their outcomes. The engine's lock is never held here.
 
 mod background;
 mod calls;

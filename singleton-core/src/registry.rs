@@ -1,4 +1,4 @@
-//! The services linked into the program.
+//! The services that are linked into the program.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,14 +19,14 @@ mod graph;
 
 pub use graph::{Graph, GraphService};
 
-/// The services linked into the program, registered by `#[service]` alone; see [`registry`].
+/// The services that are linked into the program. `#[service]` registers them; [`registry`] returns them.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Registry {}
 
-/// Returns the registry of all services linked into the program.
+/// Returns the registry of all services that are linked into the program.
 ///
-/// A crate that nothing refers to is not linked, and so are its services not.
+/// The linker drops a crate that nothing refers to, together with its services.
 ///
 /// # Examples
 ///
@@ -53,9 +53,9 @@ pub fn registry() -> Registry {
 }
 
 impl Registry {
-    /// Lists the services, each after all that it requires; within a rank by their paths.
+    /// Returns all services in topological order, and by path within a rank.
     ///
-    /// The states are those of the moment, in the caller's [`Scope`](crate::testing::Scope) if it is in one.
+    /// The states are those at the time of the call, in the caller's [`Scope`](crate::testing::Scope) if there is one.
     pub fn services(&self) -> Vec<ServiceInfo> {
         let id = engine::current_container();
         let engine = engine::lock();
@@ -74,7 +74,7 @@ impl Registry {
         all().iter().copied().map(info).collect()
     }
 
-    /// Returns the services and what they require, to be printed as a text tree or in other formats.
+    /// Returns the dependency graph, which prints as a text tree, DOT, Mermaid or JSON.
     ///
     /// # Examples
     ///
@@ -90,21 +90,21 @@ impl Registry {
         Graph::new(&self.services())
     }
 
-    /// Initialises every service linked into the program, each as soon as what it requires is ready.
+    /// Initializes all services in parallel, each as soon as its dependencies are ready.
     ///
     /// # Errors
     ///
-    /// Services failed: all of them are in the report, and those behind them are skipped. What the call
-    /// had started is shut down again, and can be started anew.
+    /// Returns [`StartError`] if a service or the `#[setup]` function fails. The report contains all failures; dependents of a failed
+    /// service are skipped. The services that the call started are shut down, and can be started again.
     pub fn start_all(&self) -> Result<StartReport, StartError> {
         self.start_all_with(&StartOptions::default())
     }
 
-    /// The same with options.
+    /// Initializes all services, like [`start_all`](Registry::start_all), with options.
     ///
     /// # Errors
     ///
-    /// As [`start_all`](Registry::start_all).
+    /// Returns the errors of [`start_all`](Registry::start_all).
     pub fn start_all_with(&self, options: &StartOptions) -> Result<StartReport, StartError> {
         start(
             engine::current_container(),
@@ -114,11 +114,13 @@ impl Registry {
         )
     }
 
-    /// The same for a task, whose executor drives the asynchronous services.
+    /// Initializes all services, like [`start_all`](Registry::start_all), without blocking the thread.
+    ///
+    /// The calling task polls the asynchronous services, so they find its executor.
     ///
     /// # Errors
     ///
-    /// As [`start_all`](Registry::start_all).
+    /// Returns the errors of [`start_all`](Registry::start_all).
     pub async fn start_all_async(&self) -> Result<StartReport, StartError> {
         off_thread(|driver| {
             let options = StartOptions::default();
@@ -132,11 +134,11 @@ impl Registry {
         .await
     }
 
-    /// Initialises the services that are marked `eager`, the background services, and all they require.
+    /// Initializes the `eager` services, the background services, and their dependencies.
     ///
     /// # Errors
     ///
-    /// As [`start_all`](Registry::start_all).
+    /// Returns the errors of [`start_all`](Registry::start_all).
     pub fn start_eager(&self) -> Result<StartReport, StartError> {
         start(
             engine::current_container(),
@@ -146,11 +148,13 @@ impl Registry {
         )
     }
 
-    /// The same for a task, whose executor drives the asynchronous services.
+    /// Initializes the same services as [`start_eager`](Registry::start_eager), without blocking the thread.
+    ///
+    /// The calling task polls the asynchronous services, so they find its executor.
     ///
     /// # Errors
     ///
-    /// As [`start_all`](Registry::start_all).
+    /// Returns the errors of [`start_all`](Registry::start_all).
     pub async fn start_eager_async(&self) -> Result<StartReport, StartError> {
         off_thread(|driver| {
             start(
@@ -163,11 +167,11 @@ impl Registry {
         .await
     }
 
-    /// Initialises one service and all it requires.
+    /// Initializes one service and its dependencies.
     ///
     /// # Errors
     ///
-    /// As [`start_all`](Registry::start_all).
+    /// Returns the errors of [`start_all`](Registry::start_all).
     pub fn start<T: Requirement + ?Sized>(&self) -> Result<StartReport, StartError> {
         let services = vec![T::descriptor()];
         start(
@@ -178,11 +182,13 @@ impl Registry {
         )
     }
 
-    /// The same for a task, whose executor drives the asynchronous services.
+    /// Initializes one service and its dependencies, without blocking the thread.
+    ///
+    /// The calling task polls the asynchronous services, so they find its executor.
     ///
     /// # Errors
     ///
-    /// As [`start_all`](Registry::start_all).
+    /// Returns the errors of [`start_all`](Registry::start_all).
     pub async fn start_async<T: Requirement + ?Sized>(&self) -> Result<StartReport, StartError> {
         off_thread(|driver| {
             let services = vec![T::descriptor()];
@@ -196,10 +202,10 @@ impl Registry {
         .await
     }
 
-    /// Checks the services that are ready, several at once, and reports on all.
+    /// Calls `ping` of all ready services in parallel, and returns the health of all services.
     ///
-    /// A check that does not answer in time makes its service unhealthy; it goes on by itself, and until
-    /// it has ended no second one is begun.
+    /// A check that times out makes its service unhealthy. It keeps running, and no second check of the service starts until it
+    /// has ended.
     pub fn ping_all(&self, options: &PingOptions) -> HealthReport {
         ping_all(
             engine::current_container(),
@@ -209,10 +215,10 @@ impl Registry {
         )
     }
 
-    /// The same for a task, whose executor drives the asynchronous services.
+    /// Returns the health of all services, like [`ping_all`](Registry::ping_all), without blocking the thread.
     ///
-    /// A check that has not ended with the report, or whose report was cancelled, is not polled until the
-    /// next report takes it up.
+    /// The calling task polls the asynchronous services, so they find its executor. If a check has not ended when the report
+    /// ends or is cancelled, the next report continues to poll it.
     pub async fn ping_all_async(&self, options: &PingOptions) -> HealthReport {
         let options = options.clone();
         off_thread(move |driver| {
@@ -226,20 +232,19 @@ impl Registry {
         .await
     }
 
-    /// Shuts every service down as soon as nothing that holds on to it is left, several at once.
+    /// Shuts all services down in parallel, each after its dependents.
     ///
-    /// From the call on nothing starts any more, and afterwards guarded calls give
-    /// [`Error::ShutDown`](crate::Error::ShutDown), of services that nobody has used as well. Initialisations
-    /// that are going on are waited for within the time limit, asynchronous ones that no task awaits are
-    /// dropped. Of two calls at once the second begins when the first has ended.
+    /// From this call on, no service starts. Guarded calls then return [`Error::ShutDown`](crate::Error::ShutDown), also for
+    /// services that were never used. The call waits for running initializations up to the timeout, and drops asynchronous
+    /// ones that no task awaits. If two threads call it, the second call runs after the first.
     ///
-    /// A service holds on to what it requires and to what it was first to use while it was initialised; that
-    /// it used something undeclared that was ready already cannot be seen, so declare it.
+    /// A service depends on the services that it requires, and on those that it initialized by using them. An undeclared use of a
+    /// service that was ready already is not recorded, so declare each dependency with `#[requires]`.
     pub fn shutdown_all(&self) -> ShutdownReport {
         self.shutdown_all_with(&ShutdownOptions::default())
     }
 
-    /// The same with options.
+    /// Shuts all services down, like [`shutdown_all`](Registry::shutdown_all), with options.
     pub fn shutdown_all_with(&self, options: &ShutdownOptions) -> ShutdownReport {
         shut_down(
             engine::current_container(),
@@ -249,7 +254,9 @@ impl Registry {
         )
     }
 
-    /// The same for a task, whose executor drives the asynchronous services.
+    /// Shuts all services down, like [`shutdown_all_with`](Registry::shutdown_all_with), without blocking the thread.
+    ///
+    /// The calling task polls the asynchronous services, so they find its executor.
     pub async fn shutdown_all_async(&self, options: &ShutdownOptions) -> ShutdownReport {
         let options = options.clone();
         off_thread(move |driver| {
@@ -263,16 +270,16 @@ impl Registry {
         .await
     }
 
-    /// Starts the `eager` services and the background services, and runs until SIGINT or SIGTERM; then
-    /// shuts all services down, each before what it requires. Unix only.
+    /// Starts the `eager` services and the background services, waits for SIGINT or SIGTERM, and shuts all services
+    /// down, each after its dependents. Unix only.
     ///
-    /// A signal during the start ends the start. A second signal ends the process at once, with the exit
-    /// status 128 + its number. If a service fails to start, all services are shut down at once. When the
-    /// function has returned, signals have their default action.
+    /// A signal during the start ends the start. A second signal ends the process at once, with exit status 128 plus
+    /// the signal's number. When the function returns, signals have their default action again.
     ///
     /// # Errors
     ///
-    /// A service failed to start, or signals cannot be received.
+    /// Returns [`RunError::Start`] if a service fails to start; then all services have been shut down. Returns
+    /// [`RunError::Signals`] if the system refuses to deliver signals or to start a thread.
     ///
     /// # Examples
     ///
@@ -290,18 +297,20 @@ impl Registry {
         run_until_signal(eager(), &Driver::Here)
     }
 
-    /// The same for a task, whose executor drives the asynchronous services.
+    /// Runs an application, like [`run_until_signal`](Registry::run_until_signal), without blocking the thread.
+    ///
+    /// The calling task polls the asynchronous services, so they find its executor.
     ///
     /// # Errors
     ///
-    /// As [`run_until_signal`](Registry::run_until_signal).
+    /// Returns the errors of [`run_until_signal`](Registry::run_until_signal).
     #[cfg(unix)]
     pub async fn run_until_signal_async(&self) -> Result<ShutdownReport, RunError> {
         off_thread(|driver| run_until_signal(eager(), driver)).await
     }
 }
 
-/// One service as the registry knows it.
+/// One service of the registry.
 #[derive(Clone, Copy)]
 pub struct ServiceInfo {
     pub(crate) descriptor: &'static Descriptor,
@@ -312,45 +321,45 @@ pub struct ServiceInfo {
 }
 
 impl ServiceInfo {
-    /// The name of the struct.
+    /// Returns the name of the struct.
     pub fn name(&self) -> &'static str {
         self.descriptor.name
     }
 
-    /// The name of the struct with its crate and modules, such as `shop::orders::OrderService`.
+    /// Returns the name of the struct with its crate and modules, such as `shop::orders::OrderService`.
     pub fn path(&self) -> &'static str {
         self.descriptor.path
     }
 
-    /// The topological level: 1 without requirements, else one more than the highest among them.
+    /// Returns the topological level: 1 for a service without dependencies, otherwise one more than its dependencies' maximum.
     pub fn rank(&self) -> usize {
         self.descriptor.rank
     }
 
-    /// The names of the services listed in `#[requires]`, in that order; of a trait object that of the service
-    /// bound to it.
+    /// Returns the names of the services that `#[requires]` lists, in that order. For a trait object, returns the service
+    /// that is bound to it.
     pub fn dependencies(&self) -> Vec<&'static str> {
         self.requirements()
             .map(|requirement| requirement.name)
             .collect()
     }
 
-    /// The same services.
+    /// Returns the services whose names [`dependencies`](Self::dependencies) returns.
     pub(crate) fn requirements(&self) -> impl Iterator<Item = &'static Descriptor> + use<> {
         self.descriptor.requirements().chain(self.bound)
     }
 
-    /// The tags of its `#[service(tags(…))]`.
+    /// Returns the tags of `#[service(tags(…))]`.
     pub fn tags(&self) -> &'static [&'static str] {
         self.descriptor.policy.tags
     }
 
-    /// How long its own `initialize` and `ping` took the last time; none if that has not ended yet.
+    /// Returns the duration of the service's last `initialize` and `ping`, without its dependencies. `None` before their end.
     pub fn own_time(&self) -> Option<Duration> {
         self.own_time
     }
 
-    /// What the service was doing when it was listed.
+    /// Returns the state of the service when it was listed.
     pub fn state(&self) -> State {
         self.state
     }
@@ -368,7 +377,7 @@ impl fmt::Debug for ServiceInfo {
     }
 }
 
-/// Every service linked into the program, each after all that it requires.
+/// Returns all services that are linked into the program, in topological order.
 fn all() -> &'static [&'static Descriptor] {
     static ALL: LazyLock<Vec<&'static Descriptor>> = LazyLock::new(|| {
         let mut found = HashSet::new();
@@ -388,7 +397,7 @@ fn all() -> &'static [&'static Descriptor] {
     &ALL
 }
 
-/// The services that start with an application.
+/// Returns the services that an application starts at once.
 fn eager() -> Vec<&'static Descriptor> {
     let starts = |service: &&Descriptor| service.starts_with_application();
     all().iter().copied().filter(starts).collect()

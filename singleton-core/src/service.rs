@@ -1,4 +1,4 @@
-//! What a service is: the traits that its author implements, what `#[service]` writes of it, and its state.
+//! Service definitions: the traits that authors implement, the descriptors that `#[service]` generates, and service states.
 
 mod descriptor;
 mod erased;

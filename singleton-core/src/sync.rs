@@ -1,4 +1,4 @@
-//! The locks of the engine: those of std, or under `--cfg loom` those of the model checker.
+//! The engine's locks: from std, or with `--cfg loom` from the model checker.
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
@@ -13,12 +13,12 @@ pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::PoisonError;
 use std::time::Instant;
 
-/// Locks; what a panic left behind is as good as ever, since no code of a user runs under a lock of ours.
+/// Locks a mutex. Poisoning is ignored: no user code runs under these locks, so a panic leaves the data intact.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for a notification, at the latest until `deadline`. Like any wait on a condition it may end early.
+/// Waits for a notification until `deadline`. Like any wait on a condition variable, it can end early.
 pub(crate) fn wait_until<'a, T>(
     condition: &Condvar,
     guard: MutexGuard<'a, T>,

@@ -1,6 +1,6 @@
-//! What there is to be seen of each transition: a log record, and with features a span and measurements.
+//! Log records of each transition, and with the features `tracing` and `metrics` spans and metrics.
 //!
-//! A record is one line: what a service says goes through [`Escaped`].
+//! A record is one line: text from services goes through [`Escaped`].
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::escaped::Escaped;
 use crate::service::Descriptor;
 
-/// The span of an initialisation: nested in that of the service that needs it.
+/// The span of an initialization, inside the span of the dependent.
 #[derive(Default)]
 pub(crate) struct Span {
     #[cfg(feature = "tracing")]
@@ -16,7 +16,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// Opens the span inside the caller's; not before the engine is unlocked, for it is foreign code that opens it.
+    /// Opens the span inside the caller's. The engine must be unlocked, because the subscriber is foreign code.
     #[cfg(feature = "tracing")]
     pub(crate) fn open(&self, service: &Descriptor) {
         let _ = self
@@ -38,7 +38,7 @@ impl Span {
     }
 }
 
-/// Tells how long something took where that is asked for.
+/// A stopwatch that reads the clock only with the feature `metrics`.
 pub(crate) struct Stopwatch {
     #[cfg(feature = "metrics")]
     started_at: std::time::Instant,
@@ -92,7 +92,7 @@ pub(crate) fn failed(service: &Descriptor, own_time: Duration, error: &Error) {
     if error.is_of(service.name) {
         log::warn!("{:#}", Escaped(error));
     } else {
-        // The one that it failed of has been warned of.
+        // The failed dependency has logged its own warning.
         log::debug!("{:#}", Escaped(error));
     }
     count("singleton_initializations_total", service, "failed");

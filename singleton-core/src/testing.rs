@@ -1,4 +1,4 @@
-//! Fresh services for each test, with fakes in the place of real ones.
+//! Test scopes: separate services for each test, and fakes in place of real ones.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,18 +13,15 @@ use crate::invoke::{Driver, off_thread};
 use crate::panics::catch_panic;
 use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 
-/// A set of services of its own: inside it every service is fresh, except for those provided.
+/// A separate set of services. Inside a scope, each service is initialized again, except those provided.
 ///
-/// Scopes on different threads do not see each other, so tests can run in parallel; a scope inside
-/// a scope is fresh as well. Code outside of any scope keeps its instances, and is none the wiser
-/// except that while a scope is open anywhere every guarded call takes a lock.
+/// Scopes on different threads do not see each other, so tests can run in parallel. A nested scope starts with no services too.
+/// Code outside scopes keeps its instances. While a scope is open anywhere in the process, each guarded call takes a lock.
 ///
-/// A function with `#[setup]` runs outside of all scopes: what it provides or binds is the process's, and a
-/// scope chooses for itself.
+/// The `#[setup]` function runs outside scopes. Its `provide` and `bind` apply to the process, not to scopes.
 ///
-/// When [`run`](Scope::run) ends, the services that the scope started and those provided are shut down,
-/// each before what it requires.
-/// Their memory is never given back: guarded methods may have handed out `&'static` parts of it.
+/// When [`run`](Scope::run) ends, the services that the scope started and those provided are shut down, each after its
+/// dependents. Their memory is never freed, because guarded methods may have returned `&'static` borrows of it.
 ///
 /// # Examples
 ///
@@ -64,7 +61,7 @@ use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 ///
 /// let greeting = Scope::new().provide(Clock { hour: 9 }).run(Greeter::greet)?;
 /// assert_eq!(greeting, "Good morning");
-/// assert!(Greeter::greet().is_err(), "outside of the scope nothing has changed");
+/// assert!(Greeter::greet().is_err(), "outside the scope, nothing has changed");
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Default)]
@@ -75,15 +72,15 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Makes a scope in which every service is fresh.
+    /// Creates a scope without services.
     pub fn new() -> Self {
         Scope::default()
     }
 
-    /// Puts `instance` in the place of the service that would be initialised.
+    /// Provides `instance` in place of the service's `initialize`.
     ///
-    /// It is ready as it is: neither its `initialize`, its `ping` nor what it requires is run for it.
-    /// Of several instances of one service the last counts.
+    /// The instance is ready at once: its `initialize` and `ping` are not called, and its dependencies are not initialized. If the
+    /// method is called several times for one service, the last instance counts.
     pub fn provide<T: Singleton>(mut self, instance: T) -> Self {
         let service = T::descriptor();
         self.provided.retain(|(provided, _)| *provided != service);
@@ -91,7 +88,7 @@ impl Scope {
         self
     }
 
-    /// Puts `implementation` in the place of a trait with `#[service]`, likewise.
+    /// Provides `implementation` for a trait with `#[service]`, like [`provide`](Scope::provide).
     pub fn provide_trait<D: TraitService + ?Sized>(mut self, implementation: Box<D>) -> Self {
         let service = D::descriptor();
         self.provided.retain(|(provided, _)| *provided != service);
@@ -100,19 +97,21 @@ impl Scope {
         self
     }
 
-    /// Sets an environment variable inside the scope, for those who read it by [`env::var`](crate::env::var).
+    /// Sets an environment variable inside the scope, for code that reads it with [`env::var`](crate::env::var).
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.insert(name.into(), Some(value.into()));
         self
     }
 
-    /// Takes an environment variable away inside the scope, likewise.
+    /// Removes an environment variable inside the scope, for code that reads it with [`env::var`](crate::env::var).
     pub fn env_remove(mut self, name: impl Into<OsString>) -> Self {
         self.environment.insert(name.into(), None);
         self
     }
 
-    /// Runs `work` inside the scope, then shuts down the scope's services, also if `work` panics.
+    /// Runs `work` inside the scope, and then shuts the scope's services down, even if `work` panics.
+    ///
+    /// Returns the value of `work`.
     pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
         let container = self.open();
         let _container = engine::enter(container);
@@ -120,9 +119,9 @@ impl Scope {
         work()
     }
 
-    /// The same for a future: it is polled inside the scope, on whatever threads.
+    /// Runs a future inside the scope, on any thread, and then shuts the scope's services down.
     ///
-    /// If it is dropped before its end, the services are shut down on the spot.
+    /// If the future is dropped before its end, the services are shut down by the drop.
     pub async fn run_async<R>(self, work: impl Future<Output = R>) -> R {
         let container = self.open();
         let shutdown_on_drop = ShutdownOnDrop(container);
@@ -138,9 +137,9 @@ impl Scope {
         engine::lock().open_container(provided.collect(), self.environment)
     }
 
-    /// Returns the innermost scope that the calling thread is in, to be carried to another thread.
+    /// Returns a handle to the calling thread's innermost scope, for other threads.
     ///
-    /// Outside of any scope the handle stands for just that, and entering it leaves all scopes.
+    /// Outside scopes, the handle stands for the process's services: entering it leaves all scopes.
     pub fn current() -> ScopeHandle {
         ScopeHandle {
             container: engine::current_container(),
@@ -156,7 +155,7 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// Carries a scope to other threads; see [`Scope::current`].
+/// A handle that carries a scope to other threads; see [`Scope::current`].
 ///
 /// # Examples
 ///
@@ -178,8 +177,7 @@ pub struct ScopeHandle {
 impl ScopeHandle {
     /// Runs `work` inside the scope on the calling thread.
     ///
-    /// Once the scope's own [`run`](Scope::run) has ended, its services answer with
-    /// [`Error::ShutDown`](crate::Error::ShutDown).
+    /// After the scope's [`run`](Scope::run) has ended, guarded calls return [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
         let _container = engine::enter(self.container);
         work()
@@ -189,7 +187,7 @@ impl ScopeHandle {
     ///
     /// # Errors
     ///
-    /// The operating system has no thread to spare.
+    /// Returns an error if the operating system cannot start a thread.
     ///
     /// # Examples
     ///
@@ -211,7 +209,7 @@ impl ScopeHandle {
         thread::Builder::new().spawn(move || handle.enter(work))
     }
 
-    /// Puts a future inside the scope, for an executor that polls it on other threads.
+    /// Returns a future that runs `work` inside the scope, on any thread that polls it.
     ///
     /// # Examples
     ///
@@ -230,8 +228,7 @@ impl ScopeHandle {
         InContainer::new(self.container, work)
     }
 
-    /// Lists the services that became ready in the scope, in that order, and have not been shut down;
-    /// those that were provided come first.
+    /// Returns the services of the scope that are ready, in the order in which they became ready. Provided ones come first.
     pub fn initialized(&self) -> Vec<&'static str> {
         let engine = engine::lock();
         let started = engine
@@ -244,11 +241,11 @@ impl ScopeHandle {
             .collect()
     }
 
-    /// Asserts that these services and no others became ready in the scope, in this order.
+    /// Asserts that exactly these services are ready in the scope, and became ready in this order.
     ///
     /// # Panics
     ///
-    /// They did not.
+    /// Panics if others are ready, or if the order differs.
     ///
     /// # Examples
     ///
@@ -273,12 +270,12 @@ impl ScopeHandle {
         let (initialized, expected) = (self.initialized(), expected.as_ref());
         assert!(
             initialized == expected,
-            "the services initialized in this scope are {initialized:?}, expected were {expected:?}"
+            "the services initialized in this scope are {initialized:?}, expected {expected:?}"
         );
     }
 }
 
-/// Shuts the scope's services down, each before what it requires.
+/// Shuts the scope's services down when it is dropped.
 struct ShutdownOnDrop(ContainerId);
 
 impl Drop for ShutdownOnDrop {
@@ -295,6 +292,6 @@ fn shut_down_scope(container: ContainerId, driver: &Driver) {
         driver,
     );
     let removed = engine::lock().remove_container(container);
-    // The errors and futures in it are of users, and so are their destructors.
+    // The destructors of its errors and futures are user code.
     let _ = catch_panic(|| drop(removed));
 }

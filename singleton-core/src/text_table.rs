@@ -1,11 +1,11 @@
-//! Columns of text, and the numbers in them.
+//! Tables of text for reports.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::escaped::Escaped;
 
-/// Rows of cells, each column as wide as its widest; each cell stays on its line.
+/// A table with aligned columns. Each cell is escaped, so a row is one line.
 pub(crate) struct Table<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
 }
@@ -41,7 +41,7 @@ impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
     }
 }
 
-/// With three decimals, which is as much as anybody wants to read.
+/// Returns a time in milliseconds, rounded to three decimals.
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -1,4 +1,4 @@
-//! Checking services that are ready, with an answer in bounded time.
+//! Health checks of ready services, in bounded time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::invoke::{Driver, check_cancelled, check_failed, check_timed_out, run_
 use crate::service::{Descriptor, Health, Instance};
 use crate::text_table::{Table, milliseconds};
 
-/// How [`ping_all`](crate::Registry::ping_all) goes about it.
+/// Options of [`ping_all`](crate::Registry::ping_all).
 ///
 /// # Examples
 ///
@@ -52,38 +52,39 @@ impl Default for PingOptions {
 }
 
 impl PingOptions {
-    /// The defaults, which each of the methods states.
+    /// Returns the default options. Each method states its default.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long each check may take; 5 seconds.
+    /// Sets the timeout of each check. Default: 5 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How old a result may be that is taken for a new one; 0, so every report checks anew.
+    /// Sets the maximum age of an earlier result that is reused in place of a new check. Default: 0 s, so each report checks again.
     pub fn reuse_for(mut self, age: Duration) -> Self {
         self.reuse_for = age;
         self
     }
 
-    /// From which time on a check that succeeds makes its service degraded; never.
+    /// Sets the latency from which a successful check makes its service degraded. Default: never.
     pub fn degraded_after(mut self, latency: Duration) -> Self {
         self.degraded_after = Some(latency);
         self
     }
 
-    /// How many checks run at once, those that hang not counted; 16.
+    /// Sets the maximum number of parallel checks, not counting those that exceeded their timeout. Default: 16.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Only services with one of the tags given, such as `liveness` or `readiness`; without any, all services.
+    /// Restricts the report to services with one of the given tags, such as `liveness` or `readiness`. Without a tag, it covers all
+    /// services.
     ///
-    /// A tag that no service of the program has makes the report unhealthy: it is as good as a mistyped one.
+    /// A tag that no service of the program has is probably mistyped, so it makes the report unhealthy.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.tags.push(tag.into());
         self
@@ -95,7 +96,7 @@ impl PingOptions {
     }
 }
 
-/// A service and what is known of it without checking.
+/// A service's status before the check.
 struct ServiceSnapshot {
     service: &'static Descriptor,
     status: Status,
@@ -105,7 +106,7 @@ struct ServiceSnapshot {
 enum Status {
     Ready(&'static dyn Instance, Arc<HealthCheck>),
     NotStarted,
-    /// Its initialisation should have ended within the time given.
+    /// The initialization has exceeded this `init_timeout`.
     Overdue(Duration),
     Failed(String),
     ShutDown,
@@ -165,7 +166,7 @@ pub(crate) fn ping_all(
         });
     }
     for (position, check) in checked_elsewhere {
-        // The time limit is the report's: those who wait for each of several do so at once.
+        // The timeout counts from the begin of the report, so several such waits do not add up.
         let checked = check.wait_for_result(requested_at, options.timeout);
         let started_at = check.lock().started_at;
         let latency = started_at.map_or(options.timeout, |started_at| started_at.elapsed());
@@ -263,7 +264,7 @@ fn report_service(
     health
 }
 
-/// How one service fares.
+/// The health of one service.
 #[derive(Debug, Clone)]
 pub struct ServiceHealth {
     service: &'static Descriptor,
@@ -286,42 +287,43 @@ impl ServiceHealth {
         }
     }
 
-    /// The name of the struct.
+    /// Returns the name of the struct.
     pub fn name(&self) -> &'static str {
         self.service.name
     }
 
-    /// How it fares.
+    /// Returns the health.
     pub fn health(&self) -> Health {
         self.health
     }
 
-    /// How long the check took, or has taken so far if it has not answered.
+    /// Returns the duration of the check, or the time so far if it has timed out. `None` if there was no check.
     pub fn latency(&self) -> Option<Duration> {
         self.latency
     }
 
-    /// How long ago the check ended.
+    /// Returns the time since the end of the check.
     pub fn age(&self) -> Option<Duration> {
         self.age
     }
 
-    /// What is wrong.
+    /// Returns the reason why the service is degraded or unhealthy.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// How often its thread had to be started again; none if it is no background service that is ready.
+    /// Returns the number of restarts of the background thread. `None` unless the service is a ready background service.
     pub fn restarts(&self) -> Option<u64> {
         self.restarts
     }
 
-    /// The tags of its `#[service(tags(…))]`.
+    /// Returns the tags of `#[service(tags(…))]`.
     pub fn tags(&self) -> &'static [&'static str] {
         self.service.policy.tags
     }
 
-    /// What it counts for in the report: a service that is to start with the program and has not is not well.
+    /// Returns the health that counts for the whole report. A service that starts with the application and has not started is
+    /// unhealthy.
     fn counts_as(&self) -> Health {
         match self.health {
             Health::NotStarted if self.service.starts_with_application() => Health::Unhealthy,
@@ -347,7 +349,7 @@ impl Serialize for ServiceHealth {
     }
 }
 
-/// How the services fare, each after what it requires; prints as a table and serialises with serde.
+/// The health of all services, in topological order. Prints as a table and implements serde's `Serialize`.
 #[derive(Debug, Clone, Serialize)]
 pub struct HealthReport {
     health: Health,
@@ -371,23 +373,25 @@ impl HealthReport {
         }
     }
 
-    /// The tags that were asked for and that no service has.
+    /// Returns the requested tags that no service has.
     pub fn unknown_tags(&self) -> &[String] {
         &self.unknown_tags
     }
 
-    /// The worst among the services. One that nobody has used yet counts as healthy, unless it is `eager` or
-    /// a background service: then it counts as unhealthy. So does a tag that no service has.
+    /// Returns the worst health of all services.
+    ///
+    /// A service that was not used yet counts as healthy, or as unhealthy if it is `eager` or a background service. A tag that
+    /// no service has makes the report unhealthy.
     pub fn health(&self) -> Health {
         self.health
     }
 
-    /// The services that were asked for.
+    /// Returns the health of each service in the report.
     pub fn services(&self) -> &[ServiceHealth] {
         &self.services
     }
 
-    /// What a probe is answered: 503 if a service is unhealthy, else 200.
+    /// Returns the HTTP status for a health probe: 503 if a service is unhealthy, otherwise 200.
     pub fn http_status(&self) -> u16 {
         if self.health == Health::Unhealthy {
             503
@@ -396,8 +400,8 @@ impl HealthReport {
         }
     }
 
-    /// The report as JSON: `health`, and of each of the `services` its `name`, `path`, `health`,
-    /// `latency_ms`, `age_ms`, `error`, `restarts` and `tags`; the `unknown_tags` if there are any.
+    /// Returns the report as JSON, with `health`, `services`, and `unknown_tags` if there are any. Each service has `name`, `path`,
+    /// `health`, `latency_ms`, `age_ms`, `error`, `restarts` and `tags`.
     pub fn to_json(&self) -> String {
         serde_json::json!(self).to_string()
     }

@@ -1,4 +1,4 @@
-//! The end: every service is shut down once nobody holds on to it any more.
+//! Shutdown: each service shuts down after its dependents.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::sync::lock;
 use crate::telemetry;
 use crate::text_table::Table;
 
-/// How [`shutdown_all_with`](crate::Registry::shutdown_all_with) goes about it.
+/// Options of [`shutdown_all_with`](crate::Registry::shutdown_all_with).
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ShutdownOptions {
@@ -36,27 +36,27 @@ impl Default for ShutdownOptions {
 }
 
 impl ShutdownOptions {
-    /// The defaults, which each of the methods states.
+    /// Returns the default options. Each method states its default.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long each service may take before the others go on without it; 10 seconds.
+    /// Sets the maximum time for each service, after which its dependencies shut down without waiting for it. Default: 10 s.
     ///
-    /// `shutdown_timeout` of a `#[service(…)]` comes first.
+    /// `shutdown_timeout` in a service's `#[service(…)]` overrides it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How many services are shut down at once, those that overran not counted; 16.
+    /// Sets the maximum number of services that shut down in parallel, not counting those that exceeded their timeout. Default: 16.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 }
 
-/// What became of each service at shutdown, in the order in which they ended; prints as a table.
+/// The outcome of each service's shutdown, in the order in which they ended. Prints as a table.
 #[derive(Debug, Clone, Default)]
 pub struct ShutdownReport {
     services: Vec<ServiceShutdown>,
@@ -64,17 +64,17 @@ pub struct ShutdownReport {
 }
 
 impl ShutdownReport {
-    /// The services that were ready or initialising.
+    /// Returns the services that were ready or initializing.
     pub fn services(&self) -> &[ServiceShutdown] {
         &self.services
     }
 
-    /// How long it took together.
+    /// Returns the duration of the whole shutdown.
     pub fn took(&self) -> Duration {
         self.took
     }
 
-    /// Tells whether every service ended in time and without an error.
+    /// Returns whether all services shut down in time and without an error.
     pub fn is_clean(&self) -> bool {
         self.services
             .iter()
@@ -82,7 +82,7 @@ impl ShutdownReport {
     }
 }
 
-/// What became of one service at shutdown.
+/// The outcome of one service's shutdown.
 #[derive(Debug, Clone)]
 pub struct ServiceShutdown {
     service: &'static Descriptor,
@@ -91,33 +91,33 @@ pub struct ServiceShutdown {
 }
 
 impl ServiceShutdown {
-    /// The name of the struct.
+    /// Returns the name of the struct.
     pub fn name(&self) -> &'static str {
         self.service.name
     }
 
-    /// How it ended.
+    /// Returns the outcome.
     pub fn outcome(&self) -> &ShutdownOutcome {
         &self.outcome
     }
 
-    /// How long its `shutdown` took, the end of its thread included; if it overran, how long it was waited for.
+    /// Returns the duration of `shutdown`, the end of the background thread included. After a timeout, returns the time waited.
     pub fn took(&self) -> Duration {
         self.took
     }
 }
 
-/// How a service ended.
+/// The outcome of a service's shutdown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShutdownOutcome {
-    /// In time and without an error.
+    /// The service shut down in time and without an error.
     Done,
-    /// `shutdown` returned an error or panicked.
+    /// `shutdown` returned an error or panicked, with this message.
     Failed(String),
-    /// Its time was over; it may still be at it.
+    /// `shutdown` exceeded its timeout and may still be running.
     Overran,
-    /// It was still initialising when its time was over; if that ends after all, it is shut down then.
+    /// The service was still initializing after its timeout. If the initialization ends, the service is shut down then.
     StillInitializing,
 }
 
@@ -146,15 +146,15 @@ impl fmt::Display for ShutdownReport {
     }
 }
 
-/// Which services end, and as what they are known afterwards.
+/// The services to shut down, and their state afterwards.
 pub(crate) enum ShutdownScope<'a> {
-    /// All of them, for good.
+    /// All services. They cannot start again.
     All,
-    /// These, as far as no other service holds on to them; afterwards they are as if nobody had asked for them.
+    /// These services, unless another service depends on them. Afterwards they are uninitialized and can start again.
     Only(&'a HashSet<&'static Descriptor>),
 }
 
-/// Shuts down a container, or what a start that failed had started in it.
+/// Shuts down a container, or the services that a failed start had initialized in it.
 pub(crate) fn shut_down(
     container: ContainerId,
     scope: ShutdownScope<'_>,
@@ -181,7 +181,7 @@ pub(crate) fn shut_down(
         }
         Arc::clone(&container_state.shutdown_lock)
     };
-    // One after the other: who comes second finds nothing left, and returns when there is nothing.
+    // Shutdowns run one after the other. A second one finds no service left, and returns after the first one.
     let _shutdown_lock = lock(&shutdown_lock);
     shutdown.run();
     if let Some(container_state) = engine::lock().container_mut(container) {
@@ -203,16 +203,16 @@ struct Shutdown<'a> {
 #[derive(Clone, Copy)]
 enum Task {
     Stop(&'static Descriptor),
-    /// Waits until an attempt has ended that had begun before.
+    /// Waits for an attempt that began before the shutdown.
     AwaitAttempt(&'static Descriptor),
 }
 
-/// A service that was taken out of its container to be shut down.
+/// A service whose shutdown has begun.
 struct StoppingService {
     service: &'static Descriptor,
     instance: &'static dyn Instance,
     background: Option<Arc<Supervision>>,
-    /// Whether it is used again: a value from `main`, which a start that failed gives back as it is.
+    /// Whether the instance is kept for the next start, because `main` provided it.
     is_kept: bool,
 }
 
@@ -230,7 +230,7 @@ impl Shutdown<'_> {
             while let Some((task, took, result)) = self.pool.next() {
                 self.record(task, took, result);
             }
-            // Services that hold on to each other, which no order can satisfy: the last to start goes first.
+            // Services that depend on each other have no valid order: the last one to start is the first to stop.
             let Some(last) = self.take_last_started() else {
                 break;
             };
@@ -244,7 +244,7 @@ impl Shutdown<'_> {
         self.pool
             .submit(Task::AwaitAttempt(service), timeout, move || {
                 if let Some(unpolled) = attempt.take_unpolled() {
-                    // Nobody carries it on, so nobody wants it.
+                    // No task polls it, so no caller waits for it.
                     let _ = catch_panic(|| {
                         let _attempt = AttemptGuard::enter(&attempt);
                         drop(unpolled);
@@ -290,7 +290,7 @@ impl Shutdown<'_> {
         }
     }
 
-    /// Lets the service that has stopped, or has overrun, hold on to nothing any more; gives whom nobody holds on to now.
+    /// Removes the dependencies of a service that has stopped or timed out. Returns those without remaining dependents.
     fn finish_stopping(
         &self,
         service: &'static Descriptor,
@@ -336,7 +336,7 @@ impl Shutdown<'_> {
         released
     }
 
-    /// Takes whatever nobody holds on to.
+    /// Begins the shutdown of all services without dependents.
     fn stop_unused(&mut self) {
         let stopping: Vec<_> = {
             let mut engine = engine::lock();
@@ -417,7 +417,7 @@ impl Shutdown<'_> {
     }
 }
 
-/// Notes that the work of stopping a service is over, also if it overran.
+/// Records the end of a service's shutdown when it is dropped, also after a timeout.
 struct MarkFinished(ContainerId, &'static Descriptor);
 
 impl Drop for MarkFinished {
@@ -456,7 +456,7 @@ fn in_flight(engine: &Engine, container: ContainerId) -> Vec<Arc<Attempt>> {
             _ => None,
         })
         .collect();
-    // The first to begin comes first: whoever repeats a run, as the model checker does, gets the same one.
+    // In the order of their begin, so that a repeated run is deterministic, as the model checker requires.
     attempts.sort_by_key(|attempt| attempt.id);
     attempts
 }

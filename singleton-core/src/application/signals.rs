@@ -1,4 +1,4 @@
-//! An application's life from its start to the signal that ends it.
+//! An application that runs until a signal.
 
 use std::fmt;
 use std::io;
@@ -18,13 +18,13 @@ use crate::invoke::Driver;
 use crate::panics::catch_panic;
 use crate::service::Descriptor;
 
-/// Why an application did not run.
+/// The reason why an application did not run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The operating system did not let signals be received.
+    /// The operating system refused to deliver signals or to start a thread.
     Signals(io::Error),
-    /// Services failed to start; those that had started were shut down.
+    /// Services failed to start. All services were shut down.
     Start(StartError),
 }
 
@@ -46,12 +46,12 @@ impl std::error::Error for RunError {
     }
 }
 
-/// How many applications listen, and whether none does: then signals have their default action again, which
-/// handlers that are registered once keep from them for good.
+/// The number of applications that listen for signals, and whether it is zero. Handlers stay registered for the life of the process;
+/// with zero listeners, they perform the default action.
 static LISTENERS: Mutex<usize> = Mutex::new(0);
 static NO_LISTENERS: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Gives the signals back when the application has ended.
+/// Restores the default action of the signals when the application has ended.
 struct SignalListener(Handle);
 
 impl SignalListener {
@@ -97,14 +97,14 @@ pub(crate) fn run_until_signal(
         .name("signals".to_owned())
         .spawn(move || listen(signals, &signal_sender))
         .map_err(RunError::Signals)?;
-    // On a thread of its own: an `initialize` that never returns must not keep a signal from being obeyed.
+    // On its own thread, so that a signal takes effect even if an `initialize` never returns.
     let start_driver = driver.clone();
     thread::Builder::new()
         .name("start".to_owned())
         .spawn(move || {
             let options = StartOptions::default();
             let started = start(container, services, &options, &start_driver);
-            // Nobody waits any more if a signal was faster.
+            // The receiver is gone if a signal came first.
             let _ = sender.send(Event::Started(started));
         })
         .map_err(RunError::Signals)?;
@@ -112,7 +112,7 @@ pub(crate) fn run_until_signal(
         match events.recv() {
             Ok(Event::Started(Ok(report))) => drop(catch_panic(|| log::info!("started {report}"))),
             Ok(Event::Started(Err(error))) => break Some(error),
-            // Without a sender nobody could ask any more.
+            // Without senders, no signal can come anymore.
             Ok(Event::Signal) | Err(mpsc::RecvError) => break None,
         }
     };
@@ -132,7 +132,7 @@ fn listen(mut signals: Signals, events: &mpsc::Sender<Event>) {
         }
         second_signal = true;
         let _ = events.send(Event::Signal);
-        // Afterwards, and not here: a logger that panics or blocks keeps no signal from being obeyed.
+        // On another thread, so that a logger that panics or blocks does not delay the next signal.
         let _ = thread::Builder::new().spawn(move || {
             log::info!("received signal {signal}: shutting down");
         });

@@ -1,4 +1,4 @@
-//! What became of each service at a start, and where the time went.
+//! The outcome and the duration of each service's start.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::service::Descriptor;
 use crate::text_table::Table;
 
-/// What became of each service at a start, each after what it requires; prints as a table.
+/// The outcome of each service's start, in topological order. Prints as a table.
 ///
 /// # Examples
 ///
@@ -34,35 +34,35 @@ use crate::text_table::Table;
 #[derive(Debug, Clone)]
 pub struct StartReport {
     services: Vec<ServiceStart>,
-    /// Where in the report the requirements of the services are.
+    /// The positions of all services' required services in the report.
     requirements: Vec<usize>,
     took: Duration,
 }
 
-/// What became of one service at a start.
+/// The outcome of one service's start.
 #[derive(Debug, Clone)]
 pub struct ServiceStart {
     pub(crate) service: &'static Descriptor,
-    /// Where in the report's list its requirements are.
+    /// The service's part of the report's `requirements`.
     pub(crate) requirements: Range<usize>,
     pub(crate) outcome: StartOutcome,
     pub(crate) waited: Duration,
     pub(crate) own: Duration,
 }
 
-/// How the start of a service ended.
+/// The outcome of a service's start.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum StartOutcome {
-    /// It was initialised and is ready.
+    /// The start initialized the service.
     Started,
-    /// It was ready before.
+    /// The service was ready before the start.
     AlreadyReady,
-    /// It failed of itself.
+    /// The service itself failed.
     Failed(Error),
-    /// A service that it requires, directly or through others, failed.
+    /// The service was not initialized, because one of its dependencies failed.
     Skipped {
-        /// That service.
+        /// The dependency that failed, or another reason.
         because_of: &'static str,
     },
 }
@@ -81,22 +81,23 @@ impl fmt::Display for StartOutcome {
 }
 
 impl ServiceStart {
-    /// The name of the struct.
+    /// Returns the name of the struct.
     pub fn name(&self) -> &'static str {
         self.service.name
     }
 
-    /// How it ended.
+    /// Returns the outcome.
     pub fn outcome(&self) -> &StartOutcome {
         &self.outcome
     }
 
-    /// How long its own `initialize` and `ping` took, pauses between attempts included.
+    /// Returns the duration of the service's `initialize` and `ping`, pauses between retries included.
     pub fn own(&self) -> Duration {
         self.own
     }
 
-    /// How long after the start had begun its own turn came: the wait for what it requires, and for a thread.
+    /// Returns the time between the begin of the start and the service's `initialize`: the wait for its dependencies and for a
+    /// thread.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -123,17 +124,17 @@ impl StartReport {
         }
     }
 
-    /// The services that were to start, what they require included.
+    /// Returns the services to start, their dependencies included.
     pub fn services(&self) -> &[ServiceStart] {
         &self.services
     }
 
-    /// How long it took together.
+    /// Returns the duration of the start.
     pub fn took(&self) -> Duration {
         self.took
     }
 
-    /// The services that failed of themselves, with their errors.
+    /// Returns the services that failed themselves, with their errors. Skipped services are not included.
     pub fn failures(&self) -> impl Iterator<Item = (&'static str, &Error)> {
         self.services
             .iter()
@@ -143,7 +144,7 @@ impl StartReport {
             })
     }
 
-    /// Tells whether every service is ready.
+    /// Returns whether all services are ready.
     pub fn is_success(&self) -> bool {
         self.services.iter().all(|service| {
             matches!(
@@ -158,8 +159,10 @@ impl StartReport {
         started.map(|service| service.service)
     }
 
-    /// The services that the start could not have been faster without being faster: the last to become
-    /// ready, before it the last that this one waited for, and so on; the first of them first.
+    /// Returns the services that determined the duration of the start, in the order of their start.
+    ///
+    /// The last one is the service that became ready last. Before each service comes the dependency that it waited for longest.
+    /// A faster start requires one of these services to be faster.
     pub fn critical_chain(&self) -> Vec<&ServiceStart> {
         let started = |service: &&ServiceStart| service.is_started();
         let last = self.services.iter().filter(started);
@@ -177,8 +180,8 @@ impl StartReport {
         chain
     }
 
-    /// The report as bars over time, of at most 100 columns: `·` is waiting, `█` the service's own time;
-    /// an asterisk marks the critical chain.
+    /// Returns the report as bars over time, in at most 100 columns. `·` stands for waiting and `█` for the service's own
+    /// time. An asterisk marks the critical chain.
     pub fn waterfall(&self) -> Waterfall<'_> {
         Waterfall { report: self }
     }
@@ -221,7 +224,7 @@ impl fmt::Display for StartReport {
     }
 }
 
-/// A start over time; see [`StartReport::waterfall`].
+/// The start as bars over time; see [`StartReport::waterfall`].
 #[derive(Debug, Clone, Copy)]
 pub struct Waterfall<'a> {
     report: &'a StartReport,
@@ -260,7 +263,7 @@ impl fmt::Display for Waterfall<'_> {
             } else {
                 ' '
             };
-            // However short, it can be seen.
+            // A bar has at least one column.
             let start = column(row.waited).min(COLUMNS - 1);
             let end = column(row.ended()).clamp(start + 1, COLUMNS);
             let bar = format!("{}{}", "·".repeat(start), "█".repeat(end - start));
@@ -271,10 +274,10 @@ impl fmt::Display for Waterfall<'_> {
     }
 }
 
-/// A start that did not succeed; all failures are in the report.
+/// The error of a start. Its report contains all failures.
 ///
-/// What the call had started is shut down again, except for what other services have come to use
-/// meanwhile, and can be started anew.
+/// The services that the start had initialized are shut down and can be started again, except those that other services
+/// have used since.
 #[derive(Debug, Clone)]
 pub struct StartError {
     report: Box<(StartReport, ShutdownReport)>,
@@ -293,12 +296,12 @@ impl StartError {
         }
     }
 
-    /// What became of each service.
+    /// Returns the outcome of each service.
     pub fn report(&self) -> &StartReport {
         &self.report.0
     }
 
-    /// How the services that had started were shut down again.
+    /// Returns the shutdown of the services that the start had initialized.
     pub fn taken_back(&self) -> &ShutdownReport {
         &self.report.1
     }

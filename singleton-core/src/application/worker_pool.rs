@@ -1,4 +1,4 @@
-//! A bounded set of threads whose jobs have time limits; who overruns is left behind and replaced.
+//! A bounded pool of threads for jobs with timeouts. A thread whose job times out is abandoned and replaced.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -11,12 +11,12 @@ use crate::panics::catch_panic;
 type Job = Box<dyn FnOnce() + Send>;
 type JobFn<R> = Box<dyn FnOnce() -> R + Send>;
 
-/// What became of a job.
+/// The result of a job.
 pub(crate) enum JobResult<R> {
     Done(R),
-    /// It panicked with this message, or there was no thread for it.
+    /// The job panicked with this message.
     Failed(String),
-    /// Its time is over; it may still be running.
+    /// The job exceeded its timeout and may still be running.
     TimedOut,
 }
 
@@ -27,7 +27,7 @@ struct RunningJob<K> {
     timeout: Duration,
 }
 
-/// Jobs that were submitted and have not ended, each known by its key.
+/// A pool of threads, and the jobs that have not ended, each with a key.
 pub(crate) struct WorkerPool<K, R> {
     threads: usize,
     name: &'static str,
@@ -37,7 +37,7 @@ pub(crate) struct WorkerPool<K, R> {
     last_id: u64,
     jobs: Sender<Job>,
     queue: Arc<Mutex<Receiver<Job>>>,
-    /// A thread of more than there is cannot be had.
+    /// The stack size of the threads. A size beyond the address space makes each spawn fail.
     #[cfg(test)]
     stack_size: Option<usize>,
     result: Sender<(u64, Result<R, String>)>,
@@ -45,8 +45,8 @@ pub(crate) struct WorkerPool<K, R> {
 }
 
 impl<K, R: Send + 'static> WorkerPool<K, R> {
-    /// Makes one of at most so many threads of that name, those left behind not counted. Where no thread can
-    /// be had the caller does the jobs.
+    /// Creates a pool of at most `threads` threads with that name, not counting abandoned ones. If the system cannot start a thread,
+    /// the caller runs the jobs.
     pub(crate) fn new(name: &'static str, threads: usize) -> Self {
         let (jobs, queue) = mpsc::channel();
         let (result, results) = mpsc::channel();
@@ -66,7 +66,7 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
         }
     }
 
-    /// Adds a job; its `limit` counts from when a thread begins it.
+    /// Adds a job. Its timeout counts from the moment a thread begins it.
     pub(crate) fn submit(
         &mut self,
         key: K,
@@ -76,10 +76,10 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
         self.pending.push_back((key, timeout, Box::new(work)));
     }
 
-    /// Waits until a job ends or overruns; none if there is no job left.
+    /// Waits until a job ends or times out. Returns `None` if no job is left.
     pub(crate) fn next(&mut self) -> Option<(K, Duration, JobResult<R>)> {
         loop {
-            // The model checker knows no threads but its own.
+            // The model checker does not support other threads than its own.
             if cfg!(loom) || !self.dispatch() {
                 return self.run_on_caller();
             }
@@ -105,13 +105,13 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
                         return Some((job.key, job.started_at.elapsed(), JobResult::TimedOut));
                     }
                 }
-                // Not while we hold a sender ourselves.
+                // Unreachable: `self` holds a sender.
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
     }
 
-    /// Does the next job on the calling thread, however long it takes: it cannot be left behind.
+    /// Runs the next job on the calling thread, without a timeout.
     fn run_on_caller(&mut self) -> Option<(K, Duration, JobResult<R>)> {
         let (key, _, work) = self.pending.pop_front()?;
         let started_at = Instant::now();
@@ -119,7 +119,7 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
         Some((key, started_at.elapsed(), outcome))
     }
 
-    /// Gives pending jobs to threads; tells whether any of the jobs has one.
+    /// Passes pending jobs to threads. Returns whether a job is running.
     fn dispatch(&mut self) -> bool {
         while self.running.len() < self.threads {
             if self.pending.is_empty() {
@@ -134,7 +134,7 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
             self.last_id += 1;
             self.idle -= 1;
             let (id, result) = (self.last_id, self.result.clone());
-            // Neither end is closed before the other: we hold the queue, too.
+            // Cannot fail: `self` holds the receiver too.
             let _ = self.jobs.send(Box::new(move || {
                 let _ = result.send((id, catch_panic(work)));
             }));
@@ -157,7 +157,7 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
             None => builder,
         };
         builder.spawn(move || {
-            // Ends when the crew is dropped, and with it the sender.
+            // Ends when the pool, which holds the sender, is dropped.
             while let Ok(job) = next_job(&queue) {
                 job();
             }
@@ -202,7 +202,7 @@ mod tests {
         ));
         match pool.next() {
             Some(("panics", _, JobResult::Failed(message))) => assert_eq!(message, "out of order"),
-            _ => panic!("a panic is a result as well"),
+            _ => panic!("a panic is a result too"),
         }
         assert!(pool.next().is_none());
         drop(release);
@@ -226,7 +226,7 @@ mod tests {
         let barrier = Arc::new(Barrier::new(3));
         for _ in 0..6 {
             let barrier = Arc::clone(&barrier);
-            // With fewer threads nobody would get past this.
+            // With fewer threads, no job would pass the barrier.
             pool.submit((), LONG, move || barrier.wait().is_leader());
         }
         let mut leaders = 0;
@@ -234,6 +234,6 @@ mod tests {
             leaders += usize::from(leader);
         }
         assert_eq!(leaders, 2);
-        assert_eq!(pool.idle, 3, "three threads did it all");
+        assert_eq!(pool.idle, 3, "three threads ran all jobs");
     }
 }

@@ -1,4 +1,4 @@
-//! One run of a service's initialisation, and how others wait for it.
+//! One attempt to initialize a service, and the ways to wait for it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,40 +16,40 @@ use crate::service::{Descriptor, Instance};
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::telemetry;
 
-/// The outcome of an attempt: everyone who waited for it gets the same.
+/// The outcome of an attempt. All waiters get the same one.
 pub(crate) type Outcome = Result<&'static dyn Instance, Error>;
 
-/// When a service was made, requirements not included.
+/// The time that a service's own initialization took, without its dependencies.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
     pub(crate) started_at: Instant,
     pub(crate) own_time: Duration,
 }
 
-/// A future that everyone who waits for an attempt polls.
+/// A future that all waiters of an attempt poll.
 pub(crate) type AttemptFuture = Shared<BoxFuture<'static, Outcome>>;
 
-/// One run of a service's initialisation, its requirements included; or of its shutdown before it starts anew.
+/// One initialization of a service, its dependencies included; or one shutdown that must end before the service can start again.
 pub(crate) struct Attempt {
     pub(crate) id: u64,
     pub(crate) container: ContainerId,
     pub(crate) service: &'static Descriptor,
-    /// When callers stop waiting; none where the service has no `init_timeout`.
+    /// When callers stop waiting; `None` without an `init_timeout`.
     pub(crate) deadline: Option<Instant>,
-    /// Whether something takes the place of `initialize`.
+    /// Whether `provide` or `bind` replaces `initialize`.
     pub(crate) is_provided: bool,
-    /// What the service requires and was not ready; to what was, it holds on.
+    /// The required services that were not ready when the attempt began. The ready ones are the service's dependencies already.
     pub(crate) missing: Vec<&'static Descriptor>,
     pub(crate) outcome: OnceLock<Outcome>,
-    /// The first cycle that `initialize` or `ping` ran into.
+    /// The first cycle that a call in `initialize` or `ping` returned.
     pub(crate) cycle: OnceLock<Box<Error>>,
     pub(crate) timing: OnceLock<Timing>,
-    /// What carries on an asynchronous service's attempt, whoever polls it.
+    /// The future that runs an asynchronous service's attempt. Any waiter may poll it.
     future: Mutex<Option<AttemptFuture>>,
     pub(crate) span: telemetry::Span,
-    /// Set, under the engine's lock, when those who began the attempt have given it up.
+    /// Whether the callers that began the attempt have given it up. Changed under the engine's lock.
     abandoned: AtomicBool,
-    /// How many threads wait; changed under the engine's lock.
+    /// The number of threads that wait. Changed under the engine's lock.
     waiting: AtomicUsize,
     done: Condvar,
     wakers: Mutex<Vec<Waker>>,
@@ -67,7 +67,7 @@ impl Attempt {
             id,
             container,
             service,
-            // Too far away to be told is as good as never.
+            // A deadline that overflows is never reached.
             deadline: service
                 .policy
                 .init_timeout
@@ -86,27 +86,27 @@ impl Attempt {
         }
     }
 
-    /// Ends the attempt; called with the engine locked, so that no thread that waits can miss it.
+    /// Ends the attempt. The engine must be locked, so that no waiting thread misses it.
     pub(crate) fn set_outcome(&self, outcome: &Outcome) {
-        // Nobody else sets it: an attempt ends once.
+        // An attempt ends once, so the outcome is not set yet.
         let _ = self.outcome.set(outcome.clone());
-        // A notification is a call of the system, also if nobody waits.
+        // A notification is a system call even without waiters.
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.done.notify_all();
         }
     }
 
-    /// Has the attempt carried on by a future.
+    /// Makes a future run the attempt.
     pub(crate) fn set_future(&self, future: AttemptFuture) {
         *lock(&self.future) = Some(future);
     }
 
-    /// What carries the attempt on; none if that is a thread.
+    /// Returns the future that runs the attempt, or `None` if a thread runs it.
     pub(crate) fn future(&self) -> Option<AttemptFuture> {
         lock(&self.future).clone()
     }
 
-    /// Takes away the future that carries the attempt on if nobody polls it, for it to be dropped.
+    /// Removes and returns the future that runs the attempt if no task polls it, so that the caller can drop it.
     pub(crate) fn take_unpolled(&self) -> Option<AttemptFuture> {
         let mut future = lock(&self.future);
         let is_unpolled = |future: &AttemptFuture| future.strong_count() == Some(1);
@@ -117,19 +117,19 @@ impl Attempt {
         }
     }
 
-    /// Gives the attempt up, so that an instance that comes late is released; or takes it up again.
+    /// Sets whether the attempt is given up. A late instance of such an attempt is shut down.
     pub(crate) fn abandon(&self, abandoned: bool) {
         self.abandoned.store(abandoned, Ordering::Relaxed);
     }
 
-    /// How long the service's own `initialize` and `ping` took; zero if the attempt did not come to them.
+    /// Returns the duration of the service's own `initialize` and `ping`, or zero if they did not run.
     pub(crate) fn own_time(&self) -> Duration {
         self.timing
             .get()
             .map_or(Duration::ZERO, |time| time.own_time)
     }
 
-    /// Tells whether callers wait for it no longer.
+    /// Returns whether the deadline has passed.
     pub(crate) fn is_overdue(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| deadline <= Instant::now())
@@ -139,7 +139,7 @@ impl Attempt {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Wakes the tasks that wait for the end; called with the engine unlocked, for a waker is foreign code.
+    /// Wakes the tasks that wait for the attempt. The engine must be unlocked, because a waker is foreign code.
     pub(crate) fn wake_tasks(&self) {
         let wakers = std::mem::take(&mut *lock(&self.wakers));
         for waker in wakers {
@@ -147,12 +147,12 @@ impl Attempt {
         }
     }
 
-    /// Waits until the attempt has ended, on whatever thread it runs, or is overdue: then there is no outcome.
+    /// Blocks until the attempt has ended. Returns `None` if the deadline passes first.
     pub(crate) fn wait(&self) -> Option<&Outcome> {
         self.wait_until(self.deadline)
     }
 
-    /// The same with a deadline of the caller's.
+    /// Blocks like [`wait`](Attempt::wait), with the caller's deadline.
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Option<&Outcome> {
         if self.outcome.get().is_none() {
             let mut engine = state::lock();
@@ -167,7 +167,7 @@ impl Attempt {
         self.outcome.get()
     }
 
-    /// The same as [`wait`](Attempt::wait), for a task.
+    /// Waits like [`wait`](Attempt::wait), without blocking the thread.
     pub(crate) fn completion(self: &Arc<Self>) -> Completion {
         Completion {
             attempt: Arc::clone(self),
@@ -178,7 +178,7 @@ impl Attempt {
     }
 }
 
-/// Ready when an attempt on another thread has ended, or with `None` when it is overdue.
+/// A future that is ready when an attempt on a thread has ended, or with `None` when its deadline has passed.
 pub(crate) struct Completion {
     attempt: Arc<Attempt>,
     timer: Option<futures_timer::Delay>,
@@ -188,7 +188,7 @@ impl Future for Completion {
     type Output = Option<Outcome>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // First the waker, then the look: who ends the attempt does it the other way round.
+        // Register the waker before reading the outcome: the thread that ends the attempt sets the outcome before it wakes.
         {
             let mut wakers = lock(&self.attempt.wakers);
             if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {

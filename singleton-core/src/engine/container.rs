@@ -1,4 +1,4 @@
-//! What is known of every service in one set of instances, and who holds on to whom.
+//! The services of one set of instances, with their states and dependencies.
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -11,12 +11,12 @@ use crate::error::Error;
 use crate::service::{Descriptor, Instance, Stop};
 use crate::sync::Mutex;
 
-/// Names a container; ids are never used again.
+/// The id of a container. Ids are not reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ContainerId(pub(super) u64);
 
 impl ContainerId {
-    /// The process's own instances, outside of any test scope.
+    /// The process's instances, outside all test scopes.
     pub(crate) const PROCESS: ContainerId = ContainerId(0);
 }
 
@@ -26,22 +26,22 @@ pub(crate) enum Slot {
     Idle,
     Initializing(Arc<Attempt>),
     Ready(&'static dyn Instance),
-    /// Its `shutdown` runs, or its thread is waited for.
+    /// `shutdown` runs, or the background thread is ending.
     Stopping {
-        /// Ends when the service can start anew, or with an error when that takes too long.
+        /// Ends when the service can start again, or with an error after a timeout.
         attempt: Arc<Attempt>,
         instance: &'static dyn Instance,
-        /// Whether that is over, although it took too long.
+        /// Whether the shutdown has ended after its timeout.
         finished: bool,
     },
     ShutDown,
 }
 
-/// What takes the place of `initialize`.
+/// The replacement of `initialize`.
 #[derive(Clone, Copy)]
 pub(crate) enum Provided {
     Instance(&'static dyn Instance),
-    /// Another service, which the function turns into an instance of this one.
+    /// Another service, and the function that casts its instance to this service's trait.
     Service(&'static Descriptor, &'static Cast),
 }
 
@@ -53,12 +53,12 @@ pub(crate) type Cast =
 pub(crate) struct Entry {
     pub(crate) slot: Slot,
     pub(crate) provided: Option<Provided>,
-    /// What it holds on to: what it required or used while it was initialising, once each.
+    /// The services that this one requires or used during its initialization, without duplicates. They shut down after it.
     pub(crate) dependencies: Vec<&'static Descriptor>,
-    /// How many services hold on to it.
+    /// The number of services that have this one among their dependencies.
     pub(crate) dependents: usize,
     pub(crate) timing: Option<Timing>,
-    /// Why the last attempt failed, if it did.
+    /// The error of the last attempt, if it failed.
     pub(crate) failure: Option<Box<Error>>,
     pub(crate) check: Option<Arc<HealthCheck>>,
     pub(crate) background: Option<Arc<Supervision>>,
@@ -68,13 +68,13 @@ pub(crate) struct Container {
     entries: ServiceMap<Entry>,
     /// Services in the order in which they became ready.
     pub(crate) started: Vec<&'static Descriptor>,
-    /// Undeclared uses that were logged already.
+    /// The undeclared uses that were logged.
     reported_uses: HashSet<(&'static Descriptor, &'static Descriptor)>,
-    /// Requested when nothing starts any more.
+    /// Requested when no service may start anymore.
     pub(crate) closing: Arc<Stop>,
-    /// Held by the one who shuts services down.
+    /// Held while services are shut down.
     pub(crate) shutdown_lock: Arc<Mutex<()>>,
-    /// Environment variables that differ from the process's; `None` is one that is not set.
+    /// Environment variables that replace the process's. `None` stands for a variable that is not set.
     pub(crate) environment: HashMap<OsString, Option<OsString>>,
 }
 
@@ -102,7 +102,7 @@ impl Container {
         self.entries.iter()
     }
 
-    /// What the service requires: what it declares, and for a trait object the service bound to it.
+    /// Returns the required services: those that `#[requires]` lists, and for a trait object the service bound to it.
     pub(crate) fn requirements(
         &self,
         service: &'static Descriptor,
@@ -110,7 +110,7 @@ impl Container {
         Self::requirements_of(service, self.get(service))
     }
 
-    /// The same for one whose entry is known.
+    /// Returns the required services, given the service's entry.
     pub(crate) fn requirements_of(
         service: &'static Descriptor,
         entry: Option<&Entry>,
@@ -122,7 +122,7 @@ impl Container {
         service.requirements().chain(bound)
     }
 
-    /// Tells whether only a task can carry the attempt to its end: the service, or one that it lacks, is asynchronous.
+    /// Returns whether only a task can run the attempt: the service or one of its missing dependencies is asynchronous.
     pub(crate) fn needs_task(&self, attempt: &Attempt) -> bool {
         let mut seen = HashSet::new();
         let mut pending = attempt.missing.clone();
@@ -137,7 +137,7 @@ impl Container {
         attempt.service.asynchronous
     }
 
-    /// Notes that the service is ready.
+    /// Marks the service as ready.
     pub(crate) fn set_ready(
         &mut self,
         service: &'static Descriptor,
@@ -152,7 +152,7 @@ impl Container {
         entry
     }
 
-    /// Lets `dependent` hold on to `dependency` if that one is ready.
+    /// Adds `dependency` to the dependencies of `dependent` if it is ready.
     pub(crate) fn add_dependency(
         &mut self,
         dependent: &'static Descriptor,
@@ -171,7 +171,7 @@ impl Container {
         self.get_mut(dependency).dependents += 1;
     }
 
-    /// Lets `dependent`, which holds on to nothing yet, hold on to what it requires; gives what of it is not ready.
+    /// Adds the required services that are ready to the dependencies of `dependent`, which has none yet. Returns the others.
     pub(crate) fn add_declared_dependencies(
         &mut self,
         dependent: &'static Descriptor,
@@ -195,7 +195,7 @@ impl Container {
         missing
     }
 
-    /// Lets the service hold on to nothing any more; gives those whom nobody else holds on to now.
+    /// Removes all dependencies of the service. Returns those without remaining dependents.
     pub(crate) fn release_dependencies(
         &mut self,
         service: &'static Descriptor,
@@ -211,7 +211,7 @@ impl Container {
             .collect()
     }
 
-    /// Tells whether `dependent` is seen for the first time to use `dependency` before that one is ready.
+    /// Records that `dependent` uses `dependency`. Returns whether this is the first such use and `dependency` is not ready.
     pub(crate) fn is_first_undeclared_use(
         &mut self,
         dependent: &'static Descriptor,
@@ -223,8 +223,8 @@ impl Container {
         !ready && self.reported_uses.insert((dependent, dependency))
     }
 
-    /// Instances that were provided for a scope did not start after what they require: only now it
-    /// is known what of it there is.
+    /// Adds the dependencies of instances that were provided for a scope. Such an instance is ready before the services that
+    /// it requires, so its dependencies are known only now.
     pub(crate) fn link_provided(&mut self) {
         for position in 0..self.started.len() {
             let service = self.started[position];
@@ -237,7 +237,7 @@ impl Container {
         }
     }
 
-    /// Forgets of what has been shut down that it had started.
+    /// Removes services that were shut down from the list of started ones.
     pub(crate) fn remove_stopped(&mut self) {
         let entries = &self.entries;
         let is_ready = |service: &Descriptor| {
@@ -248,7 +248,7 @@ impl Container {
     }
 }
 
-/// A value for some of the services, found without a search by their numbers.
+/// A map from services to values, indexed by the services' numbers.
 pub(crate) struct ServiceMap<V> {
     cells: Vec<Option<(&'static Descriptor, V)>>,
 }
@@ -265,7 +265,7 @@ impl<V> ServiceMap<V> {
         cell.as_ref().map(|(_, value)| value)
     }
 
-    /// The place of the service's value, where there is none yet.
+    /// Returns the service's cell, which may be empty.
     pub(crate) fn cell(
         &mut self,
         service: &'static Descriptor,

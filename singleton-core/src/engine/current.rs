@@ -1,4 +1,4 @@
-//! Whose work the calling thread does: which container it is in, and which attempt it carries on.
+//! The calling thread's state: its container, and the attempts that it runs.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -16,7 +16,7 @@ thread_local! {
     static CURRENT_CONTAINER: Cell<ContainerId> = const { Cell::new(ContainerId::PROCESS) };
     /// The attempts that run on this thread, the innermost last.
     static ATTEMPTS: RefCell<Vec<Arc<Attempt>>> = const { RefCell::new(Vec::new()) };
-    /// Whether it shuts a service down.
+    /// Whether the thread shuts a service down.
     static SHUTTING_DOWN: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -27,15 +27,15 @@ loom::thread_local! {
     static SHUTTING_DOWN: Cell<bool> = Cell::new(false);
 }
 
-/// The container whose instances the calling thread sees.
+/// Returns the container whose instances the calling thread sees.
 pub(crate) fn current_container() -> ContainerId {
-    // Destructors of other thread-locals may call services when this one is gone.
+    // Destructors of other thread-locals may call services after this one is destroyed.
     CURRENT_CONTAINER
         .try_with(Cell::get)
         .unwrap_or(ContainerId::PROCESS)
 }
 
-/// Makes `container` the calling thread's until the value is dropped.
+/// Keeps the calling thread in a container until the value is dropped.
 pub(crate) struct ContainerGuard {
     container: ContainerId,
     previous: ContainerId,
@@ -54,7 +54,7 @@ pub(crate) fn enter(container: ContainerId) -> ContainerGuard {
 
 impl Drop for ContainerGuard {
     fn drop(&mut self) {
-        // As in `current_container`.
+        // An error means that the thread is ending; see `current_container`.
         let _ = CURRENT_CONTAINER.try_with(|current| current.set(self.previous));
         if self.container != ContainerId::PROCESS {
             lock().leave_scope();
@@ -62,7 +62,7 @@ impl Drop for ContainerGuard {
     }
 }
 
-/// Marks an attempt as the innermost of this thread, in its container, until the value is dropped.
+/// Makes an attempt the thread's innermost one, in its container, until the value is dropped.
 pub(crate) struct AttemptGuard {
     marked: bool,
     _container: Option<ContainerGuard>,
@@ -71,7 +71,7 @@ pub(crate) struct AttemptGuard {
 impl AttemptGuard {
     pub(crate) fn enter(attempt: &Arc<Attempt>) -> Self {
         let is_other = current_container() != attempt.container;
-        // Destructors of other thread-locals may start services when ours is gone; then nothing is marked.
+        // Destructors of other thread-locals may start services after this one is destroyed. Then the attempt is not recorded.
         let marked = ATTEMPTS.try_with(|attempts| attempts.borrow_mut().push(Arc::clone(attempt)));
         AttemptGuard {
             marked: marked.is_ok(),
@@ -89,7 +89,7 @@ impl Drop for AttemptGuard {
     }
 }
 
-/// The attempt that the calling thread carries on, if it is within one.
+/// Returns the innermost attempt that the calling thread runs.
 pub(crate) fn current_attempt() -> Option<Arc<Attempt>> {
     ATTEMPTS
         .try_with(|attempts| attempts.borrow().last().cloned())
@@ -102,7 +102,7 @@ pub(crate) struct ShutdownGuard(bool);
 
 impl ShutdownGuard {
     pub(crate) fn enter() -> Self {
-        // As in `AttemptGuard`.
+        // An error means that the thread is ending; see `AttemptGuard`.
         ShutdownGuard(
             SHUTTING_DOWN
                 .try_with(|shutting_down| shutting_down.replace(true))
@@ -117,7 +117,7 @@ impl Drop for ShutdownGuard {
     }
 }
 
-/// Tells whether the calling thread shuts a service down.
+/// Returns whether the calling thread shuts a service down.
 pub(crate) fn is_shutting_down() -> bool {
     SHUTTING_DOWN.try_with(Cell::get).unwrap_or(false)
 }

@@ -14,9 +14,9 @@ use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) struct Engine {
     containers: BTreeMap<ContainerId, Container>,
-    /// Which attempts an attempt waits for: nested in it, or another thread's, or several tasks'.
+    /// For each attempt, by id, the attempts that it waits for: nested ones, those of other threads, those of tasks.
     wait_edges: HashMap<u64, Vec<Arc<Attempt>>>,
-    /// How many times threads have entered scopes and not left them.
+    /// The number of scopes that threads have entered and not left.
     entered_scopes: usize,
     last_id: u64,
 }
@@ -46,7 +46,7 @@ impl Engine {
         }
     }
 
-    /// The container, unless it was that of a scope that has ended.
+    /// Returns the container, or `None` after the end of its scope.
     pub(crate) fn container(&self, id: ContainerId) -> Option<&Container> {
         self.containers.get(&id)
     }
@@ -68,7 +68,7 @@ impl Engine {
         }
     }
 
-    /// Starts an attempt; everyone else who asks for the service from now on waits for it.
+    /// Begins an attempt. Later callers wait for it.
     pub(crate) fn begin_attempt(
         &mut self,
         id: ContainerId,
@@ -90,10 +90,10 @@ impl Engine {
         }
     }
 
-    /// Ends an attempt: stores the instance, or leaves the service as if nobody had asked for it.
+    /// Ends an attempt: stores the instance, or makes the service idle again.
     ///
-    /// Returns `ShutDown` for an instance that nobody waited for until it was there; it is the caller's to release.
-    /// So is, once the engine is unlocked, the error of an earlier attempt, whose destructor is a user's.
+    /// Returns `ShutDown` if the attempt was given up; then the caller must shut the instance down. Also returns the error of
+    /// the previous attempt; the caller must drop it after unlocking the engine, because its destructor is user code.
     pub(crate) fn finish_attempt(
         &mut self,
         attempt: &Attempt,
@@ -134,7 +134,7 @@ impl Engine {
         (outcome, previous_error)
     }
 
-    /// Takes a ready service out of use, for good or until it has stopped; whoever asks meanwhile can wait for the attempt.
+    /// Begins the shutdown of a ready service. Callers can wait for the new attempt until the service can start again.
     pub(crate) fn begin_shutdown(
         &mut self,
         id: ContainerId,
@@ -154,14 +154,14 @@ impl Engine {
         }
     }
 
-    /// Lets the service of `dependent` hold on to `dependency`.
+    /// Adds `dependency` to the dependencies of the service of `dependent`.
     pub(crate) fn add_dependency(&mut self, dependent: &Attempt, dependency: &'static Descriptor) {
         if let Some(container) = self.containers.get_mut(&dependent.container) {
             container.add_dependency(dependent.service, dependency);
         }
     }
 
-    /// Notes that `dependent` cannot go on before `attempt` ends.
+    /// Records that `dependent` waits for `attempt`.
     pub(crate) fn wait_for(&mut self, dependent: &Attempt, attempt: &Arc<Attempt>) {
         let awaited = self.wait_edges.entry(dependent.id).or_default();
         awaited.push(Arc::clone(attempt));
@@ -178,13 +178,14 @@ impl Engine {
         }
     }
 
-    /// Tells whether no attempt waits for another.
+    /// Returns whether no attempt waits for another.
     #[cfg(all(test, loom))]
     pub(crate) fn has_no_waits(&self) -> bool {
         self.wait_edges.is_empty()
     }
 
-    /// The error for `dependent` needing `attempt`, if that one, through however many threads, needs `dependent`.
+    /// Returns an error if `attempt` already waits for `dependent`, directly or through other threads, so that waiting for it
+    /// would be a cycle.
     pub(crate) fn find_cycle(&self, dependent: &Attempt, attempt: &Arc<Attempt>) -> Option<Error> {
         let service = attempt.service.name;
         if attempt.id == dependent.id {
@@ -200,7 +201,7 @@ impl Engine {
         })
     }
 
-    /// Extends the path from its end along what is waited for until it reaches `goal`.
+    /// Extends the path along the wait edges until it reaches `goal`. Returns whether it does.
     fn extend_path_to<'a>(
         &'a self,
         goal: &Attempt,
@@ -226,7 +227,7 @@ impl Engine {
         false
     }
 
-    /// The service that an attempt has been waiting for at the end of the chain, itself if for none.
+    /// Returns the service at the end of the chain of waits that begins with `attempt`, or its own service if it waits for none.
     pub(crate) fn end_of_wait_chain(&self, attempt: &Attempt) -> &'static Descriptor {
         let mut service = attempt.service;
         let mut id = attempt.id;
@@ -236,7 +237,7 @@ impl Engine {
         service
     }
 
-    /// Opens a container in which the given instances are ready and nothing else is.
+    /// Opens a container in which only the given instances are ready.
     pub(crate) fn open_container(
         &mut self,
         provided: Vec<(&'static Descriptor, &'static dyn Instance)>,
@@ -245,20 +246,20 @@ impl Engine {
         let id = ContainerId(self.next_id());
         let mut container = Container::new(environment);
         for (service, instance) in provided {
-            // A fake is ready as it is: its thread is not started, so none is to be waited for.
+            // A fake is ready at once. Its background thread is not started, so the shutdown must not wait for it.
             container.set_ready(service, instance).background = None;
         }
         self.containers.insert(id, container);
         id
     }
 
-    /// Gives the container of a scope that has ended, to be dropped where the engine is not locked.
-    #[must_use = "what it holds has destructors of users"]
+    /// Removes and returns the container of a scope that has ended. The caller must drop it after unlocking the engine.
+    #[must_use = "its contents have destructors of users"]
     pub(crate) fn remove_container(&mut self, id: ContainerId) -> Option<Container> {
         (id != ContainerId::PROCESS).then(|| self.containers.remove(&id))?
     }
 
-    /// Sends all guarded calls the long way round, so that they ask which container they are in.
+    /// Sends all guarded calls to the slow path, which looks up their container.
     pub(super) fn enter_scope(&mut self) {
         self.entered_scopes += 1;
         if self.entered_scopes == 1 {
@@ -282,7 +283,7 @@ impl Engine {
         }
     }
 
-    /// The highest id that was given out.
+    /// Returns the highest id assigned so far.
     pub(crate) fn last_id(&self) -> u64 {
         self.last_id
     }

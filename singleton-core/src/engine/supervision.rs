@@ -1,4 +1,4 @@
-//! What is known of how a service fares: of its checks, and of the thread of a background service.
+//! The health checks of a service, and the state of a background service's thread.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use futures_util::future::{BoxFuture, Shared};
 
 use crate::service::{Health, Stop};
 
-/// Who has run for so long is not taken to fail for the reason that it failed for before.
+/// After running for this long, a background service counts as recovered from its last failure.
 pub(crate) const RECOVERY_TIME: Duration = Duration::from_secs(60);
 
-/// One background service's thread.
+/// The thread of one background service.
 pub(crate) struct Supervision {
     pub(crate) stop: Stop,
     /// Requested when the thread has ended.
@@ -18,18 +18,18 @@ pub(crate) struct Supervision {
     history: Mutex<RunHistory>,
 }
 
-/// How the thread has fared.
+/// The restarts and failures of the thread.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RunHistory {
     pub(crate) restarts: u64,
-    /// Why it is not running, between two runs.
+    /// The reason why `run` is not running, between two runs.
     pub(crate) not_running: Option<String>,
-    /// Why it ended last, and when.
+    /// The time and reason of the last failure.
     pub(crate) last_failure: Option<(Instant, String)>,
 }
 
 impl RunHistory {
-    /// What is wrong with it now, or was within the time that it takes to be taken for well again.
+    /// Returns the present failure, or one within [`RECOVERY_TIME`].
     pub(crate) fn problem(&self) -> Option<(Health, String)> {
         let recent = self
             .last_failure
@@ -52,7 +52,7 @@ impl Supervision {
         }
     }
 
-    /// Asks the thread to end and waits until it has.
+    /// Asks the thread to end, and waits for its end.
     pub(crate) fn join(&self) {
         self.stop.request();
         self.thread_ended.wait_for_request();
@@ -67,7 +67,7 @@ impl Supervision {
     }
 }
 
-/// The checks of one service: never two at once, whoever asks.
+/// The health checks of one service, of which at most one runs at a time.
 #[derive(Default)]
 pub(crate) struct HealthCheck {
     state: Mutex<CheckState>,
@@ -76,11 +76,11 @@ pub(crate) struct HealthCheck {
 
 #[derive(Default)]
 pub(crate) struct CheckState {
-    /// Whether a report has taken the check upon it.
+    /// Whether a report is running the check.
     pub(crate) claimed: bool,
-    /// Since when it runs.
+    /// The start of the running check.
     pub(crate) started_at: Option<Instant>,
-    /// What carries an asynchronous check on, whoever polls it: a report that ends leaves it to the next.
+    /// The future of an asynchronous check. A report that ends early leaves it to the next report.
     pub(crate) future: Option<Shared<BoxFuture<'static, CheckResult>>>,
     pub(crate) last: Option<CheckResult>,
 }
@@ -98,7 +98,7 @@ impl HealthCheck {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a check that another report has begun on a thread; none if it is overdue.
+    /// Waits for a check that another report runs on a thread. Returns `None` after `timeout`.
     pub(crate) fn wait_for_result(
         &self,
         requested_at: Instant,
@@ -121,7 +121,7 @@ impl HealthCheck {
     }
 }
 
-/// The right to run the check, until the value is dropped.
+/// The exclusive right to run the check, until the value is dropped.
 pub(crate) struct CheckClaim(pub(crate) Arc<HealthCheck>);
 
 impl Drop for CheckClaim {
@@ -132,7 +132,7 @@ impl Drop for CheckClaim {
             state.future.take()
         };
         self.0.changed.notify_all();
-        // Somebody else polls it; this is not the last of it.
+        // Another thread or task polls the future, so this is not its last clone.
         drop(future);
     }
 }

@@ -1,4 +1,4 @@
-//! The long way round for tasks: nobody's thread waits while another task or thread initialises.
+//! The slow path for tasks, which blocks no thread while another task or thread initializes.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -44,7 +44,7 @@ pub(crate) async fn resolve(service: &'static Descriptor) -> Outcome {
     outcome
 }
 
-/// The same for a given container and dependent. Boxed, since it goes on to the requirements of the requirements.
+/// Returns the service's instance in the given container, on behalf of `dependent`. Boxed, because it calls itself for dependencies.
 pub(crate) fn get_or_init(
     container: ContainerId,
     service: &'static Descriptor,
@@ -70,13 +70,13 @@ pub(crate) fn get_or_init(
                     run_attempt_on_thread(&attempt);
                 }
             }
-            // Whoever awaits an asynchronous attempt carries it on.
+            // Each task that awaits an asynchronous attempt polls it.
             let outcome = match future {
                 Some(future) => Some(future.await),
                 None => attempt.completion().await,
             };
             match outcome {
-                // Looked up again: it may have been shut down before this task woke.
+                // Look it up again: it may have been shut down before this task woke.
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Err(timed_out(&engine::lock(), &attempt)),
@@ -91,7 +91,7 @@ fn begin(
     service: &'static Descriptor,
 ) -> Result<Arc<Attempt>, Error> {
     let attempt = engine.begin_attempt(container, service)?;
-    // Of a trait object only the container knows what it is.
+    // Only the container knows the service that is bound to a trait object.
     let container = engine.container(container);
     if container.is_some_and(|container| container.needs_task(&attempt)) {
         let future: BoxFuture<'static, Outcome> = Box::pin(drive_attempt(Arc::clone(&attempt)));
@@ -100,7 +100,7 @@ fn begin(
     Ok(attempt)
 }
 
-/// Runs an attempt to its end in whatever tasks await it.
+/// Runs an attempt to its end in the tasks that await it.
 async fn drive_attempt(attempt: Arc<Attempt>) -> Outcome {
     let work = InAttempt::new(&attempt, run_steps(Arc::clone(&attempt)));
     let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
@@ -109,7 +109,7 @@ async fn drive_attempt(attempt: Arc<Attempt>) -> Outcome {
         Some(Err(payload)) => Err(step_panicked(attempt.service, panic_message(payload))),
         None => Err(timed_out(&engine::lock(), &attempt)),
     };
-    // A future has no thread that could not be stopped: when its time is over it is dropped.
+    // Unlike a thread, a future can be stopped: it is dropped after its deadline.
     let _ = catch_panic(|| {
         let _attempt = AttemptGuard::enter(&attempt);
         drop(work);
@@ -122,13 +122,13 @@ async fn drive_attempt(attempt: Arc<Attempt>) -> Outcome {
             attempt.container,
             shut_down_instance_async(attempt.service, instance),
         );
-        // A failure has been logged, and there is nobody left to tell.
+        // A failure was logged, and no caller waits for it.
         let _ = with_deadline(Instant::now().checked_add(timeout), stopped).await;
     }
     outcome
 }
 
-/// The value of a future, unless the deadline comes first.
+/// Returns the value of a future, or `None` if the deadline passes first.
 async fn with_deadline<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
     let Some(deadline) = deadline else {
         return Some(future.await);
@@ -153,7 +153,7 @@ async fn run_steps(attempt: Arc<Attempt>) -> Outcome {
     }
 }
 
-/// A blocking `initialize` behind an asynchronous requirement: it gets a thread.
+/// Runs a blocking `initialize` on a thread, because an asynchronous dependency requires a task to wait for it.
 async fn initialize_on_thread(attempt: &Arc<Attempt>) -> Outcome {
     let thread_attempt = Arc::clone(attempt);
     let (result, received) = oneshot::channel();
@@ -164,7 +164,7 @@ async fn initialize_on_thread(attempt: &Arc<Attempt>) -> Outcome {
                 let _attempt = AttemptGuard::enter(&thread_attempt);
                 blocking::initialize(&thread_attempt)
             });
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = result.send(
                 outcome
                     .unwrap_or_else(|message| Err(step_panicked(thread_attempt.service, message))),
@@ -220,7 +220,7 @@ async fn make_instance(
         check_instance(attempt, instance).await?;
         return Ok(instance);
     }
-    // Called within the future, so that a panic on the way to it is contained as well.
+    // Called inside the future, so that a panic before the first await is caught too.
     let initialized = AssertUnwindSafe(async { initialize().await }).catch_unwind();
     let instance = step_result(
         attempt,

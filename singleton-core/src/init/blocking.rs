@@ -1,4 +1,4 @@
-//! The long way round: finding an instance that cannot be had with one load, and making it if need be.
+//! The slow path for threads: finds an instance, waits for it, or creates it.
 
 use std::sync::Arc;
 use std::thread;
@@ -19,7 +19,7 @@ use crate::panics::catch_panic;
 use crate::service::{Descriptor, Initialize, Instance, Work};
 use crate::telemetry;
 
-/// Returns the service's instance in the caller's container, initialising it and all it requires on first use.
+/// Returns the service's instance in the caller's container. On first use, initializes it and its dependencies.
 pub(crate) fn resolve(service: &'static Descriptor) -> Outcome {
     ensure_setup(service.name)?;
     let container = engine::current_container();
@@ -54,7 +54,7 @@ pub(crate) fn get_or_init(
             dependent,
             attempt: &attempt,
         });
-        // One that a task has begun may need it to go on.
+        // A task has begun this attempt and must poll it; a thread that waits could block that task.
         if !is_owner && attempt.future().is_some() {
             return Err(needs_async(service));
         }
@@ -69,7 +69,7 @@ pub(crate) fn get_or_init(
         match attempt.wait() {
             Some(Err(error)) => return Err(error.clone()),
             Some(Ok(instance)) if is_owner && dependent.is_none() => return Ok(*instance),
-            // Looked up again: it may have been shut down before this thread woke.
+            // Look it up again: it may have been shut down before this thread woke.
             Some(Ok(_)) => {}
             None => return Err(timed_out(&engine::lock(), &attempt)),
         }
@@ -85,13 +85,13 @@ fn needs_async(service: &Descriptor) -> Error {
 
 /// Runs an attempt to its end on the calling thread.
 pub(crate) fn run_attempt(attempt: &Arc<Attempt>) {
-    // Contained as a whole: a logger or the destructor of an error may panic too.
+    // The whole run is inside `catch_panic`: a logger or the destructor of an error may panic too.
     let result = catch_panic(|| run_steps(attempt))
         .unwrap_or_else(|message| Err(step_panicked(attempt.service, message)));
     finish(attempt, result);
 }
 
-/// Runs an attempt on a thread of its own, which nobody has to wait for.
+/// Runs an attempt on its own thread, so that callers can stop waiting at the deadline.
 pub(crate) fn run_attempt_on_thread(attempt: &Arc<Attempt>) {
     let thread_attempt = Arc::clone(attempt);
     let spawned = thread::Builder::new()
@@ -104,20 +104,20 @@ pub(crate) fn run_attempt_on_thread(attempt: &Arc<Attempt>) {
     }
 }
 
-/// Ends an attempt; an instance that came too late is shut down.
+/// Ends an attempt. Shuts a late instance down.
 pub(crate) fn finish(attempt: &Arc<Attempt>, result: Outcome) {
     let (_, late_instance) = complete(attempt, result);
     if let Some(instance) = late_instance {
         let _attempt = AttemptGuard::enter(attempt);
-        // A failure has been logged, and there is nobody left to tell.
+        // A failure was logged, and no caller waits for it.
         let _ = shut_down_instance(attempt.service, instance, &Driver::Here);
     }
 }
 
 fn run_steps(attempt: &Arc<Attempt>) -> Outcome {
     let service = attempt.service;
-    // From the beginning, so that what a logger uses is used by this attempt: it must neither wait for
-    // itself nor be taken for a need of the attempt outside, which has one already.
+    // First of all, so that a service that a logger uses counts as used by this attempt. Otherwise the logger could wait for
+    // itself, or its use would be attributed to the outer attempt, which already waits for this one.
     let _attempt = AttemptGuard::enter(attempt);
     let _span = attempt.span.enter();
     for requirement in &attempt.missing {
@@ -127,7 +127,7 @@ fn run_steps(attempt: &Arc<Attempt>) -> Outcome {
     initialize(attempt)
 }
 
-/// Makes an instance and checks it, as often as the policy allows.
+/// Creates and checks an instance, with the retries of the policy.
 pub(crate) fn initialize(attempt: &Attempt) -> Outcome {
     let started_at = Instant::now();
     telemetry::initializing(attempt.service);
@@ -162,7 +162,7 @@ fn make_instance(attempt: &Attempt) -> Outcome {
     };
     let instance = step_result(attempt, Step::Initialize, initialized)?;
     match check_instance(attempt, instance.as_ref()) {
-        // The instance lives as long as the process: guarded methods hand out `&'static` parts of it.
+        // The instance lives until the process ends: guarded methods return `&'static` borrows of it.
         Ok(()) => Ok(Box::leak(instance)),
         Err(error) => {
             drop_instance(attempt.service, instance);

@@ -1,4 +1,4 @@
-//! What takes the place of `initialize`: values that are provided, and services that are bound to trait objects.
+//! Replacements of `initialize`: provided values, and services that are bound to trait objects.
 
 use std::any::Any;
 
@@ -6,7 +6,7 @@ use crate::engine::{self, Attempt, Cast, Provided, Slot};
 use crate::error::Error;
 use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 
-/// Chooses a value.
+/// Provides a value for a trait object.
 pub fn provide_chosen<D: TraitService + ?Sized>(value: Box<D>) -> Result<(), Error> {
     let chosen: &'static D = Box::leak(value);
     set_provided(
@@ -15,7 +15,7 @@ pub fn provide_chosen<D: TraitService + ?Sized>(value: Box<D>) -> Result<(), Err
     )
 }
 
-/// Chooses a service, which is then initialised, checked and shut down as any requirement.
+/// Binds a service to a trait object. The service is initialized, checked and shut down like any dependency.
 pub fn bind<D: TraitService + ?Sized, T: Singleton>(
     cast: fn(&'static T) -> &'static D,
 ) -> Result<(), Error> {
@@ -27,9 +27,9 @@ pub fn bind<D: TraitService + ?Sized, T: Singleton>(
     set_provided(D::descriptor(), Provided::Service(T::descriptor(), cast))
 }
 
-/// Puts an instance in the place of what `initialize` would make.
+/// Provides an instance in place of `initialize`.
 pub fn provide<T: Singleton>(instance: T) -> Result<(), Error> {
-    // Leaked for good: guarded methods hand out `&'static` parts of it.
+    // Leaked, because guarded methods return `&'static` borrows of it.
     set_provided(
         T::descriptor(),
         Provided::Instance(Box::leak((T::KIND.erase)(instance))),
@@ -47,7 +47,7 @@ fn set_provided(service: &'static Descriptor, provided: Provided) -> Result<(), 
     }
     let entry = container.get_mut(service);
     match entry.slot {
-        // What has failed may be replaced.
+        // A value whose `ping` failed may be replaced.
         Slot::Idle if entry.provided.is_some() && entry.failure.is_none() => {
             Err(Error::ProvidedTwice { service: name })
         }
@@ -61,7 +61,7 @@ fn set_provided(service: &'static Descriptor, provided: Provided) -> Result<(), 
     }
 }
 
-/// What takes the place of `initialize`, if anything does.
+/// Returns the replacement of `initialize`, or `None` if there is none.
 pub(crate) fn provided(attempt: &Attempt) -> Option<Result<&'static dyn Instance, Error>> {
     if !attempt.is_provided {
         return None;

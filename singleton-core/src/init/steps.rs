@@ -1,4 +1,4 @@
-//! The steps of the slow path that threads and tasks share: looks a service up or begins an attempt, and completes it.
+//! The steps of the slow path that threads and tasks share: looking a service up, beginning an attempt, completing it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,14 +11,20 @@ use crate::panics::catch_panic;
 use crate::service::{Descriptor, Instance, Stop};
 use crate::telemetry;
 
-/// What there is of a service when someone asks for it.
+/// The result of looking a service up.
 pub(crate) enum Lookup {
     Ready(&'static dyn Instance),
-    /// An attempt, and whether it is the asker's to carry on.
+    /// A running attempt, and whether the caller began it and must run it.
     Pending(Arc<Attempt>, bool),
 }
 
-/// Asks for a service on behalf of `dependent`, which holds on to it if it is ready, and else needs the attempt.
+/// Looks a service up on behalf of `dependent`, and begins an attempt if there is none.
+///
+/// A ready service becomes a dependency of `dependent`. Otherwise `dependent` waits for the attempt from now on.
+///
+/// # Errors
+///
+/// Returns an error if waiting for the attempt would be a cycle, if the service was shut down, or the error of `begin`.
 pub(crate) fn find_or_begin(
     container: ContainerId,
     service: &'static Descriptor,
@@ -67,12 +73,12 @@ fn state_of(
             Ok(Found::Ready(instance))
         }
         Some(Slot::Initializing(attempt)) => {
-            // Whoever gave it up, from now on somebody waits for it.
+            // If the attempt was given up, this caller waits for it again.
             attempt.abandon(false);
             Ok(Found::Busy(Arc::clone(attempt)))
         }
-        // A start that failed takes its services back, and then they can start anew; but what stops must not
-        // wait for what stops.
+        // After a failed start its services shut down and can start again, so a caller may wait for that. A service that is
+        // itself shutting down must not.
         Some(Slot::Stopping { attempt, .. })
             if !container_state.closing.is_requested() && !is_shutting_down() =>
         {
@@ -83,7 +89,7 @@ fn state_of(
     }
 }
 
-/// That one attempt cannot go on before another ends, until the value is dropped: a task may be cancelled.
+/// Removes a wait edge from the engine when it is dropped, also if a task is cancelled.
 pub(crate) struct WaitEdge<'a> {
     pub(crate) dependent: &'a Attempt,
     pub(crate) attempt: &'a Attempt,
@@ -95,7 +101,7 @@ impl Drop for WaitEdge<'_> {
     }
 }
 
-/// If the service fails of a cycle, this is what its users are told.
+/// Records a cycle as the reason why `dependent` fails.
 pub(crate) fn record_cycle(dependent: &Attempt, outcome: &Outcome) {
     if let Err(error) = outcome
         && error.is_cycle()
@@ -109,7 +115,7 @@ pub(crate) fn report_undeclared_use(
     dependent: &'static Descriptor,
     dependency: &'static Descriptor,
 ) {
-    // Where the other depends on the user, no declaration would help: it is a cycle, and becomes an error.
+    // If the dependency depends on the dependent, a declaration would not help: the use is a cycle and returns an error.
     if dependent == dependency
         || dependent.depends_on(dependency)
         || dependency.depends_on(dependent)
@@ -126,7 +132,7 @@ pub(crate) fn report_undeclared_use(
     }
 }
 
-/// The error for an attempt that has not ended in time.
+/// Returns the error of an attempt whose deadline has passed.
 pub(crate) fn timed_out(engine: &Engine, attempt: &Attempt) -> Error {
     let blocking = engine.end_of_wait_chain(attempt);
     Error::TimedOut {
@@ -136,7 +142,7 @@ pub(crate) fn timed_out(engine: &Engine, attempt: &Attempt) -> Error {
     }
 }
 
-/// Ends an attempt; gives its outcome, and an instance that came too late and is to be shut down.
+/// Ends an attempt. Returns its outcome, and a late instance that the caller must shut down.
 pub(crate) fn complete(
     attempt: &Arc<Attempt>,
     result: Outcome,
@@ -144,7 +150,7 @@ pub(crate) fn complete(
     let instance = result.as_ref().ok().copied();
     let (outcome, previous_error) = engine::lock().finish_attempt(attempt, result);
     attempt.wake_tasks();
-    // What is foreign here may panic, an error's destructor, a logger, a thread's start; the attempt has ended all the same.
+    // An error's destructor, a logger or the start of a thread may panic. The attempt has ended in each case.
     let _ = catch_panic(|| drop(previous_error));
     match &outcome {
         Ok(instance) => {
@@ -154,7 +160,7 @@ pub(crate) fn complete(
         }
         Err(error) => {
             let _ = catch_panic(|| telemetry::failed(attempt.service, attempt.own_time(), error));
-            // What `main` has provided waits for the next start, if there is one.
+            // An instance that `main` provided is kept for the next start, if there can be one.
             let is_kept = attempt.is_provided && !is_closing(attempt);
             (outcome, instance.filter(|_| !is_kept))
         }
@@ -163,7 +169,7 @@ pub(crate) fn complete(
 
 pub(crate) fn record_time(attempt: &Attempt, started_at: Instant) {
     let own_time = started_at.elapsed();
-    // Set once for each attempt.
+    // Each attempt sets it once.
     let _ = attempt.timing.set(Timing {
         started_at,
         own_time,
@@ -176,12 +182,12 @@ pub(crate) fn closing(attempt: &Attempt) -> Option<Arc<Stop>> {
     Some(Arc::clone(&container.closing))
 }
 
-/// Tells whether nothing starts any more where the attempt is made.
+/// Returns whether the attempt's container starts no more services.
 pub(crate) fn is_closing(attempt: &Attempt) -> bool {
     closing(attempt).is_none_or(|closing| closing.is_requested())
 }
 
-/// Drops an instance that does not work; its destructor may panic as well.
+/// Drops an instance whose check failed. Its destructor may panic too.
 pub(crate) fn drop_instance(service: &Descriptor, instance: Box<dyn Instance>) {
     if let Err(message) = catch_panic(|| drop(instance)) {
         log::warn!(

@@ -15,7 +15,7 @@ use crate::telemetry;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Requests the end that others wait for, also when the thread panics.
+/// Signals the end of the thread when it is dropped, also after a panic.
 struct SignalEnd<'a>(&'a Stop);
 
 impl Drop for SignalEnd<'_> {
@@ -24,7 +24,7 @@ impl Drop for SignalEnd<'_> {
     }
 }
 
-/// Starts the thread of a service that has become ready, if it is a background service.
+/// Starts the thread of a background service that has become ready. Does nothing for other services.
 pub(crate) fn start_background(
     container: ContainerId,
     service: &'static Descriptor,
@@ -62,7 +62,7 @@ pub(crate) fn start_background(
     }
 }
 
-/// Runs the service until it is asked to end, and again whenever its run ends before.
+/// Runs the service until it is asked to stop, and restarts it whenever `run` ends before that.
 fn supervise(
     supervision: &Supervision,
     run: impl Fn(&Stop) -> Result<anyhow::Result<()>, String>,
@@ -104,7 +104,7 @@ fn supervise(
             history.not_running = Some(why.clone());
             history.last_failure = Some((Instant::now(), why.clone()));
         }
-        // A logger that panics must not make it restart without a pause.
+        // The pause must follow even if a logger panics.
         let _ = catch_panic(|| telemetry::restarting(service, &why, pause));
         if supervision.stop.wait(pause) {
             return;

@@ -1,5 +1,5 @@
-//! The calls of users' code that are made in more than one place: the `#[setup]` function, `ping` and `shutdown`; and
-//! what came of a step of an initialization, as the error that callers get.
+//! Calls of the `#[setup]` function, `ping` and `shutdown`, and the errors that callers get when a step of an
+//! initialization fails.
 
 use std::cell::Cell;
 use std::error::Error as StdError;
@@ -21,7 +21,7 @@ use crate::panics::{catch_panic, panic_message};
 use crate::service::{Degraded, Descriptor, Health, Instance, Work};
 use crate::telemetry;
 
-/// A function with `#[setup]`, as the attribute submits it.
+/// A `#[setup]` function, as the attribute submits it to `inventory`.
 #[derive(Debug)]
 pub struct Setup {
     path: &'static str,
@@ -29,7 +29,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Registers `run`, whose `path` is that of its declaration.
+    /// Registers `run`, which is declared at `path`.
     pub const fn new(path: &'static str, run: fn() -> anyhow::Result<()>) -> Self {
         Setup { path, run }
     }
@@ -43,14 +43,14 @@ thread_local! {
     static IN_SETUP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs the function if it has not run; everyone waits until it has, and if it fails no service starts.
+/// Runs the `#[setup]` function once. Other callers wait for its end. If it fails, no service starts.
 ///
-/// The name is that of the service, or whatever it is, that cannot start before.
+/// `service` names the caller in the error: the service, or another description of what needs the set-up.
 pub(crate) fn ensure_setup(service: &'static str) -> Result<(), Error> {
     if let Some(result) = SETUP_RESULT.get() {
         return result.clone();
     }
-    // Destructors of other thread-locals may start services when ours is gone; they do not set up.
+    // Destructors of other thread-locals may start services after this one is destroyed. They are not in the set-up.
     if IN_SETUP.try_with(Cell::get).unwrap_or(false) {
         return Err(Error::UsedInSetup { service });
     }
@@ -70,7 +70,7 @@ fn run_setup() -> Result<(), Error> {
             });
         }
     };
-    // Whoever comes first, and in whatever scope: what is set up is the process.
+    // The function sets up the process, even if the first caller is in a scope.
     let _container = engine::enter(ContainerId::PROCESS);
     let _ = IN_SETUP.try_with(|in_setup| in_setup.set(true));
     let result = catch_panic(setup.run)
@@ -82,7 +82,7 @@ fn run_setup() -> Result<(), Error> {
     })
 }
 
-/// Checks on the calling thread; if the check is a future, that is left for the next report if this one ends first.
+/// Checks a service on the calling thread. If this report ends before an asynchronous check, the next report continues the check.
 pub(crate) fn run_check(
     claim: CheckClaim,
     container: ContainerId,
@@ -111,13 +111,13 @@ pub(crate) fn run_check(
     store_check_result(&claim, service, started_at, answer)
 }
 
-/// What the report says whose task is gone, if anyone reads it.
+/// Returns the result of a check whose task was cancelled.
 pub(crate) fn check_cancelled() -> CheckResult {
     let why = "the task that drove it was cancelled";
     check_failed(Duration::ZERO, why.to_owned())
 }
 
-/// Keeps the result of a check for those who are content with it.
+/// Stores the result of a check, for reports that accept a recent one.
 fn store_check_result(
     claim: &CheckClaim,
     service: &'static Descriptor,
@@ -161,7 +161,7 @@ pub(crate) fn check_timed_out(latency: Duration, timeout: Duration) -> CheckResu
     check_failed(latency, format!("no answer within {timeout:?}"))
 }
 
-/// Shuts one instance down.
+/// Shuts one instance down. Returns the message of its error or panic.
 pub(crate) fn shut_down_instance(
     service: &'static Descriptor,
     instance: &'static dyn Instance,
@@ -177,7 +177,7 @@ pub(crate) fn shut_down_instance(
     shutdown_result(service, started_at, stopped)
 }
 
-/// The same for a task.
+/// Shuts one instance down, like [`shut_down_instance`], without blocking the thread.
 pub(crate) async fn shut_down_instance_async(
     service: &'static Descriptor,
     instance: &'static dyn Instance,
@@ -227,14 +227,14 @@ fn shutdown_result(
     result
 }
 
-/// The step of an initialisation.
+/// A step of an initialization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Initialize,
     Ping,
 }
 
-/// Turns what came of a step into its value, or the error for callers. The outer error is the message of a panic.
+/// Converts the result of a step into its value, or into the error for callers. The outer error of `done` is a panic message.
 pub(crate) fn step_result<T>(
     attempt: &Attempt,
     step: Step,
@@ -244,14 +244,14 @@ pub(crate) fn step_result<T>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(cause)) => Err(step_failed(attempt, step, cause)),
         Err(message) => Err(match attempt.cycle.get() {
-            // `unwrap` on the error of a cycle.
+            // The step unwrapped the error of a cycle.
             Some(cycle) if message.contains(&format!("{cycle:?}")) => Error::clone(cycle),
             _ => step_panicked(attempt.service, message),
         }),
     }
 }
 
-/// Lets a service pass whose ping says that it works, if not as it should.
+/// Replaces a [`Degraded`] error by `Ok`, with a warning in the log.
 pub(crate) fn allow_degraded(
     service: &Descriptor,
     result: Result<anyhow::Result<()>, String>,
@@ -281,16 +281,16 @@ pub(crate) fn step_panicked(service: &Descriptor, message: String) -> Error {
     }
 }
 
-/// Makes the error of a service whose `initialize` or `ping` returned one.
+/// Returns the error for callers of a service whose `initialize` or `ping` returned `cause`.
 pub(crate) fn step_failed(attempt: &Attempt, step: Step, cause: anyhow::Error) -> Error {
-    // However it was wrapped, a cycle is more telling than the service that noticed it.
+    // A cycle explains more than the service that found it, so it replaces the error that wraps it.
     if let Some(cycle) = attempt.cycle.get()
         && format!("{cause:#}").contains(&cycle.to_string())
     {
         return Error::clone(cycle);
     }
     let service = attempt.service.name;
-    // A service that hands on the error of one that it used, as it is, has failed because of that one.
+    // A service that returns another service's error unchanged failed because of that service.
     let outermost: &(dyn StdError + 'static) = cause.as_ref();
     if let Some(error) = outermost.downcast_ref::<Error>() {
         return error.clone().for_dependent(service);

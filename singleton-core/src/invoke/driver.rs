@@ -1,4 +1,4 @@
-//! Who polls a future that a thread of ours needs the result of.
+//! Polling of futures whose results a blocking thread needs.
 
 use std::future::{self, Future};
 use std::panic::{self, AssertUnwindSafe};
@@ -17,19 +17,19 @@ use crate::sync::{Mutex, lock};
 /// Polls futures on behalf of threads.
 #[derive(Clone)]
 pub(crate) enum Driver {
-    /// The thread itself.
+    /// The thread polls the future itself.
     Here,
-    /// A task, so that the future finds the executor that it was written for.
+    /// A task polls the future, so that the future finds its executor.
     Task(mpsc::UnboundedSender<BoxFuture<'static, ()>>),
 }
 
 impl Driver {
-    /// Tells whether the task that drives futures is gone.
+    /// Returns whether the task that polls the futures is gone.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Driver::Task(futures) if futures.is_closed())
     }
 
-    /// Waits for the result of a future; none if the task that drives it is gone.
+    /// Blocks until the future is ready. Returns `None` if the task that polls it is gone.
     pub(crate) fn block_on<R: Send + 'static>(
         &self,
         future: impl Future<Output = R> + Send + 'static,
@@ -40,11 +40,11 @@ impl Driver {
                 let (result, received) = oneshot::channel();
                 let future = InContainer::new(engine::current_container(), future);
                 let work = async move {
-                    // Nobody may be waiting any more.
+                    // The receiver may be gone.
                     let _ = result.send(future.await);
                 };
                 if let Err(unsent) = futures.unbounded_send(Box::pin(work)) {
-                    // The task was cancelled, and what ends must end all the same.
+                    // The task was cancelled, but a shutdown must still run to its end.
                     pollster::block_on(unsent.into_inner());
                 }
                 pollster::block_on(received).ok()
@@ -53,9 +53,9 @@ impl Driver {
     }
 }
 
-/// Does blocking `work` on a thread, in the caller's container, and drives in the calling task what it needs driven.
+/// Runs blocking `work` on a thread, in the caller's container. The calling task polls the futures that `work` passes to its driver.
 ///
-/// Where no thread can be had the task does it all itself and blocks its executor: better late than never.
+/// If the system cannot start a thread, the task runs `work` itself and blocks its executor.
 pub(crate) async fn off_thread<R: Send + 'static>(
     work: impl FnOnce(&Driver) -> R + Send + 'static,
 ) -> R {
@@ -70,7 +70,7 @@ async fn run_on<R: Send + 'static>(
     let container = engine::current_container();
     let (sender, mut submitted) = mpsc::unbounded();
     let (result, mut received) = oneshot::channel();
-    // Behind a lock, for a thread that cannot be had does not give back what it was to do.
+    // In a shared cell, because a failed `spawn` drops its closure and `work` must survive that.
     let work = Arc::new(Mutex::new(Some(work)));
     let thread_work = Arc::clone(&work);
     let spawned = thread.spawn(move || {
@@ -79,7 +79,7 @@ async fn run_on<R: Send + 'static>(
         };
         let _container = engine::enter(container);
         let driver = Driver::Task(sender);
-        // The task may have been cancelled.
+        // The receiver is gone if the task was cancelled.
         let _ = result.send(panic::catch_unwind(AssertUnwindSafe(|| work(&driver))));
     });
     if spawned.is_err() {
@@ -99,7 +99,7 @@ async fn run_on<R: Send + 'static>(
     match done.await {
         Ok(Ok(value)) => value,
         Ok(Err(payload)) => panic::resume_unwind(payload),
-        // Not while the thread has the sender, and it gives that away only with the result.
+        // Unreachable while the thread holds the sender, which it drops only after sending the result.
         Err(_) => panic::resume_unwind(Box::new("the thread has gone without a result")),
     }
 }
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn task_runs_the_work_if_no_thread_can_be_spawned() {
-        // Of a stack of more than there is.
+        // A stack larger than the address space, so that the spawn fails.
         let thread = thread::Builder::new().stack_size(1 << 46);
         let caller = thread::current().id();
         let done = run_on(thread, move |driver| {

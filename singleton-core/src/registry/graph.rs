@@ -1,4 +1,4 @@
-//! The services and what they require, for people and for other programs.
+//! The dependency graph in several formats.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -10,10 +10,10 @@ use super::ServiceInfo;
 use crate::service::{Descriptor, State};
 use crate::text_table::milliseconds;
 
-/// The services and what they require; see [`Registry::graph`](crate::Registry::graph).
+/// The dependency graph of the services; see [`Registry::graph`](crate::Registry::graph).
 ///
-/// Prints as a text tree: each service that nobody requires, and below it what it requires. A service
-/// that is required by several is written out once, and later referred to.
+/// Prints as a text tree: each service without dependents, and below it its dependencies. A service with several dependents
+/// is printed in full once; later lines refer to it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Graph {
     services: Vec<GraphService>,
@@ -26,13 +26,13 @@ pub struct GraphService {
     path: &'static str,
     rank: usize,
     state: State,
-    /// In milliseconds when serialised.
+    /// In milliseconds when serialized.
     #[serde(rename = "own_time_ms", serialize_with = "in_milliseconds")]
     own_time: Option<Duration>,
     tags: &'static [&'static str],
     dependencies: Vec<&'static str>,
     dependents: Vec<&'static str>,
-    /// Where in the graph its dependencies are: names need not be unique, positions are.
+    /// The positions of the dependencies in the graph. Names need not be unique.
     #[serde(skip)]
     requires: Vec<usize>,
 }
@@ -45,32 +45,32 @@ fn in_milliseconds<S: serde::Serializer>(
 }
 
 impl GraphService {
-    /// The name of the struct.
+    /// Returns the name of the struct.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The name of the struct with its crate and modules.
+    /// Returns the name of the struct with its crate and modules.
     pub fn path(&self) -> &'static str {
         self.path
     }
 
-    /// What the service was doing.
+    /// Returns the state of the service when the graph was made.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// How long its own `initialize` and `ping` took; none if that has not ended.
+    /// Returns the duration of the service's last `initialize` and `ping`, without its dependencies. `None` before their end.
     pub fn own_time(&self) -> Option<Duration> {
         self.own_time
     }
 
-    /// The services that it requires.
+    /// Returns the names of the services that this one requires.
     pub fn dependencies(&self) -> &[&'static str] {
         &self.dependencies
     }
 
-    /// The services that require it.
+    /// Returns the names of the services that require this one.
     pub fn dependents(&self) -> &[&'static str] {
         &self.dependents
     }
@@ -117,12 +117,12 @@ impl Graph {
         }
     }
 
-    /// The services, each after what it requires.
+    /// Returns the services in topological order.
     pub fn services(&self) -> &[GraphService] {
         &self.services
     }
 
-    /// Only the services whose path satisfies `keep`, such as those of one crate, and what they require.
+    /// Returns the graph of the services that satisfy `keep`, such as those of one crate, and of their dependencies.
     pub fn only(&self, keep: impl Fn(&GraphService) -> bool) -> Graph {
         let mut kept = vec![false; self.services.len()];
         let is_requested = |position: &usize| keep(&self.services[*position]);
@@ -152,7 +152,7 @@ impl Graph {
         }
     }
 
-    /// The graph in Graphviz's language, an arrow from each service to what it requires.
+    /// Returns the graph in Graphviz's language, with an arrow from each service to its dependencies.
     pub fn to_dot(&self) -> String {
         let mut dot = "digraph services {\n    rankdir=LR;\n    node [shape=box, style=\"rounded,filled\", fontname=\"sans-serif\"];\n".to_owned();
         for (position, service) in self.services.iter().enumerate() {
@@ -174,7 +174,7 @@ impl Graph {
         dot + "}\n"
     }
 
-    /// The graph as a Mermaid flowchart, for Markdown.
+    /// Returns the graph as a Mermaid flowchart, for Markdown.
     pub fn to_mermaid(&self) -> String {
         let mut chart = "flowchart LR\n".to_owned();
         for (position, service) in self.services.iter().enumerate() {
@@ -192,8 +192,8 @@ impl Graph {
         chart
     }
 
-    /// The graph as JSON: of each of the `services` its `name`, `path`, `rank`, `state`, `own_time_ms`,
-    /// `tags`, `dependencies` and `dependents`.
+    /// Returns the graph as JSON. Each element of `services` has `name`, `path`, `rank`, `state`, `own_time_ms`, `tags`,
+    /// `dependencies` and `dependents`.
     pub fn to_json(&self) -> String {
         serde_json::json!(self).to_string()
     }
@@ -232,7 +232,7 @@ impl Graph {
 impl fmt::Display for Graph {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut written = vec![false; self.services.len()];
-        // From the top; a cycle through trait objects has none, and is entered where it is met.
+        // First the services without dependents. A cycle through trait objects has none, so its services come last.
         let is_root = |position: &usize| self.services[*position].dependents.is_empty();
         let roots: Vec<_> = (0..self.services.len()).rev().filter(is_root).collect();
         for position in roots {
@@ -247,7 +247,7 @@ impl fmt::Display for Graph {
     }
 }
 
-/// Each after what it requires; on a cycle, which trait objects can close, after what it is met from.
+/// Returns the services in topological order. A cycle, which trait objects can close, is broken at the first service visited.
 fn topological_order(services: &[ServiceInfo]) -> Vec<&ServiceInfo> {
     fn visit<'a>(
         service: &'a ServiceInfo,

@@ -1,4 +1,4 @@
-//! What the engine knows of a service without knowing its type.
+//! Services without their types, as the engine knows them.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -12,55 +12,54 @@ use futures_util::future::BoxFuture;
 use super::policy::Policy;
 use super::stop::Stop;
 
-/// An instance whose type the engine need not know.
+/// An instance of any service.
 pub(crate) trait Instance: Send + Sync {
-    /// Checks that it works.
+    /// Checks that the instance works.
     fn ping(&self) -> Work<'_>;
-    /// Releases what it holds.
+    /// Releases the instance's resources.
     fn shutdown(&self) -> Work<'_>;
-    /// The instance as its own type.
+    /// Returns the instance for a downcast to its type.
     fn as_any(&self) -> &(dyn Any + Send + Sync);
 }
 
-/// What a step of a service's life comes to: done by the call itself, or by a future.
+/// The result of a step of a service's life, at once or later.
 pub(crate) enum Work<'a> {
-    /// It has been done.
+    /// The call has finished the step.
     Done(anyhow::Result<()>),
-    /// It is done when the future is.
+    /// The future finishes the step.
     Later(BoxFuture<'a, anyhow::Result<()>>),
 }
 
 type InitResult = anyhow::Result<Box<dyn Instance>>;
 
-/// How an instance comes about.
+/// The way in which a service's instance is created.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Initialize {
     /// By a call that may block.
     Blocking(fn() -> InitResult),
     /// By a future.
     Async(fn() -> BoxFuture<'static, InitResult>),
-    /// Only by what was provided.
+    /// Only by `provide` or `bind`.
     Provided,
 }
 
-/// What tells the services of one type from those of another: how an instance comes about, and as what
-/// the engine knows it.
+/// How the engine creates instances of `T` and erases their type.
 #[allow(missing_debug_implementations, reason = "functions show nothing")]
 pub struct Kind<T> {
     pub(crate) initialize: Initialize,
     pub(crate) erase: fn(T) -> Box<dyn Instance>,
 }
 
-/// What a background service does on its thread.
+/// The work of a background service on its thread.
 pub(crate) type Run = fn(&(dyn Any + Send + Sync), &Stop) -> anyhow::Result<()>;
 
-/// The static description that `#[service]` makes of each service.
+/// The static description that `#[service]` generates for each service.
 pub struct Descriptor {
     pub(crate) number: ServiceNumber,
     pub(crate) name: &'static str,
     pub(crate) path: &'static str,
     pub(crate) rank: usize,
-    /// Whether only an `async` caller can wait for it.
+    /// Whether only an `async` caller can wait for the service.
     pub(crate) asynchronous: bool,
     pub(crate) initialize: Initialize,
     pub(crate) run: Option<Run>,
@@ -70,24 +69,24 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// The services that `#[requires]` lists, in its order.
+    /// Returns the services that `#[requires]` lists, in that order.
     pub(crate) fn requirements(
         &self,
     ) -> impl ExactSizeIterator<Item = &'static Descriptor> + use<> {
         self.requirements.iter().map(|descriptor| descriptor())
     }
 
-    /// Tells whether it is among those that an application starts with.
+    /// Returns whether an application starts the service at once: it is eager or runs in the background.
     pub(crate) fn starts_with_application(&self) -> bool {
         self.policy.eager || self.run.is_some()
     }
 
-    /// Tells whether `other` is required by this service, directly or through others.
+    /// Returns whether this service depends on `other`, directly or through others.
     pub(crate) fn depends_on(&'static self, other: &Descriptor) -> bool {
         let mut seen = HashSet::new();
         let mut pending = vec![self];
         while let Some(service) = pending.pop() {
-            // Ranks fall along requirements: at the rank of `other` and below it cannot be found.
+            // A dependency has a lower rank than its dependents, so `other` is not below its own rank.
             if service.rank > other.rank && seen.insert(service) {
                 for requirement in service.requirements() {
                     if requirement == other {
@@ -100,13 +99,13 @@ impl Descriptor {
         false
     }
 
-    /// Makes guarded calls find the instance with one load, or with `None` sends them the long way round.
+    /// Publishes the instance for the fast path of guarded calls. `None` sends calls to the slow path.
     pub(crate) fn publish(&self, instance: Option<&'static dyn Instance>) {
         (self.publish)(instance);
     }
 }
 
-// A descriptor is a static: there is one of each service, and its address is its identity.
+// Each service has exactly one descriptor, a static, so its address is its identity.
 impl PartialEq for Descriptor {
     fn eq(&self, other: &Self) -> bool {
         ptr::eq(self, other)
@@ -127,7 +126,7 @@ impl fmt::Debug for Descriptor {
     }
 }
 
-/// A service's number, given when it is first asked for.
+/// A service's number, assigned on first use.
 pub(crate) struct ServiceNumber(AtomicUsize);
 
 impl ServiceNumber {
@@ -136,7 +135,7 @@ impl ServiceNumber {
     }
 
     pub(crate) fn get(&self) -> usize {
-        // A number says nothing of anything else in memory.
+        // Relaxed is enough: no other memory depends on the number.
         match self.0.load(Ordering::Relaxed) {
             0 => self.assign(),
             number => number - 1,
@@ -150,12 +149,12 @@ impl ServiceNumber {
         let assigned = self
             .0
             .compare_exchange(0, number, Ordering::Relaxed, Ordering::Relaxed);
-        // Whoever came second takes the number of the first.
+        // If another thread assigned a number first, use that one.
         assigned.map_or_else(|first| first - 1, |_| number - 1)
     }
 }
 
-/// A service linked into the program, as `#[service]` submits it.
+/// A service that is linked into the program, as `#[service]` submits it to `inventory`.
 #[derive(Debug)]
 pub struct Registration {
     pub(crate) descriptor: fn() -> &'static Descriptor,

@@ -1,5 +1,4 @@
-//! Services as the engine knows them, without their types: what `#[service]` writes turns a type into a
-//! [`Descriptor`] and its instances into [`Instance`]s.
+//! Type erasure: turns a service's type into a [`Descriptor`] and its instances into [`Instance`]s. `#[service]` calls it.
 
 use std::any::Any;
 use std::fmt;
@@ -45,7 +44,7 @@ impl<T: AsyncService> Instance for AsyncInstance<T> {
     }
 }
 
-/// That of a [`Service`].
+/// Returns the kind of a [`Service`].
 pub const fn blocking<T: Service>() -> Kind<T> {
     Kind {
         initialize: Initialize::Blocking(|| Ok(Box::new(BlockingInstance(T::initialize()?)))),
@@ -53,7 +52,7 @@ pub const fn blocking<T: Service>() -> Kind<T> {
     }
 }
 
-/// That of an [`AsyncService`].
+/// Returns the kind of an [`AsyncService`].
 pub const fn asynchronous<T: AsyncService>() -> Kind<T> {
     Kind {
         initialize: Initialize::Async(|| {
@@ -66,7 +65,7 @@ pub const fn asynchronous<T: AsyncService>() -> Kind<T> {
     }
 }
 
-/// That of a [`BackgroundService`].
+/// Returns the function that a [`BackgroundService`]'s thread runs.
 pub const fn run<T: BackgroundService>() -> Run {
     |instance, stop| match instance.downcast_ref::<T>() {
         Some(service) => service.run(stop),
@@ -75,7 +74,7 @@ pub const fn run<T: BackgroundService>() -> Run {
 }
 
 impl Descriptor {
-    /// Describes the service `T`, whose `name` and `path` are those of its declaration.
+    /// Describes the service `T`, which is declared as `name` at `path`.
     pub const fn new<T: Singleton>(
         name: &'static str,
         path: &'static str,
@@ -111,7 +110,7 @@ impl Registration {
     }
 }
 
-/// The chosen implementation.
+/// The implementation that was chosen for a trait service.
 pub struct Chosen<D: ?Sized + 'static>(pub(crate) &'static D);
 
 impl<D: ?Sized> fmt::Debug for Chosen<D> {
@@ -121,7 +120,7 @@ impl<D: ?Sized> fmt::Debug for Chosen<D> {
 }
 
 impl<D: ?Sized + Send + Sync> Instance for Chosen<D> {
-    // A service that was bound is checked and shut down as itself, and of any other value it is not known how.
+    // A bound service is checked and shut down under its own type. For any other value there is no `ping` or `shutdown`.
     fn ping(&self) -> Work<'_> {
         Work::Done(Ok(()))
     }
@@ -135,13 +134,13 @@ impl<D: ?Sized + Send + Sync> Instance for Chosen<D> {
     }
 }
 
-/// `dyn Trait` of a trait with `#[service]`; the attribute implements it, and nothing else should.
+/// `dyn Trait` of a trait with `#[service]`. Only the attribute implements this trait.
 pub trait TraitService: Requirement + Send + Sync {
     #[doc(hidden)]
     fn ready() -> &'static Ready<Chosen<Self>>;
 }
 
-/// Describes the trait object `D`, whose `name` and `path` are those of its declaration.
+/// Describes the trait object `D`, which is declared as `name` at `path`.
 pub const fn describe<D: TraitService + ?Sized>(
     name: &'static str,
     path: &'static str,

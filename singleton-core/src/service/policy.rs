@@ -1,4 +1,4 @@
-//! What the arguments of `#[service(…)]` say.
+//! The arguments of `#[service(…)]`.
 
 use std::time::Duration;
 
@@ -7,23 +7,23 @@ use backon::BackoffBuilder;
 /// The timeout of a service's shutdown if neither its `#[service(…)]` nor the options of the shutdown set one.
 pub(crate) const DEFAULT_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The arguments of one `#[service(…)]`, as its expansion writes them.
+/// The arguments of one `#[service(…)]`, as its expansion passes them.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// How often, and at which intervals, a failed initialisation is tried.
+    /// The retries of a failed initialization.
     pub retry: Option<Retry>,
-    /// How long a caller waits for the service, what it requires included.
+    /// The maximum time that a caller waits for the service, its dependencies included.
     pub init_timeout: Option<Duration>,
-    /// How long `shutdown` may take before others go on without it.
+    /// The maximum time of `shutdown` before other services shut down without waiting for it.
     pub shutdown_timeout: Option<Duration>,
     /// Whether `start_eager` starts the service.
     pub eager: bool,
-    /// The groups that the service is in.
+    /// The service's groups, for `ping_all`.
     pub tags: &'static [&'static str],
 }
 
 impl Policy {
-    /// That of a bare `#[service]`.
+    /// The policy of `#[service]` without arguments.
     pub const DEFAULT: Policy = Policy {
         retry: None,
         init_timeout: None,
@@ -32,20 +32,20 @@ impl Policy {
         tags: &[],
     };
 
-    /// The pauses between attempts.
+    /// Returns the pauses between attempts.
     pub(crate) fn pauses(&self) -> impl Iterator<Item = Duration> + Send + use<> {
         self.retry.into_iter().flat_map(Retry::pauses)
     }
 }
 
-/// `retry.attempts = …, initial = …, max = …)`.
+/// The argument `retry(attempts = …, initial = …, max = …)`.
 #[derive(Debug, Clone, Copy)]
 pub struct Retry {
-    /// How often `initialize` is tried, the first time included.
+    /// The maximum number of calls of `initialize`, the first one included.
     pub attempts: usize,
     /// The pause after the first failure.
     pub initial: Duration,
-    /// The longest pause.
+    /// The maximum pause.
     pub max: Duration,
 }
 
@@ -57,13 +57,13 @@ impl Retry {
     }
 }
 
-/// Pauses that double from `initial` to `max`, of each between the half and the whole at random, so that
-/// those who failed together do not return together: the "equal jitter" of [Exponential Backoff And Jitter].
+/// Returns pauses that double from `initial` to `max`, each shortened at random by up to a half, so that services that failed together do
+/// not retry together. This is the "equal jitter" of [Exponential Backoff And Jitter].
 ///
 /// [Exponential Backoff And Jitter]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 pub(crate) fn growing(initial: Duration, max: Duration) -> backon::ExponentialBuilder {
     backon::ExponentialBuilder::default()
-        // The jitter adds up to as much again.
+        // The jitter adds up to the same amount again.
         .with_min_delay(initial / 2)
         .with_max_delay(max / 2)
         .with_jitter()
@@ -95,7 +95,7 @@ mod tests {
         assert_ne!(
             pauses[..2],
             other_pauses[..2],
-            "two services do not keep step"
+            "two services have different pauses"
         );
         assert_eq!(Policy::DEFAULT.pauses().count(), 0);
     }

@@ -2,25 +2,24 @@
 
 #![allow(
     unsafe_code,
-    reason = "dereferences a pointer that only ever comes from a `&'static T`"
+    reason = "dereferences a pointer that always comes from a `&'static T`"
 )]
 
 use std::ptr;
 
 use crate::sync::{AtomicPtr, Ordering};
 
-/// Where guarded calls find a service's instance: null sends them the long way round.
+/// The pointer to a service's instance that a guarded call loads. Null sends the call to the slow path.
 ///
-/// Null does not mean uninitialised. While a [`Scope`](crate::testing::Scope) is open anywhere the
-/// pointers of all services are null, so that every call asks which scope it is in. That is why this
-/// is no `OnceLock`: it must be possible to take the instance away again.
+/// Null does not mean uninitialized. While a [`Scope`](crate::testing::Scope) is open anywhere, all
+/// pointers are null, and each call looks up its scope. So the pointer must be resettable, which a `OnceLock` is not.
 #[derive(Debug)]
 pub struct Ready<T> {
     instance: AtomicPtr<T>,
 }
 
 impl<T> Ready<T> {
-    /// Makes one that sends calls the long way round.
+    /// Creates a null pointer.
     #[allow(clippy::new_without_default, reason = "statics need a const fn")]
     #[cfg(not(loom))]
     pub const fn new() -> Self {
@@ -29,7 +28,7 @@ impl<T> Ready<T> {
         }
     }
 
-    /// The same; the model checker's atomics cannot be made in a constant.
+    /// Creates a null pointer. The model checker's atomics have no `const` constructor.
     #[cfg(loom)]
     #[allow(clippy::new_without_default, reason = "as above")]
     pub fn new() -> Self {
@@ -40,17 +39,17 @@ impl<T> Ready<T> {
 }
 
 impl<T: Sync + 'static> Ready<T> {
-    /// Returns the instance unless calls have to go the long way round.
+    /// Returns the instance, or `None` if the call must take the slow path.
     #[inline(always)]
     pub(crate) fn get(&self) -> Option<&'static T> {
-        // Acquire pairs with the Release in `set`: who sees the pointer sees what `initialize` wrote.
+        // Acquire pairs with the Release in `set`: a thread that sees the pointer sees what `initialize` wrote.
         let instance = self.instance.load(Ordering::Acquire);
-        // SAFETY: `set` is the only writer, and it stores null or a `&'static T`, which stays valid
-        // and is never mutably aliased. Sharing it between threads is what `T: Sync` allows.
+        // SAFETY: only `set` writes the pointer. It stores null or a `&'static T`, which stays valid
+        // and is never mutably aliased. `T: Sync` allows sharing it between threads.
         unsafe { instance.as_ref() }
     }
 
-    /// Publishes the instance, or with `None` sends calls the long way round.
+    /// Publishes the instance. `None` sends calls to the slow path.
     pub(crate) fn set(&self, instance: Option<&'static T>) {
         let pointer = instance.map_or(ptr::null_mut(), |instance| {
             ptr::from_ref(instance).cast_mut()

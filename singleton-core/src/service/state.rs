@@ -1,21 +1,21 @@
-//! What a service is doing, and how it fares.
+//! The state and the health of a service.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// What a service is doing.
+/// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
-    /// Nobody has used it yet, or the last attempt to initialise it failed.
+    /// The service was not used yet, or its last initialization failed.
     Uninitialized,
-    /// It, or a service that it requires, is being initialised.
+    /// The service or one of its dependencies is initializing.
     Initializing,
-    /// It was initialised and checked.
+    /// The service was initialized and checked.
     Ready,
-    /// It was shut down, and calls get [`Error::ShutDown`](crate::Error::ShutDown).
+    /// The service was shut down. Calls return [`Error::ShutDown`](crate::Error::ShutDown).
     ShutDown,
 }
 
@@ -30,20 +30,20 @@ impl fmt::Display for State {
     }
 }
 
-/// How a service fares; the better comes first.
+/// The health of a service, ordered from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Health {
-    /// Its `ping` found nothing wrong.
+    /// `ping` succeeded.
     Healthy,
-    /// Nobody has used it yet; it is not started in order to be checked.
+    /// The service was not used yet. A health check does not start it.
     NotStarted,
-    /// It works, but not as it should: its `ping` returned [`Degraded`](crate::Degraded) or was slow, or
-    /// its thread had to be started again within the last minute.
+    /// The service works with restrictions: `ping` returned [`Degraded`](crate::Degraded) or was slow, or
+    /// its background thread was restarted within the last minute.
     Degraded,
-    /// Its `ping` failed or did not answer, it could not be initialised, or not in time, its thread is not
-    /// running, or it was shut down.
+    /// `ping` failed or timed out, the initialization failed or timed out, the background thread is not
+    /// running, or the service was shut down.
     Unhealthy,
 }
 
@@ -58,10 +58,9 @@ impl fmt::Display for Health {
     }
 }
 
-/// Returned as an error by [`Service::ping`](crate::Service::ping): the service works, but not as it should.
+/// An error for [`Service::ping`](crate::Service::ping): the service works with restrictions.
 ///
-/// Such a service becomes ready all the same, with a warning in the log, and
-/// [`ping_all`](crate::Registry::ping_all) reports it as degraded.
+/// The service becomes ready, with a warning in the log, and [`ping_all`](crate::Registry::ping_all) reports it as degraded.
 ///
 /// # Examples
 ///
@@ -94,7 +93,7 @@ pub struct Degraded {
 }
 
 impl Degraded {
-    /// Says what is not as it should be.
+    /// Creates the error with its reason.
     pub fn because(reason: impl Into<String>) -> Self {
         Degraded {
             reason: reason.into(),

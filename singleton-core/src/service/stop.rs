@@ -1,4 +1,4 @@
-//! The signal that asks a thread to end.
+//! The request to stop that a background thread receives.
 
 use std::fmt;
 use std::future::{self, Future};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::panics::catch_panic;
 use crate::sync::{Condvar, Mutex, lock, wait_until};
 
-/// Tells a [background service](crate::BackgroundService) that it is to end.
+/// The request to a [background service](crate::BackgroundService) to stop.
 ///
 /// # Examples
 ///
@@ -45,7 +45,7 @@ pub struct Stop {
 #[derive(Default)]
 struct StopState {
     requested: bool,
-    /// Tasks that wait for the request.
+    /// The tasks that wait for the request.
     wakers: Vec<Waker>,
 }
 
@@ -57,19 +57,19 @@ impl Stop {
         }
     }
 
-    /// Tells whether the service is to end.
+    /// Returns whether the service was asked to stop.
     pub fn is_requested(&self) -> bool {
         lock(&self.state).requested
     }
 
-    /// Pauses for `duration`, or until the service is to end if that comes first; tells whether it is to end.
-    #[must_use = "tells whether to end"]
+    /// Waits for `duration`, or until the service is asked to stop. Returns whether it was asked to stop.
+    #[must_use = "`true` means that the service must stop"]
     pub fn wait(&self, duration: Duration) -> bool {
-        // Too far away to be told is as good as never.
+        // A deadline that overflows is never reached.
         self.wait_until(Instant::now().checked_add(duration))
     }
 
-    /// Waits until the service is to end, however long that takes.
+    /// Waits until the service is asked to stop, without a timeout.
     pub fn wait_for_request(&self) {
         self.wait_until(None);
     }
@@ -82,7 +82,7 @@ impl Stop {
         state.requested
     }
 
-    /// The same as [`wait_for_request`](Stop::wait_for_request), for a task.
+    /// Waits like [`wait_for_request`](Stop::wait_for_request), without blocking the thread.
     pub(crate) fn requested(&self) -> impl Future<Output = ()> + Unpin + '_ {
         future::poll_fn(|context| {
             let mut state = lock(&self.state);

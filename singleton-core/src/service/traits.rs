@@ -1,4 +1,4 @@
-//! The traits of a service: those its author writes, and those `#[service]` writes.
+//! The traits of a service: those that its author implements, and those that `#[service]` implements.
 
 use std::future::{self, Future};
 
@@ -6,7 +6,7 @@ use super::descriptor::{Descriptor, Kind};
 use super::ready::Ready;
 use super::stop::Stop;
 
-/// What the author of a service says about it: how it starts, how it is checked and how it stops.
+/// A service's life: how it initializes, how its health is checked, and how it shuts down.
 ///
 /// # Examples
 ///
@@ -35,44 +35,47 @@ use super::stop::Stop;
 /// # Ok::<(), Error>(())
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "the service `{Self}` does not say how it is initialised",
+    message = "the service `{Self}` has no `initialize`",
     label = "has no `impl Service`",
     note = "write `impl Service for {Self} {{ fn initialize() -> anyhow::Result<Self> {{ … }} }}`"
 )]
 pub trait Service: Sized + Send + Sync + 'static {
-    /// Makes the instance; whatever `#[requires]` lists is ready when this runs.
+    /// Creates the instance. All services that `#[requires]` lists are ready.
     ///
     /// # Errors
     ///
-    /// Any: the caller gets it as the cause of an [`Error`](crate::Error), and the next use of the
+    /// Any error. The caller receives it as the cause of an [`Error`](crate::Error), and the next call of the
     /// service tries again from the start.
     fn initialize() -> anyhow::Result<Self>;
 
-    /// Checks that the instance works; runs once after [`initialize`](Service::initialize), and on
-    /// demand later. The default finds nothing wrong.
+    /// Checks that the instance works. Runs once after [`initialize`](Service::initialize), and later on demand.
+    ///
+    /// The default returns `Ok`.
     ///
     /// # Errors
     ///
-    /// Any; on the first run it keeps the service from becoming ready.
+    /// Any error. After `initialize`, an error prevents the service from becoming ready, except
+    /// [`Degraded`](crate::Degraded).
     fn ping(&self) -> anyhow::Result<()> {
         Ok(())
     }
 
-    /// Releases what the instance holds; nobody calls the service afterwards. The default does nothing.
+    /// Releases the instance's resources. No call reaches the service afterwards.
+    ///
+    /// The default does nothing.
     ///
     /// # Errors
     ///
-    /// Any; it is logged.
+    /// Any error. It is logged and reported.
     fn shutdown(&self) -> anyhow::Result<()> {
         Ok(())
     }
 }
 
-/// What the author of a `#[service(async)]` says about it, in the place of [`Service`].
+/// The life of a `#[service(async)]`, in place of [`Service`].
 ///
-/// The initialisation is carried on by the tasks that await it, on whatever executor they run: it
-/// needs none of its own, nobody's thread is blocked, and when the task that began it is cancelled
-/// another goes on where it stopped. It must not block; what does belongs into a [`Service`].
+/// The tasks that await the service poll its initialization, on their own executor. It blocks no thread, and if the task that
+/// began it is cancelled, another task continues it. It must not block; put blocking work into a [`Service`].
 ///
 /// # Examples
 ///
@@ -105,23 +108,23 @@ pub trait Service: Sized + Send + Sync + 'static {
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "the asynchronous service `{Self}` does not say how it is initialised",
+    message = "the asynchronous service `{Self}` has no `initialize`",
     label = "has no `impl AsyncService`",
     note = "write `impl AsyncService for {Self} {{ async fn initialize() -> anyhow::Result<Self> {{ … }} }}`"
 )]
 pub trait AsyncService: Sized + Send + Sync + 'static {
-    /// Makes the instance; whatever `#[requires]` lists is ready when this runs.
+    /// Creates the instance. All services that `#[requires]` lists are ready.
     ///
     /// # Errors
     ///
-    /// As those of [`Service::initialize`].
+    /// Any error, as in [`Service::initialize`].
     fn initialize() -> impl Future<Output = anyhow::Result<Self>> + Send;
 
     /// Checks that the instance works, as [`Service::ping`] does.
     ///
     /// # Errors
     ///
-    /// As those of [`Service::ping`].
+    /// Any error, as in [`Service::ping`].
     fn ping(&self) -> impl Future<Output = anyhow::Result<()>> + Send {
         future::ready(Ok(()))
     }
@@ -130,55 +133,54 @@ pub trait AsyncService: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As those of [`Service::shutdown`].
+    /// Any error, as in [`Service::shutdown`].
     fn shutdown(&self) -> impl Future<Output = anyhow::Result<()>> + Send {
         future::ready(Ok(()))
     }
 }
 
-/// What a `#[service(background)]` does on a thread of its own, which bears its name.
+/// The work of a `#[service(background)]` on its own thread, which has the service's name.
 ///
-/// The thread begins when the service has become ready. If `run` returns or panics before it was
-/// asked to stop that is logged, counted in [`ping_all`](crate::Registry::ping_all), and `run` is
-/// called again after a pause: 100 ms at first, twice as long each time, at most 30 s, with jitter,
-/// and from the beginning again once it has run for a minute. At shutdown it is asked to stop and
-/// waited for; `shutdown` of the service comes after that.
+/// The thread starts when the service becomes ready. If `run` returns or panics before it was asked to stop, that is logged and
+/// reported by [`ping_all`](crate::Registry::ping_all), and `run` is called again after a pause. The pause is
+/// 100 ms at first, doubles each time up to 30 s, has jitter, and starts at 100 ms again after `run` has worked for a minute.
+/// At shutdown, `run` is asked to stop and its end is awaited; then the service's `shutdown` runs.
 #[diagnostic::on_unimplemented(
-    message = "the background service `{Self}` does not say what it does",
+    message = "the background service `{Self}` has no `run`",
     label = "has no `impl BackgroundService`",
     note = "write `impl BackgroundService for {Self} {{ fn run(&self, stop: &Stop) -> anyhow::Result<()> {{ … }} }}`"
 )]
 pub trait BackgroundService: Send + Sync + 'static {
-    /// Works until `stop` says to end.
+    /// Works until `stop` is requested.
     ///
     /// # Errors
     ///
-    /// Any; it is logged, and unless the service is to end `run` is called again.
+    /// Any error. It is logged, and `run` is called again unless `stop` was requested.
     fn run(&self, stop: &Stop) -> anyhow::Result<()>;
 }
 
-/// What `#[requires]` may list: a type with `#[service]`, or `dyn Trait` of a trait with `#[service]`.
+/// A possible entry of `#[requires]`: a type with `#[service]`, or `dyn Trait` of a trait with `#[service]`.
 ///
-/// The attribute implements it, and nothing else should.
+/// Only the attribute implements this trait.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service",
     label = "not a service",
-    note = "put `#[service]` on the struct and write `impl Service` for it; of a `dyn Trait`, put `#[service]` on the trait"
+    note = "put `#[service]` on the struct and write `impl Service` for it; for a `dyn Trait`, put `#[service]` on the trait"
 )]
 pub trait Requirement: 'static {
-    /// The topological level: 1 without requirements, else one more than the highest among them.
+    /// The topological level: 1 for a service without dependencies, otherwise one more than its dependencies' maximum.
     ///
     /// A cycle among `#[requires]` is a cycle in the definition of these constants, so it does not compile.
     const RANK: usize;
 
-    /// Whether it, or anything that it requires, initialises asynchronously.
+    /// Whether the service or one of its dependencies initializes asynchronously.
     const ASYNC: bool;
 
     #[doc(hidden)]
     fn descriptor() -> &'static Descriptor;
 }
 
-/// A struct with `#[service]`; the attribute implements it, and nothing else should.
+/// A struct with `#[service]`. Only the attribute implements this trait.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service",
     label = "not a service",

@@ -1,12 +1,12 @@
-//! The engine under the model checker, which tries every way in which a few threads can meet:
+//! The engine under the model checker loom, which runs all interleavings of a few threads:
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 \
 //!     cargo test -p singleton-core --lib --release --target-dir target/loom tests::loom
 //! ```
 //!
-//! A deadlock found while `initialize` runs may end the process, since what unwinds from there is
-//! contained like any panic of a user's: `-- --nocapture` shows which it was.
+//! A deadlock inside `initialize` can end the process, because its panic is caught like any panic of user code. `-- --nocapture`
+//! shows the test.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -31,7 +31,7 @@ use crate::sync::Ordering;
 
 type InitResult = anyhow::Result<Box<dyn Instance>>;
 
-/// How a service takes it that one which it uses failed, or fails itself.
+/// The behavior of a service: whether it fails, and what it does if a service that it uses fails.
 #[derive(Clone, Copy)]
 enum Behavior {
     Succeed,
@@ -40,9 +40,9 @@ enum Behavior {
     Panic,
 }
 
-// The checker runs the threads of a model in turn on one thread of the system: that of the test.
+// The checker runs all threads of a model on one system thread, that of the test.
 thread_local! {
-    /// What became of services in this execution: name and event, in order.
+    /// The events of this execution in order, each with the service's name.
     static EVENTS: RefCell<Vec<(&'static str, &'static str)>> = const { RefCell::new(Vec::new()) };
     static BEHAVIOR: Cell<Behavior> = const { Cell::new(Behavior::Succeed) };
 }
@@ -65,7 +65,7 @@ fn comes_before(first: (&'static str, &'static str), second: (&'static str, &'st
     })
 }
 
-/// Checks a model in every execution with up to two preemptions, or as many as the environment says.
+/// Checks a model in all executions with up to two preemptions, or as many as `LOOM_MAX_PREEMPTIONS` allows.
 fn check_model(behavior: Behavior, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(2);
@@ -77,7 +77,7 @@ fn check_model(behavior: Behavior, model: impl Fn() + Send + Sync + 'static) {
     });
 }
 
-/// Nothing is left behind: no attempt, no wait, and whoever is held on to is so by someone.
+/// Asserts that no attempt and no wait is left, and that the numbers of dependents are right.
 fn assert_engine_is_idle() {
     let engine = engine::lock();
     assert!(engine.has_no_waits(), "a wait edge is left");
@@ -98,19 +98,19 @@ fn assert_engine_is_idle() {
     }
 }
 
-/// Starts a thread with a stack that an initialisation within another fits in; the checker's own is smaller.
+/// Starts a thread whose stack is large enough for nested initializations. The checker's default is smaller.
 fn spawn<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> JoinHandle<R> {
     let thread = Builder::new().stack_size(1 << 15).spawn(work);
-    thread.expect("it is no thread of the system's")
+    thread.expect("a thread of the model checker needs no system resources")
 }
 
-/// Calls for all of the services at once, each on a thread of its own.
+/// Resolves all services concurrently, each on its own thread.
 fn resolve_at_once<const COUNT: usize>(services: [&'static Descriptor; COUNT]) -> [Outcome; COUNT] {
     let threads = services.map(|service| spawn(move || resolve(service)));
     threads.map(|thread| thread.join().expect("no panic gets here"))
 }
 
-/// An instance that shows whether everything written before it was handed out is seen.
+/// An instance that detects a reader that does not see all earlier writes.
 struct TestInstance {
     name: &'static str,
     written: AtomicUsize,
@@ -176,7 +176,7 @@ static SINGLE: Descriptor = service("Alone", &[], || {
     Ok(TestInstance::new("Alone"))
 });
 
-/// Fails the first time, if it is to; without the panic hook, which would write a line for each execution.
+/// Fails on the first attempt if the behavior says so. Panics without the panic hook, which would print a line per execution.
 fn fail_once(service: &'static str) -> anyhow::Result<()> {
     match BEHAVIOR.get() {
         Behavior::Fail if times(service, "began") == 1 => anyhow::bail!("not the first time"),
@@ -195,7 +195,7 @@ fn concurrent_callers_get_the_same_instance() {
     });
 }
 
-/// Whoever has waited for a failure has it, and the next call tries again.
+/// Asserts that all waiters get the failure, and that the next call succeeds.
 fn check_recovery(behavior: Behavior, expected: fn(&Error) -> bool) {
     check_model(behavior, move || {
         let outcomes = resolve_at_once([&SINGLE; 3]);
@@ -278,7 +278,7 @@ fn waiting_tasks_and_threads_are_woken() {
     });
 }
 
-// Two cycles that nothing declares.
+// Two undeclared cycles.
 static LEFT: Descriptor = service("Left", &[], || use_next("Left", &RIGHT));
 static RIGHT: Descriptor = service("Right", &[], || use_with_behavior("Right", &LEFT));
 static FIRST: Descriptor = service("First", &[], || use_next("First", &SECOND));
@@ -299,7 +299,7 @@ fn use_with_behavior(name: &'static str, next: &'static Descriptor) -> InitResul
     Ok(TestInstance::new(name))
 }
 
-/// Tells whether the error is of a cycle and names all that is on it.
+/// Returns whether the error names a cycle of this length.
 fn is_cycle_of(error: &Error, length: usize) -> bool {
     matches!(error, Error::CircularDependency { path }
         if path.len() == length + 1 && path.first() == path.last())
@@ -331,7 +331,7 @@ fn service_that_ignores_the_cycle_error_becomes_ready() {
         for error in outcomes.into_iter().filter_map(Result::err) {
             assert!(is_cycle_of(&error, 3), "{error}");
         }
-        // There is no cycle any more.
+        // `THIRD` is ready now, so the cycle is gone.
         assert!(resolve_at_once([&FIRST]).map(|outcome| outcome.is_ok())[0]);
     });
 }
@@ -370,7 +370,7 @@ fn shut_down_all() {
     }
 }
 
-/// Whatever got ready is stopped once, users first, and then nothing starts.
+/// Asserts that ready services stopped once, dependents first, and that no service starts afterwards.
 fn assert_stopped_in_order() {
     assert!(times("User", "made") <= 1 && times("Base", "made") <= 1);
     if times("User", "made") == 1 {
@@ -380,7 +380,7 @@ fn assert_stopped_in_order() {
     assert!(matches!(late, Err(Error::ShutDown { .. })));
 }
 
-/// A service and what it requires start while everything ends.
+/// Checks a shutdown that runs concurrently with the start of a service and its dependency.
 fn check_shutdown(behavior: Behavior) {
     check_model(behavior, || {
         let threads = [&DEPENDENT, &BASE].map(|service| spawn(move || resolve(service)));
@@ -475,7 +475,7 @@ static PUBLISHED: Descriptor = Descriptor {
     ..service("Published", &[], || Ok(TestInstance::new("Published")))
 };
 
-/// What a guarded call does.
+/// Does what a guarded call does.
 fn call() -> &'static TestInstance {
     let fast_path = FAST_PATH
         .get()

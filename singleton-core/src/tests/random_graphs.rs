@@ -1,7 +1,7 @@
-//! Random graphs of services that fail, panic and use each other undeclared, called by many threads.
+//! Random graphs of services that fail, panic and use each other without a declaration, called by many threads.
 //!
-//! Each case runs in a container of its own and keeps a log. The log is replayed afterwards: all that the
-//! services saw of each other must follow from the graph.
+//! Each case runs in its own container and keeps a log. Afterwards the log is replayed: everything that the services observed
+//! must follow from the graph.
 
 mod cases;
 
@@ -28,16 +28,16 @@ use crate::service::{Descriptor, Initialize, Instance, Policy, ServiceNumber, Wo
 use crate::testing::Scope;
 use cases::{Action, Behavior, Case, Event, Graph, OnError, Plan, Replay, UndeclaredUse, cases};
 
-/// The message of every failure and panic that a case asks for.
+/// The message of all planned failures and panics.
 const EXPECTED_FAILURE: &str = "on purpose";
 const LONG_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// A case that runs.
+/// A running case.
 struct Run {
     case: Case,
     descriptors: Vec<&'static Descriptor>,
     log: Mutex<Vec<Event>>,
-    /// How often a service with a failure has come to it.
+    /// For each service, how often it reached its planned failure.
     attempts: Vec<AtomicUsize>,
     shut_down: Mutex<Vec<ServiceShutdown>>,
 }
@@ -54,7 +54,7 @@ impl Run {
         }
     }
 
-    /// Gives where in the log the event is.
+    /// Adds an event to the log. Returns its position.
     fn record(&self, event: Event) -> usize {
         let mut log = self.log.lock().unwrap();
         log.push(event);
@@ -64,7 +64,7 @@ impl Run {
     fn call(&self, dependent: Option<usize>, number: usize) -> Result<(), Error> {
         let answer = resolve(self.descriptors[number]).map(|instance| {
             let node = instance.as_any().downcast_ref::<Node>();
-            assert_eq!(node.map(|node| node.0), Some(number), "another's instance");
+            assert_eq!(node.map(|node| node.0), Some(number), "wrong instance");
         });
         self.record(Event::Answer(dependent, number, answer.clone().err()));
         answer
@@ -72,7 +72,7 @@ impl Run {
 
     fn step(&self, number: usize, step: Step) -> anyhow::Result<()> {
         let done = panic::catch_unwind(AssertUnwindSafe(|| self.work(number, step)));
-        // Noted while the engine does not know: it cannot have begun anew.
+        // Recorded before the engine learns of the failure, so the service cannot have begun again.
         if !matches!(done, Ok(Ok(()))) {
             self.record(Event::Fails(number));
         }
@@ -142,7 +142,7 @@ impl Run {
         }
     }
 
-    /// Starts the services; if that fails, gives those of them that had become ready.
+    /// Starts the services. If the start fails, returns the services that had become ready.
     fn start(
         &self,
         container: ContainerId,
@@ -165,7 +165,7 @@ impl Run {
         Some(started.map(|service| number_of(service.name)).collect())
     }
 
-    /// Lets the threads loose, then shuts down.
+    /// Runs all threads, and then shuts down.
     fn run(&self, container: ContainerId) -> anyhow::Result<()> {
         let (scope, barrier) = (Scope::current(), Barrier::new(self.case.threads.len()));
         thread::scope(|threads| {
@@ -198,7 +198,7 @@ impl Run {
         Ok(())
     }
 
-    /// Calls each service, now undisturbed, until it is ready, if nothing keeps it from that.
+    /// Calls each service that can become ready, without concurrent calls, until it is ready.
     fn check_all_become_ready(&self) -> anyhow::Result<()> {
         let graph = Graph::new(&self.case);
         for number in 0..self.descriptors.len() {
@@ -245,11 +245,11 @@ fn run(case: Case) -> anyhow::Result<()> {
         (container, run.run(container))
     });
     RUNS.write().unwrap().remove(&container);
-    // A case that was broken off has been shut down by its scope, which reports nothing.
+    // After an error, the scope has shut the case down without a report, so there is nothing to check.
     result.and_then(|()| run.check())
 }
 
-/// Keeps panics that a case asks for out of the output.
+/// Removes planned panics from the output.
 fn silence_expected_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -263,7 +263,7 @@ fn silence_expected_panics() {
     });
 }
 
-/// Runs a case under a watchdog, and checks it.
+/// Runs and checks a case, with a timeout of 60 s.
 fn run_with_watchdog(case: &Case) -> Result<(), String> {
     silence_expected_panics();
     let (done, ended) = mpsc::channel();
@@ -280,7 +280,7 @@ fn run_with_watchdog(case: &Case) -> Result<(), String> {
 
 fn configuration() -> ProptestConfig {
     let mut configuration = ProptestConfig {
-        // A case that hangs takes its minute each time that it is tried.
+        // Each run of a hanging case takes a minute.
         max_shrink_time: 120_000,
         ..ProptestConfig::default()
     };
@@ -290,7 +290,7 @@ fn configuration() -> ProptestConfig {
     configuration
 }
 
-/// Services are plain functions: they find their case by the container that they are called in.
+/// The running cases by container. Services are plain functions, which find their case by the container of the caller.
 static RUNS: LazyLock<RwLock<HashMap<ContainerId, Arc<Run>>>> = LazyLock::new(RwLock::default);
 
 fn current() -> Arc<Run> {
@@ -352,7 +352,7 @@ impl Instance for Node {
         run.record(Event::Stops(self.0));
         let plan = &run.case.services[self.0];
         for required in &plan.requirements {
-            // Still there, or the replay will tell.
+            // The replay checks that the dependency is still ready.
             let _ = run.call(Some(self.0), *required);
         }
         run.record(Event::Stopped(self.0));
@@ -372,7 +372,7 @@ fn fail(behavior: Behavior) -> anyhow::Result<()> {
     }
 }
 
-/// Describes the services of a case. The engine knows a service by its address: it is never given back.
+/// Describes the services of a case. A descriptor's address is its identity, so descriptors are leaked.
 fn descriptors(case: &Case) -> Vec<&'static Descriptor> {
     let mut descriptors: Vec<&'static Descriptor> = Vec::new();
     for (number, plan) in case.services.iter().enumerate() {
@@ -409,12 +409,12 @@ proptest! {
     }
 }
 
-/// There are more ways down a lattice than could ever be tried.
+/// The number of paths in the lattice is exponential, so a search that tries each path would not end.
 #[test]
 fn undeclared_use_in_a_deep_lattice_is_found_without_trying_every_path() {
     let mut services: Vec<_> = (0..200_usize)
         .map(|number| Plan {
-            // None of them leads to the first.
+            // None of the services requires the first one.
             requirements: (number.saturating_sub(2).max(1)..number).collect(),
             undeclared: Vec::new(),
             failure: None,

@@ -1,16 +1,27 @@
 //! The service's settings, from environment variables.
 
+mod environment;
+mod error;
+mod postgres_url;
+mod replicas;
+mod settings;
+mod url;
+mod variables;
+
+pub use error::{ConfigError, ConfigFault};
+#[cfg(feature = "postgres")]
+pub(crate) use postgres_url::{Host, PostgresUrl};
+pub use replicas::ReplicaSettings;
+pub use settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};
+pub(crate) use url::Target;
+pub use url::{DatabaseUrl, UrlError};
+
 use std::fmt;
 use std::time::Duration;
 
 use singleton_core::{Error, Service, env, guarded, service};
 
-use crate::config_error::ConfigError;
-use crate::environment;
-use crate::replica_settings::ReplicaSettings;
-use crate::settings::{self, PostgresSettings, SqliteSettings};
-use crate::url::DatabaseUrl;
-use crate::variables::NotUnicode;
+use variables::NotUnicode;
 
 /// What the database service is to do: where to connect and with how many connections.
 ///

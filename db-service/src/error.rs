@@ -1,16 +1,23 @@
 //! What can go wrong between a call and its rows.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::fmt;
+use std::panic::Location;
 use std::time::Duration;
 
 use diesel::result::Error as DieselError;
 
-use crate::escaped::Escaped;
-use crate::loans::Holder;
-use crate::migration_error::MigrationError;
-use crate::names;
-use crate::server_error::{ConnectError, ServerError};
 use crate::tokens::Kind;
+use singleton_core::__private::Escaped;
+
+mod migration;
+mod server;
+mod violation;
+
+pub use migration::{MigrationError, MigrationStop};
+pub use server::{ConnectError, ServerError};
+pub(crate) use server::{Meaning, compare, meaning, statement_text, without_binds};
 
 /// Why the database service did not do what it was asked to.
 ///
@@ -262,7 +269,7 @@ pub enum DbError {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// There is no such table.
-    #[error("there is no table {:?}", names::shown(table))]
+    #[error("there is no table {:?}", shortened(table))]
     #[non_exhaustive]
     UnknownTable {
         /// The table asked for.
@@ -271,7 +278,7 @@ pub enum DbError {
     /// What should be the name of a table cannot be one.
     #[error(
         "{:?} is no name of a table: {problem}; write name, schema.name, or \"Any Name\" in quotes as in a statement",
-        names::shown(table)
+        shortened(table)
     )]
     #[non_exhaustive]
     InvalidTableName {
@@ -424,17 +431,46 @@ impl DbError {
     }
 }
 
+/// Who has held a connection longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// Where in the program it was taken.
+    pub location: &'static Location<'static>,
+    /// For how long it has been held.
+    pub held: Duration,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Holder { location, held } = self;
+        write!(
+            formatter,
+            "the longest has been held for {held:.1?}, taken at {location}"
+        )
+    }
+}
+
+/// As much of a name as an error shows.
+fn shortened(name: &str) -> Cow<'_, str> {
+    const MAX: usize = 128;
+    match name.floor_char_boundary(MAX) {
+        end if end == name.len() => name.into(),
+        end => format!("{}…", &name[..end]).into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
 
     use super::*;
     use crate::backend::Backend;
-    use crate::scanner;
+    use crate::sql;
 
     #[track_caller]
     fn refused(sql: &str, backend: Backend) -> String {
-        let error = scanner::parse(sql, backend).unwrap_err();
+        let error = sql::parse(sql, backend).unwrap_err();
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("secret"), "{shown}");
         error.to_string()

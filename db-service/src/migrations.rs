@@ -1,5 +1,10 @@
 //! Embedded SQL migrations, applied by whichever process comes first.
 
+mod apply;
+mod history;
+mod lock;
+mod source;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -7,13 +12,12 @@ use diesel_migrations::EmbeddedMigrations;
 
 use crate::backend::Backend;
 use crate::config::DatabaseConfig;
+use crate::connection::Connection;
 use crate::error::DbError;
-use crate::ledger::{self, Ledger};
-use crate::migration_error::MigrationError;
-use crate::migration_lock::alone;
-use crate::migration_run;
-use crate::migration_set::{self, Entry};
-use crate::multi::DbConnection as Connection;
+use crate::error::MigrationError;
+use history::Ledger;
+use lock::alone;
+use source::Entry;
 
 /// The migrations of one crate, for each backend that it supports.
 ///
@@ -81,7 +85,7 @@ impl Migrations {
             Backend::Postgres => self.postgres.as_ref(),
             Backend::Sqlite => self.sqlite.as_ref(),
         };
-        migration_set::read(source.ok_or(MigrationError::Unsupported { backend })?)
+        source::read(source.ok_or(MigrationError::Unsupported { backend })?)
     }
 }
 
@@ -161,17 +165,17 @@ pub(crate) fn run(
 ) -> Result<Vec<String>, DbError> {
     let entries = source.of(connection.backend())?;
     alone(connection, config, source.lock_timeout, |connection| {
-        ledger::create(connection)?;
-        let ledger = ledger::read(connection)?;
+        history::create(connection)?;
+        let ledger = history::read(connection)?;
         check(&entries, &ledger, source.set)?;
         let mut applied = Vec::new();
         for entry in &entries {
             if !ledger.applied.contains(&entry.version) {
-                migration_run::apply(connection, entry, source.set, ledger.done(&entry.version))?;
+                apply::apply(connection, entry, source.set, ledger.done(&entry.version))?;
                 applied.push(entry.version.clone());
             } else if !ledger.records.contains_key(&entry.version) {
                 // Applied by diesel's own tools: it is taken to be what it was then.
-                ledger::record(connection, entry, source.set, None)?;
+                history::record(connection, entry, source.set, None)?;
             }
         }
         Ok(applied)
@@ -184,7 +188,7 @@ pub(crate) fn plan(
     source: &Migrations,
 ) -> Result<Vec<PlannedMigration>, DbError> {
     let entries = source.of(connection.backend())?;
-    let ledger = ledger::read(connection)?;
+    let ledger = history::read(connection)?;
     check(&entries, &ledger, source.set)?;
     let pending = entries
         .into_iter()
@@ -209,7 +213,7 @@ pub(crate) fn revert(
 ) -> Result<Vec<String>, DbError> {
     let entries = source.of(connection.backend())?;
     alone(connection, config, source.lock_timeout, |connection| {
-        let ledger = ledger::read(connection)?;
+        let ledger = history::read(connection)?;
         check(&entries, &ledger, source.set)?;
         let has = |entry: &&Entry| {
             ledger.applied.contains(&entry.version) || ledger.done(&entry.version).is_some()
@@ -220,11 +224,11 @@ pub(crate) fn revert(
             return Err(MigrationError::Irreversible { migration }.into());
         }
         if !last.is_empty() {
-            ledger::create(connection)?;
+            history::create(connection)?;
         }
         let mut reverted = Vec::new();
         for entry in last {
-            migration_run::revert(connection, entry)?;
+            apply::revert(connection, entry)?;
             reverted.push(entry.version.clone());
         }
         Ok(reverted)
@@ -244,14 +248,14 @@ pub(crate) fn baseline(
         return Err(MigrationError::UnknownVersion { version }.into());
     };
     alone(connection, config, source.lock_timeout, |connection| {
-        ledger::create(connection)?;
-        let ledger = ledger::read(connection)?;
+        history::create(connection)?;
+        let ledger = history::read(connection)?;
         let news =
             |entry: &&Entry| !ledger.applied.contains(&entry.version) || ledger.is_changed(entry);
         connection.transaction(|connection| {
             let mut taken = Vec::new();
             for entry in entries[..=last].iter().filter(news) {
-                ledger::record(connection, entry, source.set, None)?;
+                history::record(connection, entry, source.set, None)?;
                 taken.push(entry.version.clone());
             }
             Ok(taken)
@@ -265,7 +269,7 @@ pub(crate) fn status(
     source: &Migrations,
 ) -> Result<Vec<MigrationStatus>, DbError> {
     let entries = source.of(connection.backend())?;
-    let ledger = ledger::read(connection)?;
+    let ledger = history::read(connection)?;
     let mut known: Vec<_> = missing(&entries, &ledger, source.set)
         .map(|(version, name)| MigrationStatus {
             version: version.to_owned(),

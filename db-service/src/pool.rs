@@ -1,5 +1,12 @@
 //! The pool: r2d2 behind a gate.
 
+mod checkouts;
+mod manager;
+mod metrics;
+mod semaphore;
+
+pub(crate) use manager::CHECK;
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::{self, AssertUnwindSafe, Location};
@@ -8,15 +15,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
-use crate::bounded::Unfinished;
 use crate::config::DatabaseConfig;
+use crate::connection::Connection;
 use crate::error::DbError;
-use crate::gate::{Gate, Permit, Refusal};
-use crate::loans::{Loan, Loans};
-use crate::manager::{self, LastFailure, LogErrors, Manager};
-use crate::multi::DbConnection as Connection;
-use crate::pool_metrics::{self, Waiting};
 use crate::statistics::{PoolStatus, Statistics};
+use crate::watchdog::Unfinished;
+use checkouts::{Loan, Loans};
+use manager::{LastFailure, LogErrors, Manager};
+use metrics::Waiting;
+use semaphore::{Gate, Permit, Refusal};
 
 /// Longer than any wait, and short enough to be added to any moment.
 const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -139,7 +146,7 @@ impl ConnectionPool {
     }
 
     fn timed_out(&self, source: Option<r2d2::Error>) -> DbError {
-        pool_metrics::timed_out();
+        metrics::timed_out();
         let ((open, idle), (in_use, waiting)) = (self.size(), self.gate.load());
         DbError::PoolTimeout {
             timeout: self.timeout,
@@ -195,7 +202,7 @@ impl DerefMut for PooledConnection {
 impl Drop for PooledConnection {
     fn drop(&mut self) {
         self.statistics.active_connections.decrement();
-        pool_metrics::used(self.loan.since());
+        metrics::used(self.loan.since());
     }
 }
 

@@ -18,7 +18,7 @@ mod unix {
     use rustix::process::geteuid;
 
     use super::{File, Path, io};
-    use crate::escaped::Escaped;
+    use singleton_core::__private::Escaped;
 
     const PRIVATE: u32 = 0o600;
     /// The permissions of the group and of all others.

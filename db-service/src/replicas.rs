@@ -1,5 +1,11 @@
 //! The servers that are read from beside the primary: which of them are fit, and whose turn it is.
 
+mod probe;
+mod write_position;
+
+pub(crate) use probe::position;
+pub use write_position::{WritePosition, WritePositionError};
+
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,14 +15,13 @@ use std::{io, thread};
 use parking_lot::{Condvar, Mutex};
 
 use crate::config::DatabaseConfig;
+use crate::connection::Connection;
 use crate::error::DbError;
-use crate::escaped::Escaped;
-use crate::multi::DbConnection as Connection;
 use crate::pool::{ConnectionPool, PooledConnection};
-use crate::replica_watch::{self, Lookout, Sight};
-use crate::report::ReplicaStatistics;
 use crate::statistics::Counter;
-use crate::write_position::WritePosition;
+use crate::statistics::ReplicaStatistics;
+use probe::{Lookout, Sight};
+use singleton_core::__private::Escaped;
 
 /// How often a replica is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -168,7 +173,7 @@ impl Replica {
         let mut pause = Duration::from_millis(1);
         loop {
             let (asked, replayed) = connection
-                .bounded(PATIENCE, replica_watch::ask_replayed)
+                .bounded(PATIENCE, probe::ask_replayed)
                 .map_err(|unfinished| self.set_aside(&unfinished.to_string()))
                 .ok()?;
             connection = asked;

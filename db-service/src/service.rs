@@ -1,10 +1,10 @@
 //! The service itself: what its users call.
 
-mod bulk;
+mod fake;
 mod migrations;
 mod reading;
+mod rows;
 mod schema;
-mod streaming;
 
 use std::fmt;
 
@@ -12,18 +12,18 @@ pub use reading::ReadOptions;
 use singleton_core::{Service, guarded, requires, service};
 
 use crate::config::ConfigService;
+use crate::connection::Connection;
+use crate::connection::TransactionOptions;
+use crate::connection::{self, Known};
 use crate::error::DbError;
-use crate::manager::CHECK;
-use crate::multi::DbConnection as Connection;
-use crate::observer::{self, Known};
-use crate::params::Params;
+use crate::pool::CHECK;
 use crate::pool::{ConnectionPool, PooledConnection};
 use crate::replicas::Replicas;
-use crate::report::DatabaseStatistics;
-use crate::row::Row;
+use crate::statistics::DatabaseStatistics;
 use crate::statistics::PoolStatus;
-use crate::testing::FakeDatabase;
-use crate::transaction::TransactionOptions;
+use crate::values::Params;
+use crate::values::Row;
+use fake::FakeDatabase;
 
 /// The process's database: a pool of connections to whatever `DATABASE_URL` names.
 #[service]
@@ -301,7 +301,7 @@ fn counted<R>(
 ) -> Result<R, DbError> {
     let result = pool
         .get()
-        .and_then(|mut connection| observer::with_known(WHOLE, || work(&mut connection)));
+        .and_then(|mut connection| connection::with_known(WHOLE, || work(&mut connection)));
     let counter = match result {
         Ok(_) => &pool.statistics.successful_queries,
         Err(_) => &pool.statistics.failed_queries,
@@ -318,5 +318,5 @@ const WHOLE: Known = Known {
 
 /// Keeps what the service does on its own account out of the counts of queries.
 fn uncounted<R>(work: impl FnOnce() -> R) -> R {
-    observer::with_known(Known::OURS, work)
+    connection::with_known(Known::OURS, work)
 }

@@ -1,8 +1,192 @@
-//! What the service has done since it started.
+//! Counters of the pool and of transactions, and the report that users get.
 
+mod statements;
+
+pub use statements::StatementStatistics;
+pub(crate) use statements::{Call, Statements};
+
+use serde_json::json;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::statement_statistics::Statements;
+/// What was counted and measured since the service started; its `Display` is a table.
+///
+/// # Examples
+///
+/// ```
+/// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+/// # use singleton_core::testing::Scope;
+/// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+/// # Scope::new().provide(memory).run(|| {
+/// DatabaseService::execute_query("SELECT :name AS name", params! { "name" => "Rex" })?;
+/// let statistics = DatabaseService::statistics()?;
+/// println!("{statistics}");
+/// assert_eq!(statistics.statements[0].calls, 1);
+/// assert_eq!(statistics.to_json()["statements"][0]["statement"], "SELECT :name AS name");
+/// # Ok::<(), DbError>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatabaseStatistics {
+    /// The pool, and the counters of statements and transactions.
+    pub pool: PoolStatus,
+    /// The statements, first those that took longest together; the first 256 different ones, and the others as one.
+    pub statements: Vec<StatementStatistics>,
+    /// The servers of `DB_REPLICA_URLS`.
+    pub replicas: Vec<ReplicaStatistics>,
+    /// How many calls of `read` and `read_with` went to the primary.
+    pub reads_on_primary: u64,
+}
+
+/// What was counted and measured of one replica since the service started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicaStatistics {
+    /// Where it is, without its password.
+    pub url: String,
+    /// Whether it is read from now.
+    pub is_fit: bool,
+    /// How far behind it was when it was last seen, at most; `None` where that is not known.
+    pub lag: Option<Duration>,
+    /// How many calls of `read` and `read_with` it has served.
+    pub reads: u64,
+    /// Why it was not to be had, unless it has been since.
+    pub last_failure: Option<String>,
+    /// Its pool.
+    pub pool: PoolStatus,
+    /// The statements that have run there.
+    pub statements: Vec<StatementStatistics>,
+}
+
+impl DatabaseStatistics {
+    /// The same as JSON, with times in microseconds.
+    pub fn to_json(&self) -> serde_json::Value {
+        let microseconds = |time: Duration| time.as_nanos() as f64 / 1000.0;
+        let statement = |told: &StatementStatistics| {
+            json!({
+                "statement": told.statement,
+                "calls": told.calls,
+                "errors": told.errors,
+                "rows": told.rows,
+                "total_us": microseconds(told.total),
+                "mean_us": microseconds(told.mean),
+                "p95_us": microseconds(told.p95),
+                "p99_us": microseconds(told.p99),
+                "max_us": microseconds(told.max),
+            })
+        };
+        let statements =
+            |all: &[StatementStatistics]| all.iter().map(statement).collect::<Vec<_>>();
+        let pool = |pool: &PoolStatus| -> serde_json::Map<_, _> {
+            counters(pool)
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), serde_json::Value::from(count)))
+                .collect()
+        };
+        let replica = |told: &ReplicaStatistics| {
+            json!({
+                "url": told.url,
+                "is_fit": told.is_fit,
+                "lag_us": told.lag.map(microseconds),
+                "reads": told.reads,
+                "last_failure": told.last_failure,
+                "pool": pool(&told.pool),
+                "statements": statements(&told.statements),
+            })
+        };
+        json!({
+            "pool": pool(&self.pool),
+            "statements": statements(&self.statements),
+            "replicas": self.replicas.iter().map(replica).collect::<Vec<_>>(),
+            "reads_on_primary": self.reads_on_primary,
+        })
+    }
+}
+
+impl fmt::Display for DatabaseStatistics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, count) in counters(&self.pool) {
+            writeln!(formatter, "{name:<24} {count:>10}")?;
+        }
+        writeln!(
+            formatter,
+            "{:<24} {:>10}",
+            "reads_on_primary", self.reads_on_primary
+        )?;
+        for told in &self.replicas {
+            let state = if told.is_fit { "fit" } else { "unfit" };
+            let lag = told
+                .lag
+                .map_or("unknown".to_owned(), |lag| format!("{lag:.1?}"));
+            writeln!(
+                formatter,
+                "{:<24} {:>10}  {state}, lag {lag}: {}",
+                "reads_on_replica", told.reads, told.url
+            )?;
+        }
+        writeln!(
+            formatter,
+            "\n{:>10} {:>8} {:>10} {:>10} {:>10} {:>10} {:>10}  statement",
+            "calls", "errors", "rows", "mean", "p95", "p99", "max"
+        )?;
+        for told in &self.statements {
+            let [mean, p95, p99, max] =
+                [told.mean, told.p95, told.p99, told.max].map(|time| format!("{time:.1?}"));
+            writeln!(
+                formatter,
+                "{:>10} {:>8} {:>10} {mean:>10} {p95:>10} {p99:>10} {max:>10}  {}",
+                told.calls,
+                told.errors,
+                told.rows,
+                OneLine(&told.statement)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The counters by their names, in one order for both forms.
+fn counters(pool: &PoolStatus) -> [(&'static str, u64); 11] {
+    [
+        ("pool_size", pool.pool_size.into()),
+        ("checked_in", pool.checked_in.into()),
+        ("checked_out", pool.checked_out.into()),
+        ("overflow", pool.overflow.into()),
+        ("invalid", pool.invalid),
+        ("total_connections", pool.total_connections),
+        ("active_connections", pool.active_connections),
+        ("successful_queries", pool.successful_queries),
+        ("failed_queries", pool.failed_queries),
+        ("transactions_committed", pool.transactions_committed),
+        ("transactions_rolled_back", pool.transactions_rolled_back),
+    ]
+}
+
+/// A statement on a line of a terminal, whatever it holds, and shortened.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const WIDTH: usize = 100;
+        let mut words = String::new();
+        for word in self
+            .0
+            .split(|char: char| char.is_whitespace() || char.is_control())
+        {
+            if !word.is_empty() && !words.is_empty() {
+                words.push(' ');
+            }
+            words.push_str(word);
+        }
+        match words.char_indices().nth(WIDTH) {
+            Some((end, _)) => write!(formatter, "{}…", &words[..end]),
+            None => formatter.write_str(&words),
+        }
+    }
+}
 
 /// Counters shared by all connections; each is exact, and relaxed because none says anything about the others.
 #[derive(Debug, Default)]
@@ -60,4 +244,17 @@ pub struct PoolStatus {
     pub transactions_committed: u64,
     /// How many transactions were rolled back, savepoints apart.
     pub transactions_rolled_back: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_takes_one_line() {
+        let hostile = "SELECT\n  1,\t'\u{1b}[2J\u{85}\u{2028}' ";
+        assert_eq!(OneLine(hostile).to_string(), "SELECT 1, ' [2J '");
+        let long = OneLine(&"é".repeat(101)).to_string();
+        assert_eq!(long, "é".repeat(100) + "…");
+    }
 }

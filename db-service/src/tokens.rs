@@ -211,6 +211,3 @@ fn dollar_quoted(bytes: &[u8]) -> Option<usize> {
         .position(|window| window == delimiter);
     Some(end.map_or(bytes.len(), |end| delimiter.len() + end + delimiter.len()))
 }
-
-#[cfg(test)]
-mod oracle;

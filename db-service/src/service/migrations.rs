@@ -4,9 +4,9 @@ use singleton_core::guarded;
 
 use super::{DatabaseService, Source, uncounted};
 use crate::config::{ConfigService, DatabaseConfig};
+use crate::connection::Connection;
 use crate::error::DbError;
 use crate::migrations::{self, MigrationStatus, Migrations, PlannedMigration};
-use crate::multi::DbConnection as Connection;
 
 impl DatabaseService {
     /// Applies the pending migrations of `source`, in order, and returns their versions.

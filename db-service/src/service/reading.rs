@@ -6,13 +6,13 @@ use singleton_core::guarded;
 
 use super::{DatabaseService, uncounted};
 use crate::backend::Backend;
+use crate::connection::Connection;
+use crate::connection::TransactionOptions;
 use crate::error::DbError;
-use crate::multi::DbConnection as Connection;
-use crate::params::Params;
-use crate::replica_watch;
+use crate::replicas;
 use crate::replicas::Replicas;
-use crate::transaction::TransactionOptions;
-use crate::write_position::WritePosition;
+use crate::replicas::WritePosition;
+use crate::values::Params;
 
 /// What [`DatabaseService::read_with`] is to see.
 ///
@@ -156,7 +156,7 @@ impl DatabaseService {
         // the header of a page that has nothing else yet; then a read is none the worse for going to the primary.
         let sql = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text AS position";
         let rows = uncounted(|| connection.execute_query(sql, Params::new()))?;
-        replica_watch::position(rows.first().ok_or(DbError::NoRow)?, "position")
+        replicas::position(rows.first().ok_or(DbError::NoRow)?, "position")
     }
 
     #[guarded]

@@ -1,0 +1,445 @@
+//! What is set on each connection, apart from where it leads.
+
+use std::time::Duration;
+
+#[cfg(any(feature = "postgres", test))]
+use super::postgres_url::PostgresUrl;
+use super::variables::TimeRange;
+
+/// The maximum of a limit of PostgreSQL, which counts milliseconds in 32 bits.
+const MILLISECONDS: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// libpq before version 17 counts the time in milliseconds, in 32 bits.
+pub(crate) const CONNECT_TIMEOUT: TimeRange = TimeRange {
+    variable: "DB_CONNECT_TIMEOUT",
+    longest: Duration::from_secs(2_147_483),
+    range: "between 1 and 2147483 seconds, or -1 for never",
+};
+/// The maximum of Linux.
+pub(crate) const TCP_KEEPALIVE: TimeRange = TimeRange {
+    variable: "DB_TCP_KEEPALIVE",
+    longest: Duration::from_secs(32_767),
+    range: "between 1 and 32767 seconds, or -1 for never",
+};
+pub(crate) const TCP_USER_TIMEOUT: TimeRange = in_milliseconds("DB_TCP_USER_TIMEOUT");
+pub(crate) const STATEMENT_TIMEOUT: TimeRange = in_milliseconds("DB_STATEMENT_TIMEOUT");
+pub(crate) const LOCK_TIMEOUT: TimeRange = in_milliseconds("DB_LOCK_TIMEOUT");
+pub(crate) const IDLE_IN_TRANSACTION_TIMEOUT: TimeRange =
+    in_milliseconds("DB_IDLE_IN_TRANSACTION_TIMEOUT");
+/// Milliseconds in 32 bits.
+pub(crate) const BUSY_TIMEOUT: TimeRange = TimeRange {
+    variable: "DB_BUSY_TIMEOUT",
+    longest: MILLISECONDS,
+    range: "between 1 and 2147483 seconds",
+};
+
+const fn in_milliseconds(variable: &'static str) -> TimeRange {
+    TimeRange {
+        variable,
+        longest: MILLISECONDS,
+        range: "between 1 and 2147483 seconds, or -1 for never",
+    }
+}
+
+/// Settings of each connection to PostgreSQL. A parameter of the URL replaces the setting here, except that the stricter
+/// TLS mode of the two is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PostgresSettings {
+    /// How long connecting to each host of the URL may take, one after the other, rounded up to whole seconds; before version
+    /// 17 libpq takes 2 s at least. `None` for as long as it takes (`DB_CONNECT_TIMEOUT`, 10 s).
+    pub connect_timeout: Option<Duration>,
+    /// After how long a silent connection is probed, rounded up to whole seconds; three probes of 10 s that fail end it; `None` for
+    /// never (`DB_TCP_KEEPALIVE`, 30 s).
+    pub tcp_keepalive: Option<Duration>,
+    /// How long what was sent may stay unacknowledged; `None` for the system's limit (`DB_TCP_USER_TIMEOUT`, 30 s).
+    pub tcp_user_timeout: Option<Duration>,
+    /// How long a statement may take; `None` for the server's own limit (`DB_STATEMENT_TIMEOUT`, none).
+    pub statement_timeout: Option<Duration>,
+    /// How long a statement waits for a lock; likewise (`DB_LOCK_TIMEOUT`, none).
+    pub lock_timeout: Option<Duration>,
+    /// How long a transaction may do nothing; likewise (`DB_IDLE_IN_TRANSACTION_TIMEOUT`, none).
+    pub idle_in_transaction_timeout: Option<Duration>,
+    /// How long the server may leave a statement unanswered before the connection is closed; `None` for as long as it takes
+    /// (`DB_SOCKET_TIMEOUT`, none). The server keeps its own limits only as long as it runs: this one holds against a
+    /// server that was stopped or is out of reach. It should be longer than the longest statement; what rows are used for in
+    /// `for_each_row`, and made by in `bulk_insert`, does not count, while with diesel's own `copy_from` and row-by-row loading
+    /// it does, and reading from its `copy_to` has no limit.
+    ///
+    /// With it, connections go through a relay of the process on the loopback interface, which costs two threads and two more
+    /// sockets for each connection, and time for each statement. An entry of a password file needs `*` for its port. Service files
+    /// and `requirepeer` are refused. On Linux only.
+    pub socket_timeout: Option<Duration>,
+    /// What the server shows in `pg_stat_activity` (`DB_APPLICATION_NAME`, libpq's own).
+    pub application_name: Option<String>,
+    /// How the connection is encrypted, at least: a stricter mode in the URL is used in place of this one (`DB_TLS_MODE`,
+    /// [`VerifyFull`](TlsMode::VerifyFull) with a root certificate here or in the URL, otherwise libpq's own: `PGSSLMODE` or
+    /// `prefer`).
+    pub tls_mode: Option<TlsMode>,
+    /// The file with the certificates that the server's is checked against (`DB_TLS_ROOT_CERTIFICATE`, libpq's own).
+    pub tls_root_certificate: Option<String>,
+}
+
+/// How a connection to PostgreSQL is encrypted, as libpq's [`sslmode`] says; a later mode is stricter than an earlier one.
+/// Connections through a Unix socket are never encrypted, whatever the mode.
+///
+/// [`sslmode`]: https://www.postgresql.org/docs/current/libpq-ssl.html
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TlsMode {
+    /// Not at all.
+    Disable,
+    /// If the server insists.
+    Allow,
+    /// If the server can.
+    Prefer,
+    /// Always, whoever the server is.
+    Require,
+    /// Always, with a server whose certificate is known.
+    VerifyCa,
+    /// Always, with a server whose certificate is known and made out to its host.
+    VerifyFull,
+}
+
+impl TlsMode {
+    pub(crate) const NAMES: [(&'static str, TlsMode); 6] = [
+        ("disable", TlsMode::Disable),
+        ("allow", TlsMode::Allow),
+        ("prefer", TlsMode::Prefer),
+        ("require", TlsMode::Require),
+        ("verify-ca", TlsMode::VerifyCa),
+        ("verify-full", TlsMode::VerifyFull),
+    ];
+
+    #[cfg(any(feature = "postgres", test))]
+    fn name(self) -> &'static str {
+        let named = Self::NAMES.into_iter().find(|(_, mode)| *mode == self);
+        named.map_or("", |(name, _)| name)
+    }
+
+    /// The mode that libpq calls so.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let named = Self::NAMES.into_iter().find(|(known, _)| *known == name);
+        named.map(|(_, mode)| mode)
+    }
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        PostgresSettings {
+            connect_timeout: Some(Duration::from_secs(10)),
+            tcp_keepalive: Some(Duration::from_secs(30)),
+            tcp_user_timeout: Some(Duration::from_secs(30)),
+            statement_timeout: None,
+            lock_timeout: None,
+            idle_in_transaction_timeout: None,
+            socket_timeout: None,
+            application_name: None,
+            tls_mode: None,
+            tls_root_certificate: None,
+        }
+    }
+}
+
+impl PostgresSettings {
+    /// A URL for libpq with what is set while connecting.
+    #[cfg(any(feature = "postgres", test))]
+    pub(crate) fn complete(&self, url: &PostgresUrl) -> String {
+        let seconds = |time: Duration| whole_seconds(time).as_secs().to_string();
+        let keepalive = match self.tcp_keepalive {
+            Some(idle) => vec![
+                ("keepalives_idle", seconds(idle)),
+                ("keepalives_interval", "10".to_owned()),
+                ("keepalives_count", "3".to_owned()),
+            ],
+            None => vec![("keepalives", "0".to_owned())],
+        };
+        let optional = [
+            ("connect_timeout", self.connect_timeout.map(seconds)),
+            ("tcp_user_timeout", self.tcp_user_timeout.map(milliseconds)),
+            ("application_name", self.application_name.clone()),
+        ];
+        let root = Self::url_root_certificate(url).or(self.tls_root_certificate.as_deref());
+        let tls = [
+            ("sslmode", self.effective_tls_mode(url).map(TlsMode::name)),
+            ("sslrootcert", root),
+        ];
+        let optional = optional
+            .iter()
+            .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+            .chain(
+                keepalive
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_str())),
+            )
+            .filter(|(name, _)| url.parameter(name).is_none());
+        // These already take the URL into account.
+        let tls = tls
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)));
+        url.with_parameters(&optional.chain(tls).collect::<Vec<_>>())
+    }
+
+    /// The stricter of the modes here and in the URL. A root certificate alone asks for a check of the server, which libpq's
+    /// default would not make. `None` leaves the mode to libpq.
+    #[cfg(any(feature = "postgres", test))]
+    fn effective_tls_mode(&self, url: &PostgresUrl) -> Option<TlsMode> {
+        let in_url = url.parameter("sslmode").and_then(TlsMode::named);
+        let has_root =
+            self.tls_root_certificate.is_some() || Self::url_root_certificate(url).is_some();
+        in_url
+            .max(self.tls_mode)
+            .or(has_root.then_some(TlsMode::VerifyFull))
+    }
+
+    /// An empty name stands for libpq's default.
+    #[cfg(any(feature = "postgres", test))]
+    fn url_root_certificate(url: &PostgresUrl) -> Option<&str> {
+        url.parameter("sslrootcert").filter(|root| !root.is_empty())
+    }
+
+    /// How long opening a connection to `url` may take: the time for each host, and a second for what follows on the
+    /// login. `None` where there is no limit.
+    #[cfg(any(feature = "postgres", test))]
+    pub(crate) fn opening_limit(&self, url: &PostgresUrl) -> Option<Duration> {
+        let limit = match url.parameter("connect_timeout") {
+            // libpq reads zero and less as no limit.
+            Some(seconds) => seconds.parse().ok().filter(|seconds| *seconds > 0),
+            None => self
+                .connect_timeout
+                .map(|time| whole_seconds(time).as_secs()),
+        };
+        // Before version 17 libpq waits for two seconds at least.
+        let limit = Duration::from_secs(limit?.max(2));
+        let hosts = u32::try_from(url.hosts().len()).ok()?;
+        limit
+            .checked_mul(hosts)?
+            .checked_add(Duration::from_secs(1))
+    }
+
+    /// Checks the times: a field that is set by hand may be out of its range.
+    pub(crate) fn check(&self) -> [(bool, &'static str, &'static str); 6] {
+        [
+            CONNECT_TIMEOUT.check(self.connect_timeout),
+            TCP_KEEPALIVE.check(self.tcp_keepalive),
+            TCP_USER_TIMEOUT.check(self.tcp_user_timeout),
+            STATEMENT_TIMEOUT.check(self.statement_timeout),
+            LOCK_TIMEOUT.check(self.lock_timeout),
+            IDLE_IN_TRANSACTION_TIMEOUT.check(self.idle_in_transaction_timeout),
+        ]
+    }
+
+    /// The time limits, as statements that begin with `set`; not while connecting, since PgBouncer refuses that.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn limits(&self, set: &str) -> String {
+        let limits = [
+            ("statement_timeout", self.statement_timeout),
+            ("lock_timeout", self.lock_timeout),
+            (
+                "idle_in_transaction_session_timeout",
+                self.idle_in_transaction_timeout,
+            ),
+        ];
+        limits
+            .into_iter()
+            .filter_map(|(name, limit)| Some((name, limit?)))
+            .map(|(name, limit)| format!("{set} {name} = {};", milliseconds(limit)))
+            .collect()
+    }
+}
+
+/// Rounds up: libpq reads zero as no limit.
+#[cfg(any(feature = "postgres", test))]
+fn whole_seconds(time: Duration) -> Duration {
+    let more = u64::from(time.subsec_nanos() > 0);
+    Duration::from_secs(time.as_secs().saturating_add(more).max(1))
+}
+
+/// Rounds up: PostgreSQL and Linux read zero as no limit, and SQLite does not wait at all.
+fn milliseconds(time: Duration) -> String {
+    time.as_nanos().div_ceil(1_000_000).to_string()
+}
+
+/// What is set on each connection to SQLite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SqliteSettings {
+    /// How long a statement waits for the locks of others; zero for not at all (`DB_BUSY_TIMEOUT`, 5 s).
+    pub busy_timeout: Duration,
+    /// Whether a file is put into write-ahead mode, in which readers and a writer do not wait for each other (`DB_SQLITE_WAL`, true).
+    pub write_ahead: bool,
+    /// Whether foreign keys are enforced (`DB_SQLITE_FOREIGN_KEYS`, true).
+    pub foreign_keys: bool,
+    /// When a commit is taken to be on disk (`DB_SQLITE_SYNCHRONOUS`, full).
+    pub synchronous: Synchronous,
+    /// Whether only its owner can read and write a file that is created here, on Unix (`DB_SQLITE_PRIVATE`, false: the umask
+    /// decides). An existing file keeps its permissions.
+    pub private: bool,
+}
+
+/// When SQLite takes a commit to be on disk, as its [`synchronous`] says.
+///
+/// [`synchronous`]: https://www.sqlite.org/pragma.html#pragma_synchronous
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// When the system has it; a crash of the machine can damage the file.
+    Off,
+    /// In write-ahead mode a crash of the machine can undo the last commits, and damages nothing.
+    Normal,
+    /// When it is written through.
+    Full,
+    /// Likewise, and the folder too.
+    Extra,
+}
+
+impl Synchronous {
+    pub(crate) const NAMES: [(&'static str, Synchronous); 4] = [
+        ("off", Synchronous::Off),
+        ("normal", Synchronous::Normal),
+        ("full", Synchronous::Full),
+        ("extra", Synchronous::Extra),
+    ];
+}
+
+impl Default for SqliteSettings {
+    fn default() -> Self {
+        SqliteSettings {
+            busy_timeout: Duration::from_secs(5),
+            write_ahead: true,
+            foreign_keys: true,
+            synchronous: Synchronous::Full,
+            private: false,
+        }
+    }
+}
+
+impl SqliteSettings {
+    /// The time-out first: the rest may have to wait for another process.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn statements(&self) -> String {
+        format!(
+            "PRAGMA busy_timeout = {}; PRAGMA foreign_keys = {}; PRAGMA synchronous = {}",
+            milliseconds(self.busy_timeout),
+            i32::from(self.foreign_keys),
+            self.synchronous as i32,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(rest: &str) -> PostgresUrl {
+        PostgresUrl::parse(rest).unwrap()
+    }
+
+    /// Settings of which nothing is set.
+    fn bare() -> PostgresSettings {
+        PostgresSettings {
+            connect_timeout: None,
+            tcp_keepalive: None,
+            tcp_user_timeout: None,
+            ..PostgresSettings::default()
+        }
+    }
+
+    #[test]
+    fn what_stands_in_the_url_comes_first() {
+        let settings = PostgresSettings {
+            application_name: Some("a&b=c".to_owned()),
+            tls_mode: Some(TlsMode::VerifyFull),
+            tcp_keepalive: None,
+            tcp_user_timeout: None,
+            ..PostgresSettings::default()
+        };
+        assert_eq!(
+            settings.complete(&url("h/d")),
+            "postgresql:///?host=h&dbname=d&connect_timeout=10&application_name=a%26b%3Dc&keepalives=0&sslmode=verify%2Dfull"
+        );
+        assert_eq!(
+            settings.complete(&url("h/d?applicati%6Fn_name=x&connect_timeout=3")),
+            "postgresql:///?host=h&dbname=d&application_name=x&connect_timeout=3&keepalives=0&sslmode=verify%2Dfull"
+        );
+    }
+
+    #[test]
+    fn of_two_modes_the_stricter_one_is_used() {
+        use TlsMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
+        for (query, set, root, mode) in [
+            ("", None, None, None),
+            ("", Some(Disable), None, Some(Disable)),
+            ("ssl=true", Some(Disable), None, Some(Require)),
+            ("requiressl=1", Some(Allow), None, Some(Require)),
+            (
+                "sslm%6fde=verify-full",
+                Some(Prefer),
+                None,
+                Some(VerifyFull),
+            ),
+            ("sslmode=disable", Some(Require), None, Some(Require)),
+            ("sslmode=disable", None, None, Some(Disable)),
+            ("", None, Some("/root.crt"), Some(VerifyFull)),
+            ("sslrootcert=/root.crt", None, None, Some(VerifyFull)),
+            ("sslrootcert=", None, None, None),
+            ("sslrootcert=", None, Some("/root.crt"), Some(VerifyFull)),
+            ("sslmode=prefer", None, Some("/root.crt"), Some(Prefer)),
+            (
+                "sslrootcert=/root.crt",
+                Some(VerifyCa),
+                None,
+                Some(VerifyCa),
+            ),
+        ] {
+            let settings = PostgresSettings {
+                tls_mode: set,
+                tls_root_certificate: root.map(ToOwned::to_owned),
+                ..bare()
+            };
+            let complete = settings.complete(&url(&format!("h/d?{query}")));
+            let read = url(complete.strip_prefix("postgresql://").unwrap());
+            let read = read
+                .parameter("sslmode")
+                .map(|mode| TlsMode::named(mode).unwrap());
+            assert_eq!(read, mode, "{query} {set:?} {root:?}");
+            if root.is_some() {
+                assert!(complete.contains("sslrootcert=%2Froot%2Ecrt"), "{complete}");
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_rounded_up_to_what_can_be_set() {
+        let settings = PostgresSettings {
+            connect_timeout: Some(Duration::from_millis(1)),
+            tcp_keepalive: Some(Duration::from_millis(1500)),
+            tcp_user_timeout: Some(Duration::from_micros(1)),
+            ..PostgresSettings::default()
+        };
+        let complete = settings.complete(&url("h"));
+        for part in [
+            "connect_timeout=1&",
+            "keepalives_idle=2&",
+            "tcp_user_timeout=1&",
+        ] {
+            assert!(complete.contains(part), "{complete}");
+        }
+        assert_eq!(milliseconds(Duration::from_micros(1001)), "2");
+        assert_eq!(milliseconds(Duration::MAX), "18446744073709551616000");
+    }
+
+    #[test]
+    fn the_limit_of_opening_is_for_all_hosts_of_the_url() {
+        let limit = |rest: &str| PostgresSettings::default().opening_limit(&url(rest));
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(limit("u:a,b@h/d"), seconds(11));
+        assert_eq!(limit("u:a,b@h,k/d?options=a,b,c"), seconds(21));
+        assert_eq!(limit("/d?host=a,b,c"), seconds(31));
+        assert_eq!(limit("h/d?hostaddr=1.2.3.4&connect_timeout=3"), seconds(4));
+        assert_eq!(limit("h/d?c%6Fnnect_timeout=1"), seconds(3));
+        assert_eq!(limit("h/d?connect_timeout=0"), None);
+        assert_eq!(limit("h/d?connect_timeout=-1"), None);
+        assert_eq!(bare().opening_limit(&url("h")), None);
+    }
+}

@@ -1,0 +1,296 @@
+//! `DATABASE_URL`: which backend, where, and what of it may be shown.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::postgres_url::PostgresUrl;
+use crate::backend::Backend;
+use singleton_core::__private::Escaped;
+
+/// Why a text is no URL of a database that this build can open. It never repeats the text, which may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UrlError {
+    /// The part before `://` names no known backend.
+    #[error("the scheme is none of postgres://, postgresql:// and sqlite://")]
+    UnknownScheme,
+    /// The backend was left out when the program was built.
+    #[error("{backend} is not compiled in; build db-service with the feature `{feature}`")]
+    NotCompiled {
+        /// The backend that the URL names.
+        backend: Backend,
+        /// The cargo feature to turn on.
+        feature: &'static str,
+    },
+    /// A character in the user name, password or host has to be percent-encoded.
+    #[error(
+        "the user name or password holds an @, : or / that must be percent-encoded (%40, %3A, %2F)"
+    )]
+    UnencodedCharacter,
+    /// A character that separates parameters has to be percent-encoded in a host, the name of a database, or a parameter.
+    #[error(
+        "a host, the database or a parameter holds an &, ;, # or = that must be percent-encoded (%26, %3B, %23, %3D)"
+    )]
+    UnencodedSeparator,
+    /// White space or a control character has to be percent-encoded.
+    #[error("it holds white space or a control character that must be percent-encoded")]
+    WhiteSpace,
+    /// The address of a host begins with a bracket and does not end as it should.
+    #[error("an IPv6 address is written as [::1] or [::1]:5432")]
+    Ipv6Host,
+    /// A percent sign is not followed by two hexadecimal digits, or what it encodes is no text.
+    #[error("it holds a % that does not begin a percent-encoded character")]
+    InvalidEncoding,
+    /// A parameter after the question mark lacks its value.
+    #[error(
+        "parameter {position} after the question mark has no value; write name=value, and %26 for an & in a value"
+    )]
+    #[non_exhaustive]
+    MissingValue {
+        /// The position of the parameter, from 1.
+        position: usize,
+    },
+    /// A parameter after the question mark is none of libpq's.
+    #[error(
+        "parameter {position} after the question mark is none of libpq's{}; write %26 for an & in a value",
+        suggestion.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default()
+    )]
+    #[non_exhaustive]
+    UnknownParameter {
+        /// The position of the parameter, from 1.
+        position: usize,
+        /// A parameter of libpq with a similar name.
+        suggestion: Option<&'static str>,
+    },
+    /// libpq does not accept the value of a parameter.
+    #[error("{name} must be {expected}")]
+    #[non_exhaustive]
+    InvalidParameter {
+        /// The parameter, by its name in libpq; the part before the question mark sets some, such as `user` and `port`.
+        name: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// `host`, `hostaddr` and `port` are lists of different lengths.
+    #[error("the hosts, their addresses and their ports are lists of different lengths")]
+    UnevenHosts,
+    /// A NUL byte, which neither backend accepts.
+    #[error("it holds a NUL character")]
+    Nul,
+    /// A SQLite URL takes no query and no fragment.
+    #[error("a sqlite:// URL takes no parameters, and no ?, # or ; in the name of the file")]
+    SqliteParameters,
+    /// `sqlite://name`, where the name would be a host.
+    #[error(
+        "a sqlite:// URL names a file after three slashes, such as sqlite:///data.db or sqlite:////var/lib/data.db"
+    )]
+    SqliteHost,
+}
+
+/// A database URL, taken apart as far as needed. Its `Debug` and `Display` hide the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl {
+    target: Target,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    Postgres(PostgresUrl),
+    SqliteFile(String),
+    SqliteMemory,
+}
+
+impl DatabaseUrl {
+    /// Reads a URL and checks that its backend is compiled in.
+    ///
+    /// # Errors
+    ///
+    /// See [`UrlError`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use db_service::{Backend, DatabaseUrl};
+    ///
+    /// let url = DatabaseUrl::parse("sqlite:///data.db")?;
+    /// assert_eq!(url.backend(), Backend::Sqlite);
+    /// # Ok::<(), db_service::UrlError>(())
+    /// ```
+    pub fn parse(url: &str) -> Result<Self, UrlError> {
+        if url.contains('\0') {
+            return Err(UrlError::Nul);
+        }
+        if url.eq_ignore_ascii_case("sqlite::memory:") {
+            return Self::of(Target::SqliteMemory);
+        }
+        let (scheme, rest) = url.split_once("://").ok_or(UrlError::UnknownScheme)?;
+        let target = match scheme.to_ascii_lowercase().split('+').next() {
+            Some("postgres" | "postgresql") => Target::Postgres(PostgresUrl::parse(rest)?),
+            Some("sqlite") => sqlite_target(rest)?,
+            _ => return Err(UrlError::UnknownScheme),
+        };
+        Self::of(target)
+    }
+
+    fn of(target: Target) -> Result<Self, UrlError> {
+        let url = DatabaseUrl { target };
+        let (compiled, feature) = match url.backend() {
+            Backend::Postgres => (cfg!(feature = "postgres"), "postgres"),
+            Backend::Sqlite => (cfg!(feature = "sqlite"), "sqlite"),
+        };
+        if !compiled {
+            let backend = url.backend();
+            return Err(UrlError::NotCompiled { backend, feature });
+        }
+        Ok(url)
+    }
+
+    /// The backend that the URL names.
+    pub fn backend(&self) -> Backend {
+        match self.target {
+            Target::Postgres(_) => Backend::Postgres,
+            Target::SqliteFile(_) | Target::SqliteMemory => Backend::Sqlite,
+        }
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = UrlError;
+
+    fn from_str(url: &str) -> Result<Self, UrlError> {
+        DatabaseUrl::parse(url)
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Target::Postgres(url) => write!(formatter, "{url}"),
+            Target::SqliteFile(path) => write!(formatter, "sqlite:///{}", Escaped(path)),
+            Target::SqliteMemory => formatter.write_str("sqlite::memory:"),
+        }
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "DatabaseUrl({self})")
+    }
+}
+
+fn sqlite_target(rest: &str) -> Result<Target, UrlError> {
+    if rest.contains(['?', '#', ';']) {
+        return Err(UrlError::SqliteParameters);
+    }
+    match rest.strip_prefix('/') {
+        Some("" | ":memory:") => Ok(Target::SqliteMemory),
+        Some(path) if holds_credentials(path) => Err(UrlError::SqliteHost),
+        Some(path) => Ok(Target::SqliteFile(path.to_owned())),
+        None if rest.is_empty() => Ok(Target::SqliteMemory),
+        None => Err(UrlError::SqliteHost),
+    }
+}
+
+/// Tells whether a path looks like `user:password@host`.
+fn holds_credentials(path: &str) -> bool {
+    let path = path.trim_start_matches('/');
+    // A drive of Windows.
+    let path = match path.as_bytes() {
+        [drive, b':', b'/' | b'\\', ..] if drive.is_ascii_alphabetic() => &path[2..],
+        _ => path,
+    };
+    path.split_once(':')
+        .is_some_and(|(_, rest)| rest.contains('@'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(feature = "sqlite")]
+    fn sqlite_urls_name_files_or_memory() {
+        for (url, target) in [
+            (
+                "sqlite:///relative.db",
+                Target::SqliteFile("relative.db".to_owned()),
+            ),
+            (
+                "sqlite:////var/lib/absolute.db",
+                Target::SqliteFile("/var/lib/absolute.db".to_owned()),
+            ),
+            ("sqlite::memory:", Target::SqliteMemory),
+            ("sqlite:///:memory:", Target::SqliteMemory),
+            ("sqlite://", Target::SqliteMemory),
+            (
+                "sqlite+pysqlite:///a.db",
+                Target::SqliteFile("a.db".to_owned()),
+            ),
+        ] {
+            assert!(
+                *DatabaseUrl::parse(url).unwrap().target() == target,
+                "{url}"
+            );
+        }
+        for url in [
+            "sqlite://data.db",
+            "sqlite://u:secret@/data.db",
+            "sqlite:///u:secret@h/data.db",
+            "sqlite:////u:secret@h/data.db",
+        ] {
+            assert_eq!(DatabaseUrl::parse(url), Err(UrlError::SqliteHost), "{url}");
+        }
+        for url in ["sqlite:///C:/me@home/data.db", "sqlite:////a:b/data.db"] {
+            assert!(DatabaseUrl::parse(url).is_ok(), "{url}");
+        }
+        for url in [
+            "sqlite:///a.db?mode=ro",
+            "sqlite:///a.db#key",
+            "sqlite:///a.db;password=secret",
+            "sqlite://?key=secret",
+        ] {
+            let error = DatabaseUrl::parse(url);
+            assert_eq!(error, Err(UrlError::SqliteParameters), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for url in [
+            "",
+            "postgres",
+            "mysql://a",
+            "sqlite:",
+            "://",
+            "http://x",
+            "password",
+        ] {
+            assert_eq!(
+                DatabaseUrl::parse(url),
+                Err(UrlError::UnknownScheme),
+                "{url}"
+            );
+        }
+        assert_eq!(DatabaseUrl::parse("sqlite:///a\0b"), Err(UrlError::Nul));
+    }
+
+    #[test]
+    fn a_path_is_shown_on_one_line() {
+        let target = Target::SqliteFile("a\nb".to_owned());
+        assert_eq!(DatabaseUrl { target }.to_string(), r"sqlite:///a\nb");
+    }
+
+    #[test]
+    #[cfg(not(feature = "postgres"))]
+    fn a_backend_that_was_left_out_names_its_feature() {
+        let error = DatabaseUrl::parse("postgresql+psycopg2://u:secret@h/d").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "PostgreSQL is not compiled in; build db-service with the feature `postgres`"
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! Environment variables one by one, and what is wrong with each.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::error::ConfigFault;
+use super::url::DatabaseUrl;
+
+/// Says that a variable is set to what is no text.
+pub(crate) struct NotUnicode;
+
+/// Reads variables and gathers what is wrong with them.
+pub(crate) struct Variables<L> {
+    pub(crate) lookup: L,
+    pub(crate) faults: Vec<ConfigFault>,
+}
+
+impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
+    /// The value, unless it is missing or empty, which counts as missing: `VARIABLE=` in a shell or `.env` means none.
+    pub(crate) fn text(&mut self, variable: &'static str) -> Option<String> {
+        match (self.lookup)(variable)? {
+            Ok(value) => Some(value).filter(|value| !value.trim().is_empty()),
+            Err(NotUnicode) => {
+                self.faults.push(ConfigFault::NotUnicode { variable });
+                None
+            }
+        }
+    }
+
+    pub(crate) fn url(&mut self) -> Option<DatabaseUrl> {
+        let faults = self.faults.len();
+        let Some(text) = self.text("DATABASE_URL") else {
+            if self.faults.len() == faults {
+                self.faults.push(ConfigFault::MissingUrl);
+            }
+            return None;
+        };
+        DatabaseUrl::parse(text.trim())
+            .map_err(|error| self.faults.push(ConfigFault::InvalidUrl(error)))
+            .ok()
+    }
+
+    fn number(&mut self, variable: &'static str, default: i64) -> Option<i64> {
+        let Some(value) = self.text(variable) else {
+            return Some(default);
+        };
+        let number = value.trim().parse().ok();
+        if number.is_none() {
+            // A URL or a password may have been put into the wrong variable.
+            let value = if resembles_a_number(value.trim()) {
+                value
+            } else {
+                "***".to_owned()
+            };
+            self.faults
+                .push(ConfigFault::NotANumber { variable, value });
+        }
+        number
+    }
+
+    pub(crate) fn count(&mut self, variable: &'static str, default: u32, minimum: u32) -> u32 {
+        let range = if minimum == 0 {
+            "between 0 and 100"
+        } else {
+            "between 1 and 100"
+        };
+        self.within(variable, default, minimum..=100, range)
+    }
+
+    /// One of several words.
+    pub(crate) fn choice<T: Copy>(
+        &mut self,
+        variable: &'static str,
+        words: &[(&str, T)],
+        range: &'static str,
+    ) -> Option<T> {
+        let value = self.text(variable)?;
+        let named = |(word, _): &&(&str, T)| value.trim().eq_ignore_ascii_case(word);
+        let chosen = words.iter().find(named).map(|(_, choice)| *choice);
+        if chosen.is_none() {
+            self.faults
+                .push(ConfigFault::OutOfRange { variable, range });
+        }
+        chosen
+    }
+
+    /// Off, unless it says `true`.
+    pub(crate) fn switch(&mut self, variable: &'static str) -> bool {
+        self.text(variable)
+            .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+    }
+
+    pub(crate) fn flag(&mut self, variable: &'static str) -> Option<bool> {
+        self.choice(
+            variable,
+            &[("true", true), ("false", false)],
+            "true or false",
+        )
+    }
+
+    pub(crate) fn within(
+        &mut self,
+        variable: &'static str,
+        default: u32,
+        allowed: RangeInclusive<u32>,
+        range: &'static str,
+    ) -> u32 {
+        let Some(number) = self.number(variable, default.into()) else {
+            return default;
+        };
+        match u32::try_from(number) {
+            Ok(count) if allowed.contains(&count) => count,
+            _ => {
+                self.faults
+                    .push(ConfigFault::OutOfRange { variable, range });
+                default
+            }
+        }
+    }
+
+    /// A time in seconds, at most a hundred years; `None` for never.
+    pub(crate) fn seconds(
+        &mut self,
+        variable: &'static str,
+        default: i64,
+        allows_never: bool,
+    ) -> Option<Duration> {
+        let range = if allows_never {
+            "more than 0, or -1 for never"
+        } else {
+            "more than 0"
+        };
+        let longest = Duration::MAX;
+        let range = TimeRange {
+            variable,
+            longest,
+            range,
+        };
+        self.time(&range, default, allows_never, Duration::from_secs)
+    }
+
+    /// A time in seconds, up to the maximum of `range`; `None` for never.
+    pub(crate) fn bounded_seconds(&mut self, range: &TimeRange, default: i64) -> Option<Duration> {
+        self.time(range, default, true, Duration::from_secs)
+    }
+
+    /// A time in seconds, up to the maximum of `range`, that cannot be never.
+    pub(crate) fn finite_seconds(&mut self, range: &TimeRange, default: i64) -> Duration {
+        let time = self.time(range, default, false, Duration::from_secs);
+        time.unwrap_or_default()
+    }
+
+    /// A time in milliseconds, at most as many as there are seconds in a hundred years; `None` for never.
+    pub(crate) fn milliseconds(
+        &mut self,
+        variable: &'static str,
+        default: i64,
+    ) -> Option<Duration> {
+        let range = TimeRange {
+            variable,
+            longest: Duration::MAX,
+            range: "more than 0, or -1 for never",
+        };
+        self.time(&range, default, true, Duration::from_millis)
+    }
+
+    fn time(
+        &mut self,
+        range: &TimeRange,
+        default: i64,
+        allows_never: bool,
+        in_unit: fn(u64) -> Duration,
+    ) -> Option<Duration> {
+        const LONGEST: i64 = 100 * 365 * 24 * 3600;
+        let &TimeRange {
+            variable,
+            longest,
+            range,
+        } = range;
+        let number = self.number(variable, default)?;
+        match u64::try_from(number.min(LONGEST)) {
+            Ok(time @ 1..) if in_unit(time) <= longest => return Some(in_unit(time)),
+            Err(_) if allows_never && number == -1 => {}
+            _ => self
+                .faults
+                .push(ConfigFault::OutOfRange { variable, range }),
+        }
+        None
+    }
+}
+
+/// The range of a time.
+pub(crate) struct TimeRange {
+    pub(crate) variable: &'static str,
+    pub(crate) longest: Duration,
+    /// The range in an error.
+    pub(crate) range: &'static str,
+}
+
+impl TimeRange {
+    /// Returns whether a time that was set by hand is in the range, with its variable and the range in words.
+    pub(crate) fn check(&self, time: Option<Duration>) -> (bool, &'static str, &'static str) {
+        let is_in_range = time.is_none_or(|time| !time.is_zero() && time <= self.longest);
+        (is_in_range, self.variable, self.range)
+    }
+}
+
+/// A number with a typing error, such as `5.5` and `30s`, or a short word.
+fn resembles_a_number(value: &str) -> bool {
+    let is_plain = |next: char| next.is_ascii_alphanumeric() || ".,+-_ ".contains(next);
+    let begins_as_number =
+        value.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first));
+    let is_word = value.len() <= 8 && value.bytes().all(|byte| byte.is_ascii_lowercase());
+    is_word || begins_as_number && value.len() <= 24 && value.chars().all(is_plain)
+}

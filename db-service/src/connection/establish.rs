@@ -1,0 +1,245 @@
+//! Opens connections.
+
+use std::sync::Arc;
+#[cfg(feature = "sqlite")]
+use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "sqlite")]
+use std::time::{Duration, Instant};
+
+use diesel::connection::{CacheSize, Connection as _};
+
+use super::Connection;
+use super::instrumentation::Observer;
+#[cfg(feature = "postgres")]
+use super::relayed;
+use crate::config::DatabaseConfig;
+use crate::config::Target;
+use crate::error::DbError;
+#[cfg(feature = "sqlite")]
+use crate::private_file;
+use crate::statistics::Statistics;
+#[cfg(feature = "postgres")]
+use crate::watchdog::Unfinished;
+use crate::watchdog::{self, Calls};
+#[cfg(feature = "postgres")]
+use crate::watchdog::{Watch, Watched};
+
+/// Opens connections as the settings say.
+pub(crate) struct Opener {
+    settings: Arc<Settings>,
+    calls: Calls,
+}
+
+struct Settings {
+    config: DatabaseConfig,
+    statistics: Arc<Statistics>,
+    /// The name that all connections share a database in memory by, if it is one.
+    #[cfg(feature = "sqlite")]
+    memory: String,
+    /// Ends statements after `DB_SOCKET_TIMEOUT`, if that is set.
+    #[cfg(feature = "postgres")]
+    watch: Option<Arc<Watch>>,
+}
+
+impl Opener {
+    pub(crate) fn new(
+        config: &DatabaseConfig,
+        statistics: Arc<Statistics>,
+    ) -> Result<Self, DbError> {
+        let settings = Settings {
+            config: config.clone(),
+            statistics,
+            #[cfg(feature = "sqlite")]
+            memory: next_memory_name(),
+            #[cfg(feature = "postgres")]
+            watch: watch(config)?,
+        };
+        Ok(Opener {
+            settings: Arc::new(settings),
+            calls: Calls::new(config),
+        })
+    }
+
+    /// The calls that are under way to the server.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
+    /// Opens the first connection, through which a file is set up as well.
+    pub(crate) fn open_first(&self) -> Result<Connection, DbError> {
+        #[cfg_attr(not(feature = "sqlite"), allow(unused_mut))]
+        let mut first = self.open()?;
+        #[cfg(feature = "sqlite")]
+        {
+            let config = &self.settings.config;
+            let is_file = matches!(config.url.target(), Target::SqliteFile(_));
+            if config.sqlite.write_ahead && is_file {
+                write_ahead(&mut first, config.sqlite.busy_timeout)?;
+            }
+        }
+        Ok(first)
+    }
+
+    /// Opens a connection, observed from its first statement on.
+    ///
+    /// The attempt is given up after the time that all hosts of the URL may take together, and a second more: a server, or a
+    /// PgBouncer without a free session, may let a client in and then say nothing.
+    pub(crate) fn open(&self) -> Result<Connection, DbError> {
+        let config = &self.settings.config;
+        let limit = match config.url.target() {
+            #[cfg(feature = "postgres")]
+            Target::Postgres(url) => config.postgres.opening_limit(url),
+            _ => None,
+        };
+        let Some(limit) = limit else {
+            return self.settings.open();
+        };
+        let settings = Arc::clone(&self.settings);
+        let opened = watchdog::run_with_timeout(&self.calls, limit, move || settings.open());
+        opened.map_err(|unfinished| unfinished.into_error(config))?
+    }
+}
+
+impl Settings {
+    fn open(&self) -> Result<Connection, DbError> {
+        let failed = |source| {
+            let target = self.config.url.to_string();
+            match out_of_descriptors() {
+                Some(reason) => DbError::not_connected(target, reason),
+                None => DbError::connect(target, source),
+            }
+        };
+        let observer = Observer::new(
+            self.config.url.backend(),
+            &self.config,
+            Arc::clone(&self.statistics),
+        );
+        let (mut connection, observer, statements) = match self.config.url.target() {
+            #[cfg(feature = "postgres")]
+            Target::Postgres(url) => {
+                let settings = &self.config.postgres;
+                let complete = settings.complete(url);
+                let (connection, watched) = match self.watch.as_ref().zip(settings.socket_timeout) {
+                    Some((watch, limit)) => {
+                        let (connection, link) = relayed::establish(&complete)
+                            .map_err(|failure| failure.into_error(&self.config))?;
+                        (
+                            connection,
+                            Some(Watched::new(Arc::clone(watch), link, limit)),
+                        )
+                    }
+                    None => {
+                        let connection = diesel::PgConnection::establish(&complete);
+                        (connection.map_err(failed)?, None)
+                    }
+                };
+                let connection = Connection::Postgres(connection);
+                // Without a cache the session may be another with each transaction, and each has its limits set.
+                let limits = match self.config.statement_cache_size {
+                    0 => String::new(),
+                    _ => settings.limits("SET"),
+                };
+                (connection, observer.watched(watched), limits)
+            }
+            #[cfg(feature = "sqlite")]
+            Target::SqliteFile(path) => {
+                // Without a prefix SQLite would take some names for something else, such as `file:…`.
+                let path = if path.starts_with('/') {
+                    path.clone()
+                } else {
+                    format!("./{path}")
+                };
+                if self.config.sqlite.private {
+                    private_file::create_database(path.as_ref()).map_err(|error| {
+                        failed(diesel::ConnectionError::BadConnection(error.to_string()))
+                    })?;
+                }
+                let connection = diesel::SqliteConnection::establish(&path).map_err(failed)?;
+                let connection = Connection::Sqlite(connection);
+                (connection, observer, self.config.sqlite.statements())
+            }
+            #[cfg(feature = "sqlite")]
+            Target::SqliteMemory => {
+                let connection =
+                    diesel::SqliteConnection::establish(&self.memory).map_err(failed)?;
+                let connection = Connection::Sqlite(connection);
+                (connection, observer, self.config.sqlite.statements())
+            }
+            // `DatabaseUrl` refuses what is not compiled in.
+            #[allow(
+                unreachable_patterns,
+                reason = "both backends are compiled in, or one is not"
+            )]
+            _ => {
+                return Err(failed(diesel::ConnectionError::InvalidConnectionUrl(
+                    "this backend is not compiled in".to_owned(),
+                )));
+            }
+        };
+        connection.set_instrumentation(observer);
+        if self.config.statement_cache_size == 0 {
+            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+        }
+        if !statements.is_empty() {
+            connection.run(&statements).map_err(|source| {
+                failed(diesel::ConnectionError::CouldntSetupConfiguration(source))
+            })?;
+        }
+        Ok(connection)
+    }
+}
+
+/// Why nothing can be opened, if the process or the system has no descriptor left. The drivers do not say so: libpq gives no reason
+/// at all, and SQLite only that it cannot open the file.
+fn out_of_descriptors() -> Option<String> {
+    #[cfg(unix)]
+    if let Err(error) = std::fs::File::open("/dev/null") {
+        use rustix::io::Errno;
+        let is_exhausted = matches!(
+            Errno::from_io_error(&error),
+            Some(Errno::MFILE | Errno::NFILE)
+        );
+        return is_exhausted.then(|| format!("no file descriptor is left: {error}"));
+    }
+    None
+}
+
+/// A thread is needed only where statements have a limit that the server need not keep.
+#[cfg(feature = "postgres")]
+fn watch(config: &DatabaseConfig) -> Result<Option<Arc<Watch>>, DbError> {
+    let is_server = matches!(config.url.target(), Target::Postgres(_));
+    let is_limited = is_server && config.postgres.socket_timeout.is_some();
+    let watch = is_limited.then(Watch::start).transpose();
+    watch.map_err(|error| Unfinished::NoThread(error).into_error(config))
+}
+
+#[cfg(feature = "sqlite")]
+fn next_memory_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // The `memdb` file system shares a database among the connections of a process by its name,
+    // with the locking of a file: https://sqlite.org/src/file/src/memdb.c
+    format!(
+        "file:/db-service-{}?vfs=memdb",
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+/// Lets readers go on while somebody writes; the file remembers it. Of several processes that are about
+/// to do so SQLite refuses all but one, without waiting.
+#[cfg(feature = "sqlite")]
+fn write_ahead(
+    connection: &mut Connection,
+    patience: Duration,
+) -> Result<(), diesel::result::Error> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match connection.run("PRAGMA journal_mode = WAL") {
+            Err(diesel::result::Error::DatabaseError(_, information))
+                if information.message().contains("locked") && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Text for parameters of any type, as a literal in the statement would be: PostgreSQL is asked once what type
+//! each parameter has, and text is cast to it there.
+//!
+//! It is asked by `PREPARE`, which is sent by the extended protocol: that takes one statement at a time, so a text that holds
+//! several is refused and none of them is executed, whatever our own scan makes of it.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use diesel::RunQueryDsl;
+use diesel::result::Error as DieselError;
+
+use super::Connection;
+use super::instrumentation::{self, Known};
+use crate::dialect::Casts;
+use crate::error::DbError;
+use crate::sql::{Parsed, Piece};
+use crate::values::Params;
+
+/// The types that text needs no cast for, as [`ask`](Connection::ask) names them.
+const TEXTS: [&str; 6] = [
+    "pg_catalog.text",
+    "pg_catalog.\"varchar\"",
+    "pg_catalog.bpchar",
+    "pg_catalog.\"char\"",
+    "pg_catalog.name",
+    "pg_catalog.unknown",
+];
+
+impl Connection {
+    /// Finds out what text is to be cast to in a statement; nothing where the server cannot tell.
+    pub(crate) fn casts(&mut self, sql: &str, parsed: &Parsed<'_>) -> Option<Casts> {
+        if let Some(known) = self.observer()?.casts.get(sql) {
+            return Some(known);
+        }
+        let asked = instrumentation::with_known(Known::OURS, || self.ask(parsed));
+        let casts: Casts = asked.unwrap_or_default().into();
+        self.observer()?.casts.insert(sql, Arc::clone(&casts));
+        Some(casts)
+    }
+
+    /// Runs a statement of ours that holds text of the user's, by the protocol that takes no second one.
+    fn run_single(&mut self, sql: &str) -> Result<(), DieselError> {
+        match self {
+            Connection::Postgres(connection) => {
+                diesel::sql_query(sql).execute(connection).map(drop)
+            }
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(_) => Ok(()),
+        }
+    }
+
+    fn ask(&mut self, parsed: &Parsed<'_>) -> Result<Vec<Option<String>>, DbError> {
+        const NAME: &str = "db_service_parameters";
+        let mut prepare = format!("PREPARE {NAME} AS ");
+        for piece in &parsed.pieces {
+            match piece {
+                Piece::Text(text) => prepare.push_str(text),
+                // Writing to a string does not fail.
+                Piece::Parameter(index) => drop(write!(prepare, "${}", index + 1)),
+            }
+        }
+        // A statement that cannot be prepared would abort the transaction; outside of one, PgBouncer in transaction mode would send
+        // each of ours to another server.
+        let nested = self.transaction_depth() > 0
+            || self.observer().is_some_and(|seen| seen.raw_transaction);
+        let (begin, end, undo) = if nested {
+            (
+                "SAVEPOINT db_service_parameters",
+                "RELEASE SAVEPOINT db_service_parameters",
+                "ROLLBACK TO SAVEPOINT db_service_parameters",
+            )
+        } else {
+            ("BEGIN", "COMMIT", "ROLLBACK")
+        };
+        if let Err(error) = self.run(begin) {
+            if !nested {
+                self.undo(undo);
+            }
+            return Err(error.into());
+        }
+        let mut is_left = false;
+        let types = self.run_single(&prepare).map_err(DbError::from).and_then(|()| {
+            is_left = true;
+            // The internal names carry no length: `CAST(x AS character)` would cut the text to one character.
+            let sql = format!(
+                "SELECT pg_catalog.format('%I.%I', n.nspname, t.typname) AS name \
+                 FROM pg_catalog.pg_prepared_statements AS s, \
+                 pg_catalog.unnest(s.parameter_types) WITH ORDINALITY AS parameters (parameter, position) \
+                 JOIN pg_catalog.pg_type t ON t.oid = parameter JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+                 WHERE s.name = '{NAME}' ORDER BY position"
+            );
+            let rows = self.execute_query(&sql, Params::new());
+            self.run(&format!("DEALLOCATE {NAME}"))?;
+            is_left = false;
+            rows?.iter().map(|row| row.get::<String>("name")).collect()
+        });
+        // The name is not free for the next question, if a cancellation has hit the end of this one.
+        if is_left && let Some(observer) = self.observer() {
+            observer.is_marked = true;
+        }
+        if types.is_err() {
+            self.undo(undo);
+        } else if let Err(error) = self.run(end) {
+            self.undo(undo);
+            return Err(error.into());
+        }
+        let types: Vec<String> = types?;
+        let cast = |name: String| Some(name).filter(|name| !TEXTS.contains(&name.as_str()));
+        Ok(types.into_iter().map(cast).collect())
+    }
+}

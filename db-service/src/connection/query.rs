@@ -1,0 +1,527 @@
+//! Statements on a connection: executed, retried after a stale plan, and with many sets of parameters.
+
+use super::Connection;
+use super::instrumentation::{self, Known, Observer};
+use super::transaction::Failure;
+use crate::backend::Backend;
+use crate::dialect::{Casts, Statement};
+use crate::error::DbError;
+use crate::error::ServerError;
+#[cfg(feature = "postgres")]
+use crate::error::{Meaning, meaning};
+use crate::sql::{self, Parsed};
+use crate::statistics::Call;
+use crate::values::Params;
+use crate::values::Row;
+use diesel::connection::Connection as _;
+use diesel::connection::{
+    AnsiTransactionManager, SimpleConnection, TransactionManager, TransactionManagerStatus,
+};
+use diesel::result::Error as DieselError;
+use std::time::Instant;
+
+/// Runs the same on whichever connection it is.
+macro_rules! on_each {
+    ($connection:expr, $inner:ident => $work:expr) => {
+        match $connection {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres($inner) => $work,
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite($inner) => $work,
+        }
+    };
+}
+pub(crate) use on_each;
+
+impl Connection {
+    /// The backend at the other end.
+    pub fn backend(&self) -> Backend {
+        match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => Backend::Postgres,
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(_) => Backend::Sqlite,
+        }
+    }
+
+    /// Executes one statement with `:name` parameters and returns its rows.
+    ///
+    /// Outside of a transaction what it changes is committed when it returns.
+    ///
+    /// # Errors
+    ///
+    /// Parameters that are missing or too many, and whatever the server says.
+    pub fn execute_query(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
+        self.measured(
+            sql,
+            |rows: &Vec<Row>| rows.len() as u64,
+            |connection| connection.query(sql, &params),
+        )
+    }
+
+    /// Runs one of the user's statements and takes its time.
+    pub(crate) fn measured<R>(
+        &mut self,
+        sql: &str,
+        rows: impl FnOnce(&R) -> u64,
+        work: impl FnOnce(&mut Self) -> Result<R, DbError>,
+    ) -> Result<R, DbError> {
+        if !instrumentation::is_measured() {
+            return work(self);
+        }
+        let began = Instant::now();
+        let result = work(self).map_err(|error| self.explain(error));
+        let call = Call {
+            took: began.elapsed(),
+            rows: result.as_ref().map_or(0, rows),
+            failed: result.is_err(),
+        };
+        if let Some(observer) = self.observer() {
+            observer.measured(sql, call);
+        }
+        result
+    }
+
+    /// A connection that was not lost but given up is told from others.
+    pub(crate) fn explain(&mut self, error: DbError) -> DbError {
+        let limit = self.observer().and_then(|observer| observer.gave_up_after);
+        match (error, limit) {
+            (DbError::ConnectionLost(source), Some(limit)) => DbError::NoAnswer { limit, source },
+            (error, _) => error,
+        }
+    }
+
+    fn query(&mut self, sql: &str, params: &Params) -> Result<Vec<Row>, DbError> {
+        self.check_usable()?;
+        let parsed = sql::parse(sql, self.backend())?;
+        if parsed.traces.end && self.transaction_depth() > 0 {
+            return Err(DbError::EndsTransaction);
+        }
+        self.healing(sql, &parsed, params.has_text(), |connection, casts| {
+            connection.within_limits(&parsed, |connection| {
+                connection.load(&parsed, params, casts)
+            })
+        })
+    }
+
+    /// What text is to be cast to, if there is any and the backend minds.
+    pub(crate) fn casts_for(
+        &mut self,
+        sql: &str,
+        parsed: &Parsed<'_>,
+        has_text: bool,
+    ) -> Option<Casts> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) if has_text && parsed.is_repeatable => self.casts(sql, parsed),
+            _ => {
+                let _ = (sql, parsed, has_text);
+                None
+            }
+        }
+    }
+
+    fn load(
+        &mut self,
+        parsed: &Parsed<'_>,
+        params: &Params,
+        casts: Option<Casts>,
+    ) -> Result<Vec<Row>, DbError> {
+        let known = Known {
+            traces: parsed.traces,
+            counts: true,
+            is_measured: true,
+        };
+        let rows = instrumentation::with_known(known, || match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                crate::dialect::postgres::load(connection, Statement::new(parsed, params, casts)?)
+            }
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(connection) => {
+                crate::dialect::sqlite::load(connection, Statement::new(parsed, params, casts)?)
+            }
+        });
+        self.is_over();
+        rows
+    }
+
+    /// Waits for no answer any more: diesel does not report the end of a statement whose values it could not send.
+    pub(crate) fn is_over(&mut self) {
+        if let Some(observer) = self.observer() {
+            observer.waits_no_more();
+        }
+    }
+
+    /// Executes one statement once for each row of parameters, in one transaction, and returns the number of rows affected.
+    ///
+    /// On PostgreSQL an `INSERT … VALUES (…)` is sent with many rows at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`execute_query`](Connection::execute_query); then nothing is changed.
+    pub fn execute_many(&mut self, sql: &str, rows: &[Params]) -> Result<u64, DbError> {
+        self.measured(
+            sql,
+            |affected| *affected,
+            |connection| execute_many(connection, sql, rows),
+        )
+    }
+
+    /// Runs `work` in a transaction: committed on `Ok`, rolled back on `Err` and on panic.
+    ///
+    /// Inside another transaction it is a savepoint. On SQLite the outermost one takes the write lock
+    /// at once (`BEGIN IMMEDIATE`), since one that takes it later can fail where it cannot be repeated.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and what goes wrong at the beginning or end.
+    pub fn transaction<T, E, F>(&mut self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: From<DieselError>,
+    {
+        self.transact(Self::begin, work)
+            .map_err(|failure| match failure {
+                Failure::Work(error) => error,
+                Failure::Begin(error) | Failure::Commit(error) => error.into(),
+            })
+    }
+
+    /// Runs statements that are ours, known to leave nothing behind, and not to be counted.
+    pub(crate) fn run(&mut self, sql: &str) -> Result<(), DieselError> {
+        instrumentation::with_known(
+            Known::OURS,
+            || on_each!(self, connection => connection.batch_execute(sql)),
+        )
+    }
+
+    /// Tells whether the server was found to be gone.
+    pub(crate) fn is_lost(&mut self) -> bool {
+        self.observer().is_some_and(|observer| observer.is_lost)
+    }
+
+    /// Tells whether a borrower has left something that only the end of the session takes away.
+    pub(crate) fn is_marked(&mut self) -> bool {
+        self.observer().is_some_and(|observer| observer.is_marked)
+    }
+
+    /// Whether a new borrower finds the connection as it was, so that nothing need be sent to clean it.
+    pub(crate) fn is_untouched(&mut self) -> bool {
+        let is_in_order = !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection));
+        is_in_order
+            && self.transaction_depth() == 0
+            && self.observer().is_some_and(|observer| {
+                !observer.is_lost && !observer.raw_transaction && !observer.is_waiting()
+            })
+    }
+
+    /// Leaves the connection as a new borrower expects it; `false` where it has to be discarded.
+    pub(crate) fn restore(&mut self) -> bool {
+        self.roll_back_to(0);
+        // If a borrower has put another observer in place of ours, nothing is known of what was executed.
+        let Some(observer) = self.observer() else {
+            return false;
+        };
+        // If an answer is still waited for, it was never read to its end.
+        observer.waits_no_more();
+        let is_lost = observer.is_lost;
+        let raw_transaction = std::mem::take(&mut observer.raw_transaction);
+        if is_lost || raw_transaction && !self.roll_back_raw() {
+            return false;
+        }
+        !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection))
+    }
+
+    pub(crate) fn observer(&mut self) -> Option<&mut Observer> {
+        diesel::Connection::instrumentation(self).downcast_mut()
+    }
+
+    /// Tells whether the last transaction gave way to another.
+    pub(crate) fn has_conflicted(&mut self) -> bool {
+        self.observer()
+            .is_some_and(|observer| observer.has_conflicted)
+    }
+
+    pub(crate) fn begin(&mut self) -> Result<(), DieselError> {
+        if self.transaction_depth() == 0 && self.has_limits() {
+            return self.begin_as("BEGIN");
+        }
+        match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(connection) => {
+                AnsiTransactionManager::begin_transaction(connection)
+            }
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(connection) => {
+                if depth_of(AnsiTransactionManager::transaction_manager_status_mut(
+                    connection,
+                )) == 0
+                {
+                    AnsiTransactionManager::begin_transaction_sql(connection, "BEGIN IMMEDIATE")
+                } else {
+                    AnsiTransactionManager::begin_transaction(connection)
+                }
+            }
+        }
+    }
+
+    pub(crate) fn commit<E>(&mut self) -> Result<(), Failure<E>> {
+        // Before the end, so there is nothing unknown about it.
+        if self.is_lost() {
+            return Err(Failure::Begin(DieselError::BrokenTransactionManager));
+        }
+        // PostgreSQL answers COMMIT with a silent rollback if a statement has failed; any other statement it refuses.
+        if self.backend() == Backend::Postgres
+            && self.transaction_depth() == 1
+            && self.observer().is_none_or(|observer| observer.has_failed)
+        {
+            self.run("SELECT 1").map_err(Failure::Begin)?;
+        }
+        on_each!(self, connection => AnsiTransactionManager::commit_transaction(connection))
+            .map_err(Failure::Commit)
+    }
+
+    /// Rolls back all transactions above `depth`. If one cannot be rolled back, the connection is given up.
+    pub(crate) fn roll_back_to(&mut self, depth: u32) {
+        while self.transaction_depth() > depth {
+            let result = on_each!(self, connection => AnsiTransactionManager::rollback_transaction(connection));
+            if let Err(error) = result {
+                if !self.is_lost() {
+                    let error = ServerError::from(error);
+                    log::warn!(
+                        "a transaction could not be rolled back, so its connection is closed: {error}"
+                    );
+                }
+                return self.give_up();
+            }
+        }
+    }
+
+    /// Ends the session, since what it would do or answer next is not known: nothing of the transaction is committed, and
+    /// every later statement fails, those of diesel's DSL on PostgreSQL included.
+    pub(crate) fn give_up(&mut self) {
+        if let Some(observer) = self.observer() {
+            observer.give_up();
+        }
+        #[cfg(feature = "postgres")]
+        if self.backend() == Backend::Postgres {
+            // The first answers may be those of earlier statements. Once the session has ended, the driver itself refuses to
+            // send anything.
+            for _ in 0..GIVE_UP_ATTEMPTS {
+                let ended = self.run(
+                    "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
+                );
+                if ended.is_err_and(|error| is_closed(&error)) {
+                    return;
+                }
+            }
+            // Not every role may end its session. In a transaction that has failed the server refuses every statement too.
+            let _ = self.run("BEGIN; SELECT 1 / 0");
+        }
+    }
+
+    /// Refuses to go on with a connection that is lost or given up.
+    pub(crate) fn check_usable(&mut self) -> Result<(), DbError> {
+        if self.is_lost() {
+            let error = DieselError::BrokenTransactionManager;
+            return Err(self.explain(DbError::ConnectionLost(error.into())));
+        }
+        Ok(())
+    }
+
+    /// Checks after a failure that the next answer is that of the next statement; if not, the connection is given up.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn check_in_step(&mut self) {
+        if let Err(error) = self.run("SELECT 1")
+            && meaning(&error) == Meaning::Lost
+        {
+            if !is_closed(&error) {
+                log::warn!(
+                    "a connection is closed, since its answers are those of earlier statements"
+                );
+            }
+            self.give_up();
+        }
+    }
+
+    pub(crate) fn transaction_depth(&mut self) -> u32 {
+        on_each!(self, connection => depth_of(AnsiTransactionManager::transaction_manager_status_mut(connection)))
+    }
+
+    fn roll_back_raw(&mut self) -> bool {
+        match (self.run("ROLLBACK"), self.backend()) {
+            (Ok(()), _) => true,
+            (Err(DieselError::DatabaseError(_, information)), Backend::Sqlite) => {
+                information.message().contains("no transaction is active")
+            }
+            (Err(_), _) => false,
+        }
+    }
+}
+
+/// How often a session that is out of step is asked to end: each attempt reads one answer at least, and there are one or two
+/// too many.
+#[cfg(feature = "postgres")]
+const GIVE_UP_ATTEMPTS: usize = 5;
+
+/// Whether the driver says that the connection is closed. If it has no text for an error, an answer has no result where it
+/// must have one.
+#[cfg(feature = "postgres")]
+fn is_closed(error: &DieselError) -> bool {
+    let has_text = match error {
+        DieselError::DatabaseError(_, information) => !information.message().trim().is_empty(),
+        _ => true,
+    };
+    has_text && meaning(error) == Meaning::Lost
+}
+
+fn depth_of(status: &TransactionManagerStatus) -> u32 {
+    match status {
+        TransactionManagerStatus::Valid(status) => {
+            status.transaction_depth().map_or(0, |depth| depth.get())
+        }
+        TransactionManagerStatus::InError => 0,
+    }
+}
+
+/// Executes `sql` for each row, in one transaction, and returns the number of rows affected.
+pub(crate) fn execute_many(
+    connection: &mut Connection,
+    sql: &str,
+    rows: &[Params],
+) -> Result<u64, DbError> {
+    connection.check_usable()?;
+    let parsed = sql::parse(sql, connection.backend())?;
+    let known = Known {
+        traces: parsed.traces,
+        counts: false,
+        is_measured: true,
+    };
+    let has_text = rows.iter().any(Params::has_text);
+    connection.healing(sql, &parsed, has_text, |connection, casts| {
+        let affected = instrumentation::with_known(known, || {
+            connection.transaction(|connection| match connection {
+                #[cfg(feature = "postgres")]
+                Connection::Postgres(inner) if parsed.row.is_some() && !parsed.names.is_empty() => {
+                    many_at_a_time::execute(inner, &parsed, rows, casts)
+                }
+                _ => one_by_one(connection, &parsed, rows, casts),
+            })
+        });
+        connection.is_over();
+        affected
+    })
+}
+
+fn one_by_one(
+    connection: &mut Connection,
+    parsed: &Parsed<'_>,
+    rows: &[Params],
+    casts: Option<Casts>,
+) -> Result<u64, DbError> {
+    let mut affected = 0;
+    for row in rows {
+        let count = on_each!(connection, inner => inner.execute_returning_count(&Statement::new(parsed, row, casts.clone())?))?
+            as u64;
+        // SQLite repeats the count of the last statement that changed rows.
+        affected += if parsed.changes_rows { count } else { 0 };
+    }
+    Ok(affected)
+}
+
+/// `INSERT … VALUES (…), (…), …`: a round trip for many rows instead of one for each.
+#[cfg(feature = "postgres")]
+mod many_at_a_time {
+    use diesel::connection::Connection as _;
+    use diesel::pg::{Pg, PgConnection};
+
+    use crate::dialect::postgres::{self, Bind};
+    use crate::dialect::{self, Casts, Dialect, Statement};
+    use crate::error::DbError;
+    use crate::sql::{Parsed, Piece};
+    use crate::values::Params;
+
+    /// A statement takes at most this many parameters: the protocol counts them in 16 bits.
+    const MAX_PARAMETERS: usize = 65_535;
+    /// More rows at a time gain nothing, and the text of the statement grows with them.
+    const MAX_ROWS: usize = 512;
+
+    pub(super) fn execute(
+        connection: &mut PgConnection,
+        parsed: &Parsed<'_>,
+        rows: &[Params],
+        casts: Option<Casts>,
+    ) -> Result<u64, DbError> {
+        let width = parsed.names.len();
+        let mut binds = Vec::with_capacity(width * rows.len());
+        for row in rows {
+            binds.extend(dialect::values(parsed, row)?.into_iter().map(Pg::bind));
+        }
+        for parameter in 0..width {
+            let mut column: Vec<_> = binds.iter_mut().skip(parameter).step_by(width).collect();
+            postgres::unify(&mut column);
+        }
+        let mut affected = 0;
+        let mut binds = binds.into_iter();
+        let mut left = rows.len();
+        while left > 0 {
+            let count = batch_size(left, width);
+            let batch: Vec<Bind<'_>> = binds.by_ref().take(count * width).collect();
+            let statement =
+                Statement::<Pg>::from_parts(repeat_row(parsed, count), batch, casts.clone());
+            affected += connection.execute_returning_count(&statement)? as u64;
+            left -= count;
+        }
+        Ok(affected)
+    }
+
+    /// The largest power of two that fits: few different statements, so each is prepared once.
+    fn batch_size(left: usize, width: usize) -> usize {
+        let most = left.min(MAX_ROWS).min(MAX_PARAMETERS / width).max(1);
+        1 << most.ilog2()
+    }
+
+    /// The statement with its row of values `count` times over, each with parameters of its own.
+    fn repeat_row<'a>(parsed: &Parsed<'a>, count: usize) -> Vec<Piece<'a>> {
+        let Some((open, close)) = parsed.row else {
+            return parsed.pieces.clone();
+        };
+        let (width, row) = (parsed.names.len(), &parsed.pieces[open..=close]);
+        let mut pieces = parsed.pieces[..open].to_vec();
+        for number in 0..count {
+            if number > 0 {
+                pieces.push(Piece::Text(","));
+            }
+            pieces.extend(row.iter().map(|piece| match piece {
+                Piece::Parameter(index) => Piece::Parameter(number * width + index),
+                text => *text,
+            }));
+        }
+        pieces
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn batches_are_few_and_within_the_protocol() {
+            let sizes = |mut left: usize, width| {
+                let mut sizes = Vec::new();
+                while left > 0 {
+                    sizes.push(batch_size(left, width));
+                    left -= sizes[sizes.len() - 1];
+                }
+                sizes
+            };
+            assert_eq!(sizes(1_300, 2), [512, 512, 256, 16, 4]);
+            assert!(
+                sizes(10_000, 1_000)
+                    .iter()
+                    .all(|size| size * 1_000 <= MAX_PARAMETERS)
+            );
+            assert_eq!(sizes(2, 70_000), [1, 1]);
+        }
+    }
+}

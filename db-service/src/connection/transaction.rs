@@ -1,0 +1,243 @@
+//! Transactions: their options, begin and end, retries, and timeouts that are set in each transaction.
+
+use super::Connection;
+use super::on_each;
+use crate::backend::Backend;
+use crate::error::DbError;
+use crate::sql::Parsed;
+use backon::BackoffBuilder;
+use diesel::connection::AnsiTransactionManager;
+use diesel::result::Error as DieselError;
+use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+use std::time::Duration;
+
+/// What a transaction sees of others that run at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Each statement sees what was committed before it.
+    ReadCommitted,
+    /// All statements see what was committed before the first.
+    RepeatableRead,
+    /// As if the transactions ran one after the other.
+    Serializable,
+}
+
+/// How [`DatabaseService::transaction_with`](crate::DatabaseService::transaction_with) goes about it.
+///
+/// # Examples
+///
+/// ```
+/// use db_service::{Isolation, TransactionOptions};
+///
+/// let transfer = TransactionOptions {
+///     isolation: Some(Isolation::Serializable),
+///     retries: 5,
+///     ..TransactionOptions::default()
+/// };
+/// assert!(!transfer.read_only);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TransactionOptions {
+    /// What it sees of others; the server's default. On SQLite transactions always run one after the other.
+    pub isolation: Option<Isolation>,
+    /// Whether the database refuses to change anything; no. On SQLite such a transaction does not wait for writers.
+    pub read_only: bool,
+    /// Whether a serializable, read-only one waits until it can run without conflicts; no. PostgreSQL only.
+    pub deferrable: bool,
+    /// How often it is repeated after the server has rolled it back for the sake of another; 0.
+    ///
+    /// That is a serialisation failure, a deadlock, or on SQLite a lock that was not to be had in time.
+    /// The pauses double from 10 ms to 1 s, with jitter.
+    pub retries: usize,
+}
+
+impl TransactionOptions {
+    fn begin(&self, backend: Backend) -> String {
+        if backend == Backend::Sqlite {
+            let mode = if self.read_only {
+                "DEFERRED"
+            } else {
+                "IMMEDIATE"
+            };
+            return format!("BEGIN {mode}");
+        }
+        let isolation = match self.isolation {
+            None => "",
+            Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
+            Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
+            Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
+        };
+        let access = if self.read_only { " READ ONLY" } else { "" };
+        let deferrable = if self.deferrable { " DEFERRABLE" } else { "" };
+        format!("BEGIN{isolation}{access}{deferrable}")
+    }
+
+    fn pauses(&self) -> impl Iterator<Item = Duration> {
+        backon::ExponentialBuilder::default()
+            // The jitter adds up to as much again.
+            .with_min_delay(Duration::from_millis(5))
+            .with_max_delay(Duration::from_millis(500))
+            .with_max_times(self.retries)
+            .with_jitter()
+            .build()
+    }
+}
+
+/// Where a transaction failed.
+pub(crate) enum Failure<E> {
+    Begin(DieselError),
+    Work(E),
+    Commit(DieselError),
+}
+
+impl<E: From<DbError>> Failure<E> {
+    pub(crate) fn into_error(self, connection: &mut Connection) -> E {
+        match self {
+            Failure::Work(error) => error,
+            Failure::Begin(error) => connection.explain(DbError::from(error)).into(),
+            Failure::Commit(error) => DbError::of_commit(error).into(),
+        }
+    }
+}
+
+impl Connection {
+    /// Runs `work` in a transaction as [`transaction`](Connection::transaction) does, begun as `options` say,
+    /// and repeats it from the start where they say so.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and what goes wrong at the beginning or end; inside another transaction that it is no
+    /// beginning. A connection that is lost at `COMMIT` is [`DbError::OutcomeUnknown`], and nothing is repeated.
+    pub fn transaction_with<T, E, F>(
+        &mut self,
+        options: &TransactionOptions,
+        mut work: F,
+    ) -> Result<T, E>
+    where
+        F: FnMut(&mut Self) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let begin = options.begin(self.backend());
+        // Inside another transaction it is no beginning, and what that one may do stays as it is.
+        let reads =
+            options.read_only && self.backend() == Backend::Sqlite && self.transaction_depth() == 0;
+        let mut pauses = options.pauses();
+        loop {
+            if reads {
+                self.run("PRAGMA query_only = ON").map_err(DbError::from)?;
+            }
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+                self.transact(|connection| connection.begin_as(&begin), &mut work)
+            }));
+            let restored = if reads {
+                self.run("PRAGMA query_only = OFF")
+            } else {
+                Ok(())
+            };
+            let outcome = outcome.unwrap_or_else(|payload| panic::resume_unwind(payload));
+            restored.map_err(DbError::from)?;
+            match outcome {
+                Ok(value) => return Ok(value),
+                Err(failure) => match pauses.next().filter(|_| self.may_repeat()) {
+                    Some(pause) => thread::sleep(pause),
+                    None => return Err(failure.into_error(self)),
+                },
+            }
+        }
+    }
+
+    /// A conflict that was got over at a savepoint says nothing about a connection that was lost later.
+    fn may_repeat(&mut self) -> bool {
+        self.has_conflicted() && !self.is_lost()
+    }
+
+    /// Runs `work` between a beginning and its end.
+    pub(crate) fn transact<T, E>(
+        &mut self,
+        begin: impl FnOnce(&mut Self) -> Result<(), DieselError>,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, Failure<E>> {
+        if self.is_lost() {
+            return Err(Failure::Begin(DieselError::BrokenTransactionManager));
+        }
+        let depth = self.transaction_depth();
+        begin(self).map_err(Failure::Begin)?;
+        match panic::catch_unwind(AssertUnwindSafe(|| work(self))) {
+            Ok(Ok(value)) => match self.commit() {
+                Ok(()) => Ok(value),
+                Err(failure) => {
+                    self.roll_back_to(depth);
+                    Err(failure)
+                }
+            },
+            Ok(Err(error)) => {
+                self.roll_back_to(depth);
+                Err(Failure::Work(error))
+            }
+            Err(payload) => {
+                self.roll_back_to(depth);
+                panic::resume_unwind(payload)
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Begins an outermost transaction with a statement of one's own.
+    pub(crate) fn begin_as(&mut self, sql: &str) -> Result<(), DieselError> {
+        let sql = self.with_limits(sql);
+        on_each!(self, connection => AnsiTransactionManager::begin_transaction_sql(connection, &sql))
+    }
+
+    /// The beginning of a transaction, and what it sets for itself.
+    fn with_limits(&mut self, begin: &str) -> String {
+        match self.observer() {
+            Some(observer) if !observer.limits.is_empty() => format!("{begin};{}", observer.limits),
+            _ => begin.to_owned(),
+        }
+    }
+
+    pub(crate) fn has_limits(&mut self) -> bool {
+        self.observer()
+            .is_some_and(|observer| !observer.limits.is_empty())
+    }
+
+    /// Runs a statement in a transaction of its own where limits are to be set for it, and it may be in one.
+    pub(crate) fn within_limits<R>(
+        &mut self,
+        parsed: &Parsed<'_>,
+        work: impl FnOnce(&mut Self) -> Result<R, DbError>,
+    ) -> Result<R, DbError> {
+        let is_alone = self.transaction_depth() == 0
+            && self.observer().is_some_and(|seen| !seen.raw_transaction);
+        if !is_alone || !parsed.is_repeatable || !self.has_limits() {
+            return work(self);
+        }
+        let begin = self.with_limits("BEGIN");
+        if let Err(error) = self.run(&begin) {
+            // It may have begun, and then failed to set a limit.
+            self.undo("ROLLBACK");
+            return Err(error.into());
+        }
+        let result = work(self);
+        if result.is_ok() {
+            if let Err(error) = self.run("COMMIT") {
+                self.undo("ROLLBACK");
+                return Err(DbError::of_commit(error));
+            }
+        } else {
+            self.undo("ROLLBACK");
+        }
+        result
+    }
+
+    /// Rolls back what was begun without diesel's knowledge. A cancellation may hit the first attempt. If the second one fails
+    /// too, the connection is given up: the next borrower would find a transaction that has failed.
+    pub(crate) fn undo(&mut self, sql: &str) {
+        if self.run(sql).is_err() && self.run(sql).is_err() {
+            self.give_up();
+        }
+    }
+}

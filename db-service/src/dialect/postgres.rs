@@ -1,0 +1,319 @@
+//! How values travel to and from PostgreSQL.
+
+use std::error::Error as StdError;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bigdecimal::BigDecimal;
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use diesel::connection::{DefaultLoadingMode, LoadConnection};
+use diesel::deserialize::FromSql;
+use diesel::pg::{Pg, PgConnection, PgRowByRowLoadingMode, PgTypeMetadata, PgValue};
+use diesel::query_builder::AstPass;
+use diesel::result::QueryResult;
+use diesel::row::Field;
+use diesel::serialize::{IsNull, Output, ToSql};
+use diesel::sql_types::{self, HasSqlType};
+use uuid::Uuid;
+
+use super::{Dialect, Statement};
+use crate::error::DbError;
+use crate::values::Row;
+use crate::values::Value;
+use crate::watchdog;
+
+/// A value as PostgreSQL is given it: typed and in binary format.
+#[derive(Debug)]
+pub(crate) enum Bind<'a> {
+    /// A NULL, and how to bind it.
+    Null(BindNull),
+    /// A NULL among texts, which is cast as they are.
+    NullText,
+    Bool(bool),
+    Int4(i32),
+    Int8(i64),
+    Float8(f64),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    Date(NaiveDate),
+    Time(NaiveTime),
+    Timestamp(NaiveDateTime),
+    TimestampTz(DateTime<Utc>),
+    Uuid(Uuid),
+    Numeric(&'a BigDecimal),
+    Json(&'a serde_json::Value),
+}
+
+impl Dialect for Pg {
+    type Bind<'a> = Bind<'a>;
+
+    const PLACEHOLDER: &'static str = "$";
+
+    fn bind(value: &Value) -> Bind<'_> {
+        match value {
+            Value::Null => Bind::Null(null::<Unspecified>),
+            Value::Bool(value) => Bind::Bool(*value),
+            Value::Int(value) => i32::try_from(*value).map_or(Bind::Int8(*value), Bind::Int4),
+            Value::Float(value) => Bind::Float8(*value),
+            Value::Text(value) => Bind::Text(value),
+            Value::Bytes(value) | Value::Other { bytes: value, .. } => Bind::Bytes(value),
+            Value::Date(value) => Bind::Date(*value),
+            Value::Time(value) => Bind::Time(*value),
+            Value::Timestamp(value) => Bind::Timestamp(*value),
+            Value::TimestampTz(value) => Bind::TimestampTz(*value),
+            Value::Uuid(value) => Bind::Uuid(*value),
+            Value::Decimal(value) => Bind::Numeric(value),
+            Value::Json(value) => Bind::Json(value),
+        }
+    }
+
+    // The server refuses what it does not store.
+    fn problem(_: &Value) -> Option<&'static str> {
+        None
+    }
+
+    fn is_text(bind: &Bind<'_>) -> bool {
+        matches!(bind, Bind::Text(_) | Bind::NullText)
+    }
+
+    fn push<'b>(bind: &'b Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()> {
+        match bind {
+            Bind::Null(bind) => bind(out),
+            Bind::NullText => null::<sql_types::Text>(out),
+            Bind::Bool(value) => out.push_bind_param::<sql_types::Bool, _>(value),
+            Bind::Int4(value) => out.push_bind_param::<sql_types::Integer, _>(value),
+            Bind::Int8(value) => out.push_bind_param::<sql_types::BigInt, _>(value),
+            Bind::Float8(value) => out.push_bind_param::<sql_types::Double, _>(value),
+            Bind::Text(value) => out.push_bind_param::<sql_types::Text, str>(value),
+            Bind::Bytes(value) => out.push_bind_param::<sql_types::Binary, [u8]>(value),
+            Bind::Date(value) => out.push_bind_param::<sql_types::Date, _>(value),
+            Bind::Time(value) => out.push_bind_param::<sql_types::Time, _>(value),
+            Bind::Timestamp(value) => out.push_bind_param::<sql_types::Timestamp, _>(value),
+            Bind::TimestampTz(value) => out.push_bind_param::<sql_types::Timestamptz, _>(value),
+            Bind::Uuid(value) => out.push_bind_param::<sql_types::Uuid, _>(value),
+            Bind::Numeric(value) => out.push_bind_param::<sql_types::Numeric, BigDecimal>(value),
+            Bind::Json(value) => out.push_bind_param::<sql_types::Jsonb, serde_json::Value>(value),
+        }
+    }
+}
+
+/// A type that the server is to work out from where the parameter stands: a NULL fits any column.
+#[derive(Debug)]
+struct Unspecified;
+
+impl HasSqlType<Unspecified> for Pg {
+    fn metadata(_: &mut Self::MetadataLookup) -> PgTypeMetadata {
+        PgTypeMetadata::new(0, 0)
+    }
+}
+
+#[derive(Debug)]
+struct Null;
+
+impl<ST> ToSql<ST, Pg> for Null {
+    fn to_sql<'b>(&'b self, _: &mut Output<'b, '_, Pg>) -> diesel::serialize::Result {
+        Ok(IsNull::Yes)
+    }
+}
+
+/// Makes the binds of one parameter over many rows of one type, NULLs included, so that the rows share a
+/// prepared statement.
+pub(crate) fn unify(column: &mut [&mut Bind<'_>]) {
+    let wide = column.iter().any(|bind| matches!(bind, Bind::Int8(_)));
+    for bind in column.iter_mut() {
+        if let (true, Bind::Int4(value)) = (wide, &**bind) {
+            **bind = Bind::Int8(i64::from(*value));
+        }
+    }
+    let null = column.iter().find_map(|bind| bind.null_of_same_type());
+    for bind in column.iter_mut() {
+        if let (Some(null), Bind::Null(_)) = (&null, &**bind) {
+            **bind = match null {
+                Bind::Null(null) => Bind::Null(*null),
+                _ => Bind::NullText,
+            };
+        }
+    }
+}
+
+/// Binds a NULL of one type.
+type BindNull = for<'a, 'b, 'c> fn(&'a mut AstPass<'b, 'c, Pg>) -> QueryResult<()>;
+
+fn null<ST>(out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()>
+where
+    Pg: HasSqlType<ST>,
+    Null: ToSql<ST, Pg>,
+{
+    out.push_bind_param::<ST, Null>(&Null)
+}
+
+impl Bind<'_> {
+    fn null_of_same_type(&self) -> Option<Self> {
+        Some(Bind::Null(match self {
+            Bind::Null(_) => return None,
+            Bind::Text(_) | Bind::NullText => return Some(Bind::NullText),
+            Bind::Bool(_) => null::<sql_types::Bool>,
+            Bind::Int4(_) => null::<sql_types::Integer>,
+            Bind::Int8(_) => null::<sql_types::BigInt>,
+            Bind::Float8(_) => null::<sql_types::Double>,
+            Bind::Bytes(_) => null::<sql_types::Binary>,
+            Bind::Date(_) => null::<sql_types::Date>,
+            Bind::Time(_) => null::<sql_types::Time>,
+            Bind::Timestamp(_) => null::<sql_types::Timestamp>,
+            Bind::TimestampTz(_) => null::<sql_types::Timestamptz>,
+            Bind::Uuid(_) => null::<sql_types::Uuid>,
+            Bind::Numeric(_) => null::<sql_types::Numeric>,
+            Bind::Json(_) => null::<sql_types::Jsonb>,
+        }))
+    }
+}
+
+/// Runs a statement and reads all its rows.
+pub(crate) fn load(
+    connection: &mut PgConnection,
+    statement: Statement<'_, Pg>,
+) -> Result<Vec<Row>, DbError> {
+    let mut columns = None;
+    LoadConnection::<DefaultLoadingMode>::load(connection, statement)?
+        .map(|row| read(&row?, &mut columns))
+        .collect()
+}
+
+/// Runs a statement and hands over its rows as they come from the server; those that are not wanted any more are thrown away.
+pub(crate) fn for_each(
+    connection: &mut PgConnection,
+    statement: Statement<'_, Pg>,
+    each: &mut dyn FnMut(Row) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, DbError> {
+    let mut columns = None;
+    for row in LoadConnection::<PgRowByRowLoadingMode>::load(connection, statement)? {
+        let row = read(&row?, &mut columns)?;
+        if watchdog::paused(|| each(row)).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Reads a row; the names of the columns are those of the first.
+fn read<'a>(
+    row: &impl diesel::row::Row<'a, Pg>,
+    columns: &mut Option<Arc<[String]>>,
+) -> Result<Row, DbError> {
+    let fields = (0..row.field_count()).filter_map(|index| row.get(index));
+    let columns = columns.get_or_insert_with(|| {
+        let names = fields.clone();
+        names
+            .map(|field| field.field_name().unwrap_or_default().to_owned())
+            .collect()
+    });
+    let values = fields
+        .zip(&**columns)
+        .map(|(field, column)| match field.value() {
+            None => Ok(Value::Null),
+            Some(value) => decode(value).map_err(|source| DbError::unreadable(column, source)),
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Row::from_parts(Arc::clone(columns), values))
+}
+
+/// Object identifiers of the types that we know, from `pg_type.dat` of PostgreSQL, where they never change.
+mod oid {
+    pub(super) const BOOL: u32 = 16;
+    pub(super) const BYTEA: u32 = 17;
+    pub(super) const CHAR: u32 = 18;
+    pub(super) const NAME: u32 = 19;
+    pub(super) const INT8: u32 = 20;
+    pub(super) const INT2: u32 = 21;
+    pub(super) const INT4: u32 = 23;
+    pub(super) const TEXT: u32 = 25;
+    pub(super) const OID: u32 = 26;
+    pub(super) const JSON: u32 = 114;
+    pub(super) const XML: u32 = 142;
+    pub(super) const FLOAT4: u32 = 700;
+    pub(super) const FLOAT8: u32 = 701;
+    pub(super) const UNKNOWN: u32 = 705;
+    pub(super) const BPCHAR: u32 = 1042;
+    pub(super) const VARCHAR: u32 = 1043;
+    pub(super) const DATE: u32 = 1082;
+    pub(super) const TIME: u32 = 1083;
+    pub(super) const TIMESTAMP: u32 = 1114;
+    pub(super) const TIMESTAMPTZ: u32 = 1184;
+    pub(super) const NUMERIC: u32 = 1700;
+    pub(super) const VOID: u32 = 2278;
+    pub(super) const UUID: u32 = 2950;
+    pub(super) const JSONB: u32 = 3802;
+    /// Types made with `CREATE TYPE` or by extensions begin here.
+    pub(super) const FIRST_NORMAL: u32 = 16384;
+}
+
+/// Reads a value, or leaves it as it is where it is of a kind that we know and beyond what that holds: `infinity`, a year that
+/// chrono does not reach, a numeric that is not a number.
+fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
+    const MIDNIGHT_AT_THE_END: [u8; 8] = 86_400_000_000_i64.to_be_bytes();
+    let oid = value.get_oid().get();
+    let bytes = value.as_bytes();
+    let other = || Value::Other {
+        oid,
+        bytes: bytes.to_vec(),
+    };
+    match oid {
+        // The driver would make 00:00 of 24:00.
+        oid::TIME if bytes == MIDNIGHT_AT_THE_END => Ok(other()),
+        oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::NUMERIC => {
+            Ok(decode_known(value).unwrap_or_else(|_| other()))
+        }
+        _ => decode_known(value),
+    }
+}
+
+fn decode_known(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
+    let oid = value.get_oid().get();
+    Ok(match oid {
+        oid::BOOL => Value::Bool(FromSql::<sql_types::Bool, Pg>::from_sql(value)?),
+        oid::INT2 => Value::Int(<i16 as FromSql<sql_types::SmallInt, Pg>>::from_sql(value)?.into()),
+        oid::INT4 => Value::Int(<i32 as FromSql<sql_types::Integer, Pg>>::from_sql(value)?.into()),
+        oid::INT8 => Value::Int(FromSql::<sql_types::BigInt, Pg>::from_sql(value)?),
+        oid::OID => Value::Int(<u32 as FromSql<sql_types::Oid, Pg>>::from_sql(value)?.into()),
+        oid::FLOAT4 => {
+            Value::Float(<f32 as FromSql<sql_types::Float, Pg>>::from_sql(value)?.into())
+        }
+        oid::FLOAT8 => Value::Float(FromSql::<sql_types::Double, Pg>::from_sql(value)?),
+        oid::TEXT
+        | oid::VARCHAR
+        | oid::BPCHAR
+        | oid::NAME
+        | oid::CHAR
+        | oid::XML
+        | oid::UNKNOWN => text(value)?,
+        oid::VOID => Value::Null,
+        oid::BYTEA => Value::Bytes(value.as_bytes().to_vec()),
+        oid::DATE => Value::Date(FromSql::<sql_types::Date, Pg>::from_sql(value)?),
+        oid::TIME => Value::Time(FromSql::<sql_types::Time, Pg>::from_sql(value)?),
+        oid::TIMESTAMP => Value::Timestamp(FromSql::<sql_types::Timestamp, Pg>::from_sql(value)?),
+        oid::TIMESTAMPTZ => {
+            Value::TimestampTz(FromSql::<sql_types::Timestamptz, Pg>::from_sql(value)?)
+        }
+        oid::UUID => Value::Uuid(FromSql::<sql_types::Uuid, Pg>::from_sql(value)?),
+        oid::NUMERIC => Value::Decimal(FromSql::<sql_types::Numeric, Pg>::from_sql(value)?),
+        oid::JSON => Value::Json(FromSql::<sql_types::Json, Pg>::from_sql(value)?),
+        oid::JSONB => Value::Json(FromSql::<sql_types::Jsonb, Pg>::from_sql(value)?),
+        // Enumerations and `citext` send their text. Others send lengths, versions or flags: control characters.
+        oid::FIRST_NORMAL.. if is_text(value.as_bytes()) => text(value)?,
+        _ => Value::Other {
+            oid,
+            bytes: value.as_bytes().to_vec(),
+        },
+    })
+}
+
+fn text(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
+    Ok(Value::Text(
+        std::str::from_utf8(value.as_bytes())?.to_owned(),
+    ))
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    let is_binary = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    !bytes.iter().any(is_binary) && std::str::from_utf8(bytes).is_ok()
+}

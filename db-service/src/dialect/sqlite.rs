@@ -1,0 +1,142 @@
+//! How values travel to and from SQLite.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use diesel::connection::{DefaultLoadingMode, LoadConnection};
+use diesel::deserialize::FromSql;
+use diesel::query_builder::AstPass;
+use diesel::result::QueryResult;
+use diesel::row::{Field, Row as _};
+use diesel::sql_types;
+use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
+
+use super::{Dialect, Statement};
+use crate::error::DbError;
+use crate::values::Row;
+use crate::values::Value;
+
+/// How moments are written: of fixed width, so that texts sort as times do.
+const MOMENT_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f+00:00";
+/// How timestamps without a zone are written.
+const TIMESTAMP_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f";
+
+/// A value as SQLite is given it: in one of its five storage classes.
+#[derive(Debug)]
+pub(crate) enum Bind<'a> {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(Cow<'a, str>),
+    Blob(&'a [u8]),
+}
+
+impl Dialect for Sqlite {
+    type Bind<'a> = Bind<'a>;
+
+    const PLACEHOLDER: &'static str = "?";
+
+    fn bind(value: &Value) -> Bind<'_> {
+        let text = |text: String| Bind::Text(Cow::Owned(text));
+        match value {
+            Value::Null => Bind::Null,
+            Value::Bool(value) => Bind::Integer(i64::from(*value)),
+            Value::Int(value) => Bind::Integer(*value),
+            Value::Float(value) => Bind::Real(*value),
+            Value::Text(value) => Bind::Text(Cow::Borrowed(value)),
+            Value::Bytes(value) | Value::Other { bytes: value, .. } => Bind::Blob(value),
+            Value::Date(value) => text(value.to_string()),
+            Value::Time(value) => text(value.to_string()),
+            Value::Timestamp(value) => text(value.format(TIMESTAMP_FORMAT).to_string()),
+            Value::TimestampTz(value) => text(value.format(MOMENT_FORMAT).to_string()),
+            Value::Uuid(value) => text(value.to_string()),
+            Value::Decimal(value) => text(value.to_plain_string()),
+            Value::Json(value) => text(value.to_string()),
+        }
+    }
+
+    fn problem(value: &Value) -> Option<&'static str> {
+        let is_nan = matches!(value, Value::Float(value) if value.is_nan());
+        is_nan.then_some("SQLite would make NULL of what is not a number")
+    }
+
+    // Any column takes any value.
+    fn is_text(_: &Bind<'_>) -> bool {
+        false
+    }
+
+    fn push<'b>(bind: &'b Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()> {
+        match bind {
+            Bind::Null => {
+                out.push_bind_param::<sql_types::Nullable<sql_types::BigInt>, Option<i64>>(&None)
+            }
+            Bind::Integer(value) => out.push_bind_param::<sql_types::BigInt, _>(value),
+            Bind::Real(value) => out.push_bind_param::<sql_types::Double, _>(value),
+            Bind::Text(value) => out.push_bind_param::<sql_types::Text, str>(value.as_ref()),
+            Bind::Blob(value) => out.push_bind_param::<sql_types::Binary, [u8]>(value),
+        }
+    }
+}
+
+/// Runs a statement and reads all its rows.
+pub(crate) fn load(
+    connection: &mut SqliteConnection,
+    statement: Statement<'_, Sqlite>,
+) -> Result<Vec<Row>, DbError> {
+    let mut rows = Vec::new();
+    for_each(connection, statement, &mut |row| {
+        rows.push(row);
+        ControlFlow::Continue(())
+    })?;
+    Ok(rows)
+}
+
+/// Runs a statement as far as its rows are wanted.
+pub(crate) fn for_each(
+    connection: &mut SqliteConnection,
+    statement: Statement<'_, Sqlite>,
+    each: &mut dyn FnMut(Row) -> ControlFlow<()>,
+) -> Result<(), DbError> {
+    let mut columns: Option<Arc<[String]>> = None;
+    for row in LoadConnection::<DefaultLoadingMode>::load(connection, statement)? {
+        let row = row?;
+        let columns = columns.get_or_insert_with(|| {
+            (0..row.field_count())
+                .filter_map(|index| row.get(index))
+                .map(|field| field.field_name().unwrap_or_default().to_owned())
+                .collect()
+        });
+        let mut values = Vec::with_capacity(columns.len());
+        for (index, column) in columns.iter().enumerate() {
+            let field = row.get(index);
+            values.push(match field.as_ref().and_then(Field::value) {
+                None => Value::Null,
+                Some(value) => {
+                    decode(value).map_err(|source| DbError::unreadable(column, source))?
+                }
+            });
+        }
+        if each(Row::from_parts(Arc::clone(columns), values)).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn decode(value: SqliteValue<'_, '_, '_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
+    Ok(match value.value_type() {
+        None => Value::Null,
+        Some(SqliteType::SmallInt | SqliteType::Integer | SqliteType::Long) => {
+            Value::Int(FromSql::<sql_types::BigInt, Sqlite>::from_sql(value)?)
+        }
+        Some(SqliteType::Float | SqliteType::Double) => {
+            Value::Float(FromSql::<sql_types::Double, Sqlite>::from_sql(value)?)
+        }
+        Some(SqliteType::Text) => Value::Text(FromSql::<sql_types::Text, Sqlite>::from_sql(value)?),
+        Some(SqliteType::Binary) => {
+            Value::Bytes(FromSql::<sql_types::Binary, Sqlite>::from_sql(value)?)
+        }
+    })
+}

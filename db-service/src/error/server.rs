@@ -1,0 +1,463 @@
+//! What a database says of a failure, without the values and statements that it quotes.
+
+use std::fmt;
+
+use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
+
+use singleton_core::__private::Escaped;
+
+pub use connect::ConnectError;
+pub(crate) use named::{compare, statement_text, without_binds};
+pub(crate) use shapes::{is_name, is_path};
+
+mod connect;
+mod named;
+mod shapes;
+
+/// Replaces a message that is not known and so may hold values.
+const HIDDEN: &str =
+    "the server's message is not shown because it may hold values; see driver_error()";
+
+/// The error of the driver or the server, shown without the values and statements that it quotes.
+///
+/// `Display` and `Debug` show a message only if it is one of a list of known messages. Names of tables, columns and constraints
+/// stay, values become `…`: `invalid input syntax for type integer: "secret"` is shown as
+/// `invalid input syntax for type integer: "…"`. A fixed text replaces any other message, such as one that a trigger raises or
+/// one in another language than English; the names of the constraint, table and column that the server sends beside the message
+/// are shown before it. Details, hints and contexts are never shown. [`driver_error`](Self::driver_error) returns everything.
+///
+/// A name is a name to PostgreSQL even if a statement makes it of a value, as `:p::regclass` does:
+/// `relation "…" does not exist` shows it.
+pub struct ServerError {
+    error: DieselError,
+    /// Whether what the message names stands in the statement as a name.
+    is_of_statement: bool,
+}
+
+/// What the server's refusal means, where diesel does not say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    Unique,
+    ForeignKey,
+    NotNull,
+    Check,
+    Conflict,
+    Deadlock,
+    StatementTimeout,
+    LockTimeout,
+    Lost,
+    ReadOnly,
+    DiskFull,
+    Syntax,
+    Other,
+}
+
+impl ServerError {
+    /// Returns the driver's error in full, with the values that it quotes.
+    pub fn driver_error(&self) -> &DieselError {
+        &self.error
+    }
+}
+
+impl From<DieselError> for ServerError {
+    fn from(error: DieselError) -> Self {
+        let is_of_statement = named::is_of_statement(&error);
+        ServerError {
+            error,
+            is_of_statement,
+        }
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.error {
+            DieselError::DatabaseError(_, information) if self.is_of_statement => {
+                write!(formatter, "{}", Escaped(information.message()))
+            }
+            error => show(error, formatter),
+        }
+    }
+}
+
+impl fmt::Debug for ServerError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ServerError({self})")
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+/// Writes an error without values. Of the driver's other errors only the kind is shown, because they hold any text.
+fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match error {
+        DieselError::DatabaseError(kind, information) => match message(*kind, &**information) {
+            Some(shown) => write!(out, "{}", Escaped(shown)),
+            None => {
+                for (object, name) in [
+                    ("constraint", information.constraint_name()),
+                    ("table", information.table_name()),
+                    ("column", information.column_name()),
+                ] {
+                    if let Some(name) = name.filter(|name| is_name(name)) {
+                        write!(out, "{object} \"{}\", ", Escaped(name))?;
+                    }
+                }
+                out.write_str(HIDDEN)
+            }
+        },
+        DieselError::InvalidCString(_) => out.write_str("the statement or the URL holds a NUL"),
+        DieselError::QueryBuilderError(error) if error.is::<diesel::result::EmptyChangeset>() => {
+            write!(out, "{error}")
+        }
+        DieselError::QueryBuilderError(_) => {
+            out.write_str("the query could not be built; see driver_error()")
+        }
+        DieselError::SerializationError(_) => {
+            out.write_str("a value could not be written for the server; see driver_error()")
+        }
+        // It counts bytes, and shows none.
+        DieselError::DeserializationError(error) if error.is::<std::str::Utf8Error>() => {
+            write!(out, "{error}")
+        }
+        DieselError::DeserializationError(_) => {
+            out.write_str("a value could not be read; see driver_error()")
+        }
+        DieselError::RollbackErrorOnCommit {
+            rollback_error,
+            commit_error,
+        } => {
+            out.write_str("COMMIT failed: ")?;
+            show(commit_error, out)?;
+            out.write_str("; and so did ROLLBACK: ")?;
+            show(rollback_error, out)
+        }
+        DieselError::NotFound
+        | DieselError::RollbackTransaction
+        | DieselError::AlreadyInTransaction
+        | DieselError::NotInTransaction
+        | DieselError::BrokenTransactionManager
+        | DieselError::IntegerConversion(_) => write!(out, "{error}"),
+        _ => out.write_str(HIDDEN),
+    }
+}
+
+/// Returns the message without its values; `None` if the message is not known.
+fn message(
+    kind: DatabaseErrorKind,
+    information: &(dyn DatabaseErrorInformation + Send + Sync),
+) -> Option<String> {
+    let message = information.message().trim_end();
+    // A function that raises an error chooses its text, but seldom its kind.
+    let is_constraint = message.contains(" constraint failed: ")
+        || message.contains(" violates ") && message.contains(" constraint");
+    match kind {
+        DatabaseErrorKind::Unknown if is_constraint => None,
+        DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
+            shapes::shown(message).or_else(|| connect::lines(message, HIDDEN))
+        }
+        _ => shapes::shown(message),
+    }
+}
+
+/// Returns what an error means.
+///
+/// Where diesel knows only that the server refused, the message tells, in English: a server of another language has its
+/// `lc_messages` set to `C` for it. Only a message of a known shape counts, and by its beginning, because the rest may quote the
+/// user's values.
+pub(crate) fn meaning(error: &DieselError) -> Meaning {
+    const BEGINNINGS: [(&str, Meaning); 23] = [
+        ("terminating connection", Meaning::Lost),
+        ("server closed the connection", Meaning::Lost),
+        ("connection not open", Meaning::Lost),
+        ("no connection to the server", Meaning::Lost),
+        ("could not receive data from server", Meaning::Lost),
+        ("could not send data to server", Meaning::Lost),
+        ("SSL connection has been closed", Meaning::Lost),
+        ("SSL SYSCALL error", Meaning::Lost),
+        ("SSL error", Meaning::Lost),
+        ("could not serialize access", Meaning::Conflict),
+        ("deadlock detected", Meaning::Deadlock),
+        (
+            "canceling statement due to statement timeout",
+            Meaning::StatementTimeout,
+        ),
+        (
+            "canceling statement due to lock timeout",
+            Meaning::LockTimeout,
+        ),
+        ("could not obtain lock", Meaning::LockTimeout),
+        ("database is locked", Meaning::LockTimeout),
+        ("database table is locked", Meaning::LockTimeout),
+        ("attempt to write a readonly database", Meaning::ReadOnly),
+        ("database or disk is full", Meaning::DiskFull),
+        ("syntax error", Meaning::Syntax),
+        ("fts5: syntax error", Meaning::Syntax),
+        ("unterminated quoted", Meaning::Syntax),
+        ("unrecognized token", Meaning::Syntax),
+        ("incomplete input", Meaning::Syntax),
+    ];
+    let DieselError::DatabaseError(kind, information) = error else {
+        return match error {
+            DieselError::BrokenTransactionManager => Meaning::Lost,
+            _ => Meaning::Other,
+        };
+    };
+    match kind {
+        DatabaseErrorKind::UniqueViolation => Meaning::Unique,
+        DatabaseErrorKind::ForeignKeyViolation => Meaning::ForeignKey,
+        DatabaseErrorKind::NotNullViolation => Meaning::NotNull,
+        DatabaseErrorKind::CheckViolation => Meaning::Check,
+        DatabaseErrorKind::SerializationFailure => Meaning::Conflict,
+        DatabaseErrorKind::ReadOnlyTransaction => Meaning::ReadOnly,
+        // libpq refuses it before it sends anything.
+        DatabaseErrorKind::UnableToSendCommand
+            if information.message().starts_with("number of parameters") =>
+        {
+            Meaning::Other
+        }
+        DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
+            Meaning::Lost
+        }
+        _ => {
+            let message = information.message();
+            let is_near = message.starts_with("near \"") && message.ends_with("\": syntax error");
+            // PostgreSQL names the file in between.
+            let is_full =
+                message.starts_with("could not ") && message.ends_with("No space left on device");
+            let line = connect::without_severity(message.lines().next().unwrap_or_default());
+            let beginning = BEGINNINGS.iter().find(|(text, _)| line.starts_with(text));
+            let meaning = match beginning {
+                _ if is_near => Meaning::Syntax,
+                _ if is_full => Meaning::DiskFull,
+                Some((_, meaning)) => *meaning,
+                None => return Meaning::Other,
+            };
+            let is_known = match meaning {
+                // libpq adds lines of its own.
+                Meaning::Lost => shapes::shown(line).is_some(),
+                _ => shapes::shown(message).is_some(),
+            };
+            if is_known { meaning } else { Meaning::Other }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown_as(kind: DatabaseErrorKind, message: &str) -> String {
+        let error = DieselError::DatabaseError(kind, Box::new(message.to_owned()));
+        let error = ServerError::from(error);
+        assert_eq!(format!("{error:?}"), format!("ServerError({error})"));
+        error.to_string()
+    }
+
+    fn shown(message: &str) -> String {
+        shown_as(DatabaseErrorKind::Unknown, message)
+    }
+
+    #[test]
+    fn values_and_statements_are_left_out_and_names_are_not() {
+        for (message, expected) in [
+            (
+                "invalid input syntax for type integer: \"secret\"",
+                "invalid input syntax for type integer: \"…\"",
+            ),
+            (
+                "value \"4711\" is out of range for type integer",
+                "value \"…\" is out of range for type integer",
+            ),
+            (
+                "syntax error at or near \"secret\"",
+                "syntax error at or near \"…\"",
+            ),
+            ("near \"secret\": syntax error", "near \"…\": syntax error"),
+            (
+                "column \"a\" of relation \"b\" does not exist",
+                "column \"a\" of relation \"b\" does not exist",
+            ),
+            // A value that would pass for the end of the message, for a name or for a line of its own.
+            (
+                "value \"a\" is out of range for type secret\" is out of range for type integer",
+                "value \"…\" is out of range for type integer",
+            ),
+            (
+                "invalid input syntax for type date: \"x\" column \"secret\"",
+                "invalid input syntax for type date: \"…\"",
+            ),
+            (
+                "invalid input syntax for type date: \"x\nsecret\"",
+                "invalid input syntax for type date: \"…\"",
+            ),
+            (
+                "operator does not exist: character varying(10) ~~* public.\"Mood\"[]",
+                "operator does not exist: character varying(10) ~~* public.\"Mood\"[]",
+            ),
+            (
+                "function größe(timestamp(3) without time zone, integer[]) does not exist",
+                "function größe(timestamp(3) without time zone, integer[]) does not exist",
+            ),
+            (
+                "relation \"a\u{1b}b\" does not exist",
+                r#"relation "a\u{1b}b" does not exist"#,
+            ),
+            ("no such table: secret", "no such table: …"),
+            (
+                "unable to open database: secret",
+                "unable to open database: …",
+            ),
+        ] {
+            assert_eq!(shown(message), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_shown() {
+        for message in [
+            "",
+            "secret",
+            "it failed\nDETAIL: secret",
+            "column \"secret",
+            "relation \"a\" does not exist\nDETAIL: secret",
+            "relation \"a\nsecret\" does not exist",
+            "relation \"a\" secret \"b\" does not exist",
+            "function f(integer, se cret) does not exist",
+            "cannot execute secret in a read-only transaction",
+            "la relation « secret » n'existe pas",
+            "syntaxe en entrée invalide pour le type integer : « secret »",
+            "Syntaxfehler bei »secret«",
+            "UNIQUE constraint failed: secret.secret",
+            "duplicate key value violates unique constraint \"secret\"",
+            &format!("relation \"{}\" does not exist", "secret".repeat(40)),
+        ] {
+            assert_eq!(shown(message), HIDDEN, "{message}");
+        }
+    }
+
+    #[test]
+    fn what_sqlite_reports_of_a_violation_are_names() {
+        let unique = "UNIQUE constraint failed: users.user name, users.email";
+        assert_eq!(shown_as(DatabaseErrorKind::UniqueViolation, unique), unique);
+        let check = DatabaseErrorKind::CheckViolation;
+        let named = "CHECK constraint failed: pets_legs";
+        assert_eq!(shown_as(check, named), named);
+        let unnamed = "CHECK constraint failed: role IN ('secret')";
+        assert_eq!(shown_as(check, unnamed), "CHECK constraint failed: …");
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_shown_on_one_line() {
+        let lost = "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n\
+                    \tbefore or while processing the request.\n";
+        let expected = "server closed the connection unexpectedly";
+        for kind in [
+            DatabaseErrorKind::ClosedConnection,
+            DatabaseErrorKind::UnableToSendCommand,
+        ] {
+            assert_eq!(shown_as(kind, lost), expected);
+        }
+        let several =
+            format!("FATAL:  terminating connection due to administrator command\n{lost}secret\n");
+        let expected = format!(
+            "FATAL:  terminating connection due to administrator command; {expected}; {HIDDEN}"
+        );
+        assert_eq!(
+            shown_as(DatabaseErrorKind::ClosedConnection, &several),
+            expected
+        );
+    }
+
+    /// The names that the server sends beside an unknown message.
+    #[derive(Debug)]
+    struct French;
+
+    impl DatabaseErrorInformation for French {
+        fn message(&self) -> &str {
+            "la valeur « secret » rompt la contrainte unique « users_email_key »"
+        }
+
+        fn details(&self) -> Option<&str> {
+            Some("La clé « (email)=(secret) » existe déjà.")
+        }
+
+        fn hint(&self) -> Option<&str> {
+            Some("secret")
+        }
+
+        fn table_name(&self) -> Option<&str> {
+            Some("users")
+        }
+
+        fn column_name(&self) -> Option<&str> {
+            Some("a\nb")
+        }
+
+        fn constraint_name(&self) -> Option<&str> {
+            Some("users_email_key")
+        }
+
+        fn statement_position(&self) -> Option<i32> {
+            None
+        }
+    }
+
+    #[test]
+    fn names_are_shown_where_the_message_is_not() {
+        let error =
+            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, Box::new(French));
+        assert_eq!(
+            ServerError::from(error).to_string(),
+            format!("constraint \"users_email_key\", table \"users\", {HIDDEN}")
+        );
+    }
+
+    #[test]
+    fn of_other_errors_of_the_driver_the_kind_is_shown() {
+        let text = || "secret".into();
+        for error in [
+            DieselError::QueryBuilderError(text()),
+            DieselError::SerializationError(text()),
+            DieselError::DeserializationError(text()),
+            DieselError::InvalidCString(std::ffi::CString::new("secret\0secret").unwrap_err()),
+            DieselError::RollbackErrorOnCommit {
+                rollback_error: Box::new(DieselError::QueryBuilderError(text())),
+                commit_error: Box::new(DieselError::SerializationError(text())),
+            },
+        ] {
+            let error = ServerError::from(error);
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("secret") && shown.contains(' '), "{shown}");
+            assert!(std::error::Error::source(&error).is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_quoted_does_not_say_what_it_means() {
+        let of = |message: &str| {
+            let information = Box::new(message.to_owned());
+            meaning(&DieselError::DatabaseError(
+                DatabaseErrorKind::Unknown,
+                information,
+            ))
+        };
+        assert_eq!(of("deadlock detected"), Meaning::Deadlock);
+        assert_eq!(of("near \"x\": syntax error"), Meaning::Syntax);
+        assert_eq!(of("database or disk is full"), Meaning::DiskFull);
+        let extend = "could not extend file \"base/5/16384\": No space left on device";
+        assert_eq!(of(extend), Meaning::DiskFull);
+        for message in [
+            "invalid input syntax for type integer: \"deadlock detected\"",
+            "syntaxe en entrée invalide pour le type integer : « deadlock detected »",
+            "no such column: deadlock detected",
+            "unable to open database: database or disk is full",
+            "an order says: canceling statement due to statement timeout",
+            "deadlock detected by a trigger",
+            "deadlock detected\nby a trigger",
+            "terminating connection of a customer",
+        ] {
+            assert_eq!(of(message), Meaning::Other, "{message}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Errors of opening a connection, shown without the secrets of the URL.
+
+use std::fmt;
+
+use diesel::ConnectionError;
+
+use super::{HIDDEN, shapes};
+use singleton_core::__private::Escaped;
+
+/// The driver's error of opening a connection, shown on one line and without the secrets of the URL.
+///
+/// libpq quotes the host, the user and the database, and any part of a URL that it cannot read. `Display` and `Debug` show a quoted
+/// name only if the URL without its password has it too; see [`ServerError`](crate::ServerError) for what else they show.
+/// [`driver_error`](Self::driver_error) returns everything.
+pub struct ConnectError {
+    source: ConnectionError,
+    /// The URL without its password.
+    target: String,
+    /// Whether the text is our own, and so holds no secret.
+    is_ours: bool,
+}
+
+impl ConnectError {
+    pub(crate) fn new(target: &str, source: ConnectionError) -> Self {
+        ConnectError {
+            source,
+            target: target.to_owned(),
+            is_ours: false,
+        }
+    }
+
+    /// The error of an attempt that did not get as far as the driver, or that was given up.
+    pub(crate) fn ours(target: &str, reason: String) -> Self {
+        ConnectError {
+            is_ours: true,
+            ..ConnectError::new(target, ConnectionError::BadConnection(reason))
+        }
+    }
+
+    /// Returns the driver's error in full, with whatever it quotes.
+    pub fn driver_error(&self) -> &ConnectionError {
+        &self.source
+    }
+
+    /// Returns whether a name may be shown: the URL has it outside its password, or it cannot be part of one.
+    fn is_public(&self, name: &str) -> bool {
+        self.target.contains(name)
+            || name.starts_with('/')
+            || shapes::MODES.contains(&name)
+            || name.parse::<std::net::IpAddr>().is_ok()
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match &self.source {
+            ConnectionError::BadConnection(text) if self.is_ours => {
+                return write!(formatter, "{}", Escaped(text));
+            }
+            ConnectionError::BadConnection(text) if text.trim().is_empty() => {
+                return formatter.write_str("the driver gives no reason");
+            }
+            ConnectionError::BadConnection(text) | ConnectionError::InvalidConnectionUrl(text) => {
+                lines(text, HIDDEN)
+            }
+            ConnectionError::InvalidCString(_) => Some("the URL holds a NUL".to_owned()),
+            ConnectionError::CouldntSetupConfiguration(error) => {
+                return super::show(error, formatter);
+            }
+            _ => None,
+        };
+        // Names hold no quotes, so every second part is one.
+        for (position, part) in text.as_deref().unwrap_or(HIDDEN).split('"').enumerate() {
+            match position % 2 {
+                0 => write!(formatter, "{}", Escaped(part))?,
+                _ if self.is_public(part) => write!(formatter, "\"{}\"", Escaped(part))?,
+                _ => formatter.write_str("\"…\"")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ConnectError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ConnectError({self})")
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// Joins the lines of libpq's text, each without its values; `hidden` replaces a line that is not known.
+pub(super) fn lines(text: &str, hidden: &str) -> Option<String> {
+    /// Beginnings of lines that add nothing or hold any text.
+    const LEFT_OUT: [&str; 8] = [
+        "\t",
+        "DETAIL:",
+        "HINT:",
+        "CONTEXT:",
+        "LOCATION:",
+        "QUERY:",
+        "LINE ",
+        "Either provide the file",
+    ];
+    let mut shown: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let is_left_out = LEFT_OUT.iter().any(|beginning| line.starts_with(beginning));
+        if line.trim().is_empty() || is_left_out {
+            continue;
+        }
+        let line = whole_line(line).unwrap_or_else(|| hidden.to_owned());
+        if !shown.contains(&line) {
+            shown.push(line);
+        }
+    }
+    (!shown.is_empty()).then(|| shown.join("; "))
+}
+
+/// Removes the severity that libpq writes before the server's messages while no statement runs.
+pub(super) fn without_severity(line: &str) -> &str {
+    const SEVERITIES: [&str; 3] = ["FATAL:  ", "ERROR:  ", "PANIC:  "];
+    SEVERITIES
+        .iter()
+        .find_map(|severity| line.strip_prefix(severity))
+        .unwrap_or(line)
+}
+
+/// Returns a line without its values: the server, the severity and the message.
+fn whole_line(line: &str) -> Option<String> {
+    const SERVERS: [&str; 3] = [
+        "connection to server at \"{name}\" ({address}), port {number} failed",
+        "connection to server at \"{name}\", port {number} failed",
+        "connection to server on socket \"{name}\" failed",
+    ];
+    let of_server = line.split_once(" failed: ").and_then(|(server, rest)| {
+        let server = format!("{server} failed");
+        let shown = SERVERS
+            .iter()
+            .find_map(|shape| shapes::fill(shape, &server));
+        Some((format!("{}: ", shown?), rest))
+    });
+    let (server, rest) = of_server.unwrap_or((String::new(), line));
+    let said = without_severity(rest);
+    let severity = &rest[..rest.len() - said.len()];
+    match shapes::shown(said) {
+        Some(shown) => Some(format!("{server}{severity}{shown}")),
+        None if server.is_empty() => None,
+        None => Some(format!("{server}{severity}{HIDDEN}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: &str = "postgres://ada:***@db.example:5432,other.example/shop";
+
+    #[track_caller]
+    fn shown(text: &str) -> String {
+        let error = ConnectError::new(TARGET, ConnectionError::BadConnection(text.to_owned()));
+        let shown = error.to_string();
+        assert!(
+            !shown.contains("secret") && !shown.contains('\n'),
+            "{shown}"
+        );
+        assert_eq!(format!("{error:?}"), format!("ConnectError({shown})"));
+        shown
+    }
+
+    #[test]
+    fn libpq_is_understood_on_one_line() {
+        for (text, expected) in [
+            (
+                "connection to server at \"db.example\" (10.0.0.1), port 5432 failed: Connection refused\n\
+                 \tIs the server running on that host and accepting TCP/IP connections?\n\
+                 connection to server at \"other.example\" (::1), port 5432 failed: FATAL:  password authentication failed for user \"ada\"\n",
+                "connection to server at \"db.example\" (10.0.0.1), port 5432 failed: Connection refused; \
+                 connection to server at \"other.example\" (::1), port 5432 failed: FATAL:  password authentication failed for user \"ada\"",
+            ),
+            (
+                "connection to server on socket \"/tmp/.s.PGSQL.5432\" failed: FATAL:  database \"shop\" does not exist\n",
+                "connection to server on socket \"/tmp/.s.PGSQL.5432\" failed: FATAL:  database \"shop\" does not exist",
+            ),
+            (
+                "could not translate host name \"other.example\" to address: Name or service not known\n",
+                "could not translate host name \"other.example\" to address: Name or service not known",
+            ),
+            (
+                "connection to server at \"127.0.0.1\", port 1 failed: FATAL:  secret\nDETAIL:  secret\n",
+                "connection to server at \"127.0.0.1\", port 1 failed: FATAL:  the server's message is not shown because it may hold values; see driver_error()",
+            ),
+            (" \n", "the driver gives no reason"),
+            (
+                "the server did not answer within 1.5s",
+                "the server did not answer within 1.5s",
+            ),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    /// A password that is not encoded ends up wherever libpq sees the end of a part.
+    #[test]
+    fn parts_of_a_password_are_not_shown_wherever_they_end_up() {
+        for (text, expected) in [
+            (
+                "could not translate host name \"secret@db.example\" to address: Name or service not known\n",
+                "could not translate host name \"…\" to address: Name or service not known",
+            ),
+            (
+                "connection to server at \"secret\" (10.0.0.1), port 5432 failed: FATAL:  database \"secret@db.example\" does not exist\n",
+                "connection to server at \"…\" (10.0.0.1), port 5432 failed: FATAL:  database \"…\" does not exist",
+            ),
+            (
+                "invalid port number: \"secret\"\n",
+                "invalid port number: \"…\"",
+            ),
+            (
+                "invalid integer value \"secret\" for connection option \"port\"\n",
+                "invalid integer value \"…\" for connection option \"…\"",
+            ),
+            (
+                "missing key/value separator \"=\" in URI query parameter: \"secret\"\n",
+                HIDDEN,
+            ),
+            ("numéro de port invalide : « secret »\n", HIDDEN),
+        ] {
+            assert_eq!(shown(text), expected);
+        }
+        let nul = std::ffi::CString::new("postgres://ada:secret@h/d\0").unwrap_err();
+        for source in [
+            ConnectionError::InvalidCString(nul),
+            ConnectionError::InvalidConnectionUrl("secret".to_owned()),
+            ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(
+                "secret".into(),
+            )),
+        ] {
+            let error = crate::DbError::connect(TARGET.to_owned(), source);
+            let chain = anyhow::Error::from(error);
+            assert!(
+                !format!("{chain:#} {chain:?}").contains("secret"),
+                "{chain:#}"
+            );
+        }
+    }
+}

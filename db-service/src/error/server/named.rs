@@ -1,0 +1,147 @@
+//! Names of SQLite's messages that may be values, unless the statement has them as names.
+//!
+//! SQLite reports `no such table: x` for `SELECT * FROM x` and for `SELECT * FROM pragma_integrity_check(:x)`; FTS5 reports
+//! `no such column: x` for `MATCH :x`. The name is shown if the statement has it as a name. The statement is known only when
+//! diesel reports the failure, so the result is kept until the error is converted, on the same thread.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+
+use crate::backend::Backend;
+use crate::tokens::{Kind, Token, Tokens};
+
+thread_local! {
+    /// The message that was compared last, if what it names stands in its statement.
+    static OF_STATEMENT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Compares what the message of an error names with the names in the statement that failed.
+pub(crate) fn compare(error: &DieselError, query: &dyn fmt::Display) {
+    let message = candidate(error)
+        .filter(|(_, name)| stands_in(name, &statement_text(query)))
+        .map(|(message, _)| message.to_owned());
+    // A thread that ends runs no more statements.
+    let _ = OF_STATEMENT.try_with(|of_statement| of_statement.replace(message));
+}
+
+/// Returns whether an error was the last one to be compared and its statement has the name.
+pub(super) fn is_of_statement(error: &DieselError) -> bool {
+    let Some((message, _)) = candidate(error) else {
+        return false;
+    };
+    let compared = OF_STATEMENT.try_with(RefCell::take).ok().flatten();
+    compared.as_deref() == Some(message)
+}
+
+/// A message that names what may be a value, and that name.
+fn candidate(error: &DieselError) -> Option<(&str, &str)> {
+    const BEFORE: [&str; 2] = ["no such table: ", "no such column: "];
+    const BEHIND: &str = " - should this be a string literal in single-quotes?";
+    let DieselError::DatabaseError(DatabaseErrorKind::Unknown, information) = error else {
+        return None;
+    };
+    let message = information.message();
+    let name = BEFORE
+        .iter()
+        .find_map(|before| message.strip_prefix(before))?;
+    Some((message, name.strip_suffix(BEHIND).unwrap_or(name)))
+}
+
+/// Returns whether a statement of SQLite has a name, qualified or not.
+fn stands_in(name: &str, sql: &str) -> bool {
+    let stands = |name: &str| {
+        Tokens::new(sql, Backend::Sqlite).any(|Token { kind, text }| match kind {
+            Kind::Word => text == name,
+            // A text in single quotes is a value.
+            Kind::Quoted if !text.starts_with('\'') => unquoted(text) == Some(name.to_owned()),
+            _ => false,
+        })
+    };
+    let name = name
+        .strip_prefix('"')
+        .and_then(|name| name.strip_suffix('"'))
+        .unwrap_or(name);
+    stands(name)
+        || name
+            .split('.')
+            .all(|part| ["main", "temp"].contains(&part) || stands(part))
+}
+
+fn unquoted(text: &str) -> Option<String> {
+    let open = text.chars().next()?;
+    let close = if open == '[' { ']' } else { open };
+    let inside = text.strip_prefix(open)?.strip_suffix(close)?;
+    Some(inside.replace(&format!("{close}{close}"), &close.to_string()))
+}
+
+/// Returns the text of a query, without the parameter values that diesel appends to it.
+pub(crate) fn statement_text(query: &dyn fmt::Display) -> String {
+    without_binds(query.to_string())
+}
+
+/// Removes the parameter values that diesel appends to a query's text.
+pub(crate) fn without_binds(mut text: String) -> String {
+    if let Some(binds) = text.find(" -- binds: ") {
+        text.truncate(binds);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ServerError;
+
+    fn error(message: &str) -> DieselError {
+        DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(message.to_owned()))
+    }
+
+    #[track_caller]
+    fn shown(message: &str, sql: &str) -> String {
+        compare(&error(message), &sql);
+        ServerError::from(error(message)).to_string()
+    }
+
+    #[test]
+    fn a_name_is_shown_where_the_statement_has_it() {
+        for (message, sql) in [
+            ("no such table: pets", "SELECT 1 FROM pets"),
+            ("no such table: main.pets", "SELECT 1 FROM pets"),
+            ("no such table: my pets", "SELECT 1 FROM \"my pets\""),
+            ("no such table: a\"b", "SELECT 1 FROM \"a\"\"b\""),
+            ("no such table: a]b", "SELECT 1 FROM `a]b`"),
+            ("no such table: x.pets", "SELECT 1 FROM [x].[pets]"),
+            ("no such column: p.legs", "SELECT p.legs FROM pets p"),
+            (
+                "no such column: \"legs\" - should this be a string literal in single-quotes?",
+                "SELECT \"legs\" FROM pets",
+            ),
+        ] {
+            assert_eq!(shown(message, sql), message, "{sql}");
+        }
+        let forged = shown("no such table: a\nb", "SELECT 1 FROM \"a\nb\"");
+        assert_eq!(forged, r"no such table: a\nb");
+    }
+
+    #[test]
+    fn a_value_is_not_shown_wherever_it_stands() {
+        for sql in [
+            "SELECT * FROM pragma_integrity_check(:secret)",
+            "SELECT * FROM pragma_integrity_check('secret')",
+            "SELECT 1 -- secret",
+            "SELECT ? -- binds: [\"secret\"]",
+            "",
+        ] {
+            assert_eq!(shown("no such table: secret", sql), "no such table: …");
+        }
+        // Only the next error is that of the statement.
+        let message = "no such table: secret";
+        assert_eq!(shown(message, "SELECT 1 FROM secret"), message);
+        assert_eq!(
+            ServerError::from(error(message)).to_string(),
+            "no such table: …"
+        );
+    }
+}

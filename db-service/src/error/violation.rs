@@ -1,0 +1,226 @@
+//! Errors of the driver by what they mean, and what a violated constraint is about.
+
+use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
+
+use super::DbError;
+use super::server::{Meaning, ServerError, is_name, is_path, meaning};
+
+impl From<DieselError> for DbError {
+    fn from(error: DieselError) -> Self {
+        let meaning = meaning(&error);
+        let violation = match &error {
+            DieselError::DatabaseError(kind, information) => Violation::of(*kind, &**information),
+            _ => Violation::default(),
+        };
+        let Violation {
+            constraint,
+            table,
+            columns,
+        } = violation;
+        let source = ServerError::from(error);
+        match meaning {
+            Meaning::Unique => DbError::UniqueViolation {
+                constraint,
+                table,
+                columns,
+                source,
+            },
+            Meaning::ForeignKey => DbError::ForeignKeyViolation {
+                constraint,
+                table,
+                source,
+            },
+            Meaning::NotNull => DbError::NotNullViolation {
+                table,
+                column: columns.into_iter().next(),
+                source,
+            },
+            Meaning::Check => DbError::CheckViolation {
+                constraint,
+                table,
+                source,
+            },
+            Meaning::Conflict => DbError::SerializationFailure(source),
+            Meaning::Deadlock => DbError::Deadlock(source),
+            Meaning::StatementTimeout => DbError::StatementTimeout(source),
+            Meaning::LockTimeout => DbError::LockTimeout(source),
+            Meaning::Lost => DbError::ConnectionLost(source),
+            Meaning::DiskFull => DbError::DiskFull(source),
+            Meaning::ReadOnly => DbError::ReadOnly(source),
+            Meaning::Syntax => DbError::Syntax(source),
+            Meaning::Other => DbError::Query(source),
+        }
+    }
+}
+
+/// The names that a server reports with a violation; never values.
+#[derive(Default)]
+pub(crate) struct Violation {
+    pub(crate) constraint: Option<String>,
+    pub(crate) table: Option<String>,
+    pub(crate) columns: Vec<String>,
+}
+
+impl Violation {
+    pub(crate) fn of(
+        kind: DatabaseErrorKind,
+        information: &(dyn DatabaseErrorInformation + Send + Sync),
+    ) -> Self {
+        let name = |text: Option<&str>| text.filter(|text| is_name(text)).map(str::to_owned);
+        let (constraint, table) = (
+            name(information.constraint_name()),
+            name(information.table_name()),
+        );
+        let column = name(information.column_name());
+        // A function that raises an error can set any details, but seldom sets the names beside them.
+        let details = information
+            .details()
+            .filter(|_| constraint.is_some() && table.is_some());
+        let message = information.message();
+        let of_sqlite = sqlite_columns(kind, message);
+        let columns = match (column, details) {
+            (Some(column), _) => vec![column],
+            (None, Some(details)) => postgres_columns(details),
+            (None, None) => of_sqlite.iter().map(|(_, column)| column.clone()).collect(),
+        };
+        Violation {
+            constraint: constraint.or_else(|| sqlite_check(kind, message)),
+            table: table.or_else(|| of_sqlite.into_iter().next().map(|(table, _)| table)),
+            columns,
+        }
+    }
+}
+
+/// Reads the columns of `Key (a, "B b", lower(c))=(1, 2, 3) already exists.`, in any language.
+///
+/// Expressions are left out, because they may hold constants.
+fn postgres_columns(details: &str) -> Vec<String> {
+    let Some((_, key)) = details.split_once('(') else {
+        return Vec::new();
+    };
+    let (mut columns, mut start, mut depth) = (Vec::new(), 0, 0);
+    let mut quote = None;
+    for (at, next) in key.char_indices() {
+        match (quote, next) {
+            (Some(open), _) if next == open => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(next),
+            (None, '(') => depth += 1,
+            (None, ',' | ')') if depth == 0 => {
+                columns.extend(column(key[start..at].trim_start()));
+                start = at + 1;
+                if next == ')' {
+                    let is_key = key[start..].starts_with("=(");
+                    return if is_key { columns } else { Vec::new() };
+                }
+            }
+            (None, ')') => depth -= 1,
+            _ => {}
+        }
+    }
+    Vec::new()
+}
+
+/// Reads the name of a column as it stands in the definition of an index.
+fn column(text: &str) -> Option<String> {
+    let quoted = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    match quoted {
+        Some(name) => Some(name.replace("\"\"", "\"")),
+        None => (is_path(text) && !text.contains('.')).then(|| text.to_owned()),
+    }
+}
+
+/// Reads `UNIQUE constraint failed: users.username, users.email`.
+fn sqlite_columns(kind: DatabaseErrorKind, message: &str) -> Vec<(String, String)> {
+    let columns = match kind {
+        DatabaseErrorKind::UniqueViolation => message.strip_prefix("UNIQUE constraint failed: "),
+        DatabaseErrorKind::NotNullViolation => message.strip_prefix("NOT NULL constraint failed: "),
+        _ => None,
+    };
+    columns
+        .filter(|columns| !columns.starts_with("index '"))
+        .unwrap_or_default()
+        .split(", ")
+        .filter_map(|column| column.rsplit_once('.'))
+        .map(|(table, column)| (table.to_owned(), column.to_owned()))
+        .collect()
+}
+
+/// Reads the name in `CHECK constraint failed: pets_legs`. SQLite reports a constraint without a name by its expression, which may
+/// hold constants and is left out.
+fn sqlite_check(kind: DatabaseErrorKind, message: &str) -> Option<String> {
+    (kind == DatabaseErrorKind::CheckViolation)
+        .then(|| message.strip_prefix("CHECK constraint failed: "))
+        .flatten()
+        .filter(|name| is_path(name))
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_of_a_key_are_names_and_never_values() {
+        for (details, expected) in [
+            ("Key (a, b)=(1, 2) already exists.", &["a", "b"][..]),
+            ("La clé « (a, b)=(1, 2) » existe déjà.", &["a", "b"]),
+            ("Key (a)=(secret)=(x) already exists.", &["a"]),
+            (
+                "Key (\"A b\", \"c\"\"(\")=(1, 2) already exists.",
+                &["A b", "c\"("],
+            ),
+            (
+                "Key (\"a)=(b\", c)=(secret, 2) already exists.",
+                &["a)=(b", "c"],
+            ),
+            ("Key (lower(email::text))=(secret) already exists.", &[]),
+            (
+                "Key (a, COALESCE(b, 'se)=(cret'::text), c)=(1, 2, 3) already exists.",
+                &["a", "c"],
+            ),
+            ("Key (a, b", &[]),
+            ("(a) is not (secret)=(1)", &[]),
+            ("secret", &[]),
+        ] {
+            assert_eq!(postgres_columns(details), expected, "{details}");
+        }
+    }
+
+    #[test]
+    fn a_check_of_sqlite_is_known_by_its_name() {
+        let of = |kind, message: &str| Violation::of(kind, &message.to_owned()).constraint;
+        let named = "CHECK constraint failed: pets_legs";
+        let check = DatabaseErrorKind::CheckViolation;
+        assert_eq!(of(check, named).as_deref(), Some("pets_legs"));
+        assert_eq!(
+            of(check, "CHECK constraint failed: role IN ('secret')"),
+            None
+        );
+        // Raised by a trigger.
+        assert_eq!(of(DatabaseErrorKind::Unknown, named), None);
+    }
+
+    #[test]
+    fn columns_of_sqlite_are_read_where_it_reports_a_violation() {
+        let of = |kind, message: &str| {
+            let violation = Violation::of(kind, &message.to_owned());
+            (violation.table, violation.columns)
+        };
+        let unique = DatabaseErrorKind::UniqueViolation;
+        let columns = vec!["username".to_owned(), "email".to_owned()];
+        assert_eq!(
+            of(
+                unique,
+                "UNIQUE constraint failed: users.username, users.email"
+            ),
+            (Some("users".to_owned()), columns)
+        );
+        let none = (None, Vec::new());
+        assert_eq!(of(unique, "UNIQUE constraint failed: index 'a.b'"), none);
+        let raised = "UNIQUE constraint failed: secret.secret";
+        assert_eq!(of(DatabaseErrorKind::Unknown, raised), none);
+    }
+}

@@ -1,0 +1,110 @@
+//! How one migration is applied or reverted.
+
+use diesel::connection::SimpleConnection;
+
+use super::source::Entry;
+use crate::connection::Connection;
+use crate::connection::on_each;
+use crate::connection::{self, Known};
+use crate::error::DbError;
+use crate::error::{MigrationError, MigrationStop};
+use crate::sql::{ScriptStatement, side_effects, statements};
+
+/// Applies a migration of which `done` statements are done already.
+pub(crate) fn apply(
+    connection: &mut Connection,
+    entry: &Entry,
+    set: &str,
+    done: Option<usize>,
+) -> Result<(), DbError> {
+    if entry.in_transaction {
+        return whole(connection, entry, &entry.up, |connection| {
+            super::history::record(connection, entry, set, None)
+        });
+    }
+    one_by_one(
+        connection,
+        entry,
+        &entry.up,
+        done.unwrap_or(0),
+        |connection, done| super::history::record(connection, entry, set, Some(done)),
+    )?;
+    super::history::record(connection, entry, set, None)
+}
+
+/// Reverts a migration; one outside of a transaction is reverted from the start however far it had come.
+pub(crate) fn revert(connection: &mut Connection, entry: &Entry) -> Result<(), DbError> {
+    let down = entry.down.as_deref().unwrap_or_default();
+    let forget = |connection: &mut Connection| super::history::forget(connection, &entry.version);
+    if entry.in_transaction {
+        return whole(connection, entry, down, forget);
+    }
+    one_by_one(connection, entry, down, 0, |_, _| Ok(()))?;
+    forget(connection)
+}
+
+/// Runs a script and `note` in one transaction.
+fn whole(
+    connection: &mut Connection,
+    entry: &Entry,
+    script: &str,
+    note: impl FnOnce(&mut Connection) -> Result<(), DbError>,
+) -> Result<(), DbError> {
+    let outcome = connection.transact(Connection::begin, |connection| {
+        super::lock::outlive(connection)?;
+        execute(connection, script)?;
+        note(connection)
+    });
+    outcome
+        .map_err(|failure| failure.into_error(connection))
+        .map_err(|error| match error {
+            // Nobody knows whether it was rolled back.
+            DbError::OutcomeUnknown(_) => error,
+            error => failed(entry, MigrationStop::RolledBack, error),
+        })
+}
+
+/// Runs the statements of a script after the first `done`, each on its own, and calls `note` after each.
+fn one_by_one(
+    connection: &mut Connection,
+    entry: &Entry,
+    script: &str,
+    done: usize,
+    mut note: impl FnMut(&mut Connection, usize) -> Result<(), DbError>,
+) -> Result<(), DbError> {
+    let statements = statements(script, connection.backend());
+    let count = statements.len();
+    for (index, ScriptStatement { text, line }) in statements.into_iter().enumerate().skip(done) {
+        let stop = MigrationStop::At {
+            statement: index + 1,
+            statements: count,
+            line,
+        };
+        execute(connection, text)
+            .and_then(|()| note(connection, index + 1))
+            .map_err(|error| failed(entry, stop, error))?;
+    }
+    Ok(())
+}
+
+fn execute(connection: &mut Connection, sql: &str) -> Result<(), DbError> {
+    let known = Known {
+        traces: side_effects(sql, connection.backend()),
+        counts: false,
+        is_measured: false,
+    };
+    let result = connection::with_known(
+        known,
+        || on_each!(connection, inner => inner.batch_execute(sql)),
+    );
+    Ok(result?)
+}
+
+fn failed(entry: &Entry, stop: MigrationStop, source: DbError) -> DbError {
+    MigrationError::Failed {
+        migration: entry.name.clone(),
+        stop,
+        source: Box::new(source),
+    }
+    .into()
+}

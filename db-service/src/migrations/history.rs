@@ -1,0 +1,142 @@
+//! What the database remembers of the migrations that it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use diesel::migration::MigrationConnection;
+
+use super::source::Entry;
+use crate::backend::Backend;
+use crate::connection::Connection;
+use crate::connection::on_each;
+use crate::error::DbError;
+use crate::params;
+
+/// diesel's own table says which are applied, so that its tools agree with us; the other one knows more about each.
+///
+/// Neither name has a schema, so both stand where the search path leads, as diesel has it.
+const TABLES: [&str; 2] = ["__diesel_schema_migrations", "db_service_migrations"];
+
+/// The migrations that a database has, of all sources.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// The versions in diesel's table.
+    pub(crate) applied: BTreeSet<String>,
+    /// By version; missing for those that diesel's tools have applied.
+    pub(crate) records: BTreeMap<String, Record>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) name: String,
+    /// The name of the set that it is of, if it has one.
+    pub(crate) set: String,
+    pub(crate) checksum: String,
+    /// How many statements are done of one that is not applied yet.
+    pub(crate) done: Option<usize>,
+}
+
+impl Ledger {
+    /// How many statements are done of a migration that has stopped on its way.
+    pub(crate) fn done(&self, version: &str) -> Option<usize> {
+        let record = self.records.get(version)?;
+        record.done.filter(|_| !self.applied.contains(version))
+    }
+
+    /// Tells whether a migration was another when it was applied, or begun.
+    pub(crate) fn is_changed(&self, entry: &Entry) -> bool {
+        let known = self.applied.contains(&entry.version) || self.done(&entry.version).is_some();
+        let record = self.records.get(&entry.version);
+        known && record.is_some_and(|record| record.checksum != entry.checksum)
+    }
+}
+
+/// Makes the tables where they are missing.
+pub(crate) fn create(connection: &mut Connection) -> Result<(), DbError> {
+    on_each!(connection, inner => inner.setup())?;
+    // Asked for by name first: PostgreSQL complains of a table that is there already with a notice.
+    if !exists(connection, TABLES[1])? {
+        connection.run(
+            "CREATE TABLE db_service_migrations (version VARCHAR(50) PRIMARY KEY NOT NULL, name TEXT NOT NULL, \
+             migration_set TEXT NOT NULL, checksum TEXT NOT NULL, statements_done BIGINT)",
+        )?;
+    }
+    Ok(())
+}
+
+/// Reads the tables, and changes nothing.
+pub(crate) fn read(connection: &mut Connection) -> Result<Ledger, DbError> {
+    let mut ledger = Ledger::default();
+    if exists(connection, TABLES[0])? {
+        let sql = "SELECT version FROM __diesel_schema_migrations";
+        for row in connection.execute_query(sql, params! {})? {
+            ledger.applied.insert(row.get("version")?);
+        }
+    }
+    if exists(connection, TABLES[1])? {
+        let sql = "SELECT version, name, migration_set, checksum, statements_done FROM db_service_migrations";
+        for row in connection.execute_query(sql, params! {})? {
+            let done: Option<i64> = row.get("statements_done")?;
+            let record = Record {
+                name: row.get("name")?,
+                set: row.get("migration_set")?,
+                checksum: row.get("checksum")?,
+                done: done.and_then(|done| usize::try_from(done).ok()),
+            };
+            ledger.records.insert(row.get("version")?, record);
+        }
+    }
+    Ok(ledger)
+}
+
+/// Writes down that a migration is applied, or with `done` how far it has come.
+pub(crate) fn record(
+    connection: &mut Connection,
+    entry: &Entry,
+    set: &str,
+    done: Option<usize>,
+) -> Result<(), DbError> {
+    let version = entry.version.as_str();
+    if done.is_none() {
+        connection.execute_query(
+            "INSERT INTO __diesel_schema_migrations (version) VALUES (:version) ON CONFLICT DO NOTHING",
+            params! { "version" => version },
+        )?;
+    }
+    // One statement, so that it is done or not where there is no transaction.
+    connection.execute_query(
+        "INSERT INTO db_service_migrations (version, name, migration_set, checksum, statements_done) \
+         VALUES (:version, :name, :set, :checksum, :done) \
+         ON CONFLICT (version) DO UPDATE SET name = excluded.name, migration_set = excluded.migration_set, \
+         checksum = excluded.checksum, statements_done = excluded.statements_done",
+        params! {
+            "version" => version,
+            "name" => entry.name.as_str(),
+            "set" => set,
+            "checksum" => entry.checksum.as_str(),
+            "done" => done.and_then(|done| i64::try_from(done).ok()),
+        },
+    )?;
+    Ok(())
+}
+
+/// Forgets a migration.
+pub(crate) fn forget(connection: &mut Connection, version: &str) -> Result<(), DbError> {
+    for table in TABLES {
+        connection.execute_query(
+            &format!("DELETE FROM {table} WHERE version = :version"),
+            params! { "version" => version },
+        )?;
+    }
+    Ok(())
+}
+
+fn exists(connection: &mut Connection, table: &str) -> Result<bool, DbError> {
+    let sql = match connection.backend() {
+        Backend::Postgres => "SELECT pg_catalog.to_regclass(:name) IS NOT NULL AS found",
+        Backend::Sqlite => {
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = :name) AS found"
+        }
+    };
+    let rows = connection.execute_query(sql, params! { "name" => table })?;
+    rows.first().ok_or(DbError::NoRow)?.get("found")
+}

@@ -1,0 +1,105 @@
+//! The migrations of a source, with their texts.
+
+use std::any::Any;
+
+use diesel::connection::{BoxableConnection, SimpleConnection};
+use diesel::migration::{Migration, MigrationSource};
+use diesel::result::QueryResult;
+use diesel_migrations::EmbeddedMigrations;
+use sha2::{Digest, Sha256};
+
+use crate::error::DbError;
+use crate::error::MigrationError;
+
+/// Texts are the same for each backend; diesel wants to know one.
+#[cfg(feature = "sqlite")]
+type AnyBackend = diesel::sqlite::Sqlite;
+#[cfg(not(feature = "sqlite"))]
+type AnyBackend = diesel::pg::Pg;
+
+/// One migration.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) version: String,
+    pub(crate) name: String,
+    pub(crate) up: String,
+    pub(crate) down: Option<String>,
+    pub(crate) in_transaction: bool,
+    /// Of the text that is applied.
+    pub(crate) checksum: String,
+}
+
+/// Reads the migrations in the order of their versions.
+pub(crate) fn read(source: &EmbeddedMigrations) -> Result<Vec<Entry>, DbError> {
+    let migrations: Vec<Box<dyn Migration<AnyBackend>>> =
+        source.migrations().map_err(MigrationError::Unreadable)?;
+    let mut entries = migrations
+        .iter()
+        .map(|migration| entry(&**migration))
+        .collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by(|left, right| left.version.cmp(&right.version));
+    for pair in entries.windows(2) {
+        if pair[0].version == pair[1].version {
+            return Err(MigrationError::Duplicate {
+                first: pair[0].name.clone(),
+                second: pair[1].name.clone(),
+            }
+            .into());
+        }
+    }
+    Ok(entries)
+}
+
+fn entry(migration: &dyn Migration<AnyBackend>) -> Result<Entry, MigrationError> {
+    let mut up = Recorder::default();
+    migration.run(&mut up).map_err(MigrationError::Unreadable)?;
+    let mut down = Recorder::default();
+    let reverts = migration.revert(&mut down).is_ok();
+    Ok(Entry {
+        version: migration.name().version().to_string(),
+        name: migration.name().to_string(),
+        checksum: checksum(&up.0),
+        up: up.0,
+        down: reverts.then_some(down.0),
+        in_transaction: migration.metadata().run_in_transaction(),
+    })
+}
+
+/// Of the text with its lines ended as on Unix: a checkout elsewhere is no change.
+fn checksum(text: &str) -> String {
+    let digest = Sha256::digest(text.replace("\r\n", "\n"));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Notes what it is told to execute: the only way to the text of an embedded migration.
+#[derive(Default)]
+struct Recorder(String);
+
+impl SimpleConnection for Recorder {
+    fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        self.0.push_str(query);
+        Ok(())
+    }
+}
+
+impl BoxableConnection<AnyBackend> for Recorder {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_of_lines_are_no_change() {
+        assert_eq!(checksum("a\r\nb"), checksum("a\nb"));
+        assert_ne!(checksum("a\nb"), checksum("a b"));
+        assert_eq!(checksum("").len(), 64);
+    }
+}

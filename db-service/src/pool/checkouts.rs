@@ -1,0 +1,110 @@
+//! Who holds the connections.
+
+use std::collections::BTreeMap;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::error::Holder;
+
+/// The connections on loan, the oldest first.
+#[derive(Debug)]
+pub(crate) struct Loans {
+    threshold: Option<Duration>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    out: BTreeMap<u64, Out>,
+}
+
+#[derive(Debug)]
+struct Out {
+    location: &'static Location<'static>,
+    since: Instant,
+    /// Whether it was complained of.
+    is_told: bool,
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Loan {
+    number: u64,
+    since: Instant,
+    loans: Arc<Loans>,
+}
+
+impl Loans {
+    pub(crate) fn new(threshold: Option<Duration>) -> Self {
+        Loans {
+            threshold,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn begin(loans: &Arc<Loans>, location: &'static Location<'static>) -> Loan {
+        let mut state = loans.state.lock();
+        let number = state.next;
+        state.next += 1;
+        let since = Instant::now();
+        let out = Out {
+            location,
+            since,
+            is_told: false,
+        };
+        state.out.insert(number, out);
+        Loan {
+            number,
+            since,
+            loans: Arc::clone(loans),
+        }
+    }
+
+    pub(crate) fn longest(&self) -> Option<Holder> {
+        let state = self.state.lock();
+        let (_, oldest) = state.out.first_key_value()?;
+        Some(Holder {
+            location: oldest.location,
+            held: oldest.since.elapsed(),
+        })
+    }
+
+    /// Complains, once each, of those who have held a connection too long; asked whenever one is taken or comes back.
+    pub(crate) fn warn_of_leak(&self) {
+        let Some(threshold) = self.threshold else {
+            return;
+        };
+        let mut told = Vec::new();
+        for out in self.state.lock().out.values_mut() {
+            let held = out.since.elapsed();
+            if held < threshold {
+                break;
+            }
+            if !std::mem::replace(&mut out.is_told, true) {
+                told.push((out.location, held));
+            }
+        }
+        for (location, held) in told {
+            log::warn!(
+                "a connection has been held for {held:.1?}, taken at {location}; it may have leaked"
+            );
+        }
+    }
+}
+
+impl Loan {
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.loans.warn_of_leak();
+        self.loans.state.lock().out.remove(&self.number);
+    }
+}

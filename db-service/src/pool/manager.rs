@@ -1,0 +1,343 @@
+//! How r2d2 makes, checks and cleans connections.
+
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use r2d2::{HandleError, ManageConnection};
+
+use super::metrics::{self, Place, Presence, Reason};
+use crate::backend::Backend;
+use crate::config::DatabaseConfig;
+use crate::config::Target;
+use crate::connection::Connection;
+use crate::connection::Opener;
+use crate::error::DbError;
+use crate::error::ServerError;
+use crate::statistics::Statistics;
+use crate::watchdog::{self, Calls, Unfinished};
+use singleton_core::__private::Escaped;
+
+/// A connection that was in use this recently is taken to be alive, as HikariCP does: a check is a round trip.
+const ALIVE_WINDOW: Duration = Duration::from_millis(500);
+
+/// How long cleaning a connection that comes back may take.
+const CLEANING: Duration = Duration::from_secs(5);
+
+/// How long a check may take at most: half of the time that the caller has left, so that the other half
+/// is left for another connection, and no longer than this.
+pub(crate) const CHECK: Duration = Duration::from_secs(5);
+
+/// A check that had less time than this may have failed for that alone.
+const SHORT_CHECK: Duration = Duration::from_millis(100);
+
+thread_local! {
+    /// When whoever takes a connection on this thread has to have one.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Does `work`, which takes a connection and is to have it by `deadline`.
+pub(crate) fn by<R>(deadline: Instant, work: impl FnOnce() -> R) -> R {
+    let outer = DEADLINE.replace(Some(deadline));
+    let result = work();
+    DEADLINE.set(outer);
+    result
+}
+
+/// Makes, checks and cleans connections for r2d2.
+pub(crate) struct Manager {
+    config: DatabaseConfig,
+    opener: Opener,
+    statistics: Arc<Statistics>,
+    /// The connection that showed that the database can be reached; the pool's first.
+    first: Mutex<Option<Connection>>,
+    /// Keeps a database in memory alive while no other connection is open.
+    _anchor: Mutex<Option<Connection>>,
+    /// How many connections r2d2 holds idle.
+    idle: Mutex<u32>,
+    last_failure: LastFailure,
+    /// How often the server was found to be gone: whatever was opened before is taken to be gone as well.
+    generation: AtomicU64,
+}
+
+/// What was said when connecting failed.
+pub(crate) type LastFailure = Arc<Mutex<Option<String>>>;
+
+pub(crate) struct Managed {
+    /// `None` only after [`bounded`](Managed::bounded) has lost it; then it is not lent.
+    connection: Option<Connection>,
+    /// When it is to be renewed, for its age.
+    expires: Option<Instant>,
+    /// How many losses there had been when it was opened.
+    generation: u64,
+    used: Instant,
+    presence: Presence,
+    calls: Calls,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ManagerError {
+    #[error(transparent)]
+    Connect(#[from] DbError),
+    #[error("a connection was lost: {0}")]
+    Lost(ServerError),
+    #[error("an idle connection could not be checked: {0}")]
+    Unchecked(Unfinished),
+    #[error("a connection was renewed, for its age or because another was lost")]
+    Recycled,
+    #[error("the driver panicked while connecting")]
+    Panicked,
+}
+
+impl Managed {
+    /// The connection of one that is lent.
+    pub(crate) fn lent(&self) -> &Connection {
+        self.connection.as_ref().expect(LENT)
+    }
+
+    /// As [`lent`](Self::lent), to be used.
+    pub(crate) fn lent_mut(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect(LENT)
+    }
+
+    /// Runs `work` on the connection, for as long as the limit says where a server could let it wait. Beyond that the
+    /// connection stays with the thread that waits for its answer, and is closed when that comes. It is kept if no thread
+    /// could be started.
+    pub(crate) fn bounded<T: Send + 'static>(
+        &mut self,
+        limit: Duration,
+        work: impl FnOnce(&mut Connection) -> T + Send + 'static,
+    ) -> Result<T, Unfinished> {
+        let mut connection = self.connection.take().ok_or(Unfinished::Panicked)?;
+        if connection.backend() == Backend::Sqlite {
+            let result = work(&mut connection);
+            self.connection = Some(connection);
+            return Ok(result);
+        }
+        let slot = Arc::new(Mutex::new(Some(connection)));
+        let taken = Arc::clone(&slot);
+        let finished = watchdog::run_with_timeout(&self.calls, limit, move || {
+            let mut connection = taken.lock().take();
+            let result = connection.as_mut().map(work);
+            (connection, result)
+        });
+        match finished {
+            Ok((connection, result)) => {
+                self.connection = connection;
+                result.ok_or(Unfinished::Panicked)
+            }
+            Err(unfinished @ Unfinished::NoThread(_)) => {
+                self.connection = slot.lock().take();
+                Err(unfinished)
+            }
+            Err(unfinished) => Err(unfinished),
+        }
+    }
+}
+
+/// [`ManageConnection::is_valid`] refuses what has no connection, and [`Managed::bounded`] loses one only where it is not lent
+/// any more.
+const LENT: &str = "what is lent has a connection";
+
+impl Manager {
+    pub(crate) fn open(
+        config: &DatabaseConfig,
+        statistics: Arc<Statistics>,
+    ) -> Result<Self, DbError> {
+        let opener = Opener::new(config, Arc::clone(&statistics))?;
+        let first = opener.open_first()?;
+        let is_in_memory = matches!(config.url.target(), Target::SqliteMemory);
+        let anchor = is_in_memory.then(|| opener.open()).transpose()?;
+        Ok(Manager {
+            config: config.clone(),
+            opener,
+            statistics,
+            first: Mutex::new(Some(first)),
+            _anchor: Mutex::new(anchor),
+            idle: Mutex::new(0),
+            last_failure: LastFailure::default(),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// Where it is told why connecting failed the last time, unless it has succeeded since.
+    pub(crate) fn last_failure(&self) -> LastFailure {
+        Arc::clone(&self.last_failure)
+    }
+
+    fn open_another(&self) -> Result<Managed, ManagerError> {
+        // Before it is opened: if the server goes meanwhile, it is opened once too often.
+        let generation = self.generation.load(Ordering::Relaxed);
+        let first = self.first.lock().take();
+        let connection = match first {
+            Some(connection) => connection,
+            // r2d2 would lose the place of a connection for good whose making panics.
+            None => panic::catch_unwind(AssertUnwindSafe(|| self.opener.open()))
+                .map_err(|_| ManagerError::Panicked)??,
+        };
+        *self.idle.lock() += 1;
+        Ok(Managed {
+            connection: Some(connection),
+            expires: self.expiry(),
+            generation,
+            used: Instant::now(),
+            presence: Presence::of_idle(),
+            calls: self.opener.calls().clone(),
+        })
+    }
+
+    /// Notes that a connection was lost; of several that were lost together only the first counts.
+    fn lost(&self, managed: &Managed) {
+        self.generation
+            .fetch_max(managed.generation + 1, Ordering::Relaxed);
+    }
+
+    fn is_outdated(&self, managed: &Managed) -> bool {
+        managed.generation < self.generation.load(Ordering::Relaxed)
+            || managed
+                .expires
+                .is_some_and(|expires| Instant::now() >= expires)
+    }
+
+    /// Up to a tenth earlier than set, so that connections that were opened together are not renewed together.
+    fn expiry(&self) -> Option<Instant> {
+        let recycle = self.config.pool_recycle?;
+        Instant::now().checked_add(recycle.mul_f64(1.0 - 0.1 * fastrand::f64()))
+    }
+}
+
+impl ManageConnection for Manager {
+    type Connection = Managed;
+    type Error = ManagerError;
+
+    fn connect(&self) -> Result<Managed, ManagerError> {
+        let began = Instant::now();
+        let opened = self.open_another();
+        match opened {
+            Ok(_) => metrics::opened(began),
+            Err(_) => metrics::not_opened(),
+        }
+        *self.last_failure.lock() = opened.as_ref().err().map(ToString::to_string);
+        opened
+    }
+
+    /// Runs at every checkout, so the connection is idle no longer, whatever comes out.
+    fn is_valid(&self, managed: &mut Managed) -> Result<(), ManagerError> {
+        let mut idle = self.idle.lock();
+        *idle = idle.saturating_sub(1);
+        drop(idle);
+        managed.presence.change(Place::InUse);
+        if self.is_outdated(managed) {
+            metrics::closed(Reason::Outdated);
+            return Err(ManagerError::Recycled);
+        }
+        if managed.used.elapsed() < ALIVE_WINDOW {
+            return Ok(());
+        }
+        let left = DEADLINE.get().map_or(CHECK, |deadline| {
+            deadline.saturating_duration_since(Instant::now()) / 2
+        });
+        let limit = left.min(CHECK);
+        let answer = managed.bounded(limit, |connection| connection.run("SELECT 1"));
+        let failure = match answer {
+            Ok(Ok(())) => return Ok(()),
+            // That says nothing about the server.
+            Err(Unfinished::NoThread(error)) => {
+                log::warn!(
+                    "an idle connection is lent unchecked: no thread could be started: {error}"
+                );
+                return Ok(());
+            }
+            Ok(Err(error)) => ManagerError::Lost(error.into()),
+            Err(unfinished) => ManagerError::Unchecked(unfinished),
+        };
+        // A caller in a hurry says nothing about the other connections.
+        if limit >= SHORT_CHECK {
+            self.lost(managed);
+        }
+        self.statistics.invalid.increment();
+        metrics::closed(Reason::Lost);
+        Err(failure)
+    }
+
+    /// Runs when a connection comes back.
+    fn has_broken(&self, managed: &mut Managed) -> bool {
+        managed.used = Instant::now();
+        let reason = self.reason_to_close(managed);
+        match reason {
+            Some(reason) => metrics::closed(reason),
+            None => managed.presence.change(Place::Idle),
+        }
+        reason.is_some()
+    }
+}
+
+impl Manager {
+    /// Cleans a connection, and tells whether it is broken or one too many.
+    fn reason_to_close(&self, managed: &mut Managed) -> Option<Reason> {
+        let is_lost = managed.connection.as_mut().is_none_or(Connection::is_lost);
+        if is_lost {
+            self.lost(managed);
+        }
+        if is_lost || !Self::clean(managed) {
+            self.statistics.invalid.increment();
+            return Some(Reason::Lost);
+        }
+        let Some(connection) = &mut managed.connection else {
+            return Some(Reason::Lost);
+        };
+        // Another session takes less than undoing whatever was done to this one.
+        if connection.is_marked() {
+            return Some(Reason::Changed);
+        }
+        if self.is_outdated(managed) {
+            return Some(Reason::Outdated);
+        }
+        // As SQLAlchemy does: what is open beyond the pool's size is closed once that many are idle. One
+        // that was opened for a caller whom a returned one served first goes the next time that one is used.
+        let mut idle = self.idle.lock();
+        if *idle >= self.config.pool_size {
+            return Some(Reason::Surplus);
+        }
+        *idle += 1;
+        None
+    }
+
+    /// Leaves a connection as a new borrower expects it; `false` where that did not work, or not in time.
+    fn clean(managed: &mut Managed) -> bool {
+        let Some(connection) = &mut managed.connection else {
+            return false;
+        };
+        // A panic may have left a result half read.
+        if thread::panicking() {
+            return false;
+        }
+        let is_full = connection.is_cache_full();
+        if !is_full && connection.is_untouched() {
+            return true;
+        }
+        let cleaned = managed.bounded(CLEANING, move |connection| {
+            connection.restore() && (!is_full || connection.forget_prepared())
+        });
+        cleaned.unwrap_or_else(|unfinished| {
+            log::warn!("a connection that came back could not be cleaned: {unfinished}");
+            false
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct LogErrors;
+
+impl HandleError<ManagerError> for LogErrors {
+    fn handle_error(&self, error: ManagerError) {
+        match error {
+            ManagerError::Recycled => log::debug!("{error}"),
+            _ => log::warn!("{}", Escaped(error)),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Looks after one replica from a thread of its own: whether it can be reached, and how far behind it is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::write_position::{WritePosition, WritePositionError};
+use crate::config::DatabaseConfig;
+use crate::connection::Connection;
+use crate::connection::Opener;
+use crate::connection::{self, Known};
+use crate::error::DbError;
+use crate::statistics::Statistics;
+use crate::values::Params;
+use crate::values::Row;
+use crate::watchdog;
+
+/// What was seen of a replica.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sight {
+    /// When it was asked.
+    pub(crate) at: Instant,
+    /// Whether it follows another server. One that does not is the primary, or has been promoted, or was one and is forgotten.
+    pub(crate) is_standby: bool,
+    /// How far behind it is at most; `None` where that cannot be told.
+    pub(crate) lag: Option<Duration>,
+    /// How far it had come.
+    pub(crate) replayed: WritePosition,
+}
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The connection by which a replica is looked at: not the pool's, which may be all in use.
+#[derive(Default)]
+pub(crate) struct Lookout {
+    /// Opens the connection. It is kept between looks because it limits the number of attempts under way.
+    opener: Option<Opener>,
+    connection: Option<Connection>,
+    /// When it was last seen to have replayed all that the primary had sent.
+    current_at: Option<Instant>,
+}
+
+impl Lookout {
+    /// Asks the replica, and connects for it where need be.
+    pub(crate) fn look(&mut self, config: &DatabaseConfig) -> Result<Sight, DbError> {
+        let held = self.connection.take();
+        let opener = self.opener(config)?;
+        let mut connection = match held {
+            Some(connection) => connection,
+            None => opener.open()?,
+        };
+        let at = Instant::now();
+        let asked = watchdog::run_with_timeout(opener.calls(), PATIENCE, move || {
+            let rows = ask(&mut connection);
+            (connection, rows)
+        });
+        let (connection, row) = asked.map_err(|unfinished| unfinished.into_error(config))?;
+        let row = row?;
+        let behind = row.get::<Option<f64>>("behind")?;
+        let sight = Sight {
+            at,
+            is_standby: row.get("is_standby")?,
+            lag: self.lag(at, row.get("is_current")?, behind),
+            replayed: replayed(&row)?,
+        };
+        self.connection = Some(connection);
+        Ok(sight)
+    }
+
+    fn opener(&mut self, config: &DatabaseConfig) -> Result<&Opener, DbError> {
+        let opener = match self.opener.take() {
+            Some(opener) => opener,
+            None => Opener::new(config, Arc::new(Statistics::default()))?,
+        };
+        Ok(self.opener.insert(opener))
+    }
+
+    /// `behind` is the age of the last commit that was replayed: too much after a time in which the primary had nothing to commit.
+    fn lag(&mut self, at: Instant, is_current: bool, behind: Option<f64>) -> Option<Duration> {
+        if is_current {
+            self.current_at = Some(at);
+            return Some(Duration::ZERO);
+        }
+        // Two clocks are compared, so it may be less than nothing.
+        let behind = behind.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        let since_current = self.current_at.map(|current| at - current);
+        match (behind, since_current) {
+            (Some(behind), Some(since)) => Some(behind.min(since)),
+            (behind, since) => behind.or(since),
+        }
+    }
+}
+
+fn ask(connection: &mut Connection) -> Result<Row, DbError> {
+    // What was received says nothing once nothing more is: without a receiver the primary may be far ahead.
+    // Ordinary users see whether there is one, and nothing else of it.
+    let sql = "SELECT pg_catalog.pg_is_in_recovery() AS is_standby, \
+         coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text AS replayed, \
+         coalesce(EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) \
+         AND pg_catalog.pg_last_wal_replay_lsn() >= pg_catalog.pg_last_wal_receive_lsn(), false) AS is_current, \
+         extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8 AS behind";
+    let rows =
+        connection::with_known(Known::OURS, || connection.execute_query(sql, Params::new()))?;
+    rows.into_iter().next().ok_or(DbError::NoRow)
+}
+
+/// Asks on a connection to a replica how far it has come.
+pub(crate) fn ask_replayed(connection: &mut Connection) -> Result<WritePosition, DbError> {
+    let sql = "SELECT coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text AS replayed";
+    let rows =
+        connection::with_known(Known::OURS, || connection.execute_query(sql, Params::new()))?;
+    replayed(rows.first().ok_or(DbError::NoRow)?)
+}
+
+fn replayed(row: &Row) -> Result<WritePosition, DbError> {
+    position(row, "replayed")
+}
+
+/// Reads a position that the server has written.
+pub(crate) fn position(row: &Row, column: &str) -> Result<WritePosition, DbError> {
+    let text = row.get::<String>(column)?;
+    text.parse()
+        .map_err(|source: WritePositionError| DbError::unreadable(column, source.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_received_and_replayed_is_no_lag_and_an_idle_primary_makes_none() {
+        let mut lookout = Lookout::default();
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(lookout.lag(start, false, None), None, "nothing is known");
+        assert_eq!(lookout.lag(start, false, Some(3600.0)), seconds(3600));
+        assert_eq!(lookout.lag(start, true, Some(3600.0)), seconds(0));
+        // The first commit after an hour has come in and is not replayed yet.
+        let later = start + second;
+        assert_eq!(lookout.lag(later, false, Some(3600.0)), seconds(1));
+        let later = start + 9 * second;
+        assert_eq!(lookout.lag(later, false, Some(2.0)), seconds(2));
+        assert_eq!(lookout.lag(later, false, Some(-5.0)), seconds(0));
+        assert_eq!(lookout.lag(later, false, None), seconds(9));
+    }
+}

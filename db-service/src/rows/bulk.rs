@@ -1,0 +1,157 @@
+//! Many rows into one table, as fast as the backend takes them.
+
+#[cfg(feature = "postgres")]
+use super::copy;
+use crate::backend::Backend;
+use crate::connection::Connection;
+use crate::connection::{self, Known};
+use crate::error::DbError;
+use crate::schema;
+use crate::sql::Traces;
+use crate::sql::quote;
+use crate::values::Value;
+
+impl Connection {
+    /// Inserts rows into a table as [`bulk_insert`](crate::DatabaseService::bulk_insert) does; inside of a transaction a
+    /// failure takes back no more than these rows.
+    ///
+    /// # Errors
+    ///
+    /// As [`bulk_insert`](crate::DatabaseService::bulk_insert).
+    pub fn bulk_insert<R>(
+        &mut self,
+        table: &str,
+        columns: &[&str],
+        rows: impl IntoIterator<Item = R>,
+    ) -> Result<u64, DbError>
+    where
+        R: IntoIterator<Item = Value>,
+    {
+        let mut rows = rows.into_iter();
+        let mut next =
+            |row: &mut Vec<Value>| rows.next().map(|values| row.extend(values)).is_some();
+        check(columns, self.backend())?;
+        let mut rows = Rows {
+            columns,
+            next: &mut next,
+            number: 0,
+        };
+        self.insert(table, &mut rows)
+    }
+
+    fn insert(&mut self, table: &str, rows: &mut Rows<'_>) -> Result<u64, DbError> {
+        self.check_usable()?;
+        let table = connection::with_known(Known::OURS, || schema::find(self, table))?;
+        let columns: Vec<_> = rows.columns.iter().map(|column| quote(column)).collect();
+        let target = format!("{} ({})", table.quoted(), columns.join(", "));
+        let known = Known {
+            traces: Traces::default(),
+            counts: false,
+            is_measured: true,
+        };
+        match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => {
+                let takes_copy =
+                    connection::with_known(Known::OURS, || copy::takes_copy(self, &table))?;
+                let text = if takes_copy {
+                    format!("COPY {target} FROM STDIN")
+                } else {
+                    format!("INSERT INTO {target} VALUES")
+                };
+                self.insert_as(&text, known, |connection| match connection {
+                    Connection::Postgres(inner) if takes_copy => {
+                        let copied = copy::copy(inner, &target, rows);
+                        if copied.is_err() {
+                            connection.check_in_step();
+                        }
+                        copied
+                    }
+                    _ => connection::with_known(Known::OURS, || {
+                        copy::insert(connection, &target, rows)
+                    }),
+                })
+            }
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(_) => {
+                let head = format!("INSERT INTO {target} VALUES ");
+                self.insert_as(head.trim_end(), known, |connection| match connection {
+                    Connection::Sqlite(inner) => super::sqlite_insert::insert(inner, &head, rows),
+                    #[cfg(feature = "postgres")]
+                    Connection::Postgres(_) => Ok(0),
+                })
+            }
+        }
+    }
+
+    /// Runs `insert` in a transaction, measured as one call of `text`.
+    fn insert_as(
+        &mut self,
+        text: &str,
+        known: Known,
+        insert: impl FnOnce(&mut Self) -> Result<u64, DbError>,
+    ) -> Result<u64, DbError> {
+        self.measured(
+            text,
+            |inserted| *inserted,
+            |connection| connection::with_known(known, || connection.transaction(insert)),
+        )
+    }
+}
+
+/// SQLite would take one of two values for a column, and say nothing.
+fn check(columns: &[&str], backend: Backend) -> Result<(), DbError> {
+    let same = |left: &str, right: &str| match backend {
+        Backend::Postgres => left == right,
+        Backend::Sqlite => left.eq_ignore_ascii_case(right),
+    };
+    let is_repeated = |(position, column): &(usize, &&str)| {
+        columns[..*position]
+            .iter()
+            .any(|before| same(before, column))
+    };
+    let problem = match columns.iter().enumerate().find(is_repeated) {
+        Some((_, column)) => format!("{column:?} stands there twice"),
+        None if columns.is_empty() => "there are none".to_owned(),
+        None => return Ok(()),
+    };
+    Err(DbError::InvalidColumns { problem })
+}
+
+/// Rows that come one after the other, each with a value for each column.
+pub(crate) struct Rows<'a> {
+    pub(crate) columns: &'a [&'a str],
+    /// Adds the values of the next row, if there is one.
+    next: &'a mut dyn FnMut(&mut Vec<Value>) -> bool,
+    /// How many have come.
+    number: u64,
+}
+
+impl Rows<'_> {
+    /// Adds the values of the next row to `values`; `false` where there is none.
+    pub(crate) fn read(&mut self, values: &mut Vec<Value>) -> Result<bool, DbError> {
+        let before = values.len();
+        // Where the rows come from, the user's statements may run.
+        if !connection::with_unknown(|| (self.next)(values)) {
+            return Ok(false);
+        }
+        self.number += 1;
+        match (values.len() - before, self.columns.len()) {
+            (found, expected) if found != expected => Err(DbError::RowLength {
+                row: self.number,
+                expected,
+                found,
+            }),
+            _ => Ok(true),
+        }
+    }
+
+    /// The error for a value of the row that was read last.
+    pub(crate) fn unstorable(&self, column: usize, problem: &'static str) -> DbError {
+        DbError::UnstorableValue {
+            name: self.columns[column].to_owned(),
+            row: Some(self.number),
+            problem,
+        }
+    }
+}

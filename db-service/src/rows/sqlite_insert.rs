@@ -1,0 +1,95 @@
+//! Rows into SQLite, many with one statement.
+
+use diesel::connection::Connection as _;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+use diesel::sqlite::{Sqlite, SqliteConnection};
+
+use super::bulk::Rows;
+use crate::dialect::Dialect;
+use crate::dialect::sqlite::Bind;
+use crate::error::DbError;
+use crate::sql::MAX_TEXT;
+use crate::values::Value;
+
+/// SQLite's own default for `SQLITE_MAX_VARIABLE_NUMBER`.
+const MAX_PARAMETERS: usize = 32_766;
+/// More rows at a time gain nothing.
+const MAX_ROWS: usize = 128;
+
+/// Inserts all rows with statements that begin with `head`, and returns how many there were.
+pub(crate) fn insert(
+    connection: &mut SqliteConnection,
+    head: &str,
+    rows: &mut Rows<'_>,
+) -> Result<u64, DbError> {
+    let width = rows.columns.len();
+    let full = MAX_ROWS.min(MAX_PARAMETERS / width).max(1);
+    let mut values: Vec<Value> = Vec::with_capacity(full * width);
+    let mut inserted = 0;
+    let mut more = true;
+    while more {
+        values.clear();
+        let mut count = 0;
+        while more && count < full {
+            more = rows.read(&mut values)?;
+            if more {
+                check(rows, &values[count * width..])?;
+                count += 1;
+            }
+        }
+        if count > 0 {
+            let statement = InsertRows {
+                head,
+                width,
+                binds: values.iter().map(Sqlite::bind).collect(),
+                // `, ?` for each value, and a few more.
+                is_cached: count == full && head.len() + 4 * count * width <= MAX_TEXT,
+            };
+            inserted += connection.execute_returning_count(&statement)? as u64;
+        }
+    }
+    Ok(inserted)
+}
+
+fn check(rows: &Rows<'_>, row: &[Value]) -> Result<(), DbError> {
+    let problem = |(column, value)| Some((column, Sqlite::problem(value)?));
+    match row.iter().enumerate().find_map(problem) {
+        Some((column, problem)) => Err(rows.unstorable(column, problem)),
+        None => Ok(()),
+    }
+}
+
+struct InsertRows<'a> {
+    head: &'a str,
+    width: usize,
+    binds: Vec<Bind<'a>>,
+    /// Whether there will be more of its kind, and it is not too long to stay prepared.
+    is_cached: bool,
+}
+
+impl QueryFragment<Sqlite> for InsertRows<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        if !self.is_cached {
+            out.unsafe_to_cache_prepared();
+        }
+        out.push_sql(self.head);
+        for (number, row) in self.binds.chunks(self.width).enumerate() {
+            out.push_sql(if number == 0 { "(" } else { ", (" });
+            for (column, bind) in row.iter().enumerate() {
+                if column > 0 {
+                    out.push_sql(", ");
+                }
+                Sqlite::push(bind, &mut out)?;
+            }
+            out.push_sql(")");
+        }
+        Ok(())
+    }
+}
+
+impl QueryId for InsertRows<'_> {
+    type QueryId = ();
+    // The text decides.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}

@@ -1,0 +1,115 @@
+//! Rows one after the other, for results that memory does not hold.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::connection::Connection;
+use crate::connection::{self, Known};
+#[cfg(feature = "sqlite")]
+use crate::dialect::Statement;
+use crate::error::DbError;
+use crate::sql;
+use crate::statistics::Call;
+use crate::values::Params;
+use crate::values::Row;
+
+/// Takes rows until it has enough.
+pub(crate) type Each<'a> = dyn FnMut(Row) -> ControlFlow<()> + 'a;
+
+impl Connection {
+    /// Executes one statement and hands its rows to `work` one after the other, as
+    /// [`for_each_row`](crate::DatabaseService::for_each_row) does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`execute_query`](Connection::execute_query), and those of `work`.
+    pub fn for_each_row<E, F>(&mut self, sql: &str, params: Params, work: F) -> Result<(), E>
+    where
+        F: FnMut(Row) -> Result<ControlFlow<()>, E>,
+        E: From<DbError>,
+    {
+        until_failure(work, |each| self.stream(sql, &params, each))
+    }
+
+    /// Runs the statement as one call of one query, less what its rows are used for.
+    pub(crate) fn stream(
+        &mut self,
+        sql: &str,
+        params: &Params,
+        each: &mut Each<'_>,
+    ) -> Result<(), DbError> {
+        let began = Instant::now();
+        let (mut rows, mut elsewhere) = (0, Duration::ZERO);
+        let mut each = |row| {
+            rows += 1;
+            let began = Instant::now();
+            let flow = connection::with_unknown(|| each(row));
+            elsewhere += began.elapsed();
+            flow
+        };
+        let result = self.hand_over(sql, params, &mut each);
+        let result = result.map_err(|error| self.explain(error));
+        let call = Call {
+            took: began.elapsed().saturating_sub(elsewhere),
+            rows,
+            failed: result.is_err(),
+        };
+        if let Some(observer) = self.observer() {
+            observer.count(result.is_ok());
+            if connection::is_measured() {
+                observer.measured(sql, call);
+            }
+        }
+        result
+    }
+
+    fn hand_over(
+        &mut self,
+        sql: &str,
+        params: &Params,
+        each: &mut Each<'_>,
+    ) -> Result<(), DbError> {
+        self.check_usable()?;
+        let parsed = sql::parse(sql, self.backend())?;
+        if parsed.traces.end && self.transaction_depth() > 0 {
+            return Err(DbError::EndsTransaction);
+        }
+        let known = Known {
+            traces: parsed.traces,
+            counts: false,
+            is_measured: true,
+        };
+        match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => {
+                super::cursor::hand_over(self, sql, &parsed, params, known, each)
+            }
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(inner) => connection::with_known(known, || {
+                crate::dialect::sqlite::for_each(
+                    inner,
+                    Statement::new(&parsed, params, None)?,
+                    each,
+                )
+            }),
+        }
+    }
+}
+
+/// Runs `stream` for `work`, whose failure stops it and is what comes of it.
+pub(crate) fn until_failure<E: From<DbError>>(
+    mut work: impl FnMut(Row) -> Result<ControlFlow<()>, E>,
+    stream: impl FnOnce(&mut Each<'_>) -> Result<(), DbError>,
+) -> Result<(), E> {
+    let mut failure = None;
+    let result = stream(&mut |row| {
+        work(row).unwrap_or_else(|error| {
+            failure = Some(error);
+            ControlFlow::Break(())
+        })
+    });
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(result?),
+    }
+}

@@ -1,0 +1,13 @@
+//! The text of statements: parameters, side effects, names and scripts. Knows no connection.
+
+mod identifier;
+#[cfg(test)]
+mod oracle;
+mod parse;
+mod script;
+mod side_effects;
+
+pub(crate) use identifier::{TableName, quote};
+pub(crate) use parse::{MAX_TEXT, Parsed, Piece, parse};
+pub(crate) use script::{ScriptStatement, statements};
+pub(crate) use side_effects::{Traces, side_effects};

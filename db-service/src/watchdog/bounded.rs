@@ -1,0 +1,132 @@
+//! A time limit for calls of a driver that may never return.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use crate::config::DatabaseConfig;
+use crate::error::DbError;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfinished {
+    #[error("the server did not answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("the driver panicked")]
+    Panicked,
+    #[error("no thread could be started: {0}")]
+    NoThread(io::Error),
+    #[error("{0} earlier calls still wait for the server's answer")]
+    TooMany(usize),
+}
+
+impl Unfinished {
+    /// The error of an attempt to connect, or of a connection that was just opened.
+    pub(crate) fn into_error(self, config: &DatabaseConfig) -> DbError {
+        DbError::not_connected(config.url.to_string(), self.to_string())
+    }
+}
+
+/// Counts the calls under way and limits their number. A call that was left alone counts until it returns.
+#[derive(Debug, Clone)]
+pub(crate) struct Calls {
+    under_way: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Calls {
+    /// Twice as many calls as connections may be open: each connection has one at a time, unless it was left alone.
+    pub(crate) fn new(config: &DatabaseConfig) -> Self {
+        Calls {
+            under_way: Arc::default(),
+            most: 2 * (config.pool_size as usize + config.max_overflow as usize),
+        }
+    }
+
+    fn begin(&self) -> Result<Call, Unfinished> {
+        let call = Call(Arc::clone(&self.under_way));
+        if self.under_way.fetch_add(1, Ordering::Relaxed) < self.most {
+            Ok(call)
+        } else {
+            Err(Unfinished::TooMany(self.most))
+        }
+    }
+}
+
+/// A call that is under way until this is dropped.
+struct Call(Arc<AtomicUsize>);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs `work` on a thread of its own and waits for the result until the limit.
+///
+/// After that the thread is left alone: it ends when `work` returns, and drops the result. It counts among the calls until then.
+pub(crate) fn run_with_timeout<T: Send + 'static>(
+    calls: &Calls,
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Unfinished> {
+    let call = calls.begin()?;
+    let (sender, receiver) = mpsc::sync_channel(1);
+    thread::Builder::new()
+        .name("db-bounded".to_owned())
+        .spawn(move || {
+            let result = work();
+            drop(call);
+            // Nobody waits any more if the limit is over.
+            let _ = sender.send(result);
+        })
+        .map_err(Unfinished::NoThread)?;
+    receiver.recv_timeout(limit).map_err(|error| match error {
+        RecvTimeoutError::Timeout => Unfinished::TimedOut(limit),
+        RecvTimeoutError::Disconnected => Unfinished::Panicked,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(most: usize) -> Calls {
+        Calls {
+            under_way: Arc::default(),
+            most,
+        }
+    }
+
+    #[test]
+    fn work_that_does_not_return_is_left_alone_and_counted() {
+        let (release, released) = mpsc::channel::<()>();
+        let (ended, end) = mpsc::channel::<()>();
+        let limit = Duration::from_millis(10);
+        let calls = calls(1);
+        let result = run_with_timeout(&calls, limit, move || {
+            let _ = released.recv();
+            ended
+        });
+        assert!(matches!(result, Err(Unfinished::TimedOut(_))));
+        let result = run_with_timeout(&calls, limit, || ());
+        assert!(matches!(result, Err(Unfinished::TooMany(1))));
+        drop(release);
+        assert!(end.recv().is_err(), "the result is dropped in the end");
+        let result = run_with_timeout(&calls, Duration::from_secs(60), || 7);
+        assert!(matches!(result, Ok(7)));
+    }
+
+    #[test]
+    fn results_and_panics_are_handed_on() {
+        let limit = Duration::from_secs(60);
+        let calls = calls(1);
+        assert_eq!(run_with_timeout(&calls, limit, || 7).unwrap(), 7);
+        let panicked = run_with_timeout(&calls, limit, || panic!("on purpose"));
+        assert!(matches!(panicked, Err::<(), _>(Unfinished::Panicked)));
+        assert_eq!(calls.under_way.load(Ordering::Relaxed), 0);
+    }
+}

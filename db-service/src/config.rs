@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_of_zero_is_refused_wherever_it_is_set() {
+    fn zero_threshold_is_refused_from_the_environment_and_from_code() {
         let text = "DB_SLOW_QUERY_MS must be more than 0, or -1 for never; \
                     DB_LEAK_THRESHOLD must be more than 0, or -1 for never";
         assert_eq!(thresholds("0", "0").unwrap_err(), text);

@@ -15,8 +15,8 @@ mod query;
 mod relayed;
 mod transaction;
 
-pub(crate) use establish::Opener;
-pub(crate) use instrumentation::{Known, is_measured, with_known, with_unknown};
+pub(crate) use establish::Connector;
+pub(crate) use instrumentation::{StatementContext, is_measured, with_context, without_context};
 pub use multi::{DbConnection as Connection, MultiBackend};
 #[cfg(feature = "postgres")]
 pub(crate) use query::execute_many;

@@ -15,7 +15,7 @@ use diesel::sql_types::Untyped;
 use crate::error::DbError;
 #[cfg(feature = "postgres")]
 use crate::sql::MAX_TEXT;
-use crate::sql::{Parsed, Piece};
+use crate::sql::{ParsedStatement, Piece};
 use crate::values::Params;
 use crate::values::Value;
 
@@ -42,22 +42,22 @@ pub(crate) trait Dialect: DieselBackend {
 }
 
 /// The types, as PostgreSQL writes them, that text for each of the parameters is cast to; none where it needs no cast.
-pub(crate) type Casts = Arc<[Option<String>]>;
+pub(crate) type ParameterCasts = Arc<[Option<String>]>;
 
 /// Text and values of one statement, for one backend.
 #[derive(Debug)]
 pub(crate) struct Statement<'a, D: Dialect> {
     pieces: Vec<Piece<'a>>,
     binds: Vec<D::Bind<'a>>,
-    casts: Option<Casts>,
+    casts: Option<ParameterCasts>,
     is_cached: bool,
 }
 
 impl<'a, D: Dialect> Statement<'a, D> {
     pub(crate) fn new(
-        parsed: &Parsed<'a>,
+        parsed: &ParsedStatement<'a>,
         params: &'a Params,
-        casts: Option<Casts>,
+        casts: Option<ParameterCasts>,
     ) -> Result<Self, DbError> {
         let values = values(parsed, params)?;
         for (name, value) in parsed.names.iter().zip(&values) {
@@ -82,7 +82,7 @@ impl<'a, D: Dialect> Statement<'a, D> {
     pub(crate) fn from_parts(
         pieces: Vec<Piece<'a>>,
         binds: Vec<D::Bind<'a>>,
-        casts: Option<Casts>,
+        casts: Option<ParameterCasts>,
     ) -> Self {
         let length = |piece: &Piece<'_>| match piece {
             Piece::Text(text) => text.len(),
@@ -108,7 +108,7 @@ impl<D: Dialect> Statement<'_, D> {
 
 /// The values of the parameters in the order of their names in the statement.
 pub(crate) fn values<'a>(
-    parsed: &Parsed<'_>,
+    parsed: &ParsedStatement<'_>,
     params: &'a Params,
 ) -> Result<Vec<&'a Value>, DbError> {
     if let Some(name) = params.names().find(|name| !parsed.names.contains(name)) {

@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_second_statement_a_keyword_is_shown_at_most() {
+    fn second_statement_error_shows_at_most_a_keyword() {
         for (second, shown) in [
             ("delete FROM a", "DELETE"),
             ("secret", "a word"),
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_placeholder_a_number_or_a_name_is_shown_at_most() {
+    fn placeholder_error_shows_at_most_a_number_or_name() {
         let (postgres, sqlite) = (Backend::Postgres, Backend::Sqlite);
         let long = format!("@{}", "secret".repeat(20));
         for (backend, placeholder, shown) in [
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_be_read_is_not_shown() {
+    fn unreadable_value_is_not_shown() {
         let bytes = b"secret\xff".to_vec();
         let (listed, problem) = (format!("{bytes:?}"), String::from_utf8(bytes).unwrap_err());
         assert!(format!("{problem:?}").contains(&listed), "{problem:?}");

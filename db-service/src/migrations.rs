@@ -15,9 +15,9 @@ use crate::config::DatabaseConfig;
 use crate::connection::Connection;
 use crate::error::DbError;
 use crate::error::MigrationError;
-use history::Ledger;
-use lock::alone;
-use source::Entry;
+use history::History;
+use lock::with_lock;
+use source::Migration;
 
 /// The migrations of one crate, for each backend that it supports.
 ///
@@ -80,7 +80,7 @@ impl Migrations {
         }
     }
 
-    fn of(&self, backend: Backend) -> Result<Vec<Entry>, DbError> {
+    fn of(&self, backend: Backend) -> Result<Vec<Migration>, DbError> {
         let source = match backend {
             Backend::Postgres => self.postgres.as_ref(),
             Backend::Sqlite => self.sqlite.as_ref(),
@@ -164,7 +164,7 @@ pub(crate) fn run(
     source: &Migrations,
 ) -> Result<Vec<String>, DbError> {
     let entries = source.of(connection.backend())?;
-    alone(connection, config, source.lock_timeout, |connection| {
+    with_lock(connection, config, source.lock_timeout, |connection| {
         history::create(connection)?;
         let ledger = history::read(connection)?;
         check(&entries, &ledger, source.set)?;
@@ -212,13 +212,13 @@ pub(crate) fn revert(
     count: usize,
 ) -> Result<Vec<String>, DbError> {
     let entries = source.of(connection.backend())?;
-    alone(connection, config, source.lock_timeout, |connection| {
+    with_lock(connection, config, source.lock_timeout, |connection| {
         let ledger = history::read(connection)?;
         check(&entries, &ledger, source.set)?;
-        let has = |entry: &&Entry| {
+        let has = |entry: &&Migration| {
             ledger.applied.contains(&entry.version) || ledger.done(&entry.version).is_some()
         };
-        let last: Vec<&Entry> = entries.iter().rev().filter(has).take(count).collect();
+        let last: Vec<&Migration> = entries.iter().rev().filter(has).take(count).collect();
         if let Some(entry) = last.iter().find(|entry| entry.down.is_none()) {
             let migration = entry.name.clone();
             return Err(MigrationError::Irreversible { migration }.into());
@@ -247,11 +247,12 @@ pub(crate) fn baseline(
         let version = version.to_owned();
         return Err(MigrationError::UnknownVersion { version }.into());
     };
-    alone(connection, config, source.lock_timeout, |connection| {
+    with_lock(connection, config, source.lock_timeout, |connection| {
         history::create(connection)?;
         let ledger = history::read(connection)?;
-        let news =
-            |entry: &&Entry| !ledger.applied.contains(&entry.version) || ledger.is_changed(entry);
+        let news = |entry: &&Migration| {
+            !ledger.applied.contains(&entry.version) || ledger.is_changed(entry)
+        };
         connection.transaction(|connection| {
             let mut taken = Vec::new();
             for entry in entries[..=last].iter().filter(news) {
@@ -298,9 +299,9 @@ pub(crate) fn status(
 }
 
 /// Refuses to build on what is not known.
-fn check(entries: &[Entry], ledger: &Ledger, set: &str) -> Result<(), MigrationError> {
+fn check(entries: &[Migration], ledger: &History, set: &str) -> Result<(), MigrationError> {
     let changed = entries.iter().filter(|entry| ledger.is_changed(entry));
-    let (begun, changed): (Vec<&Entry>, Vec<&Entry>) =
+    let (begun, changed): (Vec<&Migration>, Vec<&Migration>) =
         changed.partition(|entry| ledger.done(&entry.version).is_some());
     if !changed.is_empty() {
         let migrations = changed.iter().map(|entry| entry.name.clone()).collect();
@@ -327,8 +328,8 @@ fn check(entries: &[Entry], ledger: &Ledger, set: &str) -> Result<(), MigrationE
 
 /// The version and name of each migration of the set that the database has and the source lacks.
 fn missing<'a>(
-    entries: &'a [Entry],
-    ledger: &'a Ledger,
+    entries: &'a [Migration],
+    ledger: &'a History,
     set: &'a str,
 ) -> impl Iterator<Item = (&'a str, &'a str)> {
     let lacks = |version: &str| entries.iter().all(|entry| entry.version != version);

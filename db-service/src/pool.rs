@@ -19,14 +19,14 @@ use crate::config::DatabaseConfig;
 use crate::connection::Connection;
 use crate::error::DbError;
 use crate::statistics::{PoolStatus, Statistics};
-use crate::watchdog::Unfinished;
-use checkouts::{Loan, Loans};
+use crate::watchdog::CallError;
+use checkouts::{Checkout, Checkouts};
 use manager::{LastFailure, LogErrors, Manager};
-use metrics::Waiting;
-use semaphore::{Gate, Permit, Refusal};
+use metrics::WaitingGauge;
+use semaphore::{AcquireError, FairSemaphore, Permit};
 
 /// Longer than any wait, and short enough to be added to any moment.
-const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// How long r2d2 pauses at most before it tries again to connect: half of its own limit, which has no other use here.
 const RETRY: Duration = Duration::from_millis(500);
@@ -34,9 +34,9 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) struct ConnectionPool {
     /// `None` once the service was shut down.
     pool: RwLock<Option<r2d2::Pool<Manager>>>,
-    gate: Arc<Gate>,
+    gate: Arc<FairSemaphore>,
     pub(crate) statistics: Arc<Statistics>,
-    loans: Arc<Loans>,
+    loans: Arc<Checkouts>,
     last_failure: LastFailure,
     timeout: Duration,
     drain_timeout: Duration,
@@ -66,9 +66,9 @@ impl ConnectionPool {
             })?;
         Ok(ConnectionPool {
             pool: RwLock::new(Some(pool)),
-            gate: Gate::new(maximum as usize),
+            gate: FairSemaphore::new(maximum as usize),
             statistics,
-            loans: Arc::new(Loans::new(config.leak_threshold)),
+            loans: Arc::new(Checkouts::new(config.leak_threshold)),
             last_failure,
             timeout: config.pool_timeout,
             drain_timeout: config.drain_timeout,
@@ -83,12 +83,12 @@ impl ConnectionPool {
         let holder = Location::caller();
         self.loans.warn_of_leak();
         let began = Instant::now();
-        let deadline = began + self.timeout.min(LONGEST_WAIT);
-        let waiting = Waiting::begin(began);
+        let deadline = began + self.timeout.min(MAX_WAIT);
+        let waiting = WaitingGauge::begin(began);
         let permit = match self.gate.acquire(deadline) {
             Ok(permit) => permit,
-            Err(Refusal::Closed) => return Err(DbError::Closed),
-            Err(Refusal::TimedOut) => return Err(self.timed_out(None)),
+            Err(AcquireError::Closed) => return Err(DbError::Closed),
+            Err(AcquireError::TimedOut) => return Err(self.timed_out(None)),
         };
         let pool = self.pool.read().clone().ok_or(DbError::Closed)?;
         let left = deadline.saturating_duration_since(Instant::now());
@@ -100,7 +100,7 @@ impl ConnectionPool {
         Ok(PooledConnection {
             connection,
             statistics: Arc::clone(&self.statistics),
-            loan: Loans::begin(&self.loans, holder),
+            loan: Checkouts::begin(&self.loans, holder),
             _permit: permit,
         })
     }
@@ -127,7 +127,7 @@ impl ConnectionPool {
     /// use when the time is over is closed when it comes back.
     pub(crate) fn close(&self) {
         self.gate.close();
-        let deadline = Instant::now() + self.drain_timeout.min(LONGEST_WAIT);
+        let deadline = Instant::now() + self.drain_timeout.min(MAX_WAIT);
         let left = self.gate.drain(deadline);
         if left > 0 {
             let longest = self.loans.longest().map(|longest| format!("; {longest}"));
@@ -168,7 +168,7 @@ impl ConnectionPool {
 pub struct PooledConnection {
     connection: r2d2::PooledConnection<Manager>,
     statistics: Arc<Statistics>,
-    loan: Loan,
+    loan: Checkout,
     // Last, so that the connection is back before the next caller is let through.
     _permit: Permit,
 }
@@ -179,7 +179,7 @@ impl PooledConnection {
         mut self,
         limit: Duration,
         work: impl FnOnce(&mut Connection) -> T + Send + 'static,
-    ) -> Result<(Self, T), Unfinished> {
+    ) -> Result<(Self, T), CallError> {
         let result = self.connection.bounded(limit, work)?;
         Ok((self, result))
     }

@@ -139,13 +139,13 @@ mod unix {
         }
 
         #[test]
-        fn a_device_is_no_lock() {
+        fn device_is_refused_as_a_lock_file() {
             let error = open_lock(Path::new("/dev/null"), Path::new("/dev/null")).unwrap_err();
             assert_eq!(error.to_string(), "it is a device");
         }
 
         #[test]
-        fn a_lock_of_another_user_is_refused_unless_the_database_is_theirs() {
+        fn lock_file_of_another_user_is_refused_unless_they_own_the_database() {
             let folder = tempfile::tempdir().unwrap();
             let (lock, database) = (folder.path().join("lock"), folder.path().join("database"));
             fs::write(&lock, "").unwrap();
@@ -165,7 +165,7 @@ mod unix {
         }
 
         #[test]
-        fn a_new_database_is_private_and_an_old_one_stays_as_it_is() {
+        fn new_database_is_private_and_existing_mode_is_kept() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("new.db");
             create_database(&path).unwrap();

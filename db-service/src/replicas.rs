@@ -20,7 +20,7 @@ use crate::error::DbError;
 use crate::pool::{ConnectionPool, PooledConnection};
 use crate::statistics::Counter;
 use crate::statistics::ReplicaStatistics;
-use probe::{Lookout, Sight};
+use probe::{ProbeResult, ReplicaProbe};
 use singleton_core::__private::Escaped;
 
 /// How often a replica is looked at.
@@ -122,7 +122,7 @@ struct State {
     is_closed: bool,
     is_looked_at: bool,
     /// What was seen the last time, unless it failed.
-    sight: Option<Sight>,
+    sight: Option<ProbeResult>,
     /// Until when it is not read from, for a read has failed.
     aside_until: Option<Instant>,
     last_failure: Option<String>,
@@ -239,7 +239,7 @@ impl Replica {
 
     /// Looks at it from time to time until the service ends.
     fn look_after(&self) {
-        let mut lookout = Lookout::default();
+        let mut lookout = ReplicaProbe::default();
         loop {
             let seen = self.look(&mut lookout);
             let mut state = self.state.lock();
@@ -281,7 +281,7 @@ impl Replica {
         }
     }
 
-    fn look(&self, lookout: &mut Lookout) -> Result<Sight, DbError> {
+    fn look(&self, lookout: &mut ReplicaProbe) -> Result<ProbeResult, DbError> {
         let sight = lookout.look(&self.config)?;
         if self.pool.get().is_none() {
             let pool = ConnectionPool::open(&self.config)?;

@@ -9,4 +9,4 @@ mod cursor;
 mod sqlite_insert;
 mod stream;
 
-pub(crate) use stream::{Each, until_failure};
+pub(crate) use stream::{Each, stop_on_error};

@@ -2,7 +2,7 @@
 
 use crate::backend::Backend;
 use crate::connection::Connection;
-use crate::connection::{self, Known};
+use crate::connection::{self, StatementContext};
 use crate::error::DbError;
 use crate::params;
 use crate::sql::{TableName, quote};
@@ -76,7 +76,7 @@ impl Connection {
     ///
     /// Whatever the server says.
     pub fn list_tables(&mut self) -> Result<Vec<String>, DbError> {
-        connection::with_known(Known::OURS, || list_tables(self))
+        connection::with_context(StatementContext::OURS, || list_tables(self))
     }
 
     /// Describes a table as [`get_table_info`](crate::DatabaseService::get_table_info) does, be it a temporary one, of an
@@ -86,7 +86,7 @@ impl Connection {
     ///
     /// As [`get_table_info`](crate::DatabaseService::get_table_info).
     pub fn get_table_info(&mut self, table: &str) -> Result<TableInfo, DbError> {
-        connection::with_known(Known::OURS, || table_info(self, table))
+        connection::with_context(StatementContext::OURS, || table_info(self, table))
     }
 }
 

@@ -14,7 +14,7 @@ use singleton_core::{Service, guarded, requires, service};
 use crate::config::ConfigService;
 use crate::connection::Connection;
 use crate::connection::TransactionOptions;
-use crate::connection::{self, Known};
+use crate::connection::{self, StatementContext};
 use crate::error::DbError;
 use crate::pool::CHECK;
 use crate::pool::{ConnectionPool, PooledConnection};
@@ -301,7 +301,7 @@ fn counted<R>(
 ) -> Result<R, DbError> {
     let result = pool
         .get()
-        .and_then(|mut connection| connection::with_known(WHOLE, || work(&mut connection)));
+        .and_then(|mut connection| connection::with_context(WHOLE, || work(&mut connection)));
     let counter = match result {
         Ok(_) => &pool.statistics.successful_queries,
         Err(_) => &pool.statistics.failed_queries,
@@ -311,12 +311,12 @@ fn counted<R>(
 }
 
 /// What is counted as a whole, and measured where it is executed.
-const WHOLE: Known = Known {
+const WHOLE: StatementContext = StatementContext {
     is_measured: true,
-    ..Known::OURS
+    ..StatementContext::OURS
 };
 
 /// Keeps what the service does on its own account out of the counts of queries.
 fn uncounted<R>(work: impl FnOnce() -> R) -> R {
-    connection::with_known(Known::OURS, work)
+    connection::with_context(StatementContext::OURS, work)
 }

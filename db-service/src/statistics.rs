@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_statement_takes_one_line() {
+    fn each_statement_is_one_line_of_the_table() {
         let hostile = "SELECT\n  1,\t'\u{1b}[2J\u{85}\u{2028}' ";
         assert_eq!(OneLine(hostile).to_string(), "SELECT 1, ' [2J '");
         let long = OneLine(&"é".repeat(101)).to_string();

@@ -396,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_where_nothing_is_lost() {
+    fn numbers_are_converted_only_without_loss() {
         assert_eq!(i32::from_value(&Value::Int(i64::from(i32::MAX) + 1)), None);
         assert_eq!(u64::from_value(&Value::from(u64::MAX)), Some(u64::MAX));
         assert_eq!(u32::from_value(&Value::Int(-1)), None);
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_read_from_every_way_to_write_them() {
+    fn timestamps_are_parsed_from_every_format() {
         let expected = Utc.with_ymd_and_hms(2024, 2, 29, 12, 30, 0).unwrap();
         for text in [
             "2024-02-29 12:30:00",
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_read_as_an_option_only() {
+    fn null_is_read_only_as_an_option() {
         assert_eq!(Option::<String>::from_value(&Value::Null), Some(None));
         assert_eq!(String::from_value(&Value::Null), None);
         assert_eq!(Value::from(None::<i32>), Value::Null);

@@ -6,8 +6,8 @@ mod deadline;
 #[cfg(feature = "postgres")]
 mod relay;
 
-pub(crate) use bounded::{Calls, Unfinished, run_with_timeout};
+pub(crate) use bounded::{CallError, CallLimit, run_with_timeout};
 #[cfg(feature = "postgres")]
-pub(crate) use deadline::{Watch, Watched, paused};
+pub(crate) use deadline::{Watchdog, WatchedConnection, paused};
 #[cfg(feature = "postgres")]
 pub(crate) use relay::{Destination, Keepalive, Link, Relay};

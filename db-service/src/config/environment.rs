@@ -111,7 +111,7 @@ mod tests {
     const URL: (&str, &str) = ("DATABASE_URL", "sqlite::memory:");
 
     #[test]
-    fn defaults_are_those_of_the_table() {
+    fn unset_variables_have_documented_defaults() {
         let config = read(&[URL, ("DB_POOL_SIZE", " ")]).unwrap();
         assert_eq!((config.pool_size, config.max_overflow), (5, 10));
         assert_eq!(
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_has_its_text() {
+    fn each_invalid_value_has_its_own_message() {
         for (variable, value, text) in [
             (
                 "DB_POOL_SIZE",
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_reported_at_once() {
+    fn all_invalid_variables_are_reported_together() {
         let error = read(&[("DB_POOL_SIZE", "many"), ("DB_MAX_OVERFLOW", "-1")]).unwrap_err();
         assert_eq!(
             error,

@@ -642,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_another_parameter_is_refused_wherever_it_is() {
+    fn unencoded_separators_are_refused_in_every_part() {
         for url in [
             "/d&password=secret",
             "/d;password=secret",
@@ -734,7 +734,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_what_libpq_makes_of_them() {
+    fn parameters_are_parsed_like_libpq() {
         let url = parse(
             "ada:s%26cret@a:1,[::1]/a%20shop?h%6fst=b,c&port=&applicati%6Fn_name=x&application_name=y%3D%26&ssl=true",
         );
@@ -760,7 +760,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_for_libpq_is_read_as_the_same() {
+    fn url_written_for_libpq_parses_to_the_same_url() {
         for url in [
             "u:p%40ss@h:1,k:2/d?sslmode=disable",
             "u:p@a,b:2,[::1],[fe80::1%25eth0]:5432,/d?target_session_attrs=read-write",
@@ -781,7 +781,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strictest_of_several_modes_counts() {
+    fn strictest_of_several_tls_modes_is_used() {
         for (query, mode) in [
             ("ssl=true&sslmode=prefer", "require"),
             ("sslmode=verify-full&ssl=true", "verify-full"),
@@ -796,7 +796,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_those_that_libpq_tries() {
+    fn hosts_are_listed_in_libpq_order() {
         let shown = |rest: &str| -> Vec<_> {
             let url = parse(rest);
             let hosts = url.hosts();
@@ -835,7 +835,7 @@ mod tests {
     }
 
     #[test]
-    fn only_harmless_values_are_shown() {
+    fn only_plain_values_are_shown() {
         for (url, shown) in [
             ("ada:secret@h/d", "ada:***@h/d"),
             (":secret@h/d", ":***@h/d"),

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_url_is_not_repeated() {
+    fn error_for_an_invalid_url_does_not_contain_it() {
         let error = read(&[
             ("DATABASE_URL", "hunter2://hunter2"),
             ("DB_REPLICA_URLS", "sqlite://hunter2"),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_has_a_default_and_an_off_switch() {
+    fn maximum_lag_has_a_default_and_can_be_turned_off() {
         let lag = |value| {
             let url = ("DATABASE_URL", "sqlite::memory:");
             read(&[url, ("DB_REPLICA_MAX_LAG", value)]).map(|config| config.replicas.max_lag)
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn sqlite_has_no_replicas() {
+    fn replicas_are_refused_on_sqlite() {
         let mut config = DatabaseConfig::new("sqlite::memory:".parse().unwrap());
         config.replicas.urls.push("sqlite:///a.db".parse().unwrap());
         assert_eq!(

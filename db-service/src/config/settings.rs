@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_url_comes_first() {
+    fn url_parameters_override_settings() {
         let settings = PostgresSettings {
             application_name: Some("a&b=c".to_owned()),
             tls_mode: Some(TlsMode::VerifyFull),
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_modes_the_stricter_one_is_used() {
+    fn stricter_of_two_tls_modes_is_used() {
         use TlsMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
         for (query, set, root, mode) in [
             ("", None, None, None),
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_rounded_up_to_what_can_be_set() {
+    fn times_are_rounded_up_to_the_supported_unit() {
         let settings = PostgresSettings {
             connect_timeout: Some(Duration::from_millis(1)),
             tcp_keepalive: Some(Duration::from_millis(1500)),
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_opening_is_for_all_hosts_of_the_url() {
+    fn connect_timeout_covers_all_hosts_of_the_url() {
         let limit = |rest: &str| PostgresSettings::default().opening_limit(&url(rest));
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(limit("u:a,b@h/d"), seconds(11));

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_refused() {
+    fn invalid_urls_are_refused() {
         for url in [
             "",
             "postgres",
@@ -279,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_shown_on_one_line() {
+    fn path_is_shown_on_one_line() {
         let target = Target::SqliteFile("a\nb".to_owned());
         assert_eq!(DatabaseUrl { target }.to_string(), r"sqlite:///a\nb");
     }
 
     #[test]
     #[cfg(not(feature = "postgres"))]
-    fn a_backend_that_was_left_out_names_its_feature() {
+    fn missing_backend_error_names_its_feature() {
         let error = DatabaseUrl::parse("postgresql+psycopg2://u:secret@h/d").unwrap_err();
         assert_eq!(
             error.to_string(),

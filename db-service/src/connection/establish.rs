@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use diesel::connection::{CacheSize, Connection as _};
 
 use super::Connection;
-use super::instrumentation::Observer;
+use super::instrumentation::ConnectionInstrumentation;
 #[cfg(feature = "postgres")]
 use super::relayed;
 use crate::config::DatabaseConfig;
@@ -19,15 +19,15 @@ use crate::error::DbError;
 use crate::private_file;
 use crate::statistics::Statistics;
 #[cfg(feature = "postgres")]
-use crate::watchdog::Unfinished;
-use crate::watchdog::{self, Calls};
+use crate::watchdog::CallError;
+use crate::watchdog::{self, CallLimit};
 #[cfg(feature = "postgres")]
-use crate::watchdog::{Watch, Watched};
+use crate::watchdog::{Watchdog, WatchedConnection};
 
 /// Opens connections as the settings say.
-pub(crate) struct Opener {
+pub(crate) struct Connector {
     settings: Arc<Settings>,
-    calls: Calls,
+    calls: CallLimit,
 }
 
 struct Settings {
@@ -38,10 +38,10 @@ struct Settings {
     memory: String,
     /// Ends statements after `DB_SOCKET_TIMEOUT`, if that is set.
     #[cfg(feature = "postgres")]
-    watch: Option<Arc<Watch>>,
+    watch: Option<Arc<Watchdog>>,
 }
 
-impl Opener {
+impl Connector {
     pub(crate) fn new(
         config: &DatabaseConfig,
         statistics: Arc<Statistics>,
@@ -54,14 +54,14 @@ impl Opener {
             #[cfg(feature = "postgres")]
             watch: watch(config)?,
         };
-        Ok(Opener {
+        Ok(Connector {
             settings: Arc::new(settings),
-            calls: Calls::new(config),
+            calls: CallLimit::new(config),
         })
     }
 
     /// The calls that are under way to the server.
-    pub(crate) fn calls(&self) -> &Calls {
+    pub(crate) fn calls(&self) -> &CallLimit {
         &self.calls
     }
 
@@ -109,7 +109,7 @@ impl Settings {
                 None => DbError::connect(target, source),
             }
         };
-        let observer = Observer::new(
+        let observer = ConnectionInstrumentation::new(
             self.config.url.backend(),
             &self.config,
             Arc::clone(&self.statistics),
@@ -125,7 +125,7 @@ impl Settings {
                             .map_err(|failure| failure.into_error(&self.config))?;
                         (
                             connection,
-                            Some(Watched::new(Arc::clone(watch), link, limit)),
+                            Some(WatchedConnection::new(Arc::clone(watch), link, limit)),
                         )
                     }
                     None => {
@@ -206,11 +206,11 @@ fn out_of_descriptors() -> Option<String> {
 
 /// A thread is needed only where statements have a limit that the server need not keep.
 #[cfg(feature = "postgres")]
-fn watch(config: &DatabaseConfig) -> Result<Option<Arc<Watch>>, DbError> {
+fn watch(config: &DatabaseConfig) -> Result<Option<Arc<Watchdog>>, DbError> {
     let is_server = matches!(config.url.target(), Target::Postgres(_));
     let is_limited = is_server && config.postgres.socket_timeout.is_some();
-    let watch = is_limited.then(Watch::start).transpose();
-    watch.map_err(|error| Unfinished::NoThread(error).into_error(config))
+    let watch = is_limited.then(Watchdog::start).transpose();
+    watch.map_err(|error| CallError::NoThread(error).into_error(config))
 }
 
 #[cfg(feature = "sqlite")]

@@ -8,31 +8,31 @@ use std::time::{Duration, Instant};
 use diesel::connection::{Instrumentation, InstrumentationEvent};
 use diesel::result::Error as DieselError;
 
-use super::prepared::{KnownCasts, Prepared};
+use super::prepared::{CastCache, Prepared};
 use crate::backend::Backend;
 use crate::config::DatabaseConfig;
 use crate::error::{Meaning, compare, meaning, statement_text, without_binds};
-use crate::sql::{Traces, side_effects};
+use crate::sql::{SideEffects, side_effects};
 use crate::statistics::Call;
 use crate::statistics::Statistics;
 #[cfg(feature = "postgres")]
-use crate::watchdog::Watched;
+use crate::watchdog::WatchedConnection;
 use singleton_core::__private::Escaped;
 
 /// How a statement of our own, whose text was scanned already, is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Known {
-    pub(crate) traces: Traces,
+pub(crate) struct StatementContext {
+    pub(crate) side_effects: SideEffects,
     /// Whether it counts as a query of the user's.
     pub(crate) counts: bool,
     /// Whether it is measured, by who knows its text and its rows.
     pub(crate) is_measured: bool,
 }
 
-impl Known {
+impl StatementContext {
     /// Statements that are ours and not the user's.
-    pub(crate) const OURS: Known = Known {
-        traces: Traces {
+    pub(crate) const OURS: StatementContext = StatementContext {
+        side_effects: SideEffects {
             transaction: false,
             session: false,
             end: false,
@@ -43,17 +43,17 @@ impl Known {
 }
 
 thread_local! {
-    static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
+    static KNOWN: Cell<Option<StatementContext>> = const { Cell::new(None) };
 }
 
 /// Runs code of the user's in the middle of a statement of which all is known: what it executes on its part is not that statement.
-pub(crate) fn with_unknown<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn without_context<R>(work: impl FnOnce() -> R) -> R {
     let _restore = Restore(KNOWN.take());
     work()
 }
 
 /// Puts back what was known before.
-struct Restore(Option<Known>);
+struct Restore(Option<StatementContext>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
@@ -62,11 +62,11 @@ impl Drop for Restore {
 }
 
 /// Runs `work`, whose statements are `known`, so that their text need not be written out and scanned.
-pub(crate) fn with_known<R>(known: Known, work: impl FnOnce() -> R) -> R {
+pub(crate) fn with_context<R>(known: StatementContext, work: impl FnOnce() -> R) -> R {
     let outer = KNOWN.get();
     // Who counts a whole as one does not want its parts counted.
-    let known = Known {
-        traces: known.traces,
+    let known = StatementContext {
+        side_effects: known.side_effects,
         counts: known.counts && outer.is_none_or(|outer| outer.counts),
         is_measured: known.is_measured && is_measured(),
     };
@@ -79,7 +79,7 @@ pub(crate) fn is_measured() -> bool {
     KNOWN.get().is_none_or(|known| known.is_measured)
 }
 
-pub(crate) struct Observer {
+pub(crate) struct ConnectionInstrumentation {
     backend: Backend,
     echo: bool,
     echo_parameters: bool,
@@ -92,9 +92,9 @@ pub(crate) struct Observer {
     /// Whether a statement has begun a transaction that diesel knows nothing of.
     pub(crate) raw_transaction: bool,
     /// Whether a statement has left something on the session, such as a setting or a temporary table.
-    pub(crate) is_marked: bool,
+    pub(crate) is_dirty: bool,
     /// What text is cast to in the statements that were asked about.
-    pub(crate) casts: KnownCasts,
+    pub(crate) casts: CastCache,
     /// The statements that were prepared and not forgotten.
     pub(crate) prepared: Prepared,
     /// Whether a statement has failed since the transaction began.
@@ -112,7 +112,7 @@ pub(crate) struct Observer {
     is_lookup: bool,
     /// Ends the wait for an answer, if that has a limit.
     #[cfg(feature = "postgres")]
-    watched: Option<Watched>,
+    watched: Option<WatchedConnection>,
     /// How long was waited in vain.
     pub(crate) gave_up_after: Option<Duration>,
 }
@@ -126,13 +126,13 @@ enum Command {
     Nested,
 }
 
-impl Observer {
+impl ConnectionInstrumentation {
     pub(crate) fn new(
         backend: Backend,
         config: &DatabaseConfig,
         statistics: Arc<Statistics>,
     ) -> Self {
-        Observer {
+        ConnectionInstrumentation {
             backend,
             echo: config.echo_sql,
             echo_parameters: config.echo_parameters,
@@ -141,9 +141,9 @@ impl Observer {
             text: None,
             statistics,
             raw_transaction: false,
-            casts: KnownCasts::default(),
+            casts: CastCache::default(),
             prepared: Prepared::new(config.statement_cache_size),
-            is_marked: false,
+            is_dirty: false,
             has_failed: false,
             has_conflicted: false,
             is_lost: false,
@@ -164,7 +164,7 @@ impl Observer {
     }
 
     #[cfg(feature = "postgres")]
-    pub(crate) fn watched(mut self, watched: Option<Watched>) -> Self {
+    pub(crate) fn watched(mut self, watched: Option<WatchedConnection>) -> Self {
         self.watched = watched;
         self
     }
@@ -236,17 +236,17 @@ impl Observer {
         if self.command.is_some() {
             return;
         }
-        let traces = match known {
-            Some(known) => known.traces,
+        let side_effects = match known {
+            Some(known) => known.side_effects,
             None => {
                 let text = query.to_string();
-                let traces = side_effects(&text, self.backend);
+                let side_effects = side_effects(&text, self.backend);
                 self.text = Some(without_binds(text));
-                traces
+                side_effects
             }
         };
-        self.raw_transaction |= traces.transaction;
-        self.is_marked |= traces.session;
+        self.raw_transaction |= side_effects.transaction;
+        self.is_dirty |= side_effects.session;
     }
 
     /// Measures a statement of which nothing was known, and tells of any that was slow.
@@ -259,7 +259,7 @@ impl Observer {
                 let rows = 0;
                 self.measured(&text, Call { took, rows, failed });
             }
-            None if self.is_slow(took) => tell_of_slow(&statement_text(query), took),
+            None if self.is_slow(took) => log_slow_statement(&statement_text(query), took),
             None => {}
         }
     }
@@ -268,7 +268,7 @@ impl Observer {
     pub(crate) fn measured(&self, text: &str, call: Call) {
         self.statistics.statements.record(text, call);
         if self.is_slow(call.took) {
-            tell_of_slow(text, call.took);
+            log_slow_statement(text, call.took);
         }
     }
 
@@ -283,7 +283,7 @@ impl Observer {
         let meaning = error.map(meaning);
         self.is_lost |= meaning == Some(Meaning::Lost);
         // It may lead to a primary that has become a standby; another connection finds the new one.
-        self.is_marked |= meaning == Some(Meaning::ReadOnly) && self.backend == Backend::Postgres;
+        self.is_dirty |= meaning == Some(Meaning::ReadOnly) && self.backend == Backend::Postgres;
         let is_begin = self.command == Some(Command::Begin);
         self.has_conflicted &= !is_begin;
         self.has_conflicted |= match meaning {
@@ -329,13 +329,13 @@ impl Observer {
     }
 }
 
-impl Drop for Observer {
+impl Drop for ConnectionInstrumentation {
     fn drop(&mut self) {
         self.forget_transaction();
     }
 }
 
-impl Instrumentation for Observer {
+impl Instrumentation for ConnectionInstrumentation {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         let command =
             |depth: u32, command| Some(if depth == 1 { command } else { Command::Nested });
@@ -378,6 +378,6 @@ pub(crate) fn echo(query: &dyn fmt::Display, with_parameters: bool) {
     }
 }
 
-pub(crate) fn tell_of_slow(text: &str, took: Duration) {
+pub(crate) fn log_slow_statement(text: &str, took: Duration) {
     log::warn!("a statement took {took:.1?}: {}", Escaped(text));
 }

@@ -11,10 +11,10 @@ use diesel::RunQueryDsl;
 use diesel::result::Error as DieselError;
 
 use super::Connection;
-use super::instrumentation::{self, Known};
-use crate::dialect::Casts;
+use super::instrumentation::{self, StatementContext};
+use crate::dialect::ParameterCasts;
 use crate::error::DbError;
-use crate::sql::{Parsed, Piece};
+use crate::sql::{ParsedStatement, Piece};
 use crate::values::Params;
 
 /// The types that text needs no cast for, as [`ask`](Connection::ask) names them.
@@ -29,12 +29,16 @@ const TEXTS: [&str; 6] = [
 
 impl Connection {
     /// Finds out what text is to be cast to in a statement; nothing where the server cannot tell.
-    pub(crate) fn casts(&mut self, sql: &str, parsed: &Parsed<'_>) -> Option<Casts> {
+    pub(crate) fn casts(
+        &mut self,
+        sql: &str,
+        parsed: &ParsedStatement<'_>,
+    ) -> Option<ParameterCasts> {
         if let Some(known) = self.observer()?.casts.get(sql) {
             return Some(known);
         }
-        let asked = instrumentation::with_known(Known::OURS, || self.ask(parsed));
-        let casts: Casts = asked.unwrap_or_default().into();
+        let asked = instrumentation::with_context(StatementContext::OURS, || self.ask(parsed));
+        let casts: ParameterCasts = asked.unwrap_or_default().into();
         self.observer()?.casts.insert(sql, Arc::clone(&casts));
         Some(casts)
     }
@@ -50,7 +54,7 @@ impl Connection {
         }
     }
 
-    fn ask(&mut self, parsed: &Parsed<'_>) -> Result<Vec<Option<String>>, DbError> {
+    fn ask(&mut self, parsed: &ParsedStatement<'_>) -> Result<Vec<Option<String>>, DbError> {
         const NAME: &str = "db_service_parameters";
         let mut prepare = format!("PREPARE {NAME} AS ");
         for piece in &parsed.pieces {
@@ -97,7 +101,7 @@ impl Connection {
         });
         // The name is not free for the next question, if a cancellation has hit the end of this one.
         if is_left && let Some(observer) = self.observer() {
-            observer.is_marked = true;
+            observer.is_dirty = true;
         }
         if types.is_err() {
             self.undo(undo);

@@ -7,11 +7,11 @@ use diesel::result::Error as DieselError;
 
 use super::Connection;
 use crate::backend::Backend;
-use crate::dialect::Casts;
+use crate::dialect::ParameterCasts;
 use crate::error::DbError;
 #[cfg(feature = "postgres")]
 use crate::sql::MAX_TEXT;
-use crate::sql::Parsed;
+use crate::sql::ParsedStatement;
 
 /// How much text may stay prepared on a connection, in bytes. A server and a driver together take several times as much for it.
 const MAX_CACHED: usize = 4 * 1024 * 1024;
@@ -46,20 +46,20 @@ impl Prepared {
 
 /// The types that text is cast to, by statement.
 #[derive(Debug, Default)]
-pub(crate) struct KnownCasts {
-    by_text: HashMap<String, Casts>,
+pub(crate) struct CastCache {
+    by_text: HashMap<String, ParameterCasts>,
     bytes: usize,
 }
 
-impl KnownCasts {
+impl CastCache {
     #[cfg(feature = "postgres")]
-    pub(crate) fn get(&self, sql: &str) -> Option<Casts> {
+    pub(crate) fn get(&self, sql: &str) -> Option<ParameterCasts> {
         self.by_text.get(sql).cloned()
     }
 
     /// Keeps what was found out, within bounds: a program that writes values into statements must not fill the memory.
     #[cfg(feature = "postgres")]
-    pub(crate) fn insert(&mut self, sql: &str, casts: Casts) {
+    pub(crate) fn insert(&mut self, sql: &str, casts: ParameterCasts) {
         const MAX_COUNT: usize = 1024;
         if sql.len() > MAX_TEXT {
             return;
@@ -86,12 +86,12 @@ impl KnownCasts {
 impl Connection {
     /// Runs a statement, and once more if it was refused for what was known of it from before a change of the schema: whoever
     /// refuses a statement outside of a transaction has executed nothing.
-    pub(crate) fn healing<T>(
+    pub(crate) fn with_stale_plan_retry<T>(
         &mut self,
         sql: &str,
-        parsed: &Parsed<'_>,
+        parsed: &ParsedStatement<'_>,
         has_text: bool,
-        mut run: impl FnMut(&mut Self, Option<Casts>) -> Result<T, DbError>,
+        mut run: impl FnMut(&mut Self, Option<ParameterCasts>) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
         if self.is_cache_full() {
             self.forget_prepared();
@@ -109,7 +109,7 @@ impl Connection {
         observer.casts.remove(sql);
         if is_nested || observer.raw_transaction {
             // The connection ends with the transaction, which has failed, or it would refuse the statement for ever.
-            observer.is_marked |= is_stale;
+            observer.is_dirty |= is_stale;
             return first;
         }
         if is_stale {

@@ -1,15 +1,15 @@
 //! Statements on a connection: executed, retried after a stale plan, and with many sets of parameters.
 
 use super::Connection;
-use super::instrumentation::{self, Known, Observer};
+use super::instrumentation::{self, ConnectionInstrumentation, StatementContext};
 use super::transaction::Failure;
 use crate::backend::Backend;
-use crate::dialect::{Casts, Statement};
+use crate::dialect::{ParameterCasts, Statement};
 use crate::error::DbError;
 use crate::error::ServerError;
 #[cfg(feature = "postgres")]
 use crate::error::{Meaning, meaning};
-use crate::sql::{self, Parsed};
+use crate::sql::{self, ParsedStatement};
 use crate::statistics::Call;
 use crate::values::Params;
 use crate::values::Row;
@@ -70,7 +70,7 @@ impl Connection {
             return work(self);
         }
         let began = Instant::now();
-        let result = work(self).map_err(|error| self.explain(error));
+        let result = work(self).map_err(|error| self.classify_timeout(error));
         let call = Call {
             took: began.elapsed(),
             rows: result.as_ref().map_or(0, rows),
@@ -83,7 +83,7 @@ impl Connection {
     }
 
     /// A connection that was not lost but given up is told from others.
-    pub(crate) fn explain(&mut self, error: DbError) -> DbError {
+    pub(crate) fn classify_timeout(&mut self, error: DbError) -> DbError {
         let limit = self.observer().and_then(|observer| observer.gave_up_after);
         match (error, limit) {
             (DbError::ConnectionLost(source), Some(limit)) => DbError::NoAnswer { limit, source },
@@ -94,10 +94,10 @@ impl Connection {
     fn query(&mut self, sql: &str, params: &Params) -> Result<Vec<Row>, DbError> {
         self.check_usable()?;
         let parsed = sql::parse(sql, self.backend())?;
-        if parsed.traces.end && self.transaction_depth() > 0 {
+        if parsed.side_effects.end && self.transaction_depth() > 0 {
             return Err(DbError::EndsTransaction);
         }
-        self.healing(sql, &parsed, params.has_text(), |connection, casts| {
+        self.with_stale_plan_retry(sql, &parsed, params.has_text(), |connection, casts| {
             connection.within_limits(&parsed, |connection| {
                 connection.load(&parsed, params, casts)
             })
@@ -108,9 +108,9 @@ impl Connection {
     pub(crate) fn casts_for(
         &mut self,
         sql: &str,
-        parsed: &Parsed<'_>,
+        parsed: &ParsedStatement<'_>,
         has_text: bool,
-    ) -> Option<Casts> {
+    ) -> Option<ParameterCasts> {
         match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(_) if has_text && parsed.is_repeatable => self.casts(sql, parsed),
@@ -123,16 +123,16 @@ impl Connection {
 
     fn load(
         &mut self,
-        parsed: &Parsed<'_>,
+        parsed: &ParsedStatement<'_>,
         params: &Params,
-        casts: Option<Casts>,
+        casts: Option<ParameterCasts>,
     ) -> Result<Vec<Row>, DbError> {
-        let known = Known {
-            traces: parsed.traces,
+        let known = StatementContext {
+            side_effects: parsed.side_effects,
             counts: true,
             is_measured: true,
         };
-        let rows = instrumentation::with_known(known, || match self {
+        let rows = instrumentation::with_context(known, || match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(connection) => {
                 crate::dialect::postgres::load(connection, Statement::new(parsed, params, casts)?)
@@ -190,8 +190,8 @@ impl Connection {
 
     /// Runs statements that are ours, known to leave nothing behind, and not to be counted.
     pub(crate) fn run(&mut self, sql: &str) -> Result<(), DieselError> {
-        instrumentation::with_known(
-            Known::OURS,
+        instrumentation::with_context(
+            StatementContext::OURS,
             || on_each!(self, connection => connection.batch_execute(sql)),
         )
     }
@@ -202,8 +202,8 @@ impl Connection {
     }
 
     /// Tells whether a borrower has left something that only the end of the session takes away.
-    pub(crate) fn is_marked(&mut self) -> bool {
-        self.observer().is_some_and(|observer| observer.is_marked)
+    pub(crate) fn is_dirty(&mut self) -> bool {
+        self.observer().is_some_and(|observer| observer.is_dirty)
     }
 
     /// Whether a new borrower finds the connection as it was, so that nothing need be sent to clean it.
@@ -233,7 +233,7 @@ impl Connection {
         !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection))
     }
 
-    pub(crate) fn observer(&mut self) -> Option<&mut Observer> {
+    pub(crate) fn observer(&mut self) -> Option<&mut ConnectionInstrumentation> {
         diesel::Connection::instrumentation(self).downcast_mut()
     }
 
@@ -325,7 +325,7 @@ impl Connection {
     pub(crate) fn check_usable(&mut self) -> Result<(), DbError> {
         if self.is_lost() {
             let error = DieselError::BrokenTransactionManager;
-            return Err(self.explain(DbError::ConnectionLost(error.into())));
+            return Err(self.classify_timeout(DbError::ConnectionLost(error.into())));
         }
         Ok(())
     }
@@ -393,14 +393,14 @@ pub(crate) fn execute_many(
 ) -> Result<u64, DbError> {
     connection.check_usable()?;
     let parsed = sql::parse(sql, connection.backend())?;
-    let known = Known {
-        traces: parsed.traces,
+    let known = StatementContext {
+        side_effects: parsed.side_effects,
         counts: false,
         is_measured: true,
     };
     let has_text = rows.iter().any(Params::has_text);
-    connection.healing(sql, &parsed, has_text, |connection, casts| {
-        let affected = instrumentation::with_known(known, || {
+    connection.with_stale_plan_retry(sql, &parsed, has_text, |connection, casts| {
+        let affected = instrumentation::with_context(known, || {
             connection.transaction(|connection| match connection {
                 #[cfg(feature = "postgres")]
                 Connection::Postgres(inner) if parsed.row.is_some() && !parsed.names.is_empty() => {
@@ -416,9 +416,9 @@ pub(crate) fn execute_many(
 
 fn one_by_one(
     connection: &mut Connection,
-    parsed: &Parsed<'_>,
+    parsed: &ParsedStatement<'_>,
     rows: &[Params],
-    casts: Option<Casts>,
+    casts: Option<ParameterCasts>,
 ) -> Result<u64, DbError> {
     let mut affected = 0;
     for row in rows {
@@ -437,9 +437,9 @@ mod many_at_a_time {
     use diesel::pg::{Pg, PgConnection};
 
     use crate::dialect::postgres::{self, Bind};
-    use crate::dialect::{self, Casts, Dialect, Statement};
+    use crate::dialect::{self, Dialect, ParameterCasts, Statement};
     use crate::error::DbError;
-    use crate::sql::{Parsed, Piece};
+    use crate::sql::{ParsedStatement, Piece};
     use crate::values::Params;
 
     /// A statement takes at most this many parameters: the protocol counts them in 16 bits.
@@ -449,9 +449,9 @@ mod many_at_a_time {
 
     pub(super) fn execute(
         connection: &mut PgConnection,
-        parsed: &Parsed<'_>,
+        parsed: &ParsedStatement<'_>,
         rows: &[Params],
-        casts: Option<Casts>,
+        casts: Option<ParameterCasts>,
     ) -> Result<u64, DbError> {
         let width = parsed.names.len();
         let mut binds = Vec::with_capacity(width * rows.len());
@@ -483,7 +483,7 @@ mod many_at_a_time {
     }
 
     /// The statement with its row of values `count` times over, each with parameters of its own.
-    fn repeat_row<'a>(parsed: &Parsed<'a>, count: usize) -> Vec<Piece<'a>> {
+    fn repeat_row<'a>(parsed: &ParsedStatement<'a>, count: usize) -> Vec<Piece<'a>> {
         let Some((open, close)) = parsed.row else {
             return parsed.pieces.clone();
         };
@@ -506,7 +506,7 @@ mod many_at_a_time {
         use super::*;
 
         #[test]
-        fn batches_are_few_and_within_the_protocol() {
+        fn batches_are_few_and_within_the_parameter_limit() {
             let sizes = |mut left: usize, width| {
                 let mut sizes = Vec::new();
                 while left > 0 {

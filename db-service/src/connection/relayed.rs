@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_those_of_the_url_and_the_environment() {
+    fn servers_come_from_the_url_and_the_environment() {
         assert_eq!(
             of("u@a:1,b/d", &[("PGHOST", "c")]),
             Ok(vec![tcp("a", "a", 1), tcp("b", "b", 5432)])
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_relay_cannot_keep_is_refused_with_the_reason() {
+    fn settings_that_a_relay_cannot_support_are_refused_with_the_reason() {
         for (url, environment, reason) in [
             ("/d", &[][..], "needs a host"),
             ("a/d?service=x", &[], "service file"),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_network_is_watched_as_libpq_would() {
+    fn keepalive_parameters_are_applied_like_libpq() {
         let of = |query: &str| keepalive(&PostgresUrl::parse(&format!("a/d{query}")).unwrap());
         let seconds = Duration::from_secs;
         let probes = Some((seconds(7200), seconds(75), 9));

@@ -4,7 +4,7 @@ use super::Connection;
 use super::on_each;
 use crate::backend::Backend;
 use crate::error::DbError;
-use crate::sql::Parsed;
+use crate::sql::ParsedStatement;
 use backon::BackoffBuilder;
 use diesel::connection::AnsiTransactionManager;
 use diesel::result::Error as DieselError;
@@ -96,7 +96,7 @@ impl<E: From<DbError>> Failure<E> {
     pub(crate) fn into_error(self, connection: &mut Connection) -> E {
         match self {
             Failure::Work(error) => error,
-            Failure::Begin(error) => connection.explain(DbError::from(error)).into(),
+            Failure::Begin(error) => connection.classify_timeout(DbError::from(error)).into(),
             Failure::Commit(error) => DbError::of_commit(error).into(),
         }
     }
@@ -207,7 +207,7 @@ impl Connection {
     /// Runs a statement in a transaction of its own where limits are to be set for it, and it may be in one.
     pub(crate) fn within_limits<R>(
         &mut self,
-        parsed: &Parsed<'_>,
+        parsed: &ParsedStatement<'_>,
         work: impl FnOnce(&mut Self) -> Result<R, DbError>,
     ) -> Result<R, DbError> {
         let is_alone = self.transaction_depth() == 0

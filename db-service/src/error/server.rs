@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn values_and_statements_are_left_out_and_names_are_not() {
+    fn values_and_statements_are_redacted_and_names_are_shown() {
         for (message, expected) in [
             (
                 "invalid input syntax for type integer: \"secret\"",
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_not_shown() {
+    fn unknown_messages_are_not_shown() {
         for message in [
             "",
             "secret",
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sqlite_reports_of_a_violation_are_names() {
+    fn sqlite_violations_show_only_names() {
         let unique = "UNIQUE constraint failed: users.user name, users.email";
         assert_eq!(shown_as(DatabaseErrorKind::UniqueViolation, unique), unique);
         let check = DatabaseErrorKind::CheckViolation;
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_connection_is_shown_on_one_line() {
+    fn lost_connection_message_is_one_line() {
         let lost = "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n\
                     \tbefore or while processing the request.\n";
         let expected = "server closed the connection unexpectedly";
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_shown_where_the_message_is_not() {
+    fn names_are_shown_if_the_message_is_hidden() {
         let error =
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, Box::new(French));
         assert_eq!(
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn of_other_errors_of_the_driver_the_kind_is_shown() {
+    fn other_driver_errors_show_only_their_kind() {
         let text = || "secret".into();
         for error in [
             DieselError::QueryBuilderError(text()),
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted_does_not_say_what_it_means() {
+    fn quoted_values_do_not_change_the_meaning() {
         let of = |message: &str| {
             let information = Box::new(message.to_owned());
             meaning(&DieselError::DatabaseError(

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_of_a_key_are_names_and_never_values() {
+    fn key_violation_shows_column_names_and_no_values() {
         for (details, expected) in [
             ("Key (a, b)=(1, 2) already exists.", &["a", "b"][..]),
             ("La clé « (a, b)=(1, 2) » existe déjà.", &["a", "b"]),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_of_sqlite_is_known_by_its_name() {
+    fn sqlite_check_violation_names_its_constraint() {
         let of = |kind, message: &str| Violation::of(kind, &message.to_owned()).constraint;
         let named = "CHECK constraint failed: pets_legs";
         let check = DatabaseErrorKind::CheckViolation;
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_sqlite_are_read_where_it_reports_a_violation() {
+    fn sqlite_violation_lists_its_columns() {
         let of = |kind, message: &str| {
             let violation = Violation::of(kind, &message.to_owned());
             (violation.table, violation.columns)

@@ -2,10 +2,10 @@
 
 use diesel::connection::SimpleConnection;
 
-use super::source::Entry;
+use super::source::Migration;
 use crate::connection::Connection;
 use crate::connection::on_each;
-use crate::connection::{self, Known};
+use crate::connection::{self, StatementContext};
 use crate::error::DbError;
 use crate::error::{MigrationError, MigrationStop};
 use crate::sql::{ScriptStatement, side_effects, statements};
@@ -13,7 +13,7 @@ use crate::sql::{ScriptStatement, side_effects, statements};
 /// Applies a migration of which `done` statements are done already.
 pub(crate) fn apply(
     connection: &mut Connection,
-    entry: &Entry,
+    entry: &Migration,
     set: &str,
     done: Option<usize>,
 ) -> Result<(), DbError> {
@@ -33,7 +33,7 @@ pub(crate) fn apply(
 }
 
 /// Reverts a migration; one outside of a transaction is reverted from the start however far it had come.
-pub(crate) fn revert(connection: &mut Connection, entry: &Entry) -> Result<(), DbError> {
+pub(crate) fn revert(connection: &mut Connection, entry: &Migration) -> Result<(), DbError> {
     let down = entry.down.as_deref().unwrap_or_default();
     let forget = |connection: &mut Connection| super::history::forget(connection, &entry.version);
     if entry.in_transaction {
@@ -46,12 +46,12 @@ pub(crate) fn revert(connection: &mut Connection, entry: &Entry) -> Result<(), D
 /// Runs a script and `note` in one transaction.
 fn whole(
     connection: &mut Connection,
-    entry: &Entry,
+    entry: &Migration,
     script: &str,
     note: impl FnOnce(&mut Connection) -> Result<(), DbError>,
 ) -> Result<(), DbError> {
     let outcome = connection.transact(Connection::begin, |connection| {
-        super::lock::outlive(connection)?;
+        super::lock::hold_until_commit(connection)?;
         execute(connection, script)?;
         note(connection)
     });
@@ -67,7 +67,7 @@ fn whole(
 /// Runs the statements of a script after the first `done`, each on its own, and calls `note` after each.
 fn one_by_one(
     connection: &mut Connection,
-    entry: &Entry,
+    entry: &Migration,
     script: &str,
     done: usize,
     mut note: impl FnMut(&mut Connection, usize) -> Result<(), DbError>,
@@ -88,19 +88,19 @@ fn one_by_one(
 }
 
 fn execute(connection: &mut Connection, sql: &str) -> Result<(), DbError> {
-    let known = Known {
-        traces: side_effects(sql, connection.backend()),
+    let known = StatementContext {
+        side_effects: side_effects(sql, connection.backend()),
         counts: false,
         is_measured: false,
     };
-    let result = connection::with_known(
+    let result = connection::with_context(
         known,
         || on_each!(connection, inner => inner.batch_execute(sql)),
     );
     Ok(result?)
 }
 
-fn failed(entry: &Entry, stop: MigrationStop, source: DbError) -> DbError {
+fn failed(entry: &Migration, stop: MigrationStop, source: DbError) -> DbError {
     MigrationError::Failed {
         migration: entry.name.clone(),
         stop,

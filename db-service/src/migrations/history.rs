@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use diesel::migration::MigrationConnection;
 
-use super::source::Entry;
+use super::source::Migration;
 use crate::backend::Backend;
 use crate::connection::Connection;
 use crate::connection::on_each;
@@ -18,15 +18,15 @@ const TABLES: [&str; 2] = ["__diesel_schema_migrations", "db_service_migrations"
 
 /// The migrations that a database has, of all sources.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct History {
     /// The versions in diesel's table.
     pub(crate) applied: BTreeSet<String>,
     /// By version; missing for those that diesel's tools have applied.
-    pub(crate) records: BTreeMap<String, Record>,
+    pub(crate) records: BTreeMap<String, AppliedMigration>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct AppliedMigration {
     pub(crate) name: String,
     /// The name of the set that it is of, if it has one.
     pub(crate) set: String,
@@ -35,7 +35,7 @@ pub(crate) struct Record {
     pub(crate) done: Option<usize>,
 }
 
-impl Ledger {
+impl History {
     /// How many statements are done of a migration that has stopped on its way.
     pub(crate) fn done(&self, version: &str) -> Option<usize> {
         let record = self.records.get(version)?;
@@ -43,7 +43,7 @@ impl Ledger {
     }
 
     /// Tells whether a migration was another when it was applied, or begun.
-    pub(crate) fn is_changed(&self, entry: &Entry) -> bool {
+    pub(crate) fn is_changed(&self, entry: &Migration) -> bool {
         let known = self.applied.contains(&entry.version) || self.done(&entry.version).is_some();
         let record = self.records.get(&entry.version);
         known && record.is_some_and(|record| record.checksum != entry.checksum)
@@ -64,8 +64,8 @@ pub(crate) fn create(connection: &mut Connection) -> Result<(), DbError> {
 }
 
 /// Reads the tables, and changes nothing.
-pub(crate) fn read(connection: &mut Connection) -> Result<Ledger, DbError> {
-    let mut ledger = Ledger::default();
+pub(crate) fn read(connection: &mut Connection) -> Result<History, DbError> {
+    let mut ledger = History::default();
     if exists(connection, TABLES[0])? {
         let sql = "SELECT version FROM __diesel_schema_migrations";
         for row in connection.execute_query(sql, params! {})? {
@@ -76,7 +76,7 @@ pub(crate) fn read(connection: &mut Connection) -> Result<Ledger, DbError> {
         let sql = "SELECT version, name, migration_set, checksum, statements_done FROM db_service_migrations";
         for row in connection.execute_query(sql, params! {})? {
             let done: Option<i64> = row.get("statements_done")?;
-            let record = Record {
+            let record = AppliedMigration {
                 name: row.get("name")?,
                 set: row.get("migration_set")?,
                 checksum: row.get("checksum")?,
@@ -91,7 +91,7 @@ pub(crate) fn read(connection: &mut Connection) -> Result<Ledger, DbError> {
 /// Writes down that a migration is applied, or with `done` how far it has come.
 pub(crate) fn record(
     connection: &mut Connection,
-    entry: &Entry,
+    entry: &Migration,
     set: &str,
     done: Option<usize>,
 ) -> Result<(), DbError> {

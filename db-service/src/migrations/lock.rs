@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::config::DatabaseConfig;
 use crate::config::Target;
 use crate::connection::Connection;
-use crate::connection::Opener;
+use crate::connection::Connector;
 use crate::error::DbError;
 use crate::error::MigrationError;
 #[cfg(feature = "sqlite")]
@@ -25,7 +25,7 @@ const LOCK: i64 = i64::from_be_bytes(*b"db-servi");
 const INTERVAL: Duration = Duration::from_millis(25);
 
 /// Runs `work` while no other process or thread does so on the same database.
-pub(crate) fn alone<R>(
+pub(crate) fn with_lock<R>(
     connection: &mut Connection,
     config: &DatabaseConfig,
     limit: Duration,
@@ -34,7 +34,7 @@ pub(crate) fn alone<R>(
     match config.url.target() {
         Target::Postgres(_) => {
             // Behind PgBouncer in transaction mode a session is whose turn it is, and only a transaction is one's own.
-            let mut lock = Opener::new(config, Arc::new(Statistics::default()))?.open()?;
+            let mut lock = Connector::new(config, Arc::new(Statistics::default()))?.open()?;
             wait(limit, || try_lock_server(&mut lock))?;
             let result = work(connection);
             if let Err(error) = lock.run("ROLLBACK") {
@@ -100,7 +100,7 @@ fn try_lock_server(connection: &mut Connection) -> Result<bool, DbError> {
 ///
 /// The server hears of the death of a client only after the statement that runs, unless it is told to look (from version 14
 /// on), and the connection with the lock, which does nothing, ends before.
-pub(crate) fn outlive(connection: &mut Connection) -> Result<(), DbError> {
+pub(crate) fn hold_until_commit(connection: &mut Connection) -> Result<(), DbError> {
     if connection.backend() == Backend::Postgres {
         connection.run(
             "SELECT pg_catalog.set_config('client_connection_check_interval', '1s', true) \

@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use diesel::connection::{BoxableConnection, SimpleConnection};
-use diesel::migration::{Migration, MigrationSource};
+use diesel::migration::{Migration as DieselMigration, MigrationSource};
 use diesel::result::QueryResult;
 use diesel_migrations::EmbeddedMigrations;
 use sha2::{Digest, Sha256};
@@ -19,7 +19,7 @@ type AnyBackend = diesel::pg::Pg;
 
 /// One migration.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct Migration {
     pub(crate) version: String,
     pub(crate) name: String,
     pub(crate) up: String,
@@ -30,8 +30,8 @@ pub(crate) struct Entry {
 }
 
 /// Reads the migrations in the order of their versions.
-pub(crate) fn read(source: &EmbeddedMigrations) -> Result<Vec<Entry>, DbError> {
-    let migrations: Vec<Box<dyn Migration<AnyBackend>>> =
+pub(crate) fn read(source: &EmbeddedMigrations) -> Result<Vec<Migration>, DbError> {
+    let migrations: Vec<Box<dyn DieselMigration<AnyBackend>>> =
         source.migrations().map_err(MigrationError::Unreadable)?;
     let mut entries = migrations
         .iter()
@@ -50,12 +50,12 @@ pub(crate) fn read(source: &EmbeddedMigrations) -> Result<Vec<Entry>, DbError> {
     Ok(entries)
 }
 
-fn entry(migration: &dyn Migration<AnyBackend>) -> Result<Entry, MigrationError> {
+fn entry(migration: &dyn DieselMigration<AnyBackend>) -> Result<Migration, MigrationError> {
     let mut up = Recorder::default();
     migration.run(&mut up).map_err(MigrationError::Unreadable)?;
     let mut down = Recorder::default();
     let reverts = migration.revert(&mut down).is_ok();
-    Ok(Entry {
+    Ok(Migration {
         version: migration.name().version().to_string(),
         name: migration.name().to_string(),
         checksum: checksum(&up.0),
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ends_of_lines_are_no_change() {
+    fn line_endings_do_not_change_the_checksum() {
         assert_eq!(checksum("a\r\nb"), checksum("a\nb"));
         assert_ne!(checksum("a\nb"), checksum("a b"));
         assert_eq!(checksum("").len(), 64);

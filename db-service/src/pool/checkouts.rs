@@ -11,7 +11,7 @@ use crate::error::Holder;
 
 /// The connections on loan, the oldest first.
 #[derive(Debug)]
-pub(crate) struct Loans {
+pub(crate) struct Checkouts {
     threshold: Option<Duration>,
     state: Mutex<State>,
 }
@@ -19,11 +19,11 @@ pub(crate) struct Loans {
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    out: BTreeMap<u64, Out>,
+    out: BTreeMap<u64, Outstanding>,
 }
 
 #[derive(Debug)]
-struct Out {
+struct Outstanding {
     location: &'static Location<'static>,
     since: Instant,
     /// Whether it was complained of.
@@ -32,32 +32,32 @@ struct Out {
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Loan {
+pub(crate) struct Checkout {
     number: u64,
     since: Instant,
-    loans: Arc<Loans>,
+    loans: Arc<Checkouts>,
 }
 
-impl Loans {
+impl Checkouts {
     pub(crate) fn new(threshold: Option<Duration>) -> Self {
-        Loans {
+        Checkouts {
             threshold,
             state: Mutex::default(),
         }
     }
 
-    pub(crate) fn begin(loans: &Arc<Loans>, location: &'static Location<'static>) -> Loan {
+    pub(crate) fn begin(loans: &Arc<Checkouts>, location: &'static Location<'static>) -> Checkout {
         let mut state = loans.state.lock();
         let number = state.next;
         state.next += 1;
         let since = Instant::now();
-        let out = Out {
+        let out = Outstanding {
             location,
             since,
             is_told: false,
         };
         state.out.insert(number, out);
-        Loan {
+        Checkout {
             number,
             since,
             loans: Arc::clone(loans),
@@ -96,13 +96,13 @@ impl Loans {
     }
 }
 
-impl Loan {
+impl Checkout {
     pub(crate) fn since(&self) -> Instant {
         self.since
     }
 }
 
-impl Drop for Loan {
+impl Drop for Checkout {
     fn drop(&mut self) {
         self.loans.warn_of_leak();
         self.loans.state.lock().out.remove(&self.number);

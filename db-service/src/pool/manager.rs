@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use r2d2::{HandleError, ManageConnection};
 
-use super::metrics::{self, Place, Presence, Reason};
+use super::metrics::{self, ConnectionGauge, GaugeState, Reason};
 use crate::backend::Backend;
 use crate::config::DatabaseConfig;
 use crate::config::Target;
 use crate::connection::Connection;
-use crate::connection::Opener;
+use crate::connection::Connector;
 use crate::error::DbError;
 use crate::error::ServerError;
 use crate::statistics::Statistics;
-use crate::watchdog::{self, Calls, Unfinished};
+use crate::watchdog::{self, CallError, CallLimit};
 use singleton_core::__private::Escaped;
 
 /// A connection that was in use this recently is taken to be alive, as HikariCP does: a check is a round trip.
@@ -51,12 +51,12 @@ pub(crate) fn by<R>(deadline: Instant, work: impl FnOnce() -> R) -> R {
 /// Makes, checks and cleans connections for r2d2.
 pub(crate) struct Manager {
     config: DatabaseConfig,
-    opener: Opener,
+    opener: Connector,
     statistics: Arc<Statistics>,
     /// The connection that showed that the database can be reached; the pool's first.
     first: Mutex<Option<Connection>>,
     /// Keeps a database in memory alive while no other connection is open.
-    _anchor: Mutex<Option<Connection>>,
+    _keep_alive: Mutex<Option<Connection>>,
     /// How many connections r2d2 holds idle.
     idle: Mutex<u32>,
     last_failure: LastFailure,
@@ -67,16 +67,16 @@ pub(crate) struct Manager {
 /// What was said when connecting failed.
 pub(crate) type LastFailure = Arc<Mutex<Option<String>>>;
 
-pub(crate) struct Managed {
-    /// `None` only after [`bounded`](Managed::bounded) has lost it; then it is not lent.
+pub(crate) struct ManagedConnection {
+    /// `None` only after [`bounded`](ManagedConnection::bounded) has lost it; then it is not lent.
     connection: Option<Connection>,
     /// When it is to be renewed, for its age.
     expires: Option<Instant>,
     /// How many losses there had been when it was opened.
     generation: u64,
     used: Instant,
-    presence: Presence,
-    calls: Calls,
+    presence: ConnectionGauge,
+    calls: CallLimit,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,14 +86,14 @@ pub(crate) enum ManagerError {
     #[error("a connection was lost: {0}")]
     Lost(ServerError),
     #[error("an idle connection could not be checked: {0}")]
-    Unchecked(Unfinished),
+    Unchecked(CallError),
     #[error("a connection was renewed, for its age or because another was lost")]
     Recycled,
     #[error("the driver panicked while connecting")]
     Panicked,
 }
 
-impl Managed {
+impl ManagedConnection {
     /// The connection of one that is lent.
     pub(crate) fn lent(&self) -> &Connection {
         self.connection.as_ref().expect(LENT)
@@ -111,8 +111,8 @@ impl Managed {
         &mut self,
         limit: Duration,
         work: impl FnOnce(&mut Connection) -> T + Send + 'static,
-    ) -> Result<T, Unfinished> {
-        let mut connection = self.connection.take().ok_or(Unfinished::Panicked)?;
+    ) -> Result<T, CallError> {
+        let mut connection = self.connection.take().ok_or(CallError::Panicked)?;
         if connection.backend() == Backend::Sqlite {
             let result = work(&mut connection);
             self.connection = Some(connection);
@@ -128,9 +128,9 @@ impl Managed {
         match finished {
             Ok((connection, result)) => {
                 self.connection = connection;
-                result.ok_or(Unfinished::Panicked)
+                result.ok_or(CallError::Panicked)
             }
-            Err(unfinished @ Unfinished::NoThread(_)) => {
+            Err(unfinished @ CallError::NoThread(_)) => {
                 self.connection = slot.lock().take();
                 Err(unfinished)
             }
@@ -139,7 +139,7 @@ impl Managed {
     }
 }
 
-/// [`ManageConnection::is_valid`] refuses what has no connection, and [`Managed::bounded`] loses one only where it is not lent
+/// [`ManageConnection::is_valid`] refuses what has no connection, and [`ManagedConnection::bounded`] loses one only where it is not lent
 /// any more.
 const LENT: &str = "what is lent has a connection";
 
@@ -148,7 +148,7 @@ impl Manager {
         config: &DatabaseConfig,
         statistics: Arc<Statistics>,
     ) -> Result<Self, DbError> {
-        let opener = Opener::new(config, Arc::clone(&statistics))?;
+        let opener = Connector::new(config, Arc::clone(&statistics))?;
         let first = opener.open_first()?;
         let is_in_memory = matches!(config.url.target(), Target::SqliteMemory);
         let anchor = is_in_memory.then(|| opener.open()).transpose()?;
@@ -157,7 +157,7 @@ impl Manager {
             opener,
             statistics,
             first: Mutex::new(Some(first)),
-            _anchor: Mutex::new(anchor),
+            _keep_alive: Mutex::new(anchor),
             idle: Mutex::new(0),
             last_failure: LastFailure::default(),
             generation: AtomicU64::new(0),
@@ -169,7 +169,7 @@ impl Manager {
         Arc::clone(&self.last_failure)
     }
 
-    fn open_another(&self) -> Result<Managed, ManagerError> {
+    fn open_another(&self) -> Result<ManagedConnection, ManagerError> {
         // Before it is opened: if the server goes meanwhile, it is opened once too often.
         let generation = self.generation.load(Ordering::Relaxed);
         let first = self.first.lock().take();
@@ -180,23 +180,23 @@ impl Manager {
                 .map_err(|_| ManagerError::Panicked)??,
         };
         *self.idle.lock() += 1;
-        Ok(Managed {
+        Ok(ManagedConnection {
             connection: Some(connection),
             expires: self.expiry(),
             generation,
             used: Instant::now(),
-            presence: Presence::of_idle(),
+            presence: ConnectionGauge::of_idle(),
             calls: self.opener.calls().clone(),
         })
     }
 
     /// Notes that a connection was lost; of several that were lost together only the first counts.
-    fn lost(&self, managed: &Managed) {
+    fn lost(&self, managed: &ManagedConnection) {
         self.generation
             .fetch_max(managed.generation + 1, Ordering::Relaxed);
     }
 
-    fn is_outdated(&self, managed: &Managed) -> bool {
+    fn is_outdated(&self, managed: &ManagedConnection) -> bool {
         managed.generation < self.generation.load(Ordering::Relaxed)
             || managed
                 .expires
@@ -211,10 +211,10 @@ impl Manager {
 }
 
 impl ManageConnection for Manager {
-    type Connection = Managed;
+    type Connection = ManagedConnection;
     type Error = ManagerError;
 
-    fn connect(&self) -> Result<Managed, ManagerError> {
+    fn connect(&self) -> Result<ManagedConnection, ManagerError> {
         let began = Instant::now();
         let opened = self.open_another();
         match opened {
@@ -226,11 +226,11 @@ impl ManageConnection for Manager {
     }
 
     /// Runs at every checkout, so the connection is idle no longer, whatever comes out.
-    fn is_valid(&self, managed: &mut Managed) -> Result<(), ManagerError> {
+    fn is_valid(&self, managed: &mut ManagedConnection) -> Result<(), ManagerError> {
         let mut idle = self.idle.lock();
         *idle = idle.saturating_sub(1);
         drop(idle);
-        managed.presence.change(Place::InUse);
+        managed.presence.change(GaugeState::InUse);
         if self.is_outdated(managed) {
             metrics::closed(Reason::Outdated);
             return Err(ManagerError::Recycled);
@@ -246,7 +246,7 @@ impl ManageConnection for Manager {
         let failure = match answer {
             Ok(Ok(())) => return Ok(()),
             // That says nothing about the server.
-            Err(Unfinished::NoThread(error)) => {
+            Err(CallError::NoThread(error)) => {
                 log::warn!(
                     "an idle connection is lent unchecked: no thread could be started: {error}"
                 );
@@ -265,12 +265,12 @@ impl ManageConnection for Manager {
     }
 
     /// Runs when a connection comes back.
-    fn has_broken(&self, managed: &mut Managed) -> bool {
+    fn has_broken(&self, managed: &mut ManagedConnection) -> bool {
         managed.used = Instant::now();
         let reason = self.reason_to_close(managed);
         match reason {
             Some(reason) => metrics::closed(reason),
-            None => managed.presence.change(Place::Idle),
+            None => managed.presence.change(GaugeState::Idle),
         }
         reason.is_some()
     }
@@ -278,7 +278,7 @@ impl ManageConnection for Manager {
 
 impl Manager {
     /// Cleans a connection, and tells whether it is broken or one too many.
-    fn reason_to_close(&self, managed: &mut Managed) -> Option<Reason> {
+    fn reason_to_close(&self, managed: &mut ManagedConnection) -> Option<Reason> {
         let is_lost = managed.connection.as_mut().is_none_or(Connection::is_lost);
         if is_lost {
             self.lost(managed);
@@ -291,7 +291,7 @@ impl Manager {
             return Some(Reason::Lost);
         };
         // Another session takes less than undoing whatever was done to this one.
-        if connection.is_marked() {
+        if connection.is_dirty() {
             return Some(Reason::Changed);
         }
         if self.is_outdated(managed) {
@@ -308,7 +308,7 @@ impl Manager {
     }
 
     /// Leaves a connection as a new borrower expects it; `false` where that did not work, or not in time.
-    fn clean(managed: &mut Managed) -> bool {
+    fn clean(managed: &mut ManagedConnection) -> bool {
         let Some(connection) = &mut managed.connection else {
             return false;
         };

@@ -4,56 +4,56 @@ use std::time::Instant;
 
 /// Where a connection is counted, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Presence {
+pub(crate) struct ConnectionGauge {
     #[cfg(feature = "metrics")]
-    place: Place,
+    place: GaugeState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum GaugeState {
     Idle,
     InUse,
 }
 
-impl Presence {
+impl ConnectionGauge {
     pub(crate) fn of_idle() -> Self {
-        move_to(None, Some(Place::Idle));
-        Presence {
+        move_to(None, Some(GaugeState::Idle));
+        ConnectionGauge {
             #[cfg(feature = "metrics")]
-            place: Place::Idle,
+            place: GaugeState::Idle,
         }
     }
 
     #[cfg(feature = "metrics")]
-    pub(crate) fn change(&mut self, place: Place) {
+    pub(crate) fn change(&mut self, place: GaugeState) {
         move_to(Some(std::mem::replace(&mut self.place, place)), Some(place));
     }
 
     #[cfg(not(feature = "metrics"))]
-    pub(crate) fn change(&mut self, _: Place) {}
+    pub(crate) fn change(&mut self, _: GaugeState) {}
 }
 
 #[cfg(feature = "metrics")]
-impl Drop for Presence {
+impl Drop for ConnectionGauge {
     fn drop(&mut self) {
         move_to(Some(self.place), None);
     }
 }
 
 /// One who waits for a connection, until it is dropped.
-pub(crate) struct Waiting {
+pub(crate) struct WaitingGauge {
     began: Instant,
 }
 
-impl Waiting {
+impl WaitingGauge {
     pub(crate) fn begin(began: Instant) -> Self {
         #[cfg(feature = "metrics")]
         metrics::gauge!("db_pool_waiting").increment(1);
-        Waiting { began }
+        WaitingGauge { began }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingGauge {
     fn drop(&mut self) {
         #[cfg(feature = "metrics")]
         metrics::gauge!("db_pool_waiting").decrement(1);
@@ -104,11 +104,11 @@ pub(crate) fn closed(reason: Reason) {
 }
 
 #[cfg(feature = "metrics")]
-fn move_to(from: Option<Place>, to: Option<Place>) {
+fn move_to(from: Option<GaugeState>, to: Option<GaugeState>) {
     let gauge = |place| {
         let state = match place {
-            Place::Idle => "idle",
-            Place::InUse => "in_use",
+            GaugeState::Idle => "idle",
+            GaugeState::InUse => "in_use",
         };
         metrics::gauge!("db_pool_connections", "state" => state)
     };
@@ -131,7 +131,7 @@ fn duration(name: &'static str, began: Instant) {
 }
 
 #[cfg(not(feature = "metrics"))]
-fn move_to(_: Option<Place>, _: Option<Place>) {}
+fn move_to(_: Option<GaugeState>, _: Option<GaugeState>) {}
 
 #[cfg(not(feature = "metrics"))]
 fn count(_: &'static str) {}

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 /// r2d2 lets newcomers overtake waiters, and wakes nobody when it discards a connection. Behind this
 /// gate whoever asks r2d2 finds a connection idle or room for another one, so neither can happen.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct FairSemaphore {
     permits: usize,
     state: Mutex<State>,
     /// Notified when a closed gate has all its permits back.
@@ -39,7 +39,7 @@ enum Answer {
 
 /// Why there is no permit.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Refusal {
+pub(crate) enum AcquireError {
     TimedOut,
     Closed,
 }
@@ -47,12 +47,12 @@ pub(crate) enum Refusal {
 /// The right to hold one connection, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    gate: Arc<Gate>,
+    gate: Arc<FairSemaphore>,
 }
 
-impl Gate {
+impl FairSemaphore {
     pub(crate) fn new(permits: usize) -> Arc<Self> {
-        Arc::new(Gate {
+        Arc::new(FairSemaphore {
             permits,
             state: Mutex::new(State {
                 free: permits,
@@ -91,11 +91,11 @@ impl Gate {
     }
 
     /// Waits for a permit until `deadline`.
-    pub(crate) fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Permit, Refusal> {
+    pub(crate) fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Permit, AcquireError> {
         let waiter = {
             let mut state = self.state.lock();
             if state.is_closed {
-                return Err(Refusal::Closed);
+                return Err(AcquireError::Closed);
             }
             if state.free > 0 {
                 state.free -= 1;
@@ -118,10 +118,10 @@ impl Gate {
         let answer = *waiter.answer.lock();
         match answer {
             Some(Answer::Granted) => Ok(self.permit()),
-            Some(Answer::Closed) => Err(Refusal::Closed),
+            Some(Answer::Closed) => Err(AcquireError::Closed),
             None => {
                 state.waiting.retain(|other| !Arc::ptr_eq(other, &waiter));
-                Err(Refusal::TimedOut)
+                Err(AcquireError::TimedOut)
             }
         }
     }
@@ -161,14 +161,14 @@ mod tests {
     const LATE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn permits_run_out_and_come_back() {
-        let gate = Gate::new(2);
+    fn permits_are_limited_and_reusable() {
+        let gate = FairSemaphore::new(2);
         let first = gate.acquire(Instant::now());
         let second = gate.acquire(Instant::now());
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(
             gate.acquire(Instant::now() + SOON).err(),
-            Some(Refusal::TimedOut)
+            Some(AcquireError::TimedOut)
         );
         assert!(
             gate.state.lock().waiting.is_empty(),
@@ -179,8 +179,8 @@ mod tests {
     }
 
     #[test]
-    fn waiters_are_served_in_order() {
-        let gate = Gate::new(1);
+    fn waiters_acquire_in_fifo_order() {
+        let gate = FairSemaphore::new(1);
         let held = gate.acquire(Instant::now());
         let (served, order) = mpsc::channel();
         let waiters: Vec<_> = (0..8)
@@ -208,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_gate_tells_those_who_wait_and_knows_when_all_are_back() {
-        let gate = Gate::new(1);
+    fn close_wakes_waiters_and_waits_for_all_permits() {
+        let gate = FairSemaphore::new(1);
         let held = gate.acquire(Instant::now()).unwrap();
         let waiting = {
             let gate = Arc::clone(&gate);
@@ -219,8 +219,11 @@ mod tests {
             thread::yield_now();
         }
         gate.close();
-        assert_eq!(waiting.join().unwrap(), Some(Refusal::Closed));
-        assert_eq!(gate.acquire(Instant::now()).err(), Some(Refusal::Closed));
+        assert_eq!(waiting.join().unwrap(), Some(AcquireError::Closed));
+        assert_eq!(
+            gate.acquire(Instant::now()).err(),
+            Some(AcquireError::Closed)
+        );
         assert_eq!(gate.drain(Instant::now() + SOON), 1);
         let draining = {
             let gate = Arc::clone(&gate);

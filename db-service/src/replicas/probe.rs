@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::write_position::{WritePosition, WritePositionError};
 use crate::config::DatabaseConfig;
 use crate::connection::Connection;
-use crate::connection::Opener;
-use crate::connection::{self, Known};
+use crate::connection::Connector;
+use crate::connection::{self, StatementContext};
 use crate::error::DbError;
 use crate::statistics::Statistics;
 use crate::values::Params;
@@ -16,7 +16,7 @@ use crate::watchdog;
 
 /// What was seen of a replica.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sight {
+pub(crate) struct ProbeResult {
     /// When it was asked.
     pub(crate) at: Instant,
     /// Whether it follows another server. One that does not is the primary, or has been promoted, or was one and is forgotten.
@@ -32,17 +32,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The connection by which a replica is looked at: not the pool's, which may be all in use.
 #[derive(Default)]
-pub(crate) struct Lookout {
+pub(crate) struct ReplicaProbe {
     /// Opens the connection. It is kept between looks because it limits the number of attempts under way.
-    opener: Option<Opener>,
+    opener: Option<Connector>,
     connection: Option<Connection>,
     /// When it was last seen to have replayed all that the primary had sent.
     current_at: Option<Instant>,
 }
 
-impl Lookout {
+impl ReplicaProbe {
     /// Asks the replica, and connects for it where need be.
-    pub(crate) fn look(&mut self, config: &DatabaseConfig) -> Result<Sight, DbError> {
+    pub(crate) fn look(&mut self, config: &DatabaseConfig) -> Result<ProbeResult, DbError> {
         let held = self.connection.take();
         let opener = self.opener(config)?;
         let mut connection = match held {
@@ -57,7 +57,7 @@ impl Lookout {
         let (connection, row) = asked.map_err(|unfinished| unfinished.into_error(config))?;
         let row = row?;
         let behind = row.get::<Option<f64>>("behind")?;
-        let sight = Sight {
+        let sight = ProbeResult {
             at,
             is_standby: row.get("is_standby")?,
             lag: self.lag(at, row.get("is_current")?, behind),
@@ -67,10 +67,10 @@ impl Lookout {
         Ok(sight)
     }
 
-    fn opener(&mut self, config: &DatabaseConfig) -> Result<&Opener, DbError> {
+    fn opener(&mut self, config: &DatabaseConfig) -> Result<&Connector, DbError> {
         let opener = match self.opener.take() {
             Some(opener) => opener,
-            None => Opener::new(config, Arc::new(Statistics::default()))?,
+            None => Connector::new(config, Arc::new(Statistics::default()))?,
         };
         Ok(self.opener.insert(opener))
     }
@@ -99,16 +99,18 @@ fn ask(connection: &mut Connection) -> Result<Row, DbError> {
          coalesce(EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) \
          AND pg_catalog.pg_last_wal_replay_lsn() >= pg_catalog.pg_last_wal_receive_lsn(), false) AS is_current, \
          extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8 AS behind";
-    let rows =
-        connection::with_known(Known::OURS, || connection.execute_query(sql, Params::new()))?;
+    let rows = connection::with_context(StatementContext::OURS, || {
+        connection.execute_query(sql, Params::new())
+    })?;
     rows.into_iter().next().ok_or(DbError::NoRow)
 }
 
 /// Asks on a connection to a replica how far it has come.
 pub(crate) fn ask_replayed(connection: &mut Connection) -> Result<WritePosition, DbError> {
     let sql = "SELECT coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text AS replayed";
-    let rows =
-        connection::with_known(Known::OURS, || connection.execute_query(sql, Params::new()))?;
+    let rows = connection::with_context(StatementContext::OURS, || {
+        connection.execute_query(sql, Params::new())
+    })?;
     replayed(rows.first().ok_or(DbError::NoRow)?)
 }
 
@@ -128,8 +130,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_received_and_replayed_is_no_lag_and_an_idle_primary_makes_none() {
-        let mut lookout = Lookout::default();
+    fn replica_that_replayed_everything_has_no_lag_even_if_the_primary_is_idle() {
+        let mut lookout = ReplicaProbe::default();
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(lookout.lag(start, false, None), None, "nothing is known");

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hostile_texts_are_refused() {
+    fn malformed_positions_are_refused() {
         for text in [
             "",
             "/",

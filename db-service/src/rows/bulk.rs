@@ -4,10 +4,10 @@
 use super::copy;
 use crate::backend::Backend;
 use crate::connection::Connection;
-use crate::connection::{self, Known};
+use crate::connection::{self, StatementContext};
 use crate::error::DbError;
 use crate::schema;
-use crate::sql::Traces;
+use crate::sql::SideEffects;
 use crate::sql::quote;
 use crate::values::Value;
 
@@ -41,33 +41,34 @@ impl Connection {
 
     fn insert(&mut self, table: &str, rows: &mut Rows<'_>) -> Result<u64, DbError> {
         self.check_usable()?;
-        let table = connection::with_known(Known::OURS, || schema::find(self, table))?;
+        let table = connection::with_context(StatementContext::OURS, || schema::find(self, table))?;
         let columns: Vec<_> = rows.columns.iter().map(|column| quote(column)).collect();
         let target = format!("{} ({})", table.quoted(), columns.join(", "));
-        let known = Known {
-            traces: Traces::default(),
+        let known = StatementContext {
+            side_effects: SideEffects::default(),
             counts: false,
             is_measured: true,
         };
         match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(_) => {
-                let takes_copy =
-                    connection::with_known(Known::OURS, || copy::takes_copy(self, &table))?;
-                let text = if takes_copy {
+                let supports_copy = connection::with_context(StatementContext::OURS, || {
+                    copy::supports_copy(self, &table)
+                })?;
+                let text = if supports_copy {
                     format!("COPY {target} FROM STDIN")
                 } else {
                     format!("INSERT INTO {target} VALUES")
                 };
                 self.insert_as(&text, known, |connection| match connection {
-                    Connection::Postgres(inner) if takes_copy => {
+                    Connection::Postgres(inner) if supports_copy => {
                         let copied = copy::copy(inner, &target, rows);
                         if copied.is_err() {
                             connection.check_in_step();
                         }
                         copied
                     }
-                    _ => connection::with_known(Known::OURS, || {
+                    _ => connection::with_context(StatementContext::OURS, || {
                         copy::insert(connection, &target, rows)
                     }),
                 })
@@ -88,13 +89,13 @@ impl Connection {
     fn insert_as(
         &mut self,
         text: &str,
-        known: Known,
+        known: StatementContext,
         insert: impl FnOnce(&mut Self) -> Result<u64, DbError>,
     ) -> Result<u64, DbError> {
         self.measured(
             text,
             |inserted| *inserted,
-            |connection| connection::with_known(known, || connection.transaction(insert)),
+            |connection| connection::with_context(known, || connection.transaction(insert)),
         )
     }
 }
@@ -132,7 +133,7 @@ impl Rows<'_> {
     pub(crate) fn read(&mut self, values: &mut Vec<Value>) -> Result<bool, DbError> {
         let before = values.len();
         // Where the rows come from, the user's statements may run.
-        if !connection::with_unknown(|| (self.next)(values)) {
+        if !connection::without_context(|| (self.next)(values)) {
             return Ok(false);
         }
         self.number += 1;

@@ -2,7 +2,7 @@
 //!
 //! diesel sends `COPY` by the extended protocol, and libpq then ends it with a second `Sync`. If the server fails before it
 //! reads the first row, it answers both: one answer too many, which a later statement would take for its own. So `COPY` is used
-//! only for tables where nothing of the user's runs before the first row ([`takes_copy`]); all others get `INSERT`s of the same
+//! only for tables where nothing of the user's runs before the first row ([`supports_copy`]); all others get `INSERT`s of the same
 //! texts. After any failure the caller checks that the connection is still in step.
 
 use std::cell::RefCell;
@@ -33,11 +33,14 @@ const ROWS: usize = 512;
 
 /// Whether a relation takes `COPY` without a chance to fail before its first row: a table without a statement trigger that fires
 /// before an insert. Views, foreign tables and all others do not.
-pub(crate) fn takes_copy(connection: &mut Connection, table: &TableName) -> Result<bool, DbError> {
+pub(crate) fn supports_copy(
+    connection: &mut Connection,
+    table: &TableName,
+) -> Result<bool, DbError> {
     // The numbers are `TRIGGER_TYPE_ROW`, `_BEFORE` and `_INSERT` of PostgreSQL's `catalog/pg_trigger.h`.
     let rows = connection.execute_query(
         "SELECT c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t \
-         WHERE t.tgrelid = c.oid AND t.tgtype & 1 = 0 AND t.tgtype & 2 <> 0 AND t.tgtype & 4 <> 0) AS takes_copy \
+         WHERE t.tgrelid = c.oid AND t.tgtype & 1 = 0 AND t.tgtype & 2 <> 0 AND t.tgtype & 4 <> 0) AS supports_copy \
          FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(:table)",
         params! { "table" => table.quoted() },
     )?;

@@ -11,10 +11,10 @@ use diesel::pg::Pg;
 use super::stream::Each;
 use crate::backend::Backend;
 use crate::connection::Connection;
-use crate::connection::{self, Known};
+use crate::connection::{self, StatementContext};
 use crate::dialect::Statement;
 use crate::error::DbError;
-use crate::sql::{self, Parsed, Piece};
+use crate::sql::{self, ParsedStatement, Piece};
 use crate::tokens::{Kind, Tokens};
 use crate::values::Params;
 
@@ -25,12 +25,12 @@ const FETCHED_FIRST: u32 = 16;
 const FETCHED_AT_MOST: u32 = 2048;
 
 /// Runs a statement and hands over its rows.
-pub(crate) fn hand_over(
+pub(crate) fn stream_rows(
     connection: &mut Connection,
     sql: &str,
-    parsed: &Parsed<'_>,
+    parsed: &ParsedStatement<'_>,
     params: &Params,
-    known: Known,
+    known: StatementContext,
     each: &mut Each<'_>,
 ) -> Result<(), DbError> {
     let is_query = is_query(sql);
@@ -40,7 +40,7 @@ pub(crate) fn hand_over(
     if is_query {
         sent.pieces.insert(0, Piece::Text(DECLARE));
     }
-    connection.healing(sql, parsed, params.has_text(), |connection, casts| {
+    connection.with_stale_plan_retry(sql, parsed, params.has_text(), |connection, casts| {
         let mut has_begun = false;
         let statement = Statement::new(&sent, params, casts)?;
         let result = attempt(connection, statement, is_query, known, &mut |row| {
@@ -60,7 +60,7 @@ fn attempt(
     connection: &mut Connection,
     statement: Statement<'_, Pg>,
     is_query: bool,
-    known: Known,
+    known: StatementContext,
     each: &mut Each<'_>,
 ) -> Result<(), DbError> {
     let is_in_transaction = connection.transaction_depth() > 0
@@ -83,7 +83,11 @@ fn attempt(
 }
 
 /// Fetches from the cursor until there is nothing left or enough, and closes it.
-fn fetch(connection: &mut Connection, known: Known, each: &mut Each<'_>) -> Result<(), DbError> {
+fn fetch(
+    connection: &mut Connection,
+    known: StatementContext,
+    each: &mut Each<'_>,
+) -> Result<(), DbError> {
     let all = || {
         let none = Params::new();
         let mut wanted = FETCHED_FIRST;
@@ -116,11 +120,11 @@ fn fetch(connection: &mut Connection, known: Known, each: &mut Each<'_>) -> Resu
 fn run(
     connection: &mut Connection,
     statement: Statement<'_, Pg>,
-    known: Known,
+    known: StatementContext,
     each: &mut Each<'_>,
 ) -> Result<ControlFlow<()>, DbError> {
     let flow = match connection {
-        Connection::Postgres(inner) => connection::with_known(known, || {
+        Connection::Postgres(inner) => connection::with_context(known, || {
             crate::dialect::postgres::for_each(inner, statement, each)
         }),
         // Statements for PostgreSQL run there.
@@ -155,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_are_told_from_what_changes_something() {
+    fn only_queries_use_a_cursor() {
         for sql in [
             "SELECT 1",
             " /* x */ select 'into' FROM \"into\" FOR UPDATE;",

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
-use crate::connection::{self, Known};
+use crate::connection::{self, StatementContext};
 #[cfg(feature = "sqlite")]
 use crate::dialect::Statement;
 use crate::error::DbError;
@@ -28,7 +28,7 @@ impl Connection {
         F: FnMut(Row) -> Result<ControlFlow<()>, E>,
         E: From<DbError>,
     {
-        until_failure(work, |each| self.stream(sql, &params, each))
+        stop_on_error(work, |each| self.stream(sql, &params, each))
     }
 
     /// Runs the statement as one call of one query, less what its rows are used for.
@@ -43,12 +43,12 @@ impl Connection {
         let mut each = |row| {
             rows += 1;
             let began = Instant::now();
-            let flow = connection::with_unknown(|| each(row));
+            let flow = connection::without_context(|| each(row));
             elsewhere += began.elapsed();
             flow
         };
-        let result = self.hand_over(sql, params, &mut each);
-        let result = result.map_err(|error| self.explain(error));
+        let result = self.stream_rows(sql, params, &mut each);
+        let result = result.map_err(|error| self.classify_timeout(error));
         let call = Call {
             took: began.elapsed().saturating_sub(elsewhere),
             rows,
@@ -63,7 +63,7 @@ impl Connection {
         result
     }
 
-    fn hand_over(
+    fn stream_rows(
         &mut self,
         sql: &str,
         params: &Params,
@@ -71,21 +71,21 @@ impl Connection {
     ) -> Result<(), DbError> {
         self.check_usable()?;
         let parsed = sql::parse(sql, self.backend())?;
-        if parsed.traces.end && self.transaction_depth() > 0 {
+        if parsed.side_effects.end && self.transaction_depth() > 0 {
             return Err(DbError::EndsTransaction);
         }
-        let known = Known {
-            traces: parsed.traces,
+        let known = StatementContext {
+            side_effects: parsed.side_effects,
             counts: false,
             is_measured: true,
         };
         match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(_) => {
-                super::cursor::hand_over(self, sql, &parsed, params, known, each)
+                super::cursor::stream_rows(self, sql, &parsed, params, known, each)
             }
             #[cfg(feature = "sqlite")]
-            Connection::Sqlite(inner) => connection::with_known(known, || {
+            Connection::Sqlite(inner) => connection::with_context(known, || {
                 crate::dialect::sqlite::for_each(
                     inner,
                     Statement::new(&parsed, params, None)?,
@@ -97,7 +97,7 @@ impl Connection {
 }
 
 /// Runs `stream` for `work`, whose failure stops it and is what comes of it.
-pub(crate) fn until_failure<E: From<DbError>>(
+pub(crate) fn stop_on_error<E: From<DbError>>(
     mut work: impl FnMut(Row) -> Result<ControlFlow<()>, E>,
     stream: impl FnOnce(&mut Each<'_>) -> Result<(), DbError>,
 ) -> Result<(), E> {

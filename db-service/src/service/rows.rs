@@ -2,7 +2,7 @@
 
 use super::{DatabaseService, Source, counted};
 use crate::error::DbError;
-use crate::rows::{Each, until_failure};
+use crate::rows::{Each, stop_on_error};
 use crate::values::Params;
 use crate::values::Row;
 use crate::values::Value;
@@ -103,7 +103,7 @@ impl DatabaseService {
         F: FnMut(Row) -> Result<ControlFlow<()>, E>,
         E: From<DbError>,
     {
-        until_failure(work, |each| Self::stream(sql, &params, each))
+        stop_on_error(work, |each| Self::stream(sql, &params, each))
     }
 
     #[guarded]

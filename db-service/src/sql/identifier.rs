@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_as_in_statements() {
+    fn names_are_parsed_as_in_statements() {
         let postgres = |text| read(text, Backend::Postgres);
         assert_eq!(postgres("Users"), name(None, "users"));
         assert_eq!(postgres("Public.\"Users\""), name(Some("public"), "Users"));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn invalid_names_are_refused() {
         for text in [
             "", ".", "a.", ".a", "a..b", "a.b.c", "\"", "\"a", "\"a\"\"", "\"a\"b", "a\"b\"", " ",
             "a ", "a . b", "1a", "$a", "'a'", "a;b", "a\0", "\"a\0\"", "a-b", "[a]", "`a`",
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_listed_is_read_again() {
+    fn listed_names_parse_again() {
         for (schema, table) in [
             (None, "users"),
             (None, "Users"),

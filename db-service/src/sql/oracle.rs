@@ -273,7 +273,7 @@ fn check(sql: &str, backend: Backend) -> bool {
 }
 
 #[test]
-fn parameters_are_where_sqlparser_finds_them() {
+fn oracle_parameters_match_sqlparser() {
     let corpus = corpus();
     let seed =
         std::env::var("FUZZ_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
@@ -299,7 +299,7 @@ fn parameters_are_where_sqlparser_finds_them() {
 
 /// Twice the text takes twice the work, not four times: a scan that looks back, or ahead to the end, would not end here.
 #[test]
-fn a_text_of_megabytes_is_scanned() {
+fn oracle_megabytes_are_scanned() {
     for fragment in [
         "'", "$a", "$$", "/*", "--", "a:b ", ":a ", "[", "\\:", "((", "\u{e9}", "e'\\",
     ] {

@@ -2,8 +2,8 @@
 
 use indexmap::IndexSet;
 
-use super::script::Nesting;
-use super::side_effects::{Traces, side_effects};
+use super::script::BlockNesting;
+use super::side_effects::{SideEffects, side_effects};
 use crate::backend::Backend;
 use crate::error::DbError;
 use crate::tokens::{Kind, Token, Tokens};
@@ -14,7 +14,7 @@ pub(crate) const MAX_TEXT: usize = 32 * 1024;
 
 /// A statement taken apart: text to send as it is, and parameters in between.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Parsed<'a> {
+pub(crate) struct ParsedStatement<'a> {
     pub(crate) pieces: Vec<Piece<'a>>,
     /// The parameters, each once, in the order in which they first stand.
     pub(crate) names: IndexSet<&'a str>,
@@ -22,7 +22,7 @@ pub(crate) struct Parsed<'a> {
     pub(crate) changes_rows: bool,
     /// The pieces of the parenthesised row of `INSERT … VALUES (…)` where nothing follows it.
     pub(crate) row: Option<(usize, usize)>,
-    pub(crate) traces: Traces,
+    pub(crate) side_effects: SideEffects,
     /// Whether the statement is one that PostgreSQL takes in `PREPARE`, and in a transaction.
     pub(crate) is_repeatable: bool,
     /// Whether it stays prepared: it is likely to be sent again, and not too long.
@@ -32,22 +32,22 @@ pub(crate) struct Parsed<'a> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Piece<'a> {
     Text(&'a str),
-    /// The position of its name in [`Parsed::names`].
+    /// The position of its name in [`ParsedStatement::names`].
     Parameter(usize),
 }
 
 /// Takes a single statement apart.
-pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> {
-    let mut parsed = Parsed {
+pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, DbError> {
+    let mut parsed = ParsedStatement {
         pieces: Vec::new(),
         names: IndexSet::new(),
         row: None,
-        traces: side_effects(sql, backend),
+        side_effects: side_effects(sql, backend),
         is_repeatable: false,
         is_cached: false,
         changes_rows: false,
     };
-    let mut outline = Outline::default();
+    let mut outline = StatementShape::default();
     let mut single = Single::new(backend);
     for Token { kind, text } in Tokens::new(sql, backend) {
         if kind == Kind::Placeholder {
@@ -89,7 +89,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<Parsed<'_>, DbError> 
 /// SQLite would run the first of several statements and drop the others without an error. PostgreSQL would execute all of
 /// them wherever a text is sent by its simple protocol.
 struct Single {
-    nesting: Nesting,
+    nesting: BlockNesting,
     has_begun: bool,
     has_ended: bool,
 }
@@ -97,7 +97,7 @@ struct Single {
 impl Single {
     fn new(backend: Backend) -> Self {
         Single {
-            nesting: Nesting::new(backend),
+            nesting: BlockNesting::new(backend),
             has_begun: false,
             has_ended: false,
         }
@@ -121,7 +121,7 @@ impl Single {
 
 /// What the words of a statement say, as far as it matters.
 #[derive(Default)]
-struct Outline<'a> {
+struct StatementShape<'a> {
     first_word: Option<&'a str>,
     is_insert: bool,
     /// `COPY … FROM STDIN` or `TO STDOUT`, for which there is no way to send or take the data.
@@ -140,7 +140,7 @@ enum RowState {
     None,
 }
 
-impl<'a> Outline<'a> {
+impl<'a> StatementShape<'a> {
     fn note(&mut self, kind: Kind, text: &'a str, piece: usize) {
         if matches!(kind, Kind::Space | Kind::Semicolon) {
             return;
@@ -206,7 +206,7 @@ mod tests {
     const BOTH: [Backend; 2] = [Backend::Postgres, Backend::Sqlite];
 
     #[test]
-    fn parameters_are_found_where_they_are_and_nowhere_else() {
+    fn exactly_the_parameters_are_found() {
         for backend in BOTH {
             assert_eq!(
                 names(backend, "SELECT :a, :b_2,(:a)+:größe"),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_parameter_depends_on_the_backend() {
+    fn parameter_syntax_depends_on_the_backend() {
         assert_eq!(
             names(
                 Backend::Postgres,
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn copying_to_and_from_the_client_is_refused() {
+    fn copy_to_and_from_the_client_is_refused() {
         for sql in ["COPY t FROM STDIN", "copy (SELECT 1) to stdout"] {
             assert!(
                 matches!(parse(sql, Backend::Postgres), Err(DbError::CopyUnsupported)),
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_endings_do_not_break_the_scan() {
+    fn unterminated_statements_are_scanned_to_the_end() {
         for backend in BOTH {
             for end in [
                 "'", "\"", "E'\\", "E'\\é", "$", "$$", "$t$é", ":", "\\", "/*", "--", "[", "`",
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_statement_is_refused() {
+    fn second_statement_is_refused() {
         use Backend::{Postgres, Sqlite};
         let trigger = "CREATE TEMP TRIGGER t AFTER INSERT ON a \
                        BEGIN SELECT CASE 1 WHEN 1 THEN 2 END; DELETE FROM c; END";
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn the_row_of_an_insert_is_found_when_it_ends_the_statement() {
+    fn trailing_row_of_an_insert_is_found() {
         let row_of = |sql| {
             let parsed = parse(sql, Backend::Postgres).unwrap();
             parsed

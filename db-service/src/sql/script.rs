@@ -18,7 +18,7 @@ pub(crate) fn statements(script: &str, backend: Backend) -> Vec<ScriptStatement<
     let (mut position, mut line) = (0, 1);
     // Where the statement begins, once something of it was seen.
     let mut start: Option<(usize, usize)> = None;
-    let mut nesting = Nesting::new(backend);
+    let mut nesting = BlockNesting::new(backend);
     for Token { kind, text } in Tokens::new(script, backend) {
         match kind {
             Kind::Semicolon if !nesting.is_open() => {
@@ -26,7 +26,7 @@ pub(crate) fn statements(script: &str, backend: Backend) -> Vec<ScriptStatement<
                     text: &script[from..position],
                     line,
                 }));
-                nesting = Nesting::new(backend);
+                nesting = BlockNesting::new(backend);
             }
             Kind::Space => {}
             _ => {
@@ -48,7 +48,7 @@ pub(crate) fn statements(script: &str, backend: Backend) -> Vec<ScriptStatement<
 ///
 /// A body is `BEGIN … END`, with any `CASE … END` in it. On SQLite triggers have one, on PostgreSQL functions and procedures (`BEGIN ATOMIC`).
 #[derive(Debug)]
-pub(crate) struct Nesting {
+pub(crate) struct BlockNesting {
     backend: Backend,
     parentheses: usize,
     blocks: usize,
@@ -60,9 +60,9 @@ pub(crate) struct Nesting {
     after_temporary: bool,
 }
 
-impl Nesting {
+impl BlockNesting {
     pub(crate) fn new(backend: Backend) -> Self {
-        Nesting {
+        BlockNesting {
             backend,
             parentheses: 0,
             blocks: 0,
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_end_at_semicolons_of_their_own() {
+    fn statements_end_at_top_level_semicolons() {
         for backend in [Backend::Postgres, Backend::Sqlite] {
             assert_eq!(cut(" -- nothing;\n;;", backend), []);
             assert_eq!(
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_parts_of_their_statement() {
+    fn bodies_belong_to_their_statement() {
         let trigger = "CREATE TEMP TRIGGER t AFTER INSERT ON a BEGIN SELECT CASE WHEN 1 THEN 2 END; DELETE FROM b; END";
         assert_eq!(
             cut(&format!("{trigger};\nSELECT 1"), Backend::Sqlite),

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::tokens::{Kind, Token, Tokens};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Traces {
+pub(crate) struct SideEffects {
     /// A transaction that the driver knows nothing of.
     pub(crate) transaction: bool,
     /// The end of the transaction that it is part of.
@@ -14,20 +14,20 @@ pub(crate) struct Traces {
 }
 
 /// Reads one or several statements.
-pub(crate) fn side_effects(sql: &str, backend: Backend) -> Traces {
-    let mut traces = Traces::default();
-    let mut statement = Words::default();
+pub(crate) fn side_effects(sql: &str, backend: Backend) -> SideEffects {
+    let mut side_effects = SideEffects::default();
+    let mut statement = WordPosition::default();
     for Token { kind, text } in Tokens::new(sql, backend) {
         match kind {
-            Kind::Semicolon => statement = Words::default(),
+            Kind::Semicolon => statement = WordPosition::default(),
             Kind::Space => {}
             Kind::Word => {
-                traces.transaction |= statement.begins_transaction(text);
-                traces.end |= statement.count == 0
+                side_effects.transaction |= statement.begins_transaction(text);
+                side_effects.end |= statement.count == 0
                     && is_one_of(text, &["COMMIT", "END", "ROLLBACK", "ABORT"]);
                 // `ROLLBACK TO SAVEPOINT` ends nothing.
-                traces.end &= !(statement.is_first("ROLLBACK") && is_one_of(text, &["TO"]));
-                traces.session |= match backend {
+                side_effects.end &= !(statement.is_first("ROLLBACK") && is_one_of(text, &["TO"]));
+                side_effects.session |= match backend {
                     Backend::Postgres => statement.marks_postgres(text),
                     Backend::Sqlite => statement.marks_sqlite(text),
                 };
@@ -35,18 +35,18 @@ pub(crate) fn side_effects(sql: &str, backend: Backend) -> Traces {
             }
             _ => {
                 // `PRAGMA name = value` sets, and without a value it asks.
-                traces.session |=
+                side_effects.session |=
                     backend == Backend::Sqlite && text == "=" && statement.is_first("PRAGMA");
                 statement.add(text);
             }
         }
     }
-    traces
+    side_effects
 }
 
 /// Where in a statement a word stands.
 #[derive(Default)]
-struct Words<'a> {
+struct WordPosition<'a> {
     first: Option<&'a str>,
     previous: Option<&'a str>,
     count: usize,
@@ -56,7 +56,7 @@ fn is_one_of(word: &str, words: &[&str]) -> bool {
     words.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
-impl<'a> Words<'a> {
+impl<'a> WordPosition<'a> {
     fn add(&mut self, text: &'a str) {
         self.first.get_or_insert(text);
         self.previous = Some(text);
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn transactions_begun_by_hand_are_seen() {
+    fn raw_begin_is_detected() {
         for sql in [
             "begin",
             " BEGIN;",
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_transaction_is_seen() {
+    fn raw_commit_and_rollback_are_detected() {
         for sql in ["COMMIT", "end;", "/* x */ rollback work", "ABORT"] {
             assert!(side_effects(sql, Backend::Postgres).end, "{sql}");
         }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_outlasts_a_transaction_is_seen() {
+    fn session_state_is_detected() {
         use Backend::{Postgres, Sqlite};
         for (backend, sql) in [
             (Postgres, "SET search_path = x"),

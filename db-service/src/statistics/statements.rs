@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_near_what_they_estimate() {
+    fn quantiles_are_close_to_the_exact_values() {
         let statements = Statements::default();
         for number in (1..=1000).rev() {
             statements.record("SELECT 1", call(Duration::from_millis(number)));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_any_length_are_counted() {
+    fn durations_of_any_length_are_counted() {
         let statements = Statements::default();
         for took in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
             statements.record("SELECT 1", call(took));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_many_threads_add_up() {
+    fn concurrent_calls_are_all_counted() {
         let statements = Statements::default();
         let together = std::sync::Barrier::new(16);
         std::thread::scope(|threads| {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_time_is_true_where_the_histogram_ends() {
+    fn maximum_is_exact_beyond_the_histogram() {
         let statements = Statements::default();
         let long = Duration::from_secs(5 * 3600) + Duration::from_nanos(1);
         for took in [Duration::from_secs(2 * 3600), long, Duration::from_nanos(3)] {

@@ -12,7 +12,7 @@ use crate::error::DbError;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unfinished {
+pub(crate) enum CallError {
     #[error("the server did not answer within {0:?}")]
     TimedOut(Duration),
     #[error("the driver panicked")]
@@ -23,7 +23,7 @@ pub(crate) enum Unfinished {
     TooMany(usize),
 }
 
-impl Unfinished {
+impl CallError {
     /// The error of an attempt to connect, or of a connection that was just opened.
     pub(crate) fn into_error(self, config: &DatabaseConfig) -> DbError {
         DbError::not_connected(config.url.to_string(), self.to_string())
@@ -32,26 +32,26 @@ impl Unfinished {
 
 /// Counts the calls under way and limits their number. A call that was left alone counts until it returns.
 #[derive(Debug, Clone)]
-pub(crate) struct Calls {
+pub(crate) struct CallLimit {
     under_way: Arc<AtomicUsize>,
     most: usize,
 }
 
-impl Calls {
+impl CallLimit {
     /// Twice as many calls as connections may be open: each connection has one at a time, unless it was left alone.
     pub(crate) fn new(config: &DatabaseConfig) -> Self {
-        Calls {
+        CallLimit {
             under_way: Arc::default(),
             most: 2 * (config.pool_size as usize + config.max_overflow as usize),
         }
     }
 
-    fn begin(&self) -> Result<Call, Unfinished> {
+    fn begin(&self) -> Result<Call, CallError> {
         let call = Call(Arc::clone(&self.under_way));
         if self.under_way.fetch_add(1, Ordering::Relaxed) < self.most {
             Ok(call)
         } else {
-            Err(Unfinished::TooMany(self.most))
+            Err(CallError::TooMany(self.most))
         }
     }
 }
@@ -69,10 +69,10 @@ impl Drop for Call {
 ///
 /// After that the thread is left alone: it ends when `work` returns, and drops the result. It counts among the calls until then.
 pub(crate) fn run_with_timeout<T: Send + 'static>(
-    calls: &Calls,
+    calls: &CallLimit,
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Unfinished> {
+) -> Result<T, CallError> {
     let call = calls.begin()?;
     let (sender, receiver) = mpsc::sync_channel(1);
     thread::Builder::new()
@@ -83,10 +83,10 @@ pub(crate) fn run_with_timeout<T: Send + 'static>(
             // Nobody waits any more if the limit is over.
             let _ = sender.send(result);
         })
-        .map_err(Unfinished::NoThread)?;
+        .map_err(CallError::NoThread)?;
     receiver.recv_timeout(limit).map_err(|error| match error {
-        RecvTimeoutError::Timeout => Unfinished::TimedOut(limit),
-        RecvTimeoutError::Disconnected => Unfinished::Panicked,
+        RecvTimeoutError::Timeout => CallError::TimedOut(limit),
+        RecvTimeoutError::Disconnected => CallError::Panicked,
     })
 }
 
@@ -94,15 +94,15 @@ pub(crate) fn run_with_timeout<T: Send + 'static>(
 mod tests {
     use super::*;
 
-    fn calls(most: usize) -> Calls {
-        Calls {
+    fn calls(most: usize) -> CallLimit {
+        CallLimit {
             under_way: Arc::default(),
             most,
         }
     }
 
     #[test]
-    fn work_that_does_not_return_is_left_alone_and_counted() {
+    fn work_that_does_not_return_is_abandoned_and_counted() {
         let (release, released) = mpsc::channel::<()>();
         let (ended, end) = mpsc::channel::<()>();
         let limit = Duration::from_millis(10);
@@ -111,9 +111,9 @@ mod tests {
             let _ = released.recv();
             ended
         });
-        assert!(matches!(result, Err(Unfinished::TimedOut(_))));
+        assert!(matches!(result, Err(CallError::TimedOut(_))));
         let result = run_with_timeout(&calls, limit, || ());
-        assert!(matches!(result, Err(Unfinished::TooMany(1))));
+        assert!(matches!(result, Err(CallError::TooMany(1))));
         drop(release);
         assert!(end.recv().is_err(), "the result is dropped in the end");
         let result = run_with_timeout(&calls, Duration::from_secs(60), || 7);
@@ -121,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn results_and_panics_are_handed_on() {
+    fn results_and_panics_are_returned() {
         let limit = Duration::from_secs(60);
         let calls = calls(1);
         assert_eq!(run_with_timeout(&calls, limit, || 7).unwrap(), 7);
         let panicked = run_with_timeout(&calls, limit, || panic!("on purpose"));
-        assert!(matches!(panicked, Err::<(), _>(Unfinished::Panicked)));
+        assert!(matches!(panicked, Err::<(), _>(CallError::Panicked)));
         assert_eq!(calls.under_way.load(Ordering::Relaxed), 0);
     }
 }

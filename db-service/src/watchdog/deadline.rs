@@ -16,7 +16,7 @@ use super::relay::Link;
 
 /// A thread that cuts sockets when their time is over; it ends with the last connection that needs it.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct Watchdog {
     shared: Arc<Shared>,
 }
 
@@ -39,18 +39,18 @@ struct State {
 /// A deadline, told from others by a number.
 type Key = (Instant, u64);
 
-impl Watch {
+impl Watchdog {
     pub(crate) fn start() -> io::Result<Arc<Self>> {
         let shared = Arc::new(Shared::default());
         let watching = Arc::clone(&shared);
         thread::Builder::new()
             .name("db-watch".to_owned())
             .spawn(move || watching.run())?;
-        Ok(Arc::new(Watch { shared }))
+        Ok(Arc::new(Watchdog { shared }))
     }
 }
 
-impl Drop for Watch {
+impl Drop for Watchdog {
     fn drop(&mut self) {
         self.shared.state.lock().is_over = true;
         self.shared.changed.notify_one();
@@ -101,7 +101,7 @@ impl Shared {
 
 /// A connection that can be cut.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedConnection {
     wait: Arc<Wait>,
     limit: Duration,
 }
@@ -109,7 +109,7 @@ pub(crate) struct Watched {
 /// The wait for an answer, which may be interrupted.
 #[derive(Debug)]
 struct Wait {
-    watch: Arc<Watch>,
+    watch: Arc<Watchdog>,
     link: Arc<Link>,
     /// By when the answer has to be there, and how long that was from the beginning.
     awaited: Mutex<Option<(Key, Duration)>>,
@@ -164,10 +164,10 @@ impl Wait {
     }
 }
 
-impl Watched {
+impl WatchedConnection {
     /// A connection whose server has so long to answer.
-    pub(crate) fn new(watch: Arc<Watch>, link: Arc<Link>, limit: Duration) -> Self {
-        Watched {
+    pub(crate) fn new(watch: Arc<Watchdog>, link: Arc<Link>, limit: Duration) -> Self {
+        WatchedConnection {
             limit,
             wait: Arc::new(Wait {
                 watch,
@@ -204,7 +204,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for WatchedConnection {
     fn drop(&mut self) {
         self.end();
     }
@@ -229,12 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_too_long_is_cut_and_nobody_else() {
-        let watch = Watch::start().unwrap();
+    fn only_the_connection_past_its_deadline_is_closed() {
+        let watch = Watchdog::start().unwrap();
         let (mut silent, silent_link) = pair();
         let (_patient, patient_link) = pair();
-        let watched =
-            |link: &Arc<Link>, limit| Watched::new(Arc::clone(&watch), Arc::clone(link), limit);
+        let watched = |link: &Arc<Link>, limit| {
+            WatchedConnection::new(Arc::clone(&watch), Arc::clone(link), limit)
+        };
         let (mut first, mut second) = (
             watched(&silent_link, Duration::from_millis(1)),
             watched(&patient_link, MINUTE),
@@ -248,10 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_in_time_is_forgotten() {
-        let watch = Watch::start().unwrap();
+    fn answered_statement_has_no_deadline() {
+        let watch = Watchdog::start().unwrap();
         let (_near, link) = pair();
-        let mut answered = Watched::new(Arc::clone(&watch), link, MINUTE);
+        let mut answered = WatchedConnection::new(Arc::clone(&watch), link, MINUTE);
         answered.begin();
         assert_eq!(watch.shared.state.lock().awaited.len(), 1);
         assert!(!answered.end());
@@ -259,12 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_in_between_is_not_waited_for() {
-        let watch = Watch::start().unwrap();
+    fn pause_does_not_count_toward_the_deadline() {
+        let watch = Watchdog::start().unwrap();
         let ((_near, link), (mut silent, silent_link)) = (pair(), pair());
-        let mut watched = Watched::new(Arc::clone(&watch), link, MINUTE);
+        let mut watched = WatchedConnection::new(Arc::clone(&watch), link, MINUTE);
         let limit = Duration::from_millis(1);
-        let mut witness = Watched::new(Arc::clone(&watch), silent_link, limit);
+        let mut witness = WatchedConnection::new(Arc::clone(&watch), silent_link, limit);
         watched.begin();
         paused(|| {
             assert!(watch.shared.state.lock().awaited.is_empty());
@@ -278,11 +279,11 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_ends_with_the_last_who_needs_it() {
-        let watch = Watch::start().unwrap();
+    fn thread_ends_with_the_last_connection() {
+        let watch = Watchdog::start().unwrap();
         let shared = Arc::downgrade(&watch.shared);
         let (_near, link) = pair();
-        let watched = Watched::new(watch, link, MINUTE);
+        let watched = WatchedConnection::new(watch, link, MINUTE);
         assert!(shared.upgrade().is_some());
         drop(watched);
         while shared.upgrade().is_some() {

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn libpq_is_understood_on_one_line() {
+    fn libpq_messages_are_shown_on_one_line() {
         for (text, expected) in [
             (
                 "connection to server at \"db.example\" (10.0.0.1), port 5432 failed: Connection refused\n\
@@ -201,7 +201,7 @@ mod tests {
 
     /// A password that is not encoded ends up wherever libpq sees the end of a part.
     #[test]
-    fn parts_of_a_password_are_not_shown_wherever_they_end_up() {
+    fn no_part_of_a_password_is_shown() {
         for (text, expected) in [
             (
                 "could not translate host name \"secret@db.example\" to address: Name or service not known\n",

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_shown_where_the_statement_has_it() {
+    fn name_is_shown_if_the_statement_contains_it_as_a_name() {
         for (message, sql) in [
             ("no such table: pets", "SELECT 1 FROM pets"),
             ("no such table: main.pets", "SELECT 1 FROM pets"),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_not_shown_wherever_it_stands() {
+    fn value_is_never_shown_as_a_name() {
         for sql in [
             "SELECT * FROM pragma_integrity_check(:secret)",
             "SELECT * FROM pragma_integrity_check('secret')",

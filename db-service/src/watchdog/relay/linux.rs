@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_pass_both_ways_and_so_does_the_end() {
+    fn bytes_and_shutdowns_are_forwarded_both_ways() {
         let (mut driver, mut server, _link) = linked();
         let many: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
         let expected = many.clone();
@@ -348,14 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_ends_both_sides() {
+    fn cut_closes_both_sides() {
         let (driver, server, link) = linked();
         link.cut();
         assert_eq!((read_to_end(driver), read_to_end(server)), (vec![], vec![]));
     }
 
     #[test]
-    fn a_unix_socket_is_reached() {
+    fn unix_socket_server_is_reached() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".s.PGSQL.5432");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -372,7 +372,7 @@ mod tests {
 
     /// Another local user must not get to the server as us, nor take the driver's place.
     #[test]
-    fn another_process_is_not_let_in() {
+    fn connection_from_another_process_is_refused() {
         let (listener, destination) = server();
         let relay = relay(destination);
         let port = relay.port();
@@ -397,7 +397,7 @@ mod tests {
 
     /// libpq does so with `sslmode=prefer` and `allow`.
     #[test]
-    fn a_driver_that_connects_again_gets_another_connection() {
+    fn second_connection_of_the_driver_gets_its_own_server_connection() {
         let (listener, destination) = server();
         let relay = relay(destination);
         let port = relay.port();
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_does_not_come_is_not_waited_for() {
+    fn relay_ends_if_the_driver_never_connects() {
         let (listener, destination) = server();
         let relay = relay(destination);
         let port = relay.port();

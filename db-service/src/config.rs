@@ -1,4 +1,4 @@
-//! The service's settings, from environment variables.
+//! The settings of the database service.
 
 mod environment;
 mod error;
@@ -23,7 +23,9 @@ use singleton_core::{Error, Service, env, guarded, service};
 
 use variables::NotUnicode;
 
-/// What the database service is to do: where to connect and with how many connections.
+/// The settings of the database service.
+///
+/// Each field names its environment variable and its default.
 ///
 /// # Examples
 ///
@@ -39,41 +41,41 @@ use variables::NotUnicode;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DatabaseConfig {
-    /// Where to connect (`DATABASE_URL`).
+    /// The database (`DATABASE_URL`).
     pub url: DatabaseUrl,
-    /// How many idle connections are kept at most (`DB_POOL_SIZE`, 5).
+    /// The maximum number of idle connections (`DB_POOL_SIZE`, 5).
     pub pool_size: u32,
-    /// How many connections may be open beyond those (`DB_MAX_OVERFLOW`, 10).
+    /// The maximum number of open connections beyond `pool_size` (`DB_MAX_OVERFLOW`, 10).
     pub max_overflow: u32,
-    /// How many connections are kept idle at least, opened beforehand, at most `pool_size` (`DB_MIN_IDLE`, 0).
+    /// The number of idle connections that the pool keeps open in advance, at most `pool_size` (`DB_MIN_IDLE`, 0).
     pub min_idle: u32,
-    /// How long a caller waits for a connection at most (`DB_POOL_TIMEOUT`, 30 s).
+    /// The maximum time that a caller waits for a connection (`DB_POOL_TIMEOUT`, 30 s).
     pub pool_timeout: Duration,
-    /// How long a shutdown waits for connections that are in use (`DB_DRAIN_TIMEOUT`, 5 s).
+    /// The maximum time that a shutdown waits for connections in use (`DB_DRAIN_TIMEOUT`, 5 s).
     pub drain_timeout: Duration,
-    /// The age at which a connection is renewed; `None` for never (`DB_POOL_RECYCLE`, 3600 s).
+    /// The maximum lifetime of a connection, or `None` for unlimited (`DB_POOL_RECYCLE`, 3600 s).
     pub pool_recycle: Option<Duration>,
-    /// Whether statements are logged, without their parameters (`DB_ECHO_SQL`, false).
+    /// Whether statements are logged without their parameters (`DB_ECHO_SQL`, false).
     pub echo_sql: bool,
-    /// Whether they are logged with them, which shows whatever is secret in the data (`DB_ECHO_PARAMETERS`, false).
+    /// Whether statements are logged with their parameters, secrets included (`DB_ECHO_PARAMETERS`, false).
     pub echo_parameters: bool,
-    /// The duration from which a statement counts as slow; `None` for never (`DB_SLOW_QUERY_MS`, 1000 ms).
+    /// The duration from which a statement is logged as slow, or `None` for never (`DB_SLOW_QUERY_MS`, 1000 ms).
     pub slow_query_threshold: Option<Duration>,
-    /// The time from which a connection on loan counts as leaked; `None` for never (`DB_LEAK_THRESHOLD`, never).
+    /// The time from which a checkout is logged as a possible leak, or `None` for never (`DB_LEAK_THRESHOLD`, never).
     pub leak_threshold: Option<Duration>,
-    /// How many different statements stay prepared on a connection, about; 0 for none, which PgBouncer before
-    /// 1.21 needs in transaction mode (`DB_STATEMENT_CACHE_SIZE`, 512).
+    /// The approximate number of prepared statements per connection. 0 disables the cache, as PgBouncer before 1.21 needs in
+    /// transaction mode (`DB_STATEMENT_CACHE_SIZE`, 512).
     pub statement_cache_size: u32,
-    /// What is set on each connection to PostgreSQL.
+    /// Settings of connections to PostgreSQL.
     pub postgres: PostgresSettings,
-    /// What is set on each connection to SQLite.
+    /// Settings of connections to SQLite.
     pub sqlite: SqliteSettings,
-    /// Which servers are read from beside the primary.
+    /// The standbys to read from.
     pub replicas: ReplicaSettings,
 }
 
 impl DatabaseConfig {
-    /// Makes a configuration with the defaults.
+    /// Creates settings with the defaults.
     pub fn new(url: DatabaseUrl) -> Self {
         DatabaseConfig {
             url,
@@ -94,7 +96,7 @@ impl DatabaseConfig {
         }
     }
 
-    /// Checks the ranges, which fields that are set by hand may have left.
+    /// Checks the ranges of the fields, which code can set to any value.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let in_time = |time: Duration| !time.is_zero();
         let faults = [
@@ -155,18 +157,18 @@ impl DatabaseConfig {
                 "URLs of PostgreSQL, as DATABASE_URL then is",
             ),
         ];
-        // A field may be zero, for a statement that does not wait; the variable may not.
-        let patience = Some(self.sqlite.busy_timeout).filter(|patience| !patience.is_zero());
+        // The field may be zero, so that statements do not wait. The variable may not.
+        let busy_timeout = Some(self.sqlite.busy_timeout).filter(|timeout| !timeout.is_zero());
         let times = self.postgres.check().into_iter();
-        let times = times.chain([settings::BUSY_TIMEOUT.check(patience)]);
+        let times = times.chain([settings::BUSY_TIMEOUT.check(busy_timeout)]);
         ConfigError::of_ranges(faults.into_iter().chain(times))
     }
 
-    /// Reads the environment.
+    /// Reads the settings from the environment variables.
     ///
     /// # Errors
     ///
-    /// All that is wrong with the variables, at once.
+    /// Returns [`ConfigError`] with all invalid variables.
     pub fn from_env() -> Result<Self, ConfigError> {
         environment::read(|name| match env::var(name) {
             Ok(value) => Some(Ok(value)),
@@ -176,7 +178,7 @@ impl DatabaseConfig {
     }
 }
 
-/// The service that holds the settings; the first to initialise wherever there is a database.
+/// The service that holds the settings. [`DatabaseService`](crate::DatabaseService) requires it.
 #[service]
 pub struct ConfigService {
     config: DatabaseConfig,
@@ -191,7 +193,7 @@ impl Service for ConfigService {
 }
 
 impl ConfigService {
-    /// Makes a service with these settings, to be provided to a [`Scope`](singleton_core::testing::Scope).
+    /// Creates a service with these settings, for `ConfigService::provide` or a [`Scope`](singleton_core::testing::Scope).
     pub fn new(config: DatabaseConfig) -> Self {
         ConfigService { config }
     }
@@ -200,7 +202,7 @@ impl ConfigService {
     ///
     /// # Errors
     ///
-    /// The environment is wrong: see [`ConfigError`], which is the source of the error.
+    /// Returns an error if an environment variable is invalid. Its source is a [`ConfigError`].
     #[guarded]
     pub fn get_config(&self) -> Result<&DatabaseConfig, Error> {
         Ok(&self.config)

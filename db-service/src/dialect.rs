@@ -1,4 +1,4 @@
-//! A statement with its values, in the form that diesel prepares once per connection.
+//! A statement with its values, as each backend takes them. diesel prepares each text once per connection.
 
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
@@ -19,21 +19,21 @@ use crate::sql::{ParsedStatement, Piece};
 use crate::values::Params;
 use crate::values::Value;
 
-/// A backend's way to take values.
+/// The differences between the backends in how they take values.
 pub(crate) trait Dialect: DieselBackend {
-    /// A value in the form in which this backend is given it.
+    /// A value in the form that the backend's driver takes.
     type Bind<'a>: std::fmt::Debug;
 
-    /// What the backend's own placeholders begin with.
+    /// The prefix of the backend's placeholders.
     const PLACEHOLDER: &'static str;
 
-    /// Puts a value into that form.
+    /// Converts a value for the driver.
     fn bind(value: &Value) -> Self::Bind<'_>;
 
-    /// Why the backend would not store a value as what it is, and say nothing.
+    /// Returns the reason why the backend would store another value without an error, if there is one.
     fn problem(value: &Value) -> Option<&'static str>;
 
-    /// Tells whether a bind is text that may have to be cast to another type.
+    /// Returns whether a bind is text that may need a cast to another type.
     fn is_text(bind: &Self::Bind<'_>) -> bool;
 
     fn push<'b>(bind: &'b Self::Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()>
@@ -41,10 +41,10 @@ pub(crate) trait Dialect: DieselBackend {
         Self: Sized;
 }
 
-/// The types, as PostgreSQL writes them, that text for each of the parameters is cast to; none where it needs no cast.
+/// For each parameter, the PostgreSQL type that text is cast to, or `None` without a cast.
 pub(crate) type ParameterCasts = Arc<[Option<String>]>;
 
-/// Text and values of one statement, for one backend.
+/// A statement's text and values, for one backend.
 #[derive(Debug)]
 pub(crate) struct Statement<'a, D: Dialect> {
     pieces: Vec<Piece<'a>>,
@@ -78,7 +78,7 @@ impl<'a, D: Dialect> Statement<'a, D> {
     }
 
     #[cfg(feature = "postgres")]
-    /// A statement from pieces that the caller has put together; each bind belongs to one parameter.
+    /// Creates a statement from the caller's pieces. Each bind belongs to one parameter.
     pub(crate) fn from_parts(
         pieces: Vec<Piece<'a>>,
         binds: Vec<D::Bind<'a>>,
@@ -98,7 +98,7 @@ impl<'a, D: Dialect> Statement<'a, D> {
 }
 
 impl<D: Dialect> Statement<'_, D> {
-    /// What a parameter is to be cast to; of a row that is repeated each repetition has parameters of its own.
+    /// Returns the cast of a parameter. In a repeated row, the casts repeat too.
     fn cast(&self, index: usize) -> Option<&str> {
         let casts = self.casts.as_ref().filter(|casts| !casts.is_empty())?;
         let cast = casts[index % casts.len()].as_deref()?;
@@ -106,7 +106,7 @@ impl<D: Dialect> Statement<'_, D> {
     }
 }
 
-/// The values of the parameters in the order of their names in the statement.
+/// Returns the parameters' values, in the order of their names in the statement.
 pub(crate) fn values<'a>(
     parsed: &ParsedStatement<'_>,
     params: &'a Params,
@@ -138,7 +138,7 @@ impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
                     if cast.is_some() {
                         out.push_sql("CAST(");
                     }
-                    // Names are numbered as they first stand, so the next one is the one to bind now.
+                    // Names are numbered by their first occurrence, so this parameter's value comes next.
                     if index == bound {
                         D::push(&self.binds[index], &mut out)?;
                         bound += 1;
@@ -160,7 +160,7 @@ impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
 
 impl<D: Dialect> QueryId for Statement<'_, D> {
     type QueryId = ();
-    // The text decides: diesel looks it up by what `walk_ast` writes.
+    // `false` makes diesel look the statement up by the text that `walk_ast` writes.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong between a call and its rows.
+//! The errors of the database service.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -19,81 +19,81 @@ pub use migration::{MigrationError, MigrationStop};
 pub use server::{ConnectError, ServerError};
 pub(crate) use server::{Meaning, compare, meaning, statement_text, without_binds};
 
-/// Why the database service did not do what it was asked to.
+/// An error of the database service.
 ///
-/// Neither `Display` nor `Debug`, nor those of its sources, show the values of a statement; [`ServerError`] says what they show
-/// of the server's messages.
+/// `Display` and `Debug` of the error and of its sources never show a statement's values. [`ServerError`] documents which
+/// parts of the server's messages they show.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DbError {
-    /// The service, or one that it requires, could not be initialised.
+    /// The service or one of its dependencies could not be initialized.
     #[error(transparent)]
     Service(#[from] singleton_core::Error),
-    /// No connection could be opened.
+    /// A connection could not be opened.
     #[error("could not connect to {target}: {source}")]
     #[non_exhaustive]
     Connect {
         /// The database, without its password.
         target: String,
-        /// What the driver says.
+        /// The driver's error.
         source: ConnectError,
     },
-    /// All connections were in use, or none could be opened, until the time limit.
+    /// No connection became available within the timeout: all were in use, or none could be opened.
     #[error(
         "timed out after {timeout:?} waiting for a connection ({open} of at most {maximum} open, {in_use} in use, \
-         {idle} idle, {waiting} waiting{}); give connections back sooner, or raise DB_POOL_SIZE or DB_POOL_TIMEOUT{}",
+         {idle} idle, {waiting} waiting{}); return connections sooner, or raise DB_POOL_SIZE or DB_POOL_TIMEOUT{}",
         longest.map(|longest| format!("; {longest}")).unwrap_or_default(),
         last_failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default()
     )]
     #[non_exhaustive]
     PoolTimeout {
-        /// How long the caller was to wait at most.
+        /// The timeout of the checkout.
         timeout: Duration,
-        /// How many connections were open.
+        /// The number of open connections.
         open: u32,
-        /// How many may be open at once.
+        /// The maximum number of open connections.
         maximum: u32,
-        /// How many of those were idle.
+        /// The number of idle connections.
         idle: u32,
-        /// How many callers had one, or were about to get it.
+        /// The number of callers that held a connection or were about to get one.
         in_use: usize,
-        /// How many callers waited for one of those to come back.
+        /// The number of callers that waited for a connection.
         waiting: usize,
-        /// Who had held one longest.
+        /// The caller that has held a connection for the longest time.
         longest: Option<Holder>,
-        /// Why connecting failed the last time, unless it has succeeded since.
+        /// The reason why the last attempt to connect failed. `None` after a success.
         last_failure: Option<String>,
-        /// What the pool says, where it was the pool that did not deliver.
+        /// The pool's error, if the pool could not open a connection.
         source: Option<r2d2::Error>,
     },
     /// The service was shut down.
     #[error("DatabaseService has been shut down")]
     Closed,
-    /// A row would have repeated what must be unique.
+    /// A row would have duplicated a unique value.
     #[error("unique constraint violated: {source}")]
     #[non_exhaustive]
     UniqueViolation {
-        /// The name of the constraint; SQLite does not tell it.
+        /// The name of the constraint. SQLite does not report it.
         constraint: Option<String>,
         /// The table.
         table: Option<String>,
-        /// The columns of the constraint, where the server names them.
+        /// The columns of the constraint, if the server reports them.
         columns: Vec<String>,
-        /// What the server says.
+        /// The server's error.
         source: ServerError,
     },
-    /// A row would have referred to one that is not there, or left others referring to none.
+    /// A row would have referred to a missing row, or a deleted row has others that refer to it.
     #[error("foreign key constraint violated: {source}")]
     #[non_exhaustive]
     ForeignKeyViolation {
-        /// The name of the constraint; SQLite tells neither it nor the table.
+        /// The name of the constraint. SQLite does not report it.
         constraint: Option<String>,
-        /// The table.
+        /// The table. SQLite does not report it.
         table: Option<String>,
-        /// What the server says.
+        /// The server's error.
         source: ServerError,
     },
-    /// A value is missing that must be there.
+    /// A required value is NULL.
     #[error("not-null constraint violated: {source}")]
     #[non_exhaustive]
     NotNullViolation {
@@ -101,88 +101,90 @@ pub enum DbError {
         table: Option<String>,
         /// The column.
         column: Option<String>,
-        /// What the server says.
+        /// The server's error.
         source: ServerError,
     },
-    /// A value is not one of those that the table allows.
+    /// A value violates a `CHECK` constraint.
     #[error("check constraint violated: {source}")]
     #[non_exhaustive]
     CheckViolation {
-        /// The name of the constraint. SQLite reports a constraint without a name by its expression, which is not kept here,
-        /// because it may hold values.
+        /// The name of the constraint. SQLite reports the expression of an unnamed constraint; it is dropped, because it may
+        /// contain values.
         constraint: Option<String>,
-        /// The table; SQLite does not tell it.
+        /// The table. SQLite does not report it.
         table: Option<String>,
-        /// What the server says.
+        /// The server's error.
         source: ServerError,
     },
-    /// The transaction was rolled back since no order of it and others at the same time explains what they saw.
-    #[error("transaction rolled back because of others at the same time: {0}")]
+    /// The transaction was rolled back because of a conflict with concurrent transactions: their results match no serial order.
+    #[error("transaction rolled back because of a conflict with concurrent transactions: {0}")]
     SerializationFailure(#[source] ServerError),
-    /// The transaction was rolled back since it and others waited for each other.
+    /// The transaction was rolled back because it and others waited for each other.
     #[error("transaction rolled back because of a deadlock: {0}")]
     Deadlock(#[source] ServerError),
-    /// The statement took longer than the server's `statement_timeout`.
+    /// The statement exceeded the server's `statement_timeout`.
     #[error("statement timed out: {0}")]
     StatementTimeout(#[source] ServerError),
-    /// A lock was not to be had within the time that a statement waits for one.
+    /// The statement waited for a lock for longer than the lock timeout.
     #[error("timed out waiting for a lock: {0}")]
     LockTimeout(#[source] ServerError),
-    /// The connection broke, or the server ended it. A statement outside of a transaction may have been executed.
+    /// The connection broke, or the server ended it. A statement outside a transaction may have been executed.
     #[error("connection lost: {0}")]
     ConnectionLost(#[source] ServerError),
-    /// The server has not answered within `DB_SOCKET_TIMEOUT`, and the connection was closed. A statement outside of a transaction
-    /// may have been executed, or may still be.
+    /// The server did not answer within `DB_SOCKET_TIMEOUT`, and the connection was closed. A statement outside a transaction
+    /// may have been executed, or may still run.
     #[error("no answer from the server within {limit:?}, so the connection was closed: {source}")]
     #[non_exhaustive]
     NoAnswer {
-        /// How long an answer was waited for.
+        /// The timeout.
         limit: Duration,
-        /// What the driver says.
+        /// The driver's error.
         source: ServerError,
     },
-    /// The connection was lost while a transaction was committed: it may have been, or not.
+    /// The connection was lost during `COMMIT`. The transaction may have been committed or not.
     #[error(
         "connection lost during COMMIT, so the transaction may have been committed or not: {0}"
     )]
     OutcomeUnknown(#[source] ServerError),
-    /// Something was to change that is only to be read.
+    /// The statement writes, but the transaction or the database is read-only.
     #[error("the database is read-only here: {0}")]
     ReadOnly(#[source] ServerError),
-    /// There is no room left for what was to be written; nothing was.
+    /// The disk is full. Nothing was written.
     #[error("the disk of the database is full: {0}")]
     DiskFull(#[source] ServerError),
-    /// The statement is not understood.
+    /// The statement has a syntax error.
     #[error("syntax error: {0}")]
     Syntax(#[source] ServerError),
     /// The server refused the statement for another reason.
     #[error("database query failed: {0}")]
     Query(#[source] ServerError),
-    /// The statement holds no statement.
+    /// The text contains no statement.
     #[error("the statement is empty")]
     EmptyStatement,
-    /// There is more than one statement where one is expected.
-    #[error("only one statement can be executed at a time, and after the first follows {second}")]
+    /// The text contains more than one statement. Nothing was executed.
+    #[error("only one statement can be executed at a time, but {second} follows the first one")]
     #[non_exhaustive]
     MultipleStatements {
-        /// The word that the second statement begins with, if it is a keyword of SQL; else what kind of text it begins with,
-        /// such as `a literal`.
+        /// The first word of the second statement if it is an SQL keyword, otherwise the kind of its first token, such as
+        /// `a literal`.
         second: String,
     },
-    /// `COPY` between server and client.
+    /// The statement is a `COPY` between server and client.
     #[error(
-        "COPY … FROM STDIN and TO STDOUT are no statements with rows; use bulk_insert, or diesel's copy_from and copy_to"
+        "COPY … FROM STDIN and COPY … TO STDOUT cannot be executed as statements; use bulk_insert, or diesel's copy_from and copy_to"
     )]
     CopyUnsupported,
-    /// The statement holds a placeholder that is none of ours.
-    #[error("{placeholder} is no parameter here; name it, as in :id, and give it with params!")]
+    /// The statement contains a placeholder of the backend instead of a `:name` parameter.
+    #[error(
+        "the placeholder {placeholder} is not supported; name the parameter, as in :id, and pass its value with params!"
+    )]
     #[non_exhaustive]
     RawPlaceholder {
-        /// The placeholder, such as `?`, `$1` or `@name`; of one that is neither numbered nor named in ASCII the first character
-        /// and `…`.
+        /// The placeholder, such as `?`, `$1` or `@name`. If it is neither a number nor an ASCII name, its first character and
+        /// `…`.
         placeholder: String,
     },
-    /// The statement names a parameter that was not given.
+    /// The statement names a parameter that was not passed.
     #[error(
         "the statement needs a parameter :{}, which was not given",
         Escaped(name)
@@ -192,7 +194,7 @@ pub enum DbError {
         /// The parameter.
         name: String,
     },
-    /// A parameter was given that the statement does not name.
+    /// A parameter was passed that the statement does not name.
     #[error(
         "the parameter :{} was given, but the statement does not use it",
         Escaped(name)
@@ -202,64 +204,64 @@ pub enum DbError {
         /// The parameter.
         name: String,
     },
-    /// Rows were to be inserted into no columns, or into one twice.
-    #[error("rows cannot go into these columns: {problem}")]
+    /// `bulk_insert` got no columns, or a column twice.
+    #[error("rows cannot be inserted into these columns: {problem}")]
     #[non_exhaustive]
     InvalidColumns {
-        /// What is wrong with them.
+        /// The problem.
         problem: String,
     },
-    /// A row has not as many values as there are columns to go into.
+    /// The number of values in a row differs from the number of columns.
     #[error("row {row} has {found} values for {expected} columns")]
     #[non_exhaustive]
     RowLength {
-        /// Which of the rows, from 1.
+        /// The position of the row, from 1.
         row: u64,
         /// The number of columns.
         expected: usize,
         /// The number of values.
         found: usize,
     },
-    /// A value would not be stored as what it is.
+    /// The database cannot store a value exactly.
     #[error("the value for {name:?}{} cannot be stored: {problem}", row.map(|row| format!(" in row {row}")).unwrap_or_default())]
     #[non_exhaustive]
     UnstorableValue {
         /// The parameter or the column.
         name: String,
-        /// Which of the rows that are inserted, from 1.
+        /// The position of the inserted row, from 1.
         row: Option<u64>,
-        /// What is wrong with it.
+        /// The reason.
         problem: &'static str,
     },
-    /// The statement would end the transaction that a closure runs in, behind its back.
+    /// The statement would end the transaction of the closure that executes it.
     #[error(
-        "a transaction ends with its closure: return Ok to commit, Err to roll back, and execute no COMMIT or ROLLBACK"
+        "the closure ends its transaction: return Ok to commit or Err to roll back, and execute no COMMIT or ROLLBACK"
     )]
     EndsTransaction,
-    /// A statement that always has a row had none.
-    #[error("the statement returned no row where there must be one")]
+    /// A statement that must return a row returned none.
+    #[error("the statement returned no row, but one is required")]
     NoRow,
     /// The row has no such column.
     #[error("there is no column {column:?} in the row; it has {}", Escaped(available.join(", ")))]
     #[non_exhaustive]
     UnknownColumn {
-        /// The column asked for.
+        /// The requested column.
         column: String,
-        /// The columns that there are.
+        /// The row's columns.
         available: Vec<String>,
     },
-    /// The column's value cannot be read as the type asked for.
+    /// The column's value cannot be read as the requested type.
     #[error("column {column:?} holds {found}, which cannot be read as {expected}")]
     #[non_exhaustive]
     WrongType {
         /// The column.
         column: String,
-        /// The kind of value that it holds.
+        /// The kind of its value.
         found: &'static str,
-        /// The type asked for.
+        /// The requested type.
         expected: &'static str,
     },
-    /// The server sent a value that has no counterpart here, such as text in another encoding.
+    /// The server sent a value that [`Value`](crate::Value) cannot represent, such as text in another encoding.
     #[error("column {column:?} holds a value that cannot be represented: {source}")]
     #[non_exhaustive]
     UnreadableValue {
@@ -268,33 +270,35 @@ pub enum DbError {
         /// The reason, a [`ServerError`]. Its [`driver_error`](ServerError::driver_error) returns the full text.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// There is no such table.
+    /// The table does not exist.
     #[error("there is no table {:?}", shortened(table))]
     #[non_exhaustive]
     UnknownTable {
-        /// The table asked for.
+        /// The requested table.
         table: String,
     },
-    /// What should be the name of a table cannot be one.
+    /// The text is not a valid table name.
     #[error(
-        "{:?} is no name of a table: {problem}; write name, schema.name, or \"Any Name\" in quotes as in a statement",
+        "{:?} is not a table name: {problem}; write name, schema.name, or \"Any Name\" in quotes as in a statement",
         shortened(table)
     )]
     #[non_exhaustive]
     InvalidTableName {
-        /// What was given.
+        /// The given text.
         table: String,
-        /// What is wrong with it.
+        /// The reason.
         problem: &'static str,
     },
     /// Migrations could not be read, applied or reverted.
     #[error("migration failed: {0}")]
     Migration(#[from] MigrationError),
-    /// A fake database was asked for what only a real one has.
-    #[error("a fake database has no {what}; use a real one, or ask for rows only")]
+    /// A fake database does not support the call.
+    #[error(
+        "a fake database has no {what}; use a real database, or only statements that return rows"
+    )]
     #[non_exhaustive]
     Fake {
-        /// What is missing.
+        /// The missing feature.
         what: &'static str,
     },
 }
@@ -345,8 +349,8 @@ const STATEMENTS: [&str; 41] = [
 ];
 
 impl DbError {
-    /// Tells whether nothing has changed and the same may well succeed if it is done again: after a
-    /// serialisation failure, a deadlock, or when a lock or a connection was not to be had in time.
+    /// Returns whether nothing was changed and a retry can succeed: after a serialization failure, a deadlock, or a timeout while
+    /// waiting for a lock or a connection.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
@@ -357,7 +361,7 @@ impl DbError {
         )
     }
 
-    /// The error of a connection that was not opened; `target` is the URL without its password.
+    /// Returns the error of a failed connection. `target` is the URL without its password.
     pub(crate) fn connect(target: String, source: diesel::ConnectionError) -> Self {
         DbError::Connect {
             source: ConnectError::new(&target, source),
@@ -365,7 +369,7 @@ impl DbError {
         }
     }
 
-    /// The error of an attempt to connect that did not get as far as the driver, or that was given up.
+    /// Returns the error of an attempt to connect that failed before the driver was called, or that was given up.
     pub(crate) fn not_connected(target: String, reason: String) -> Self {
         DbError::Connect {
             source: ConnectError::ours(&target, reason),
@@ -373,7 +377,7 @@ impl DbError {
         }
     }
 
-    /// The error for a second statement that begins with this token.
+    /// Returns the error for a second statement that begins with this token.
     pub(crate) fn multiple_statements(kind: Kind, text: &str) -> Self {
         let second = match kind {
             Kind::Word if text.starts_with(|first: char| first.is_ascii_digit()) => "a number",
@@ -391,7 +395,7 @@ impl DbError {
         }
     }
 
-    /// The error for a placeholder of the backend's own.
+    /// Returns the error for a placeholder of the backend.
     pub(crate) fn raw_placeholder(text: &str) -> Self {
         const LONGEST: usize = 64;
         let sign = text.chars().next().unwrap_or('?');
@@ -414,7 +418,7 @@ impl DbError {
         }
     }
 
-    /// The error for a value of a column that the driver cannot read.
+    /// Returns the error for a column's value that the driver cannot read.
     pub(crate) fn unreadable(column: &str, source: Box<dyn StdError + Send + Sync>) -> Self {
         DbError::UnreadableValue {
             column: column.to_owned(),
@@ -422,7 +426,7 @@ impl DbError {
         }
     }
 
-    /// The error of a `COMMIT`.
+    /// Returns the error of a `COMMIT`.
     pub(crate) fn of_commit(source: DieselError) -> Self {
         match DbError::from(source) {
             DbError::ConnectionLost(source) => DbError::OutcomeUnknown(source),
@@ -431,13 +435,13 @@ impl DbError {
     }
 }
 
-/// Who has held a connection longest.
+/// The caller that has held a connection for the longest time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
-    /// Where in the program it was taken.
+    /// The source location of the checkout.
     pub location: &'static Location<'static>,
-    /// For how long it has been held.
+    /// The time since the checkout.
     pub held: Duration,
 }
 
@@ -446,12 +450,12 @@ impl fmt::Display for Holder {
         let Holder { location, held } = self;
         write!(
             formatter,
-            "the longest has been held for {held:.1?}, taken at {location}"
+            "the longest has been held for {held:.1?}, checked out at {location}"
         )
     }
 }
 
-/// As much of a name as an error shows.
+/// Returns the part of a name that an error shows.
 fn shortened(name: &str) -> Cow<'_, str> {
     const MAX: usize = 128;
     match name.floor_char_boundary(MAX) {

@@ -1,4 +1,4 @@
-//! The pool: r2d2 behind a gate.
+//! The connection pool: r2d2 behind a fair semaphore.
 
 mod checkouts;
 mod manager;
@@ -25,14 +25,15 @@ use manager::{LastFailure, LogErrors, Manager};
 use metrics::WaitingGauge;
 use semaphore::{AcquireError, FairSemaphore, Permit};
 
-/// Longer than any wait, and short enough to be added to any moment.
+/// A hundred years, as the maximum of a timeout, so that it can be added to an `Instant`.
 const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// How long r2d2 pauses at most before it tries again to connect: half of its own limit, which has no other use here.
+/// The maximum pause between r2d2's attempts to connect, which is half of r2d2's connection timeout. That timeout has no other
+/// effect here.
 const RETRY: Duration = Duration::from_millis(500);
 
 pub(crate) struct ConnectionPool {
-    /// `None` once the service was shut down.
+    /// `None` after the service was shut down.
     pool: RwLock<Option<r2d2::Pool<Manager>>>,
     gate: Arc<FairSemaphore>,
     pub(crate) statistics: Arc<Statistics>,
@@ -45,7 +46,7 @@ pub(crate) struct ConnectionPool {
 }
 
 impl ConnectionPool {
-    /// Opens one connection, so that what is wrong shows at once and in the server's own words, and leaves it in the pool.
+    /// Opens a pool with one connection, so that an error appears at once, with the server's message.
     pub(crate) fn open(config: &DatabaseConfig) -> Result<Self, DbError> {
         let statistics = Arc::new(Statistics::default());
         let manager = Manager::open(config, Arc::clone(&statistics))?;
@@ -58,7 +59,7 @@ impl ConnectionPool {
             .idle_timeout(None)
             .connection_timeout(2 * RETRY)
             .error_handler(Box::new(LogErrors));
-        // It panics if it cannot start its threads.
+        // r2d2 panics if it cannot start its threads.
         let pool = panic::catch_unwind(AssertUnwindSafe(|| builder.build_unchecked(manager)))
             .map_err(|_| {
                 let reason = "no thread could be started for the pool".to_owned();
@@ -77,7 +78,7 @@ impl ConnectionPool {
         })
     }
 
-    /// Hands out a connection within the time limit; it is held by the caller.
+    /// Checks out a connection within the pool's timeout.
     #[track_caller]
     pub(crate) fn get(&self) -> Result<PooledConnection, DbError> {
         let holder = Location::caller();
@@ -123,8 +124,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Hands out nothing any more, waits for what is in use, and closes the idle connections; what is still in
-    /// use when the time is over is closed when it comes back.
+    /// Closes the pool: refuses checkouts, waits up to the drain timeout for connections in use, and closes the idle ones. A
+    /// connection that is still in use afterwards is closed when it is returned.
     pub(crate) fn close(&self) {
         self.gate.close();
         let deadline = Instant::now() + self.drain_timeout.min(MAX_WAIT);
@@ -162,19 +163,19 @@ impl ConnectionPool {
     }
 }
 
-/// A connection on loan; it goes back to the pool on drop, rolled back if need be.
+/// A checked-out connection. Dropping it rolls back an open transaction and returns the connection to the pool.
 ///
 /// It dereferences to [`Connection`], so diesel's DSL works on `&mut *connection`.
 pub struct PooledConnection {
     connection: r2d2::PooledConnection<Manager>,
     statistics: Arc<Statistics>,
     loan: Checkout,
-    // Last, so that the connection is back before the next caller is let through.
+    // The last field, so that the connection is in the pool before the next caller gets the permit.
     _permit: Permit,
 }
 
 impl PooledConnection {
-    /// Runs `work` for as long as the limit says at most. If there is no result by then, the connection is discarded.
+    /// Runs `work` with a timeout. Without a result by then, the connection is discarded.
     pub(crate) fn bounded<T: Send + 'static>(
         mut self,
         limit: Duration,
@@ -189,13 +190,13 @@ impl Deref for PooledConnection {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        self.connection.lent()
+        self.connection.connection()
     }
 }
 
 impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut Connection {
-        self.connection.lent_mut()
+        self.connection.connection_mut()
     }
 }
 

@@ -1,6 +1,6 @@
-//! Cuts SQL into tokens: as far as quoting, comments and parameters matter, and no further.
+//! A lexer for SQL that distinguishes quotes, comments and parameters, and nothing else.
 //!
-//! A hand-written scan, because it runs on every call: a full tokenizer costs eighty times as much.
+//! It is hand-written because it runs on each call, and a full tokenizer (sqlparser's) takes eighty times as long.
 
 use crate::backend::Backend;
 
@@ -11,9 +11,9 @@ pub(crate) enum Kind {
     Word,
     Quoted,
     Parameter,
-    /// `\:`, which stands for a colon that begins no parameter.
+    /// `\:`, an escaped colon, which begins no parameter.
     EscapedColon,
-    /// A placeholder of the backend itself, such as `?` or `$1`.
+    /// A placeholder of the backend, such as `?` or `$1`.
     Placeholder,
     Semicolon,
     Open,
@@ -27,21 +27,22 @@ pub(crate) struct Token<'a> {
     pub(crate) text: &'a str,
 }
 
-/// Cuts a statement into tokens that, joined, give the statement again.
+/// An iterator over the tokens of a statement. The tokens' texts, joined, are the statement.
 pub(crate) struct Tokens<'a> {
     sql: &'a str,
     backend: Backend,
     position: usize,
-    /// Whether the byte before the position belongs to a word or number.
+    /// Whether the byte before `position` belongs to a word or number.
     after_word: bool,
     continued: Continued,
 }
 
-/// PostgreSQL takes texts with a line break between them for one, so what follows `E'…'` may have escapes as well.
+/// Whether the next literal continues an `E'…'` literal. PostgreSQL joins literals that are separated by a line break, so the
+/// next one may contain escapes too.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Continued {
     No,
-    /// By a quote, once there is a line break.
+    /// A quote continues it after a line break.
     AfterLineBreak,
     ByQuote,
 }
@@ -57,7 +58,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Whether a text with escapes may go on behind a token.
+    /// Returns whether a literal with escapes can continue after a token.
     fn continued_after(&self, kind: Kind, text: &str) -> Continued {
         let is_part = self.continued == Continued::ByQuote && text.starts_with('\'');
         match (kind, text) {
@@ -76,7 +77,7 @@ impl<'a> Tokens<'a> {
         &self.sql.as_bytes()[self.position..]
     }
 
-    /// The kind of the next token and its length in bytes; ASCII bytes alone decide, so it ends between characters.
+    /// Returns the kind of the next token and its length in bytes. Only ASCII bytes end a token, so it ends between characters.
     fn next_kind(&self) -> (Kind, usize) {
         let rest = self.rest();
         let postgres = self.backend == Backend::Postgres;
@@ -106,7 +107,7 @@ impl<'a> Tokens<'a> {
             }
             b'\\' if second == b':' && postgres => (Kind::EscapedColon, 2),
             b':' if second == b':' => (Kind::Other, 2),
-            // To SQLite every `:name` is a parameter, and so is every `:1`.
+            // In SQLite each `:name` and each `:1` is a parameter.
             b':' if is_word_start(second) && !(postgres && self.after_word) => {
                 (Kind::Parameter, 1 + word(&rest[1..], false))
             }
@@ -117,7 +118,7 @@ impl<'a> Tokens<'a> {
             b'(' => (Kind::Open, 1),
             b')' => (Kind::Close, 1),
             byte if is_word_start(byte) => (Kind::Word, word(rest, true)),
-            // A number does not go on with a dollar sign: there a quoted text begins.
+            // A dollar sign after a number begins a quoted text.
             byte if byte.is_ascii_digit() => (Kind::Word, word(rest, false)),
             _ => (Kind::Other, 1),
         }
@@ -144,7 +145,7 @@ fn is_word_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-/// The length of the run of word bytes; names may go on with a dollar sign.
+/// Returns the length of a word. With `dollar`, the word can contain dollar signs.
 fn word(bytes: &[u8], dollar: bool) -> usize {
     bytes
         .iter()
@@ -152,13 +153,13 @@ fn word(bytes: &[u8], dollar: bool) -> usize {
         .unwrap_or(bytes.len())
 }
 
-/// The length of a `--` comment; PostgreSQL's ends at a carriage return as well.
+/// Returns the length of a `--` comment. In PostgreSQL, a carriage return ends it too.
 fn line_comment(bytes: &[u8], carriage_return: bool) -> usize {
     let ends = |byte: &u8| *byte == b'\n' || carriage_return && *byte == b'\r';
     bytes.iter().position(ends).unwrap_or(bytes.len())
 }
 
-/// The length of a `/* … */` comment; PostgreSQL's nest.
+/// Returns the length of a `/* … */` comment. In PostgreSQL, comments nest.
 fn block_comment(bytes: &[u8], nests: bool) -> usize {
     let mut depth = 1;
     let mut position = 2;
@@ -172,7 +173,8 @@ fn block_comment(bytes: &[u8], nests: bool) -> usize {
     position
 }
 
-/// The length of a quoted text whose opening, quote included, takes `opening` bytes; a doubled quote does not end it.
+/// Returns the length of a quoted text. `opening` is the length of its beginning, the quote included. A doubled quote does not
+/// end the text.
 fn quoted(bytes: &[u8], opening: usize, quote: u8, backslash: bool) -> usize {
     let mut position = opening;
     while position < bytes.len() {
@@ -186,7 +188,7 @@ fn quoted(bytes: &[u8], opening: usize, quote: u8, backslash: bool) -> usize {
             return position + 1;
         }
     }
-    // A backslash may have been the last byte, or stand before a character of several.
+    // A backslash can be the last byte, so `position` can be beyond the end.
     bytes.len()
 }
 
@@ -197,7 +199,7 @@ fn bracketed(bytes: &[u8]) -> usize {
         .map_or(bytes.len(), |end| end + 1)
 }
 
-/// The length of a `$tag$ … $tag$` text, if one begins here.
+/// Returns the length of a `$tag$ … $tag$` text if one begins here.
 fn dollar_quoted(bytes: &[u8]) -> Option<usize> {
     let tag = word(&bytes[1..], false);
     let starts_with_digit = bytes.get(1).is_some_and(u8::is_ascii_digit);

@@ -1,4 +1,4 @@
-//! Reads the settings from environment variables, and tells all that is wrong with them.
+//! Reads the settings from environment variables, and reports all invalid ones.
 
 use super::DatabaseConfig;
 use super::error::ConfigError;
@@ -6,7 +6,7 @@ use super::replicas::ReplicaSettings;
 use super::settings::{self, PostgresSettings, SqliteSettings, Synchronous, TlsMode};
 use super::variables::{NotUnicode, Variables};
 
-/// Reads the settings, wherever `lookup` finds the variables.
+/// Reads the settings from the variables that `lookup` returns.
 pub(crate) fn read(
     lookup: impl Fn(&'static str) -> Option<Result<String, NotUnicode>>,
 ) -> Result<DatabaseConfig, ConfigError> {

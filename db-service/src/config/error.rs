@@ -1,17 +1,17 @@
-//! What is wrong with the settings.
+//! The error of invalid settings.
 
 use std::fmt;
 
 use super::url::UrlError;
 
-/// All that is wrong with the environment; its text joins the faults with `; `.
+/// All invalid environment variables. `Display` joins their messages with `; `.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     pub(crate) faults: Vec<ConfigFault>,
 }
 
 impl ConfigError {
-    /// Gathers the variables that are not in their range: whether each is, its name and the range.
+    /// Collects the variables that are out of range, from tuples of whether each is in range, its name and its range.
     pub(crate) fn of_ranges(
         checks: impl IntoIterator<Item = (bool, &'static str, &'static str)>,
     ) -> Result<(), ConfigError> {
@@ -27,7 +27,7 @@ impl ConfigError {
         }
     }
 
-    /// The faults, one a variable.
+    /// Returns the problems, one per variable.
     pub fn faults(&self) -> &[ConfigFault] {
         &self.faults
     }
@@ -45,40 +45,40 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// What is wrong with one environment variable.
+/// The problem with one environment variable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigFault {
-    /// `DATABASE_URL` is not set, or empty.
+    /// `DATABASE_URL` is unset or empty.
     #[error(
         "DATABASE_URL environment variable is required. Example: postgresql://user:password@localhost/dbname"
     )]
     MissingUrl,
-    /// `DATABASE_URL` is not one that can be opened.
+    /// `DATABASE_URL` is invalid.
     #[error("Invalid database configuration: DATABASE_URL: {0}")]
     InvalidUrl(#[source] UrlError),
-    /// One of `DB_REPLICA_URLS` is not one that can be opened.
+    /// One of the URLs in `DB_REPLICA_URLS` is invalid.
     #[error("Invalid database configuration: DB_REPLICA_URLS: {0}")]
     InvalidReplicaUrl(#[source] UrlError),
-    /// The value is no whole number.
+    /// The value is not a whole number.
     #[error("Invalid database configuration: {variable}: {value:?} is not a whole number")]
     #[non_exhaustive]
     NotANumber {
         /// The variable.
         variable: &'static str,
-        /// Its value, or `***` if it does not resemble a number.
+        /// The value, or `***` if it does not resemble a number.
         value: String,
     },
-    /// The number is outside of what makes sense.
+    /// The value is out of range.
     #[error("{variable} must be {range}")]
     #[non_exhaustive]
     OutOfRange {
         /// The variable.
         variable: &'static str,
-        /// What it must be.
+        /// The range.
         range: &'static str,
     },
-    /// The value is no text.
+    /// The value is not valid UTF-8.
     #[error("Invalid database configuration: {variable}: the value is not valid UTF-8")]
     #[non_exhaustive]
     NotUnicode {

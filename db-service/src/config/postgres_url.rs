@@ -1,7 +1,7 @@
-//! A PostgreSQL URL, parsed once as libpq parses it.
+//! PostgreSQL URLs, parsed as libpq parses them.
 //!
-//! The messages of libpq quote the pieces that it cannot parse, and those may be pieces of a password. So everything that
-//! libpq would refuse while parsing is refused here first, with an error that repeats nothing.
+//! libpq's messages quote the parts that it cannot parse, which can be parts of a password. So everything that libpq's parser would
+//! refuse is refused here first, with an error that quotes nothing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,13 +17,13 @@ use singleton_core::__private::Escaped;
 
 const HIDDEN: &str = "***";
 
-/// The parameters of libpq that a URL sets, in the user's part, as hosts, as a path or after the question mark.
+/// The libpq parameters that a URL sets.
 ///
-/// The names are libpq's: `user`, `password`, `host`, `port` and `dbname` for what comes before the question mark. `ssl=true`
-/// and `requiressl` are kept as the `sslmode` that libpq takes them for. `Display` hides each value that may be a secret.
+/// The names are libpq's: `user`, `password`, `host`, `port` and `dbname` for the parts before the question mark. `ssl=true`
+/// and `requiressl` are stored as the equivalent `sslmode`. `Display` hides each value that may be a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct PostgresUrl {
-    /// Each parameter at most once, in the order of the URL.
+    /// The parameters in the order of the URL, each at most once.
     parts: Vec<Part>,
 }
 
@@ -36,18 +36,18 @@ struct Part {
     in_query: bool,
 }
 
-/// One of the servers that a URL names; `None` for what it leaves to libpq and its environment variables.
+/// A server that a URL names. `None` leaves a part to libpq and its environment variables.
 #[cfg(any(feature = "postgres", test))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Host<'a> {
-    /// The name of a host, an IP address, or the folder of a Unix socket.
+    /// The host name, an IP address, or the directory of a Unix socket.
     pub(crate) host: Option<&'a str>,
-    /// The IP address to connect to, in place of a look-up of `host`.
+    /// The IP address to connect to, instead of resolving `host`.
     pub(crate) hostaddr: Option<&'a str>,
     pub(crate) port: Option<u16>,
 }
 
-/// A parameter of libpq, in any version from 13 to 18.
+/// A parameter of libpq, in a version from 13 to 18.
 #[derive(PartialEq, Eq)]
 struct Parameter {
     name: &'static str,
@@ -72,7 +72,7 @@ enum Shape {
     Word(&'static str),
     /// One of these words, in any case, or nothing.
     OptionalWord(&'static str),
-    /// Some of these words, separated by commas, each with or without an exclamation mark.
+    /// A comma-separated list of these words, each with or without an exclamation mark.
     Words(&'static str),
 }
 
@@ -80,7 +80,8 @@ const fn parameter(name: &'static str, shape: Shape) -> Parameter {
     Parameter { name, shape }
 }
 
-/// From the table `PQconninfoOptions` in libpq's `fe-connect.c`; the values are those that its `pqConnectOptions2` accepts.
+/// libpq's parameters, from the table `PQconninfoOptions` in its `fe-connect.c`. The values are those that its
+/// `pqConnectOptions2` accepts.
 static PARAMETERS: [Parameter; 53] = {
     use Shape::{Addresses, Hosts, Name, Number, OptionalWord, Path, Ports, Secret, Word, Words};
     const TLS_VERSIONS: &str = "one of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3";

@@ -1,4 +1,4 @@
-//! Which servers may be read from beside the primary.
+//! The settings of read replicas.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use super::url::DatabaseUrl;
 use super::variables::{NotUnicode, Variables};
 use crate::backend::Backend;
 
-/// The standbys that [`DatabaseService::read`](crate::DatabaseService::read) reads from.
+/// The settings of the standbys that [`DatabaseService::read`](crate::DatabaseService::read) reads from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplicaSettings {
-    /// Where they are, each URL for one server (`DB_REPLICA_URLS`, separated by white space, none).
+    /// The standbys, one URL per server (`DB_REPLICA_URLS`, separated by white space, none).
     pub urls: Vec<DatabaseUrl>,
-    /// How far one that is read from may lag behind; `None` for however far (`DB_REPLICA_MAX_LAG`, 10 s).
+    /// The maximum replication lag of a standby that is read from, or `None` for unlimited (`DB_REPLICA_MAX_LAG`, 10 s).
     pub max_lag: Option<Duration>,
 }
 
@@ -33,7 +33,7 @@ impl ReplicaSettings {
     {
         let text = variables.text("DB_REPLICA_URLS").unwrap_or_default();
         let mut urls = Vec::new();
-        // Not commas, which part the hosts of a URL.
+        // Commas separate the hosts inside a URL.
         for text in text.split_whitespace() {
             match DatabaseUrl::parse(text) {
                 Ok(url) => urls.push(url),
@@ -44,7 +44,7 @@ impl ReplicaSettings {
         ReplicaSettings { urls, max_lag }
     }
 
-    /// Tells whether replicas are what the primary is; SQLite has none.
+    /// Returns whether the replicas are PostgreSQL servers like the primary. SQLite has no replicas.
     pub(crate) fn suit(&self, primary: Backend) -> bool {
         let mut backends = self.urls.iter().map(DatabaseUrl::backend);
         self.urls.is_empty()

@@ -1,4 +1,4 @@
-//! What is set on each connection, apart from where it leads.
+//! The settings of each connection.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::postgres_url::PostgresUrl;
 use super::variables::TimeRange;
 
-/// The maximum of a limit of PostgreSQL, which counts milliseconds in 32 bits.
+/// The maximum of PostgreSQL's timeouts, which are milliseconds in 32 bits.
 const MILLISECONDS: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// libpq before version 17 counts the time in milliseconds, in 32 bits.
+/// libpq before version 17 stores this timeout as milliseconds in 32 bits.
 pub(crate) const CONNECT_TIMEOUT: TimeRange = TimeRange {
     variable: "DB_CONNECT_TIMEOUT",
     longest: Duration::from_secs(2_147_483),
@@ -41,63 +41,66 @@ const fn in_milliseconds(variable: &'static str) -> TimeRange {
     }
 }
 
-/// Settings of each connection to PostgreSQL. A parameter of the URL replaces the setting here, except that the stricter
-/// TLS mode of the two is used.
+/// The settings of connections to PostgreSQL.
+///
+/// A parameter of the URL overrides the setting here. Of two TLS modes, the stricter one is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostgresSettings {
-    /// How long connecting to each host of the URL may take, one after the other, rounded up to whole seconds; before version
-    /// 17 libpq takes 2 s at least. `None` for as long as it takes (`DB_CONNECT_TIMEOUT`, 10 s).
+    /// The timeout for connecting to each host of the URL, rounded up to whole seconds, or `None` for unlimited. libpq before
+    /// version 17 takes at least 2 s (`DB_CONNECT_TIMEOUT`, 10 s).
     pub connect_timeout: Option<Duration>,
-    /// After how long a silent connection is probed, rounded up to whole seconds; three probes of 10 s that fail end it; `None` for
-    /// never (`DB_TCP_KEEPALIVE`, 30 s).
+    /// The time without traffic after which TCP probes the connection, rounded up to whole seconds, or `None` for never. Three
+    /// failed probes of 10 s close it (`DB_TCP_KEEPALIVE`, 30 s).
     pub tcp_keepalive: Option<Duration>,
-    /// How long what was sent may stay unacknowledged; `None` for the system's limit (`DB_TCP_USER_TIMEOUT`, 30 s).
+    /// The maximum time that sent data may stay unacknowledged, or `None` for the system's timeout (`DB_TCP_USER_TIMEOUT`, 30 s).
     pub tcp_user_timeout: Option<Duration>,
-    /// How long a statement may take; `None` for the server's own limit (`DB_STATEMENT_TIMEOUT`, none).
+    /// The maximum duration of a statement, or `None` for the server's own timeout (`DB_STATEMENT_TIMEOUT`, none).
     pub statement_timeout: Option<Duration>,
-    /// How long a statement waits for a lock; likewise (`DB_LOCK_TIMEOUT`, none).
+    /// The maximum time that a statement waits for a lock, or `None` for the server's own timeout (`DB_LOCK_TIMEOUT`, none).
     pub lock_timeout: Option<Duration>,
-    /// How long a transaction may do nothing; likewise (`DB_IDLE_IN_TRANSACTION_TIMEOUT`, none).
+    /// The maximum idle time of a transaction, or `None` for the server's own timeout (`DB_IDLE_IN_TRANSACTION_TIMEOUT`, none).
     pub idle_in_transaction_timeout: Option<Duration>,
-    /// How long the server may leave a statement unanswered before the connection is closed; `None` for as long as it takes
-    /// (`DB_SOCKET_TIMEOUT`, none). The server keeps its own limits only as long as it runs: this one holds against a
-    /// server that was stopped or is out of reach. It should be longer than the longest statement; what rows are used for in
-    /// `for_each_row`, and made by in `bulk_insert`, does not count, while with diesel's own `copy_from` and row-by-row loading
-    /// it does, and reading from its `copy_to` has no limit.
+    /// The maximum time that the server may leave a statement unanswered, or `None` for unlimited. Then the connection is closed
+    /// (`DB_SOCKET_TIMEOUT`, none). Linux only.
     ///
-    /// With it, connections go through a relay of the process on the loopback interface, which costs two threads and two more
-    /// sockets for each connection, and time for each statement. An entry of a password file needs `*` for its port. Service files
-    /// and `requirepeer` are refused. On Linux only.
+    /// The server enforces its own timeouts only while it runs. This one also works if the server is stopped or unreachable. Set it
+    /// to more than the longest statement takes. The time that the caller's code takes in `for_each_row` and `bulk_insert` does
+    /// not count. It does count in diesel's own `copy_from` and row-by-row loading. diesel's `copy_to` has no timeout.
+    ///
+    /// With this setting, connections go through a relay in the process on the loopback interface. This costs two threads and two
+    /// sockets per connection, and time for each statement. An entry of a password file needs `*` for its port. Service
+    /// files and `requirepeer` are refused.
     pub socket_timeout: Option<Duration>,
-    /// What the server shows in `pg_stat_activity` (`DB_APPLICATION_NAME`, libpq's own).
+    /// The name that `pg_stat_activity` shows (`DB_APPLICATION_NAME`, libpq's own).
     pub application_name: Option<String>,
-    /// How the connection is encrypted, at least: a stricter mode in the URL is used in place of this one (`DB_TLS_MODE`,
-    /// [`VerifyFull`](TlsMode::VerifyFull) with a root certificate here or in the URL, otherwise libpq's own: `PGSSLMODE` or
-    /// `prefer`).
+    /// The minimum TLS mode: a stricter mode in the URL is used instead (`DB_TLS_MODE`). Default:
+    /// [`VerifyFull`](TlsMode::VerifyFull) with a root certificate here or in the URL, otherwise libpq's default, which is
+    /// `PGSSLMODE` or `prefer`.
     pub tls_mode: Option<TlsMode>,
-    /// The file with the certificates that the server's is checked against (`DB_TLS_ROOT_CERTIFICATE`, libpq's own).
+    /// The file with the certificates that verify the server's certificate (`DB_TLS_ROOT_CERTIFICATE`, libpq's own).
     pub tls_root_certificate: Option<String>,
 }
 
-/// How a connection to PostgreSQL is encrypted, as libpq's [`sslmode`] says; a later mode is stricter than an earlier one.
-/// Connections through a Unix socket are never encrypted, whatever the mode.
+/// The encryption of a connection to PostgreSQL: libpq's [`sslmode`]. Later modes are stricter than earlier ones.
+///
+/// Connections through a Unix socket are never encrypted.
 ///
 /// [`sslmode`]: https://www.postgresql.org/docs/current/libpq-ssl.html
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TlsMode {
-    /// Not at all.
+    /// Never encrypted.
     Disable,
-    /// If the server insists.
+    /// Encrypted if the server requires it.
     Allow,
-    /// If the server can.
+    /// Encrypted if the server supports it.
     Prefer,
-    /// Always, whoever the server is.
+    /// Always encrypted. The server is not verified.
     Require,
-    /// Always, with a server whose certificate is known.
+    /// Always encrypted. A known authority must have signed the server's certificate.
     VerifyCa,
-    /// Always, with a server whose certificate is known and made out to its host.
+    /// Always encrypted. A known authority must have signed the server's certificate, and it must be for the URL's host.
     VerifyFull,
 }
 
@@ -117,7 +120,7 @@ impl TlsMode {
         named.map_or("", |(name, _)| name)
     }
 
-    /// The mode that libpq calls so.
+    /// Returns the mode with libpq's name.
     pub(crate) fn named(name: &str) -> Option<Self> {
         let named = Self::NAMES.into_iter().find(|(known, _)| *known == name);
         named.map(|(_, mode)| mode)
@@ -142,7 +145,7 @@ impl Default for PostgresSettings {
 }
 
 impl PostgresSettings {
-    /// A URL for libpq with what is set while connecting.
+    /// Returns the URL for libpq, with the settings that apply while connecting.
     #[cfg(any(feature = "postgres", test))]
     pub(crate) fn complete(&self, url: &PostgresUrl) -> String {
         let seconds = |time: Duration| whole_seconds(time).as_secs().to_string();
@@ -173,15 +176,15 @@ impl PostgresSettings {
                     .map(|(name, value)| (*name, value.as_str())),
             )
             .filter(|(name, _)| url.parameter(name).is_none());
-        // These already take the URL into account.
+        // The URL's own TLS parameters are already considered here.
         let tls = tls
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)));
         url.with_parameters(&optional.chain(tls).collect::<Vec<_>>())
     }
 
-    /// The stricter of the modes here and in the URL. A root certificate alone asks for a check of the server, which libpq's
-    /// default would not make. `None` leaves the mode to libpq.
+    /// Returns the stricter of the modes here and in the URL, or `None` to leave the mode to libpq. A root certificate without a
+    /// mode means `verify-full`, because libpq's default would not verify the server.
     #[cfg(any(feature = "postgres", test))]
     fn effective_tls_mode(&self, url: &PostgresUrl) -> Option<TlsMode> {
         let in_url = url.parameter("sslmode").and_then(TlsMode::named);
@@ -192,24 +195,24 @@ impl PostgresSettings {
             .or(has_root.then_some(TlsMode::VerifyFull))
     }
 
-    /// An empty name stands for libpq's default.
+    /// Returns the root certificate. An empty name means libpq's default.
     #[cfg(any(feature = "postgres", test))]
     fn url_root_certificate(url: &PostgresUrl) -> Option<&str> {
         url.parameter("sslrootcert").filter(|root| !root.is_empty())
     }
 
-    /// How long opening a connection to `url` may take: the time for each host, and a second for what follows on the
-    /// login. `None` where there is no limit.
+    /// Returns the maximum time to open a connection to `url`: the timeout for each host, plus a second for the statements after
+    /// the login. `None` means unlimited.
     #[cfg(any(feature = "postgres", test))]
     pub(crate) fn opening_limit(&self, url: &PostgresUrl) -> Option<Duration> {
         let limit = match url.parameter("connect_timeout") {
-            // libpq reads zero and less as no limit.
+            // libpq treats zero and negative numbers as unlimited.
             Some(seconds) => seconds.parse().ok().filter(|seconds| *seconds > 0),
             None => self
                 .connect_timeout
                 .map(|time| whole_seconds(time).as_secs()),
         };
-        // Before version 17 libpq waits for two seconds at least.
+        // libpq before version 17 waits for at least two seconds.
         let limit = Duration::from_secs(limit?.max(2));
         let hosts = u32::try_from(url.hosts().len()).ok()?;
         limit
@@ -217,7 +220,7 @@ impl PostgresSettings {
             .checked_add(Duration::from_secs(1))
     }
 
-    /// Checks the times: a field that is set by hand may be out of its range.
+    /// Checks the ranges of the timeouts, which code can set to any value.
     pub(crate) fn check(&self) -> [(bool, &'static str, &'static str); 6] {
         [
             CONNECT_TIMEOUT.check(self.connect_timeout),
@@ -229,7 +232,7 @@ impl PostgresSettings {
         ]
     }
 
-    /// The time limits, as statements that begin with `set`; not while connecting, since PgBouncer refuses that.
+    /// Returns statements that set the timeouts, each beginning with `set`. PgBouncer refuses them as connection parameters.
     #[cfg(feature = "postgres")]
     pub(crate) fn limits(&self, set: &str) -> String {
         let limits = [
@@ -248,48 +251,49 @@ impl PostgresSettings {
     }
 }
 
-/// Rounds up: libpq reads zero as no limit.
+/// Rounds up to seconds, because libpq treats zero as unlimited.
 #[cfg(any(feature = "postgres", test))]
 fn whole_seconds(time: Duration) -> Duration {
     let more = u64::from(time.subsec_nanos() > 0);
     Duration::from_secs(time.as_secs().saturating_add(more).max(1))
 }
 
-/// Rounds up: PostgreSQL and Linux read zero as no limit, and SQLite does not wait at all.
+/// Rounds up to milliseconds, because PostgreSQL and Linux treat zero as unlimited, and SQLite does not wait then.
 fn milliseconds(time: Duration) -> String {
     time.as_nanos().div_ceil(1_000_000).to_string()
 }
 
-/// What is set on each connection to SQLite.
+/// The settings of connections to SQLite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SqliteSettings {
-    /// How long a statement waits for the locks of others; zero for not at all (`DB_BUSY_TIMEOUT`, 5 s).
+    /// The maximum time that a statement waits for another connection's lock. Zero means no wait (`DB_BUSY_TIMEOUT`, 5 s).
     pub busy_timeout: Duration,
-    /// Whether a file is put into write-ahead mode, in which readers and a writer do not wait for each other (`DB_SQLITE_WAL`, true).
+    /// Whether a file uses write-ahead logging, so that readers and a writer do not wait for each other (`DB_SQLITE_WAL`, true).
     pub write_ahead: bool,
     /// Whether foreign keys are enforced (`DB_SQLITE_FOREIGN_KEYS`, true).
     pub foreign_keys: bool,
-    /// When a commit is taken to be on disk (`DB_SQLITE_SYNCHRONOUS`, full).
+    /// When SQLite waits for the disk (`DB_SQLITE_SYNCHRONOUS`, full).
     pub synchronous: Synchronous,
-    /// Whether only its owner can read and write a file that is created here, on Unix (`DB_SQLITE_PRIVATE`, false: the umask
-    /// decides). An existing file keeps its permissions.
+    /// Whether a new file gets mode 0600 (Unix). Otherwise the umask decides. An existing file keeps its mode
+    /// (`DB_SQLITE_PRIVATE`, false).
     pub private: bool,
 }
 
-/// When SQLite takes a commit to be on disk, as its [`synchronous`] says.
+/// When SQLite waits for the disk: its [`synchronous`] pragma.
 ///
 /// [`synchronous`]: https://www.sqlite.org/pragma.html#pragma_synchronous
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// When the system has it; a crash of the machine can damage the file.
+    /// Never. A crash of the machine can damage the file.
     Off,
-    /// In write-ahead mode a crash of the machine can undo the last commits, and damages nothing.
+    /// At critical moments, and with write-ahead logging only at checkpoints. Then a crash of the machine can undo the last commits,
+    /// but damages nothing.
     Normal,
-    /// When it is written through.
+    /// At each commit.
     Full,
-    /// Likewise, and the folder too.
+    /// At each commit, and also for the directory.
     Extra,
 }
 
@@ -315,7 +319,7 @@ impl Default for SqliteSettings {
 }
 
 impl SqliteSettings {
-    /// The time-out first: the rest may have to wait for another process.
+    /// Returns the pragmas. The busy timeout comes first, because the others may have to wait for another process.
     #[cfg(feature = "sqlite")]
     pub(crate) fn statements(&self) -> String {
         format!(
@@ -335,7 +339,7 @@ mod tests {
         PostgresUrl::parse(rest).unwrap()
     }
 
-    /// Settings of which nothing is set.
+    /// Returns settings in which nothing is set.
     fn bare() -> PostgresSettings {
         PostgresSettings {
             connect_timeout: None,

@@ -1,4 +1,4 @@
-//! `DATABASE_URL`: which backend, where, and what of it may be shown.
+//! Database URLs: their backend, their target, and the parts that may be shown.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,14 +7,16 @@ use super::postgres_url::PostgresUrl;
 use crate::backend::Backend;
 use singleton_core::__private::Escaped;
 
-/// Why a text is no URL of a database that this build can open. It never repeats the text, which may hold a password.
+/// The reason why a text is not a URL of a database that this build can open.
+///
+/// The message never contains the text, which may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UrlError {
-    /// The part before `://` names no known backend.
+    /// The scheme before `://` is unknown.
     #[error("the scheme is none of postgres://, postgresql:// and sqlite://")]
     UnknownScheme,
-    /// The backend was left out when the program was built.
+    /// This build does not contain the backend.
     #[error("{backend} is not compiled in; build db-service with the feature `{feature}`")]
     NotCompiled {
         /// The backend that the URL names.
@@ -22,26 +24,26 @@ pub enum UrlError {
         /// The cargo feature to turn on.
         feature: &'static str,
     },
-    /// A character in the user name, password or host has to be percent-encoded.
+    /// A character in the user name, password or host must be percent-encoded.
     #[error(
-        "the user name or password holds an @, : or / that must be percent-encoded (%40, %3A, %2F)"
+        "the user name or password contains an @, : or / that must be percent-encoded (%40, %3A, %2F)"
     )]
     UnencodedCharacter,
-    /// A character that separates parameters has to be percent-encoded in a host, the name of a database, or a parameter.
+    /// A character that separates parameters must be percent-encoded in a host, a database name, or a parameter.
     #[error(
-        "a host, the database or a parameter holds an &, ;, # or = that must be percent-encoded (%26, %3B, %23, %3D)"
+        "a host, the database or a parameter contains an &, ;, # or = that must be percent-encoded (%26, %3B, %23, %3D)"
     )]
     UnencodedSeparator,
-    /// White space or a control character has to be percent-encoded.
-    #[error("it holds white space or a control character that must be percent-encoded")]
+    /// White space or a control character must be percent-encoded.
+    #[error("it contains white space or a control character that must be percent-encoded")]
     WhiteSpace,
-    /// The address of a host begins with a bracket and does not end as it should.
+    /// An IPv6 address has an opening bracket and no matching end.
     #[error("an IPv6 address is written as [::1] or [::1]:5432")]
     Ipv6Host,
-    /// A percent sign is not followed by two hexadecimal digits, or what it encodes is no text.
-    #[error("it holds a % that does not begin a percent-encoded character")]
+    /// A percent sign is not followed by two hexadecimal digits, or the decoded bytes are not UTF-8.
+    #[error("it contains a % that does not begin a percent-encoded character")]
     InvalidEncoding,
-    /// A parameter after the question mark lacks its value.
+    /// A parameter after the question mark has no value.
     #[error(
         "parameter {position} after the question mark has no value; write name=value, and %26 for an & in a value"
     )]
@@ -50,9 +52,9 @@ pub enum UrlError {
         /// The position of the parameter, from 1.
         position: usize,
     },
-    /// A parameter after the question mark is none of libpq's.
+    /// libpq does not know a parameter after the question mark.
     #[error(
-        "parameter {position} after the question mark is none of libpq's{}; write %26 for an & in a value",
+        "parameter {position} after the question mark is unknown to libpq{}; write %26 for an & in a value",
         suggestion.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default()
     )]
     #[non_exhaustive]
@@ -66,28 +68,28 @@ pub enum UrlError {
     #[error("{name} must be {expected}")]
     #[non_exhaustive]
     InvalidParameter {
-        /// The parameter, by its name in libpq; the part before the question mark sets some, such as `user` and `port`.
+        /// The parameter's name in libpq. The part before the question mark sets some of them, such as `user` and `port`.
         name: &'static str,
-        /// What it must be.
+        /// The valid values.
         expected: &'static str,
     },
     /// `host`, `hostaddr` and `port` are lists of different lengths.
     #[error("the hosts, their addresses and their ports are lists of different lengths")]
     UnevenHosts,
-    /// A NUL byte, which neither backend accepts.
-    #[error("it holds a NUL character")]
+    /// The URL contains a NUL byte, which neither backend accepts.
+    #[error("it contains a NUL character")]
     Nul,
-    /// A SQLite URL takes no query and no fragment.
-    #[error("a sqlite:// URL takes no parameters, and no ?, # or ; in the name of the file")]
+    /// A SQLite URL has parameters or a fragment.
+    #[error("a sqlite:// URL has no parameters, and its file name contains no ?, # or ;")]
     SqliteParameters,
-    /// `sqlite://name`, where the name would be a host.
+    /// A SQLite URL has a host, as in `sqlite://name`.
     #[error(
         "a sqlite:// URL names a file after three slashes, such as sqlite:///data.db or sqlite:////var/lib/data.db"
     )]
     SqliteHost,
 }
 
-/// A database URL, taken apart as far as needed. Its `Debug` and `Display` hide the password.
+/// A parsed database URL. `Debug` and `Display` hide the password and other secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
     target: Target,
@@ -101,11 +103,11 @@ pub(crate) enum Target {
 }
 
 impl DatabaseUrl {
-    /// Reads a URL and checks that its backend is compiled in.
+    /// Parses a URL, and checks that this build contains its backend.
     ///
     /// # Errors
     ///
-    /// See [`UrlError`].
+    /// Returns [`UrlError`] if the URL is invalid or its backend is not compiled in.
     ///
     /// # Examples
     ///
@@ -145,7 +147,7 @@ impl DatabaseUrl {
         Ok(url)
     }
 
-    /// The backend that the URL names.
+    /// Returns the backend that the URL names.
     pub fn backend(&self) -> Backend {
         match self.target {
             Target::Postgres(_) => Backend::Postgres,
@@ -195,10 +197,10 @@ fn sqlite_target(rest: &str) -> Result<Target, UrlError> {
     }
 }
 
-/// Tells whether a path looks like `user:password@host`.
+/// Returns whether a path looks like `user:password@host`.
 fn holds_credentials(path: &str) -> bool {
     let path = path.trim_start_matches('/');
-    // A drive of Windows.
+    // Skip a Windows drive letter.
     let path = match path.as_bytes() {
         [drive, b':', b'/' | b'\\', ..] if drive.is_ascii_alphabetic() => &path[2..],
         _ => path,

@@ -1,4 +1,4 @@
-//! Environment variables one by one, and what is wrong with each.
+//! Parsing of single environment variables, and their errors.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use super::error::ConfigFault;
 use super::url::DatabaseUrl;
 
-/// Says that a variable is set to what is no text.
+/// A variable's value is not valid UTF-8.
 pub(crate) struct NotUnicode;
 
-/// Reads variables and gathers what is wrong with them.
+/// A reader of variables that collects the invalid ones.
 pub(crate) struct Variables<L> {
     pub(crate) lookup: L,
     pub(crate) faults: Vec<ConfigFault>,
 }
 
 impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
-    /// The value, unless it is missing or empty, which counts as missing: `VARIABLE=` in a shell or `.env` means none.
+    /// Returns the value, or `None` if it is missing or empty. `VARIABLE=` in a shell or `.env` counts as missing.
     pub(crate) fn text(&mut self, variable: &'static str) -> Option<String> {
         match (self.lookup)(variable)? {
             Ok(value) => Some(value).filter(|value| !value.trim().is_empty()),
@@ -46,7 +46,7 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         };
         let number = value.trim().parse().ok();
         if number.is_none() {
-            // A URL or a password may have been put into the wrong variable.
+            // The value may be a URL or a password in the wrong variable.
             let value = if resembles_a_number(value.trim()) {
                 value
             } else {
@@ -67,7 +67,7 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         self.within(variable, default, minimum..=100, range)
     }
 
-    /// One of several words.
+    /// Returns the value for one of several words.
     pub(crate) fn choice<T: Copy>(
         &mut self,
         variable: &'static str,
@@ -84,7 +84,7 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         chosen
     }
 
-    /// Off, unless it says `true`.
+    /// Returns whether the value is `true`.
     pub(crate) fn switch(&mut self, variable: &'static str) -> bool {
         self.text(variable)
             .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
@@ -118,7 +118,7 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         }
     }
 
-    /// A time in seconds, at most a hundred years; `None` for never.
+    /// Returns a time in seconds, at most a hundred years, or `None` for never.
     pub(crate) fn seconds(
         &mut self,
         variable: &'static str,
@@ -139,18 +139,18 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         self.time(&range, default, allows_never, Duration::from_secs)
     }
 
-    /// A time in seconds, up to the maximum of `range`; `None` for never.
+    /// Returns a time in seconds, up to the maximum of `range`, or `None` for never.
     pub(crate) fn bounded_seconds(&mut self, range: &TimeRange, default: i64) -> Option<Duration> {
         self.time(range, default, true, Duration::from_secs)
     }
 
-    /// A time in seconds, up to the maximum of `range`, that cannot be never.
+    /// Returns a time in seconds, up to the maximum of `range`, which cannot be never.
     pub(crate) fn finite_seconds(&mut self, range: &TimeRange, default: i64) -> Duration {
         let time = self.time(range, default, false, Duration::from_secs);
         time.unwrap_or_default()
     }
 
-    /// A time in milliseconds, at most as many as there are seconds in a hundred years; `None` for never.
+    /// Returns a time in milliseconds, or `None` for never. The maximum is as many milliseconds as a hundred years have seconds.
     pub(crate) fn milliseconds(
         &mut self,
         variable: &'static str,
@@ -193,19 +193,19 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
 pub(crate) struct TimeRange {
     pub(crate) variable: &'static str,
     pub(crate) longest: Duration,
-    /// The range in an error.
+    /// The range, as errors show it.
     pub(crate) range: &'static str,
 }
 
 impl TimeRange {
-    /// Returns whether a time that was set by hand is in the range, with its variable and the range in words.
+    /// Returns whether a time is in the range, with its variable and the range in words.
     pub(crate) fn check(&self, time: Option<Duration>) -> (bool, &'static str, &'static str) {
         let is_in_range = time.is_none_or(|time| !time.is_zero() && time <= self.longest);
         (is_in_range, self.variable, self.range)
     }
 }
 
-/// A number with a typing error, such as `5.5` and `30s`, or a short word.
+/// Returns whether a value looks like a mistyped number, such as `5.5` and `30s`, or a short word.
 fn resembles_a_number(value: &str) -> bool {
     let is_plain = |next: char| next.is_ascii_alphanumeric() || ".,+-_ ".contains(next);
     let begins_as_number =

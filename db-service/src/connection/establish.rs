@@ -1,4 +1,4 @@
-//! Opens connections.
+//! Opening of connections.
 
 use std::sync::Arc;
 #[cfg(feature = "sqlite")]
@@ -24,7 +24,7 @@ use crate::watchdog::{self, CallLimit};
 #[cfg(feature = "postgres")]
 use crate::watchdog::{Watchdog, WatchedConnection};
 
-/// Opens connections as the settings say.
+/// Opens connections with the service's settings.
 pub(crate) struct Connector {
     settings: Arc<Settings>,
     calls: CallLimit,
@@ -33,10 +33,10 @@ pub(crate) struct Connector {
 struct Settings {
     config: DatabaseConfig,
     statistics: Arc<Statistics>,
-    /// The name that all connections share a database in memory by, if it is one.
+    /// The name under which all connections share a database in memory, if the URL is one.
     #[cfg(feature = "sqlite")]
     memory: String,
-    /// Ends statements after `DB_SOCKET_TIMEOUT`, if that is set.
+    /// Closes connections whose statement exceeds `DB_SOCKET_TIMEOUT`, if that is set.
     #[cfg(feature = "postgres")]
     watch: Option<Arc<Watchdog>>,
 }
@@ -60,12 +60,12 @@ impl Connector {
         })
     }
 
-    /// The calls that are under way to the server.
+    /// Returns the limit of concurrent calls to the server.
     pub(crate) fn calls(&self) -> &CallLimit {
         &self.calls
     }
 
-    /// Opens the first connection, through which a file is set up as well.
+    /// Opens the first connection, which also sets up a SQLite file.
     pub(crate) fn open_first(&self) -> Result<Connection, DbError> {
         #[cfg_attr(not(feature = "sqlite"), allow(unused_mut))]
         let mut first = self.open()?;
@@ -80,10 +80,10 @@ impl Connector {
         Ok(first)
     }
 
-    /// Opens a connection, observed from its first statement on.
+    /// Opens a connection whose statements are observed from the first one on.
     ///
-    /// The attempt is given up after the time that all hosts of the URL may take together, and a second more: a server, or a
-    /// PgBouncer without a free session, may let a client in and then say nothing.
+    /// The timeout is the sum of the timeouts of the URL's hosts, plus a second. A stopped server, or a PgBouncer without a free
+    /// session, accepts a client and does not answer.
     pub(crate) fn open(&self) -> Result<Connection, DbError> {
         let config = &self.settings.config;
         let limit = match config.url.target() {
@@ -134,7 +134,7 @@ impl Settings {
                     }
                 };
                 let connection = Connection::Postgres(connection);
-                // Without a cache the session may be another with each transaction, and each has its limits set.
+                // Without a statement cache, each transaction may run in another server session, so each sets its timeouts.
                 let limits = match self.config.statement_cache_size {
                     0 => String::new(),
                     _ => settings.limits("SET"),
@@ -143,7 +143,7 @@ impl Settings {
             }
             #[cfg(feature = "sqlite")]
             Target::SqliteFile(path) => {
-                // Without a prefix SQLite would take some names for something else, such as `file:…`.
+                // Without a prefix, SQLite would interpret some names, such as `file:…`, as URIs.
                 let path = if path.starts_with('/') {
                     path.clone()
                 } else {
@@ -165,7 +165,7 @@ impl Settings {
                 let connection = Connection::Sqlite(connection);
                 (connection, observer, self.config.sqlite.statements())
             }
-            // `DatabaseUrl` refuses what is not compiled in.
+            // `DatabaseUrl` refuses backends that are not compiled in.
             #[allow(
                 unreachable_patterns,
                 reason = "both backends are compiled in, or one is not"
@@ -189,8 +189,9 @@ impl Settings {
     }
 }
 
-/// Why nothing can be opened, if the process or the system has no descriptor left. The drivers do not say so: libpq gives no reason
-/// at all, and SQLite only that it cannot open the file.
+/// Returns the reason why a connection cannot be opened if the process or the system has no file descriptor left.
+///
+/// The drivers do not report it: libpq gives no reason, and SQLite reports only that it cannot open the file.
 fn out_of_descriptors() -> Option<String> {
     #[cfg(unix)]
     if let Err(error) = std::fs::File::open("/dev/null") {
@@ -204,7 +205,7 @@ fn out_of_descriptors() -> Option<String> {
     None
 }
 
-/// A thread is needed only where statements have a limit that the server need not keep.
+/// Starts the watchdog thread if `DB_SOCKET_TIMEOUT` is set.
 #[cfg(feature = "postgres")]
 fn watch(config: &DatabaseConfig) -> Result<Option<Arc<Watchdog>>, DbError> {
     let is_server = matches!(config.url.target(), Target::Postgres(_));
@@ -216,16 +217,16 @@ fn watch(config: &DatabaseConfig) -> Result<Option<Arc<Watchdog>>, DbError> {
 #[cfg(feature = "sqlite")]
 fn next_memory_name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    // The `memdb` file system shares a database among the connections of a process by its name,
-    // with the locking of a file: https://sqlite.org/src/file/src/memdb.c
+    // SQLite's `memdb` VFS shares a database by name among the connections of a process, and locks it like a file:
+    // https://sqlite.org/src/file/src/memdb.c
     format!(
         "file:/db-service-{}?vfs=memdb",
         NEXT.fetch_add(1, Ordering::Relaxed)
     )
 }
 
-/// Lets readers go on while somebody writes; the file remembers it. Of several processes that are about
-/// to do so SQLite refuses all but one, without waiting.
+/// Turns write-ahead logging on, so that readers do not wait for a writer. The file stores the setting. If several processes do
+/// this at once, SQLite refuses all but one without waiting, so this function retries.
 #[cfg(feature = "sqlite")]
 fn write_ahead(
     connection: &mut Connection,

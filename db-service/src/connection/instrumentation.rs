@@ -1,4 +1,4 @@
-//! Watches what diesel does on a connection: counts, echoes, and sees transactions begun behind its back.
+//! Observes the statements on a connection: counts, logs and measures them, and detects raw transactions and session state.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,18 +19,18 @@ use crate::statistics::Statistics;
 use crate::watchdog::WatchedConnection;
 use singleton_core::__private::Escaped;
 
-/// How a statement of our own, whose text was scanned already, is to be taken.
+/// What is known of a statement that this crate executes, so that its text need not be scanned again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct StatementContext {
     pub(crate) side_effects: SideEffects,
-    /// Whether it counts as a query of the user's.
+    /// Whether the statement counts as a query of the user.
     pub(crate) counts: bool,
-    /// Whether it is measured, by who knows its text and its rows.
+    /// Whether the caller, which knows the text and the rows, measures the statement.
     pub(crate) is_measured: bool,
 }
 
 impl StatementContext {
-    /// Statements that are ours and not the user's.
+    /// The context of this crate's own statements.
     pub(crate) const OURS: StatementContext = StatementContext {
         side_effects: SideEffects {
             transaction: false,
@@ -46,13 +46,13 @@ thread_local! {
     static KNOWN: Cell<Option<StatementContext>> = const { Cell::new(None) };
 }
 
-/// Runs code of the user's in the middle of a statement of which all is known: what it executes on its part is not that statement.
+/// Runs user code in the middle of a known statement. The statements that this code executes are not the known one.
 pub(crate) fn without_context<R>(work: impl FnOnce() -> R) -> R {
     let _restore = Restore(KNOWN.take());
     work()
 }
 
-/// Puts back what was known before.
+/// Restores the previous context when it is dropped.
 struct Restore(Option<StatementContext>);
 
 impl Drop for Restore {
@@ -61,10 +61,10 @@ impl Drop for Restore {
     }
 }
 
-/// Runs `work`, whose statements are `known`, so that their text need not be written out and scanned.
+/// Runs `work` with a known context, so that the texts of its statements need not be rendered and scanned.
 pub(crate) fn with_context<R>(known: StatementContext, work: impl FnOnce() -> R) -> R {
     let outer = KNOWN.get();
-    // Who counts a whole as one does not want its parts counted.
+    // If the caller counts the whole as one query, its parts are not counted.
     let known = StatementContext {
         side_effects: known.side_effects,
         counts: known.counts && outer.is_none_or(|outer| outer.counts),
@@ -74,7 +74,7 @@ pub(crate) fn with_context<R>(known: StatementContext, work: impl FnOnce() -> R)
     work()
 }
 
-/// Tells whether what runs next is the user's.
+/// Returns whether the caller should measure the next statement.
 pub(crate) fn is_measured() -> bool {
     KNOWN.get().is_none_or(|known| known.is_measured)
 }
@@ -83,37 +83,37 @@ pub(crate) struct ConnectionInstrumentation {
     backend: Backend,
     echo: bool,
     echo_parameters: bool,
-    /// From which time on a statement is logged.
+    /// The duration from which a statement is logged as slow.
     slow_after: Option<Duration>,
     began: Option<Instant>,
-    /// The text of the statement that runs, where it is to be measured here.
+    /// The text of the running statement, if it is measured here.
     text: Option<String>,
     statistics: Arc<Statistics>,
-    /// Whether a statement has begun a transaction that diesel knows nothing of.
+    /// Whether a raw statement has begun a transaction that diesel does not know.
     pub(crate) raw_transaction: bool,
-    /// Whether a statement has left something on the session, such as a setting or a temporary table.
+    /// Whether a statement has changed session state, such as a setting or a temporary table.
     pub(crate) is_dirty: bool,
-    /// What text is cast to in the statements that were asked about.
+    /// The parameter casts of known statements.
     pub(crate) casts: CastCache,
-    /// The statements that were prepared and not forgotten.
+    /// The prepared statements.
     pub(crate) prepared: Prepared,
-    /// Whether a statement has failed since the transaction began.
+    /// Whether a statement of the current transaction has failed.
     pub(crate) has_failed: bool,
-    /// Whether the transaction gave way to another, or could not begin for its sake.
+    /// Whether the last transaction was rolled back, or could not begin, because of a conflict with another one.
     pub(crate) has_conflicted: bool,
-    /// Whether the server was found to be gone.
+    /// Whether the connection is lost.
     pub(crate) is_lost: bool,
     /// The transaction command that diesel has announced and not yet sent.
     command: Option<Command>,
     in_transaction: bool,
-    /// What is set at the beginning of each transaction.
+    /// The statements that set the timeouts of each transaction.
     pub(crate) limits: String,
-    /// Whether what runs is diesel's own question about a type, in the middle of another statement.
+    /// Whether diesel's own lookup of a type runs, in the middle of another statement.
     is_lookup: bool,
-    /// Ends the wait for an answer, if that has a limit.
+    /// The connection's deadline for answers, with `DB_SOCKET_TIMEOUT`.
     #[cfg(feature = "postgres")]
     watched: Option<WatchedConnection>,
-    /// How long was waited in vain.
+    /// The timeout after which the connection was closed.
     pub(crate) gave_up_after: Option<Duration>,
 }
 
@@ -122,7 +122,7 @@ enum Command {
     Begin,
     Commit,
     RollBack,
-    /// Anything about a savepoint.
+    /// A command about a savepoint.
     Nested,
 }
 
@@ -169,16 +169,16 @@ impl ConnectionInstrumentation {
         self
     }
 
-    /// Sees to it that the wait for an answer ends.
-    fn waits(&mut self) {
+    /// Starts the timeout of the server's answer.
+    fn await_answer(&mut self) {
         #[cfg(feature = "postgres")]
         if let Some(watched) = &mut self.watched {
             watched.begin();
         }
     }
 
-    /// Notes that the answer is there, or never will be.
-    pub(crate) fn waits_no_more(&mut self) {
+    /// Ends the timeout of the server's answer: the answer is complete, or will not come.
+    pub(crate) fn end_wait(&mut self) {
         #[cfg(feature = "postgres")]
         if let Some(watched) = &mut self.watched
             && watched.end()
@@ -190,7 +190,7 @@ impl ConnectionInstrumentation {
         }
     }
 
-    /// Whether an answer is waited for, or was and came too late.
+    /// Returns whether an answer is pending, or came after the timeout.
     pub(crate) fn is_waiting(&self) -> bool {
         #[cfg(feature = "postgres")]
         if let Some(watched) = &self.watched {
@@ -199,7 +199,7 @@ impl ConnectionInstrumentation {
         false
     }
 
-    /// Notes that the connection is of no use any more, and closes it where its sockets are known.
+    /// Marks the connection as lost, and closes it if a relay holds its sockets.
     pub(crate) fn give_up(&mut self) {
         self.is_lost = true;
         #[cfg(feature = "postgres")]
@@ -208,7 +208,7 @@ impl ConnectionInstrumentation {
         }
     }
 
-    /// Whether diesel asks for the identifier of a type while it binds the values of a statement that it has announced already.
+    /// Returns whether diesel looks a type up while it binds the values of a statement that it has announced.
     fn is_lookup(&self, query: &dyn std::fmt::Display) -> bool {
         if !self.is_waiting() {
             return false;
@@ -219,9 +219,9 @@ impl ConnectionInstrumentation {
 
     fn started(&mut self, query: &dyn std::fmt::Display) {
         self.is_lookup = self.is_lookup(query);
-        // An earlier statement may have failed before it was sent.
-        self.waits_no_more();
-        self.waits();
+        // An earlier statement may have failed without being sent.
+        self.end_wait();
+        self.await_answer();
         if self.is_lookup {
             return;
         }
@@ -249,7 +249,7 @@ impl ConnectionInstrumentation {
         self.is_dirty |= side_effects.session;
     }
 
-    /// Measures a statement of which nothing was known, and tells of any that was slow.
+    /// Measures a statement without a known context, and logs a slow one.
     fn measure(&mut self, query: &dyn std::fmt::Display, failed: bool) {
         let Some(took) = self.began.take().map(|began| began.elapsed()) else {
             return;
@@ -264,7 +264,7 @@ impl ConnectionInstrumentation {
         }
     }
 
-    /// Notes a call of a statement of the user's.
+    /// Records a call of a user's statement.
     pub(crate) fn measured(&self, text: &str, call: Call) {
         self.statistics.statements.record(text, call);
         if self.is_slow(call.took) {
@@ -277,18 +277,18 @@ impl ConnectionInstrumentation {
     }
 
     fn finished(&mut self, error: Option<&DieselError>) {
-        self.waits_no_more();
+        self.end_wait();
         let succeeded = error.is_none();
         self.has_failed |= !succeeded;
         let meaning = error.map(meaning);
         self.is_lost |= meaning == Some(Meaning::Lost);
-        // It may lead to a primary that has become a standby; another connection finds the new one.
+        // The server may be a former primary. A new connection finds the new primary.
         self.is_dirty |= meaning == Some(Meaning::ReadOnly) && self.backend == Backend::Postgres;
         let is_begin = self.command == Some(Command::Begin);
         self.has_conflicted &= !is_begin;
         self.has_conflicted |= match meaning {
             Some(Meaning::Conflict | Meaning::Deadlock) => true,
-            // Elsewhere than on SQLite, or later, it is for the user to say what a lock is worth waiting for.
+            // Only a `BEGIN` that could not lock is a conflict. A lock timeout of another statement is the user's own setting.
             Some(Meaning::LockTimeout) => is_begin,
             _ => false,
         };
@@ -302,14 +302,14 @@ impl ConnectionInstrumentation {
                 self.in_transaction = false;
                 self.statistics.transactions_committed.increment();
             }
-            // What could not be committed is rolled back, by the server or by diesel.
+            // A failed COMMIT is a rollback, by the server or by diesel.
             Some(Command::RollBack | Command::Commit) => self.forget_transaction(),
             Some(Command::Nested) => {}
             None => self.count(succeeded),
         }
     }
 
-    /// Counts a query, unless it is part of what is counted as a whole.
+    /// Counts a query, unless it is part of a call that counts as one.
     pub(crate) fn count(&self, succeeded: bool) {
         if KNOWN.get().is_none_or(|known| known.counts) {
             let counter = if succeeded {
@@ -321,7 +321,7 @@ impl ConnectionInstrumentation {
         }
     }
 
-    /// Whatever ends a transaction without committing it rolls it back, the end of the connection too.
+    /// Clears the transaction's state. Each end without a commit, the end of the connection included, is a rollback.
     fn forget_transaction(&mut self) {
         if std::mem::take(&mut self.in_transaction) {
             self.statistics.transactions_rolled_back.increment();
@@ -343,9 +343,9 @@ impl Instrumentation for ConnectionInstrumentation {
             InstrumentationEvent::StartQuery { query, .. } => self.started(&query),
             InstrumentationEvent::FinishQuery { error, .. } if self.is_lookup => {
                 self.is_lookup = false;
-                self.waits_no_more();
+                self.end_wait();
                 if error.is_none() {
-                    self.waits();
+                    self.await_answer();
                 }
             }
             InstrumentationEvent::FinishQuery { query, error, .. } => {
@@ -369,7 +369,7 @@ impl Instrumentation for ConnectionInstrumentation {
         }
     }
 }
-/// Logs a query as it begins, with the values of its parameters only where they are asked for.
+/// Logs a query when it begins, and its parameter values if `with_parameters` is set.
 pub(crate) fn echo(query: &dyn fmt::Display, with_parameters: bool) {
     if with_parameters {
         log::info!("{}", Escaped(query));

@@ -1,4 +1,4 @@
-//! The connection type that diesel's typed DSL runs on, whichever the backend.
+//! The connection type, for diesel's typed DSL on both backends.
 
 #[cfg(feature = "postgres")]
 use diesel::pg::PgConnection;
@@ -6,15 +6,15 @@ use diesel::prelude::*;
 #[cfg(feature = "sqlite")]
 use diesel::sqlite::SqliteConnection;
 
-/// A connection to either backend, on which diesel's typed DSL works as well as raw statements.
+/// A connection to either backend, for diesel's typed DSL and for SQL texts.
 ///
-/// diesel writes most of it; see [`MultiBackend`] for what the DSL can and cannot do with it.
+/// diesel derives most of it. [`MultiBackend`] documents which parts of the DSL work.
 #[derive(diesel::MultiConnection)]
 pub enum DbConnection {
-    /// To a PostgreSQL server.
+    /// A connection to a PostgreSQL server.
     #[cfg(feature = "postgres")]
     Postgres(PgConnection),
-    /// To a SQLite database.
+    /// A connection to a SQLite database.
     #[cfg(feature = "sqlite")]
     Sqlite(SqliteConnection),
 }

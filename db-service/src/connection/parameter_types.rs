@@ -1,8 +1,8 @@
-//! Text for parameters of any type, as a literal in the statement would be: PostgreSQL is asked once what type
-//! each parameter has, and text is cast to it there.
+//! Text as a parameter of any type, like a literal in the statement.
 //!
-//! It is asked by `PREPARE`, which is sent by the extended protocol: that takes one statement at a time, so a text that holds
-//! several is refused and none of them is executed, whatever our own scan makes of it.
+//! PostgreSQL reports once per statement which type each parameter has, and text is cast to that type. The question is a `PREPARE`
+//! in the extended protocol, which accepts only one statement. So a text with several statements is refused, and none of
+//! them is executed, even if this crate's own scan misses the second one.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::error::DbError;
 use crate::sql::{ParsedStatement, Piece};
 use crate::values::Params;
 
-/// The types that text needs no cast for, as [`ask`](Connection::ask) names them.
+/// The types for which text needs no cast, as [`ask`](Connection::ask) names them.
 const TEXTS: [&str; 6] = [
     "pg_catalog.text",
     "pg_catalog.\"varchar\"",
@@ -28,7 +28,7 @@ const TEXTS: [&str; 6] = [
 ];
 
 impl Connection {
-    /// Finds out what text is to be cast to in a statement; nothing where the server cannot tell.
+    /// Returns the parameter casts of a statement, without casts if the server cannot determine the types.
     pub(crate) fn casts(
         &mut self,
         sql: &str,
@@ -43,7 +43,7 @@ impl Connection {
         Some(casts)
     }
 
-    /// Runs a statement of ours that holds text of the user's, by the protocol that takes no second one.
+    /// Runs a statement that contains text of the user, in the protocol that accepts only one statement.
     fn run_single(&mut self, sql: &str) -> Result<(), DieselError> {
         match self {
             Connection::Postgres(connection) => {
@@ -60,12 +60,12 @@ impl Connection {
         for piece in &parsed.pieces {
             match piece {
                 Piece::Text(text) => prepare.push_str(text),
-                // Writing to a string does not fail.
+                // Writing to a string cannot fail.
                 Piece::Parameter(index) => drop(write!(prepare, "${}", index + 1)),
             }
         }
-        // A statement that cannot be prepared would abort the transaction; outside of one, PgBouncer in transaction mode would send
-        // each of ours to another server.
+        // Inside a transaction, a savepoint keeps a failed `PREPARE` from aborting it. Outside, a transaction keeps PgBouncer in
+        // transaction mode from sending the statements to different servers.
         let nested = self.transaction_depth() > 0
             || self.observer().is_some_and(|seen| seen.raw_transaction);
         let (begin, end, undo) = if nested {
@@ -86,7 +86,7 @@ impl Connection {
         let mut is_left = false;
         let types = self.run_single(&prepare).map_err(DbError::from).and_then(|()| {
             is_left = true;
-            // The internal names carry no length: `CAST(x AS character)` would cut the text to one character.
+            // Internal type names have no length. `CAST(x AS character)` would truncate the text to one character.
             let sql = format!(
                 "SELECT pg_catalog.format('%I.%I', n.nspname, t.typname) AS name \
                  FROM pg_catalog.pg_prepared_statements AS s, \
@@ -99,7 +99,7 @@ impl Connection {
             is_left = false;
             rows?.iter().map(|row| row.get::<String>("name")).collect()
         });
-        // The name is not free for the next question, if a cancellation has hit the end of this one.
+        // A cancellation may have left the prepared name in use, so the next question would fail.
         if is_left && let Some(observer) = self.observer() {
             observer.is_dirty = true;
         }

@@ -1,4 +1,4 @@
-//! The statements that are prepared on a connection.
+//! The prepared statements and the parameter casts of a connection.
 
 use std::collections::HashMap;
 
@@ -13,13 +13,13 @@ use crate::error::DbError;
 use crate::sql::MAX_TEXT;
 use crate::sql::ParsedStatement;
 
-/// How much text may stay prepared on a connection, in bytes. A server and a driver together take several times as much for it.
+/// The maximum text of a connection's prepared statements in bytes. Server and driver together use several times as much memory.
 const MAX_CACHED: usize = 4 * 1024 * 1024;
 
-/// The statements that are prepared on a connection, as far as diesel tells.
+/// The number and size of a connection's prepared statements, as diesel reports them.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared {
-    /// How many may stay; 0 for none.
+    /// The maximum number; 0 for no cache.
     limit: u32,
     count: u32,
     bytes: usize,
@@ -38,13 +38,13 @@ impl Prepared {
         self.bytes = self.bytes.saturating_add(sql.len());
     }
 
-    /// Whether they take more space than they may. Then all of them are forgotten.
+    /// Returns whether a maximum is exceeded. Then all prepared statements are dropped.
     fn is_full(&self) -> bool {
         self.limit > 0 && (self.count > self.limit || self.bytes > MAX_CACHED)
     }
 }
 
-/// The types that text is cast to, by statement.
+/// The parameter casts of known statements.
 #[derive(Debug, Default)]
 pub(crate) struct CastCache {
     by_text: HashMap<String, ParameterCasts>,
@@ -57,7 +57,8 @@ impl CastCache {
         self.by_text.get(sql).cloned()
     }
 
-    /// Keeps what was found out, within bounds: a program that writes values into statements must not fill the memory.
+    /// Stores the casts of a statement. The size is bounded, because a program that writes values into its texts produces
+    /// ever more statements.
     #[cfg(feature = "postgres")]
     pub(crate) fn insert(&mut self, sql: &str, casts: ParameterCasts) {
         const MAX_COUNT: usize = 1024;
@@ -84,8 +85,7 @@ impl CastCache {
 }
 
 impl Connection {
-    /// Runs a statement, and once more if it was refused for what was known of it from before a change of the schema: whoever
-    /// refuses a statement outside of a transaction has executed nothing.
+    /// Runs a statement, and once more after a stale plan. A refused statement outside a transaction has executed nothing.
     pub(crate) fn with_stale_plan_retry<T>(
         &mut self,
         sql: &str,
@@ -108,7 +108,7 @@ impl Connection {
         };
         observer.casts.remove(sql);
         if is_nested || observer.raw_transaction {
-            // The connection ends with the transaction, which has failed, or it would refuse the statement for ever.
+            // The transaction has failed. The connection is closed after it, because the stale plan stays.
             observer.is_dirty |= is_stale;
             return first;
         }
@@ -127,15 +127,15 @@ impl Connection {
             .is_some_and(|observer| observer.prepared.count > 0)
     }
 
-    /// Whether the prepared statements take more than they may.
+    /// Returns whether the statement cache exceeds a maximum.
     pub(crate) fn is_cache_full(&mut self) -> bool {
         self.observer()
             .is_some_and(|observer| observer.prepared.is_full())
     }
 
-    /// Forgets all prepared statements, here and at the server; `false` if the server could not be told.
+    /// Drops all prepared statements, in the driver and in the server. Returns `false` if the server refuses.
     pub(crate) fn forget_prepared(&mut self) -> bool {
-        // First at the server: a transaction that has failed refuses it, and then all stays as it is.
+        // The server comes first: in a failed transaction it refuses, and then nothing changes.
         if self.backend() == Backend::Postgres && self.run("DEALLOCATE ALL").is_err() {
             return false;
         }
@@ -148,7 +148,8 @@ impl Connection {
         true
     }
 
-    /// Does `work`, whose statements the server plans and executes at once: a table cannot change in between.
+    /// Runs `work` without the statement cache, so that the server plans and executes each statement in one step, and no table can
+    /// change between the two.
     pub(crate) fn unprepared<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
         let result = work(self);
@@ -162,8 +163,8 @@ impl Connection {
     }
 }
 
-/// Tells whether PostgreSQL may refuse a statement only because it was prepared before a change of the schema: its columns were
-/// others then, or what was left to the server to find out has the type of a column as it was.
+/// Returns whether PostgreSQL may have refused a statement because its plan is stale: the columns of its result, or the type
+/// of a column for which the server inferred a parameter's type, have changed since.
 fn is_stale(error: &DbError) -> bool {
     let DbError::Query(error) = error else {
         return false;

@@ -20,7 +20,7 @@ use diesel::connection::{
 use diesel::result::Error as DieselError;
 use std::time::Instant;
 
-/// Runs the same on whichever connection it is.
+/// Evaluates an expression on the connection of either backend.
 macro_rules! on_each {
     ($connection:expr, $inner:ident => $work:expr) => {
         match $connection {
@@ -34,7 +34,7 @@ macro_rules! on_each {
 pub(crate) use on_each;
 
 impl Connection {
-    /// The backend at the other end.
+    /// Returns the connection's backend.
     pub fn backend(&self) -> Backend {
         match self {
             #[cfg(feature = "postgres")]
@@ -46,11 +46,12 @@ impl Connection {
 
     /// Executes one statement with `:name` parameters and returns its rows.
     ///
-    /// Outside of a transaction what it changes is committed when it returns.
+    /// Outside a transaction, its changes are committed when it returns.
     ///
     /// # Errors
     ///
-    /// Parameters that are missing or too many, and whatever the server says.
+    /// Returns [`DbError::MissingParameter`] or [`DbError::UnusedParameter`] if `params` does not match the statement,
+    /// [`DbError::MultipleStatements`] if the text contains more than one statement, and the server's error otherwise.
     pub fn execute_query(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
         self.measured(
             sql,
@@ -59,7 +60,7 @@ impl Connection {
         )
     }
 
-    /// Runs one of the user's statements and takes its time.
+    /// Runs and measures a user's statement.
     pub(crate) fn measured<R>(
         &mut self,
         sql: &str,
@@ -82,7 +83,7 @@ impl Connection {
         result
     }
 
-    /// A connection that was not lost but given up is told from others.
+    /// Returns [`DbError::NoAnswer`] in place of [`DbError::ConnectionLost`] if the connection was closed after a timeout.
     pub(crate) fn classify_timeout(&mut self, error: DbError) -> DbError {
         let limit = self.observer().and_then(|observer| observer.gave_up_after);
         match (error, limit) {
@@ -104,7 +105,7 @@ impl Connection {
         })
     }
 
-    /// What text is to be cast to, if there is any and the backend minds.
+    /// Returns the parameter casts, if a parameter is text and the backend is PostgreSQL.
     pub(crate) fn casts_for(
         &mut self,
         sql: &str,
@@ -146,20 +147,20 @@ impl Connection {
         rows
     }
 
-    /// Waits for no answer any more: diesel does not report the end of a statement whose values it could not send.
+    /// Ends the timeout of the server's answer. diesel does not report the end of a statement whose values it could not send.
     pub(crate) fn is_over(&mut self) {
         if let Some(observer) = self.observer() {
-            observer.waits_no_more();
+            observer.end_wait();
         }
     }
 
-    /// Executes one statement once for each row of parameters, in one transaction, and returns the number of rows affected.
+    /// Executes one statement for each set of parameters, in one transaction, and returns the number of affected rows.
     ///
-    /// On PostgreSQL an `INSERT … VALUES (…)` is sent with many rows at a time.
+    /// On PostgreSQL, an `INSERT … VALUES (…)` is sent with many rows at once.
     ///
     /// # Errors
     ///
-    /// As [`execute_query`](Connection::execute_query); then nothing is changed.
+    /// Returns the errors of [`execute_query`](Connection::execute_query). After an error, nothing is changed.
     pub fn execute_many(&mut self, sql: &str, rows: &[Params]) -> Result<u64, DbError> {
         self.measured(
             sql,
@@ -168,14 +169,14 @@ impl Connection {
         )
     }
 
-    /// Runs `work` in a transaction: committed on `Ok`, rolled back on `Err` and on panic.
+    /// Runs `work` in a transaction. Commits on `Ok`, and rolls back on `Err` and on panic.
     ///
-    /// Inside another transaction it is a savepoint. On SQLite the outermost one takes the write lock
-    /// at once (`BEGIN IMMEDIATE`), since one that takes it later can fail where it cannot be repeated.
+    /// Inside another transaction, it creates a savepoint. On SQLite, the outermost transaction takes the write lock
+    /// when it begins (`BEGIN IMMEDIATE`), because a later attempt to lock can fail in a way that a retry cannot fix.
     ///
     /// # Errors
     ///
-    /// Those of `work`, and what goes wrong at the beginning or end.
+    /// Returns the errors of `work`, and those of the transaction's begin and end.
     pub fn transaction<T, E, F>(&mut self, work: F) -> Result<T, E>
     where
         F: FnOnce(&mut Self) -> Result<T, E>,
@@ -188,7 +189,7 @@ impl Connection {
             })
     }
 
-    /// Runs statements that are ours, known to leave nothing behind, and not to be counted.
+    /// Runs statements of this crate, which change no session state and are not counted.
     pub(crate) fn run(&mut self, sql: &str) -> Result<(), DieselError> {
         instrumentation::with_context(
             StatementContext::OURS,
@@ -196,17 +197,17 @@ impl Connection {
         )
     }
 
-    /// Tells whether the server was found to be gone.
+    /// Returns whether the connection is lost.
     pub(crate) fn is_lost(&mut self) -> bool {
         self.observer().is_some_and(|observer| observer.is_lost)
     }
 
-    /// Tells whether a borrower has left something that only the end of the session takes away.
+    /// Returns whether session state was changed that only the end of the session resets.
     pub(crate) fn is_dirty(&mut self) -> bool {
         self.observer().is_some_and(|observer| observer.is_dirty)
     }
 
-    /// Whether a new borrower finds the connection as it was, so that nothing need be sent to clean it.
+    /// Returns whether the session is unchanged, so that a reset need not send anything.
     pub(crate) fn is_untouched(&mut self) -> bool {
         let is_in_order = !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection));
         is_in_order
@@ -216,15 +217,15 @@ impl Connection {
             })
     }
 
-    /// Leaves the connection as a new borrower expects it; `false` where it has to be discarded.
+    /// Resets the connection for the next checkout. Returns `false` if the connection must be closed.
     pub(crate) fn restore(&mut self) -> bool {
         self.roll_back_to(0);
-        // If a borrower has put another observer in place of ours, nothing is known of what was executed.
+        // If the caller replaced the instrumentation, the session's state is unknown.
         let Some(observer) = self.observer() else {
             return false;
         };
-        // If an answer is still waited for, it was never read to its end.
-        observer.waits_no_more();
+        // If an answer is still pending, it was not read to its end.
+        observer.end_wait();
         let is_lost = observer.is_lost;
         let raw_transaction = std::mem::take(&mut observer.raw_transaction);
         if is_lost || raw_transaction && !self.roll_back_raw() {
@@ -237,7 +238,7 @@ impl Connection {
         diesel::Connection::instrumentation(self).downcast_mut()
     }
 
-    /// Tells whether the last transaction gave way to another.
+    /// Returns whether the last transaction was rolled back because of a conflict.
     pub(crate) fn has_conflicted(&mut self) -> bool {
         self.observer()
             .is_some_and(|observer| observer.has_conflicted)
@@ -267,11 +268,11 @@ impl Connection {
     }
 
     pub(crate) fn commit<E>(&mut self) -> Result<(), Failure<E>> {
-        // Before the end, so there is nothing unknown about it.
+        // COMMIT was not sent, so the outcome is known.
         if self.is_lost() {
             return Err(Failure::Begin(DieselError::BrokenTransactionManager));
         }
-        // PostgreSQL answers COMMIT with a silent rollback if a statement has failed; any other statement it refuses.
+        // After a failed statement, PostgreSQL turns COMMIT into a rollback without an error. It refuses any other statement.
         if self.backend() == Backend::Postgres
             && self.transaction_depth() == 1
             && self.observer().is_none_or(|observer| observer.has_failed)
@@ -282,7 +283,7 @@ impl Connection {
             .map_err(Failure::Commit)
     }
 
-    /// Rolls back all transactions above `depth`. If one cannot be rolled back, the connection is given up.
+    /// Rolls back all transactions above `depth`. If a rollback fails, gives the connection up.
     pub(crate) fn roll_back_to(&mut self, depth: u32) {
         while self.transaction_depth() > depth {
             let result = on_each!(self, connection => AnsiTransactionManager::rollback_transaction(connection));
@@ -298,16 +299,15 @@ impl Connection {
         }
     }
 
-    /// Ends the session, since what it would do or answer next is not known: nothing of the transaction is committed, and
-    /// every later statement fails, those of diesel's DSL on PostgreSQL included.
+    /// Ends a session whose state or next answer is unknown. Nothing of the transaction is committed, and each later statement
+    /// fails, on PostgreSQL also those of diesel's DSL.
     pub(crate) fn give_up(&mut self) {
         if let Some(observer) = self.observer() {
             observer.give_up();
         }
         #[cfg(feature = "postgres")]
         if self.backend() == Backend::Postgres {
-            // The first answers may be those of earlier statements. Once the session has ended, the driver itself refuses to
-            // send anything.
+            // The first answers may belong to earlier statements. After the end of the session, the driver refuses to send.
             for _ in 0..GIVE_UP_ATTEMPTS {
                 let ended = self.run(
                     "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
@@ -316,12 +316,12 @@ impl Connection {
                     return;
                 }
             }
-            // Not every role may end its session. In a transaction that has failed the server refuses every statement too.
+            // Not every role may end its session. A failed transaction also refuses each statement.
             let _ = self.run("BEGIN; SELECT 1 / 0");
         }
     }
 
-    /// Refuses to go on with a connection that is lost or given up.
+    /// Returns an error if the connection is lost or given up.
     pub(crate) fn check_usable(&mut self) -> Result<(), DbError> {
         if self.is_lost() {
             let error = DieselError::BrokenTransactionManager;
@@ -330,7 +330,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Checks after a failure that the next answer is that of the next statement; if not, the connection is given up.
+    /// Checks after a failure that answers belong to their statements. If not, gives the connection up.
     #[cfg(feature = "postgres")]
     pub(crate) fn check_in_step(&mut self) {
         if let Err(error) = self.run("SELECT 1")
@@ -338,7 +338,7 @@ impl Connection {
         {
             if !is_closed(&error) {
                 log::warn!(
-                    "a connection is closed, since its answers are those of earlier statements"
+                    "a connection was closed because its answers belonged to earlier statements"
                 );
             }
             self.give_up();
@@ -360,13 +360,12 @@ impl Connection {
     }
 }
 
-/// How often a session that is out of step is asked to end: each attempt reads one answer at least, and there are one or two
-/// too many.
+/// The number of attempts to end a session that is out of step. Each attempt reads at least one answer, and one or two are
+/// surplus.
 #[cfg(feature = "postgres")]
 const GIVE_UP_ATTEMPTS: usize = 5;
 
-/// Whether the driver says that the connection is closed. If it has no text for an error, an answer has no result where it
-/// must have one.
+/// Returns whether the driver reports a closed connection. An error without a text means that an answer lacks its result.
 #[cfg(feature = "postgres")]
 fn is_closed(error: &DieselError) -> bool {
     let has_text = match error {
@@ -385,7 +384,7 @@ fn depth_of(status: &TransactionManagerStatus) -> u32 {
     }
 }
 
-/// Executes `sql` for each row, in one transaction, and returns the number of rows affected.
+/// Executes `sql` for each set of parameters, in one transaction, and returns the number of affected rows.
 pub(crate) fn execute_many(
     connection: &mut Connection,
     sql: &str,
@@ -424,13 +423,13 @@ fn one_by_one(
     for row in rows {
         let count = on_each!(connection, inner => inner.execute_returning_count(&Statement::new(parsed, row, casts.clone())?))?
             as u64;
-        // SQLite repeats the count of the last statement that changed rows.
+        // For a statement that changes no rows, SQLite returns the count of the last one that did.
         affected += if parsed.changes_rows { count } else { 0 };
     }
     Ok(affected)
 }
 
-/// `INSERT … VALUES (…), (…), …`: a round trip for many rows instead of one for each.
+/// `INSERT … VALUES (…), (…), …`: one round trip for many rows.
 #[cfg(feature = "postgres")]
 mod many_at_a_time {
     use diesel::connection::Connection as _;
@@ -442,9 +441,9 @@ mod many_at_a_time {
     use crate::sql::{ParsedStatement, Piece};
     use crate::values::Params;
 
-    /// A statement takes at most this many parameters: the protocol counts them in 16 bits.
+    /// The maximum number of parameters of a statement, which the protocol counts in 16 bits.
     const MAX_PARAMETERS: usize = 65_535;
-    /// More rows at a time gain nothing, and the text of the statement grows with them.
+    /// The maximum number of rows per statement. More rows are not faster, and make the text longer.
     const MAX_ROWS: usize = 512;
 
     pub(super) fn execute(
@@ -476,13 +475,13 @@ mod many_at_a_time {
         Ok(affected)
     }
 
-    /// The largest power of two that fits: few different statements, so each is prepared once.
+    /// Returns the largest power of two that fits, so that there are few different statements to prepare.
     fn batch_size(left: usize, width: usize) -> usize {
         let most = left.min(MAX_ROWS).min(MAX_PARAMETERS / width).max(1);
         1 << most.ilog2()
     }
 
-    /// The statement with its row of values `count` times over, each with parameters of its own.
+    /// Returns the statement with its row of values repeated `count` times, each with its own parameters.
     fn repeat_row<'a>(parsed: &ParsedStatement<'a>, count: usize) -> Vec<Piece<'a>> {
         let Some((open, close)) = parsed.row else {
             return parsed.pieces.clone();

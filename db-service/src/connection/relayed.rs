@@ -1,4 +1,4 @@
-//! Opens a connection through a relay, to the servers of a URL in the order in which libpq tries them.
+//! Opening of a connection through a relay, to the servers of a URL in libpq's order.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,26 +14,26 @@ use crate::config::{Host, PostgresUrl};
 use crate::error::DbError;
 use crate::watchdog::{Destination, Keepalive, Link, Relay};
 
-/// The variables that libpq reads for parameters that the URL does not set.
+/// The environment variables that libpq reads for parameters that the URL does not set.
 const ENVIRONMENT: [(&str, &str); 3] = [
     ("host", "PGHOST"),
     ("hostaddr", "PGHOSTADDR"),
     ("port", "PGPORT"),
 ];
 
-/// The port of PostgreSQL, if nothing names another.
+/// PostgreSQL's default port.
 const PORT: u16 = 5432;
 
-/// A server of a URL, and how the driver is to know it.
+/// A server of a URL, and the parameters with which the driver connects to it through a relay.
 #[derive(Debug, PartialEq)]
 struct Server {
-    /// The name by which its certificate is checked and its password is looked up.
+    /// The host name for the check of the certificate and the lookup of the password.
     name: String,
     destination: Destination,
 }
 
-/// Opens a connection with the URL's own parameters. Each server of several is tried with each kind of session that is asked for,
-/// as libpq does; unlike libpq, the next one is tried after a refused login as well.
+/// Opens a connection with the URL's parameters. Tries each server with each requested kind of session, as libpq does. Unlike libpq,
+/// also tries the next server after a refused login.
 pub(crate) fn establish(url: &str) -> Result<(PgConnection, Arc<Link>), Failure> {
     let url = parse(url).and_then(|url| completed(&url, |name| env::var(name).ok()));
     let url = url.map_err(Failure::Refused)?;
@@ -56,17 +56,17 @@ pub(crate) fn establish(url: &str) -> Result<(PgConnection, Arc<Link>), Failure>
             }
         }
     }
-    // One line for each, as libpq has them.
+    // One line per failure, as in libpq's message.
     let failures = failures.join("\n");
     Err(Failure::Driver(ConnectionError::BadConnection(failures)))
 }
 
-/// Why no connection was opened.
+/// The reason why no connection was opened.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The settings do not go together with a relay.
+    /// A relay does not support the settings.
     Refused(String),
-    /// The driver's words, or ours in the driver's form.
+    /// The driver's error, or one of this crate in the driver's form.
     Driver(ConnectionError),
 }
 
@@ -80,7 +80,7 @@ impl Failure {
     }
 }
 
-/// The URL with what libpq would take from the environment.
+/// Returns the URL with the parameters that libpq would read from the environment.
 fn completed(
     url: &PostgresUrl,
     variable: impl Fn(&str) -> Option<String>,
@@ -168,7 +168,7 @@ fn through_relay(
             io::ErrorKind::TimedOut => "timeout expired".to_owned(),
             _ => error.to_string(),
         };
-        // The system's text has its number behind it, which libpq leaves out.
+        // std appends the error number, which libpq's messages do not contain.
         let reason = error.split(" (os error").next().unwrap_or_default();
         let text = format!("connection to server {place} failed: {reason}");
         Failure::Driver(ConnectionError::BadConnection(text))
@@ -183,7 +183,7 @@ fn through_relay(
         ("target_session_attrs", session),
     ];
     if matches!(server.destination, Destination::Unix(_)) {
-        // As libpq does where it knows that it speaks to a Unix socket.
+        // libpq does not encrypt on Unix sockets.
         replaced.extend([("sslmode", "disable"), ("gssencmode", "disable")]);
     }
     let links = relay.start().map_err(failed)?;
@@ -195,13 +195,13 @@ fn through_relay(
     }
 }
 
-/// How long each address has to answer, as libpq reads `connect_timeout`.
+/// Returns the timeout of each address, parsed like libpq's `connect_timeout`.
 fn limit(url: &PostgresUrl) -> Option<Duration> {
     let seconds: u64 = url.parameter("connect_timeout")?.parse().ok()?;
     (seconds > 0).then(|| Duration::from_secs(seconds.max(2)))
 }
 
-/// The settings that libpq would apply to its own socket, with the defaults of libpq and of the system.
+/// Returns the keepalive settings that libpq would apply to its own socket, with the defaults of libpq and the system.
 fn keepalive(url: &PostgresUrl) -> Keepalive {
     let number = |name: &str| {
         let number: Option<u32> = url.parameter(name).and_then(|value| value.parse().ok());

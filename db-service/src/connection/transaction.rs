@@ -12,19 +12,19 @@ use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::Duration;
 
-/// What a transaction sees of others that run at the same time.
+/// The isolation level of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Isolation {
-    /// Each statement sees what was committed before it.
+    /// Each statement sees the data that was committed before the statement.
     ReadCommitted,
-    /// All statements see what was committed before the first.
+    /// All statements see the data that was committed before the first statement.
     RepeatableRead,
-    /// As if the transactions ran one after the other.
+    /// The result is the same as if the transactions ran one after the other.
     Serializable,
 }
 
-/// How [`DatabaseService::transaction_with`](crate::DatabaseService::transaction_with) goes about it.
+/// Options of [`DatabaseService::transaction_with`](crate::DatabaseService::transaction_with).
 ///
 /// # Examples
 ///
@@ -40,16 +40,16 @@ pub enum Isolation {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TransactionOptions {
-    /// What it sees of others; the server's default. On SQLite transactions always run one after the other.
+    /// The isolation level. Default: the server's. SQLite transactions are always serializable.
     pub isolation: Option<Isolation>,
-    /// Whether the database refuses to change anything; no. On SQLite such a transaction does not wait for writers.
+    /// Whether the database refuses changes. Default: false. On SQLite, a read-only transaction does not wait for writers.
     pub read_only: bool,
-    /// Whether a serializable, read-only one waits until it can run without conflicts; no. PostgreSQL only.
+    /// Whether a serializable read-only transaction waits until it can run without conflicts. Default: false. PostgreSQL only.
     pub deferrable: bool,
-    /// How often it is repeated after the server has rolled it back for the sake of another; 0.
+    /// The maximum number of retries after a conflict with another transaction. Default: 0.
     ///
-    /// That is a serialisation failure, a deadlock, or on SQLite a lock that was not to be had in time.
-    /// The pauses double from 10 ms to 1 s, with jitter.
+    /// A conflict is a serialization failure, a deadlock, or on SQLite a timeout while waiting for the write lock at the
+    /// begin. The pauses between retries double from 10 ms to 1 s, with jitter.
     pub retries: usize,
 }
 
@@ -76,7 +76,7 @@ impl TransactionOptions {
 
     fn pauses(&self) -> impl Iterator<Item = Duration> {
         backon::ExponentialBuilder::default()
-            // The jitter adds up to as much again.
+            // The jitter adds up to the same amount again.
             .with_min_delay(Duration::from_millis(5))
             .with_max_delay(Duration::from_millis(500))
             .with_max_times(self.retries)
@@ -85,7 +85,7 @@ impl TransactionOptions {
     }
 }
 
-/// Where a transaction failed.
+/// The failure of a transaction, by where it happened.
 pub(crate) enum Failure<E> {
     Begin(DieselError),
     Work(E),
@@ -103,13 +103,13 @@ impl<E: From<DbError>> Failure<E> {
 }
 
 impl Connection {
-    /// Runs `work` in a transaction as [`transaction`](Connection::transaction) does, begun as `options` say,
-    /// and repeats it from the start where they say so.
+    /// Runs `work` in a transaction, like [`transaction`](Connection::transaction), with options, and retries the whole of `work`
+    /// after a conflict if they ask for it.
     ///
     /// # Errors
     ///
-    /// Those of `work`, and what goes wrong at the beginning or end; inside another transaction that it is no
-    /// beginning. A connection that is lost at `COMMIT` is [`DbError::OutcomeUnknown`], and nothing is repeated.
+    /// Returns the errors of `work`, and those of the transaction's begin and end. Returns an error inside another transaction. If the
+    /// connection is lost during `COMMIT`, returns [`DbError::OutcomeUnknown`] and does not retry.
     pub fn transaction_with<T, E, F>(
         &mut self,
         options: &TransactionOptions,
@@ -120,7 +120,7 @@ impl Connection {
         E: From<DbError>,
     {
         let begin = options.begin(self.backend());
-        // Inside another transaction it is no beginning, and what that one may do stays as it is.
+        // Inside another transaction the begin fails, and its access mode must stay.
         let reads =
             options.read_only && self.backend() == Backend::Sqlite && self.transaction_depth() == 0;
         let mut pauses = options.pauses();
@@ -148,12 +148,12 @@ impl Connection {
         }
     }
 
-    /// A conflict that was got over at a savepoint says nothing about a connection that was lost later.
+    /// Returns whether a retry is allowed: the last failure was a conflict, and the connection was not lost since.
     fn may_repeat(&mut self) -> bool {
         self.has_conflicted() && !self.is_lost()
     }
 
-    /// Runs `work` between a beginning and its end.
+    /// Begins a transaction with `begin`, runs `work`, and commits or rolls back.
     pub(crate) fn transact<T, E>(
         &mut self,
         begin: impl FnOnce(&mut Self) -> Result<(), DieselError>,
@@ -185,13 +185,13 @@ impl Connection {
 }
 
 impl Connection {
-    /// Begins an outermost transaction with a statement of one's own.
+    /// Begins an outermost transaction with the statement `sql`.
     pub(crate) fn begin_as(&mut self, sql: &str) -> Result<(), DieselError> {
         let sql = self.with_limits(sql);
         on_each!(self, connection => AnsiTransactionManager::begin_transaction_sql(connection, &sql))
     }
 
-    /// The beginning of a transaction, and what it sets for itself.
+    /// Returns the begin of a transaction, followed by the statements that set its timeouts.
     fn with_limits(&mut self, begin: &str) -> String {
         match self.observer() {
             Some(observer) if !observer.limits.is_empty() => format!("{begin};{}", observer.limits),
@@ -204,7 +204,7 @@ impl Connection {
             .is_some_and(|observer| !observer.limits.is_empty())
     }
 
-    /// Runs a statement in a transaction of its own where limits are to be set for it, and it may be in one.
+    /// Runs a statement in its own transaction if timeouts must be set for it and it can run in a transaction.
     pub(crate) fn within_limits<R>(
         &mut self,
         parsed: &ParsedStatement<'_>,
@@ -217,7 +217,7 @@ impl Connection {
         }
         let begin = self.with_limits("BEGIN");
         if let Err(error) = self.run(&begin) {
-            // It may have begun, and then failed to set a limit.
+            // The transaction may have begun and failed to set a timeout.
             self.undo("ROLLBACK");
             return Err(error.into());
         }
@@ -233,8 +233,8 @@ impl Connection {
         result
     }
 
-    /// Rolls back what was begun without diesel's knowledge. A cancellation may hit the first attempt. If the second one fails
-    /// too, the connection is given up: the next borrower would find a transaction that has failed.
+    /// Rolls back a transaction that diesel does not know. A cancellation can hit the first attempt. If the second one fails too, gives
+    /// the connection up, so that the next caller does not get a failed transaction.
     pub(crate) fn undo(&mut self, sql: &str) {
         if self.run(sql).is_err() && self.run(sql).is_err() {
             self.give_up();

@@ -1,4 +1,4 @@
-//! How values travel to and from PostgreSQL.
+//! Values to and from PostgreSQL.
 
 use std::error::Error as StdError;
 use std::ops::ControlFlow;
@@ -22,12 +22,12 @@ use crate::values::Row;
 use crate::values::Value;
 use crate::watchdog;
 
-/// A value as PostgreSQL is given it: typed and in binary format.
+/// A value for PostgreSQL: typed and in binary format.
 #[derive(Debug)]
 pub(crate) enum Bind<'a> {
-    /// A NULL, and how to bind it.
+    /// A NULL, and the function that binds it.
     Null(BindNull),
-    /// A NULL among texts, which is cast as they are.
+    /// A NULL among texts, with the same cast.
     NullText,
     Bool(bool),
     Int4(i32),
@@ -67,7 +67,7 @@ impl Dialect for Pg {
         }
     }
 
-    // The server refuses what it does not store.
+    // The server refuses values that it cannot store.
     fn problem(_: &Value) -> Option<&'static str> {
         None
     }
@@ -97,7 +97,7 @@ impl Dialect for Pg {
     }
 }
 
-/// A type that the server is to work out from where the parameter stands: a NULL fits any column.
+/// The SQL type `unknown`: the server infers the type from the context, so a NULL fits any column.
 #[derive(Debug)]
 struct Unspecified;
 
@@ -116,8 +116,7 @@ impl<ST> ToSql<ST, Pg> for Null {
     }
 }
 
-/// Makes the binds of one parameter over many rows of one type, NULLs included, so that the rows share a
-/// prepared statement.
+/// Gives all binds of one parameter in many rows the same type, NULLs included, so that the rows share a prepared statement.
 pub(crate) fn unify(column: &mut [&mut Bind<'_>]) {
     let wide = column.iter().any(|bind| matches!(bind, Bind::Int8(_)));
     for bind in column.iter_mut() {
@@ -136,7 +135,7 @@ pub(crate) fn unify(column: &mut [&mut Bind<'_>]) {
     }
 }
 
-/// Binds a NULL of one type.
+/// A function that binds a NULL of one type.
 type BindNull = for<'a, 'b, 'c> fn(&'a mut AstPass<'b, 'c, Pg>) -> QueryResult<()>;
 
 fn null<ST>(out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()>
@@ -168,7 +167,7 @@ impl Bind<'_> {
     }
 }
 
-/// Runs a statement and reads all its rows.
+/// Runs a statement and returns all its rows.
 pub(crate) fn load(
     connection: &mut PgConnection,
     statement: Statement<'_, Pg>,
@@ -179,7 +178,7 @@ pub(crate) fn load(
         .collect()
 }
 
-/// Runs a statement and hands over its rows as they come from the server; those that are not wanted any more are thrown away.
+/// Runs a statement and passes its rows to `each` as they arrive. After `each` breaks, the remaining rows are discarded.
 pub(crate) fn for_each(
     connection: &mut PgConnection,
     statement: Statement<'_, Pg>,
@@ -195,7 +194,7 @@ pub(crate) fn for_each(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Reads a row; the names of the columns are those of the first.
+/// Reads a row. All rows share the column names of the first one.
 fn read<'a>(
     row: &impl diesel::row::Row<'a, Pg>,
     columns: &mut Option<Arc<[String]>>,
@@ -217,7 +216,7 @@ fn read<'a>(
     Ok(Row::from_parts(Arc::clone(columns), values))
 }
 
-/// Object identifiers of the types that we know, from `pg_type.dat` of PostgreSQL, where they never change.
+/// The object identifiers of known types, from PostgreSQL's `pg_type.dat`, where they never change.
 mod oid {
     pub(super) const BOOL: u32 = 16;
     pub(super) const BYTEA: u32 = 17;
@@ -243,12 +242,12 @@ mod oid {
     pub(super) const VOID: u32 = 2278;
     pub(super) const UUID: u32 = 2950;
     pub(super) const JSONB: u32 = 3802;
-    /// Types made with `CREATE TYPE` or by extensions begin here.
+    /// The first object identifier of types that users or extensions create.
     pub(super) const FIRST_NORMAL: u32 = 16384;
 }
 
-/// Reads a value, or leaves it as it is where it is of a kind that we know and beyond what that holds: `infinity`, a year that
-/// chrono does not reach, a numeric that is not a number.
+/// Reads a value. Returns an error for values of known types that [`Value`] cannot represent: `infinity`, a year beyond chrono's
+/// range, a numeric NaN.
 fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
     const MIDNIGHT_AT_THE_END: [u8; 8] = 86_400_000_000_i64.to_be_bytes();
     let oid = value.get_oid().get();
@@ -258,7 +257,7 @@ fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> 
         bytes: bytes.to_vec(),
     };
     match oid {
-        // The driver would make 00:00 of 24:00.
+        // The driver would convert 24:00 to 00:00.
         oid::TIME if bytes == MIDNIGHT_AT_THE_END => Ok(other()),
         oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::NUMERIC => {
             Ok(decode_known(value).unwrap_or_else(|_| other()))
@@ -298,7 +297,7 @@ fn decode_known(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + S
         oid::NUMERIC => Value::Decimal(FromSql::<sql_types::Numeric, Pg>::from_sql(value)?),
         oid::JSON => Value::Json(FromSql::<sql_types::Json, Pg>::from_sql(value)?),
         oid::JSONB => Value::Json(FromSql::<sql_types::Jsonb, Pg>::from_sql(value)?),
-        // Enumerations and `citext` send their text. Others send lengths, versions or flags: control characters.
+        // Enums and `citext` send their text. Other types send lengths, versions or flags, which contain control characters.
         oid::FIRST_NORMAL.. if is_text(value.as_bytes()) => text(value)?,
         _ => Value::Other {
             oid,

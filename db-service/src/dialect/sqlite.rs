@@ -1,4 +1,4 @@
-//! How values travel to and from SQLite.
+//! Values to and from SQLite.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -18,12 +18,12 @@ use crate::error::DbError;
 use crate::values::Row;
 use crate::values::Value;
 
-/// How moments are written: of fixed width, so that texts sort as times do.
+/// The format of timestamps with a zone. The width is fixed, so that texts sort like times.
 const MOMENT_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f+00:00";
-/// How timestamps without a zone are written.
+/// The format of timestamps without a zone.
 const TIMESTAMP_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f";
 
-/// A value as SQLite is given it: in one of its five storage classes.
+/// A value for SQLite, in one of its five storage classes.
 #[derive(Debug)]
 pub(crate) enum Bind<'a> {
     Null,
@@ -62,7 +62,7 @@ impl Dialect for Sqlite {
         is_nan.then_some("SQLite would make NULL of what is not a number")
     }
 
-    // Any column takes any value.
+    // Each column takes values of each type.
     fn is_text(_: &Bind<'_>) -> bool {
         false
     }
@@ -80,7 +80,7 @@ impl Dialect for Sqlite {
     }
 }
 
-/// Runs a statement and reads all its rows.
+/// Runs a statement and returns all its rows.
 pub(crate) fn load(
     connection: &mut SqliteConnection,
     statement: Statement<'_, Sqlite>,
@@ -93,7 +93,7 @@ pub(crate) fn load(
     Ok(rows)
 }
 
-/// Runs a statement as far as its rows are wanted.
+/// Runs a statement and passes its rows to `each`, until `each` breaks.
 pub(crate) fn for_each(
     connection: &mut SqliteConnection,
     statement: Statement<'_, Sqlite>,

@@ -1,4 +1,4 @@
-//! What can go wrong with migrations.
+//! The errors of migrations.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use super::DbError;
 use crate::backend::Backend;
 use singleton_core::__private::Escaped;
 
-/// Why migrations were not applied, reverted or listed.
+/// The reason why migrations were not applied, reverted or listed.
 ///
-/// Migrations are named as their folders are.
+/// A migration's name is the name of its folder.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrationError {
-    /// The source has nothing for the backend that is in use.
+    /// The source has no migrations for the backend in use.
     #[error("there are no migrations for {backend}")]
     #[non_exhaustive]
     Unsupported {
@@ -28,22 +28,22 @@ pub enum MigrationError {
     #[error("{first} and {second} have the same version; rename one of them")]
     #[non_exhaustive]
     Duplicate {
-        /// One of them.
+        /// One migration.
         first: String,
-        /// The other.
+        /// The other migration.
         second: String,
     },
     /// Migrations were changed after they were applied.
     #[error(
-        "changed after they were applied: {}; put back what they were and write a new migration, or accept them with \
+        "changed after they were applied: {}; restore them and write a new migration, or accept the change with \
          baseline_migrations", migrations.join(", ")
     )]
     #[non_exhaustive]
     Drift {
-        /// The migrations.
+        /// The changed migrations.
         migrations: Vec<String>,
     },
-    /// The database has migrations of this set which the source lacks, older than the newest that it knows.
+    /// The database has applied migrations that the named source lacks, and that are older than the source's newest migration.
     #[error("applied, but not in the source: {}; was a migration deleted or renamed?", migrations.join(", "))]
     #[non_exhaustive]
     Missing {
@@ -56,24 +56,24 @@ pub enum MigrationError {
     Failed {
         /// The migration.
         migration: String,
-        /// What is left of it.
+        /// How much of it was applied.
         stop: MigrationStop,
-        /// What the server says.
+        /// The server's error.
         source: Box<DbError>,
     },
-    /// A migration that runs outside of a transaction has stopped on its way, and was changed since.
+    /// A migration that runs outside a transaction failed in the middle and was changed since.
     #[error(
-        "{migration} was changed after it had stopped with {done} of its statements done; put back what it was, or finish it by \
-         hand and accept it with baseline_migrations"
+        "{migration} was changed after it failed with {done} of its statements applied; restore it, or finish it manually \
+         and accept it with baseline_migrations"
     )]
     #[non_exhaustive]
     Incomplete {
         /// The migration.
         migration: String,
-        /// How many statements are done.
+        /// The number of applied statements.
         done: usize,
     },
-    /// A migration cannot be reverted, since it has no `down.sql`; nothing was reverted.
+    /// A migration cannot be reverted because it has no `down.sql`. Nothing was reverted.
     #[error("{migration} has no down.sql, so it cannot be reverted")]
     #[non_exhaustive]
     Irreversible {
@@ -82,24 +82,24 @@ pub enum MigrationError {
     },
     /// The source has no migration of this version.
     #[error(
-        "there is no migration of version {version:?}; versions are the digits that names begin with"
+        "there is no migration of version {version:?}; a version consists of the leading digits of the migration's name"
     )]
     #[non_exhaustive]
     UnknownVersion {
-        /// The version asked for.
+        /// The requested version.
         version: String,
     },
-    /// Others were migrating until the time limit.
+    /// Another process held the migration lock until the timeout.
     #[error(
-        "others have been migrating for {limit:?}; wait for them, or raise the limit with Migrations::lock_timeout"
+        "another process has been migrating for {limit:?}; wait for it, or raise the timeout with Migrations::lock_timeout"
     )]
     #[non_exhaustive]
     LockTimeout {
-        /// How long it was waited.
+        /// The timeout.
         limit: Duration,
     },
-    /// The file that keeps other processes out cannot be locked. It has to be a regular file without other names, and belong
-    /// to this process's user, to root, or to the owner of the database.
+    /// The lock file cannot be locked. It must be a regular file without hard links, and its owner must be this process's
+    /// user, root, or the owner of the database.
     #[error("the lock file {} cannot be used: {source}", Escaped(path.display()))]
     #[non_exhaustive]
     LockFile {
@@ -110,20 +110,20 @@ pub enum MigrationError {
     },
 }
 
-/// Where a migration that failed has stopped.
+/// The state in which a failed migration left the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MigrationStop {
-    /// It ran in a transaction, so nothing of it is left.
+    /// The migration ran in a transaction and was rolled back.
     RolledBack,
-    /// It ran outside of a transaction, so what was done before stays.
+    /// The migration ran outside a transaction. The statements before the failed one stay applied.
     #[non_exhaustive]
     At {
-        /// The statement that failed, from 1.
+        /// The position of the failed statement, from 1.
         statement: usize,
-        /// How many it has.
+        /// The number of statements in the migration.
         statements: usize,
-        /// The line on which that statement begins, from 1.
+        /// The first line of the failed statement, from 1.
         line: usize,
     },
 }
@@ -138,7 +138,7 @@ impl fmt::Display for MigrationStop {
                 line,
             } => write!(
                 formatter,
-                "at statement {statement} of {statements}, line {line}, and what stands before stays done"
+                "at statement {statement} of {statements}, line {line}, and the statements before it stay applied"
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! What a database says of a failure, without the values and statements that it quotes.
+//! The server's and the driver's errors, without the values and statements that they quote.
 
 use std::fmt;
 
@@ -14,27 +14,29 @@ mod connect;
 mod named;
 mod shapes;
 
-/// Replaces a message that is not known and so may hold values.
+/// The replacement of an unknown message, which may contain values.
 const HIDDEN: &str =
     "the server's message is not shown because it may hold values; see driver_error()";
 
-/// The error of the driver or the server, shown without the values and statements that it quotes.
+/// An error of the driver or the server, displayed without the values and statements that it quotes.
 ///
-/// `Display` and `Debug` show a message only if it is one of a list of known messages. Names of tables, columns and constraints
-/// stay, values become `…`: `invalid input syntax for type integer: "secret"` is shown as
-/// `invalid input syntax for type integer: "…"`. A fixed text replaces any other message, such as one that a trigger raises or
-/// one in another language than English; the names of the constraint, table and column that the server sends beside the message
-/// are shown before it. Details, hints and contexts are never shown. [`driver_error`](Self::driver_error) returns everything.
+/// `Display` and `Debug` show a message only if it matches a list of known messages. Names of tables, columns and constraints
+/// stay, and values become `…`: `invalid input syntax for type integer: "secret"` appears as
+/// `invalid input syntax for type integer: "…"`.
 ///
-/// A name is a name to PostgreSQL even if a statement makes it of a value, as `:p::regclass` does:
+/// A fixed text replaces any other message, such as one that a trigger raises or one in another language than English. The names
+/// of the constraint, table and column that the server sends with the message appear before that text. Details, hints and
+/// contexts are never shown. [`driver_error`](Self::driver_error) returns everything.
+///
+/// If a statement converts a value to a name, as `:p::regclass` does, PostgreSQL reports the value as a name, and
 /// `relation "…" does not exist` shows it.
 pub struct ServerError {
     error: DieselError,
-    /// Whether what the message names stands in the statement as a name.
+    /// Whether the statement contains the message's name as a name.
     is_of_statement: bool,
 }
 
-/// What the server's refusal means, where diesel does not say it.
+/// The meaning of an error, in more detail than diesel's kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
     Unique,
@@ -53,7 +55,7 @@ pub(crate) enum Meaning {
 }
 
 impl ServerError {
-    /// Returns the driver's error in full, with the values that it quotes.
+    /// Returns the driver's error, including the values that it quotes.
     pub fn driver_error(&self) -> &DieselError {
         &self.error
     }
@@ -88,7 +90,7 @@ impl fmt::Debug for ServerError {
 
 impl std::error::Error for ServerError {}
 
-/// Writes an error without values. Of the driver's other errors only the kind is shown, because they hold any text.
+/// Writes an error without values. For the driver's other errors, writes only the kind, because they can contain any text.
 fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     match error {
         DieselError::DatabaseError(kind, information) => match message(*kind, &**information) {
@@ -106,7 +108,7 @@ fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out.write_str(HIDDEN)
             }
         },
-        DieselError::InvalidCString(_) => out.write_str("the statement or the URL holds a NUL"),
+        DieselError::InvalidCString(_) => out.write_str("the statement or the URL contains a NUL"),
         DieselError::QueryBuilderError(error) if error.is::<diesel::result::EmptyChangeset>() => {
             write!(out, "{error}")
         }
@@ -116,7 +118,7 @@ fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         DieselError::SerializationError(_) => {
             out.write_str("a value could not be written for the server; see driver_error()")
         }
-        // It counts bytes, and shows none.
+        // The message contains byte positions and no text.
         DieselError::DeserializationError(error) if error.is::<std::str::Utf8Error>() => {
             write!(out, "{error}")
         }
@@ -129,7 +131,7 @@ fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         } => {
             out.write_str("COMMIT failed: ")?;
             show(commit_error, out)?;
-            out.write_str("; and so did ROLLBACK: ")?;
+            out.write_str("; ROLLBACK failed too: ")?;
             show(rollback_error, out)
         }
         DieselError::NotFound
@@ -142,13 +144,13 @@ fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-/// Returns the message without its values; `None` if the message is not known.
+/// Returns the message without its values, or `None` if the message is unknown.
 fn message(
     kind: DatabaseErrorKind,
     information: &(dyn DatabaseErrorInformation + Send + Sync),
 ) -> Option<String> {
     let message = information.message().trim_end();
-    // A function that raises an error chooses its text, but seldom its kind.
+    // A function that raises an error chooses its text, but rarely its kind.
     let is_constraint = message.contains(" constraint failed: ")
         || message.contains(" violates ") && message.contains(" constraint");
     match kind {
@@ -160,11 +162,10 @@ fn message(
     }
 }
 
-/// Returns what an error means.
+/// Returns the meaning of an error.
 ///
-/// Where diesel knows only that the server refused, the message tells, in English: a server of another language has its
-/// `lc_messages` set to `C` for it. Only a message of a known shape counts, and by its beginning, because the rest may quote the
-/// user's values.
+/// If diesel's kind is unspecific, the beginning of the English message decides; a server with another language needs
+/// `lc_messages = C`. Only known messages count, because an unknown one may quote a value that looks like another message.
 pub(crate) fn meaning(error: &DieselError) -> Meaning {
     const BEGINNINGS: [(&str, Meaning); 23] = [
         ("terminating connection", Meaning::Lost),
@@ -210,7 +211,7 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
         DatabaseErrorKind::CheckViolation => Meaning::Check,
         DatabaseErrorKind::SerializationFailure => Meaning::Conflict,
         DatabaseErrorKind::ReadOnlyTransaction => Meaning::ReadOnly,
-        // libpq refuses it before it sends anything.
+        // libpq refuses it and sends nothing.
         DatabaseErrorKind::UnableToSendCommand
             if information.message().starts_with("number of parameters") =>
         {
@@ -222,7 +223,7 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
         _ => {
             let message = information.message();
             let is_near = message.starts_with("near \"") && message.ends_with("\": syntax error");
-            // PostgreSQL names the file in between.
+            // PostgreSQL writes the file's name between the two.
             let is_full =
                 message.starts_with("could not ") && message.ends_with("No space left on device");
             let line = connect::without_severity(message.lines().next().unwrap_or_default());
@@ -234,7 +235,7 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
                 None => return Meaning::Other,
             };
             let is_known = match meaning {
-                // libpq adds lines of its own.
+                // libpq appends lines.
                 Meaning::Lost => shapes::shown(line).is_some(),
                 _ => shapes::shown(message).is_some(),
             };
@@ -278,7 +279,7 @@ mod tests {
                 "column \"a\" of relation \"b\" does not exist",
                 "column \"a\" of relation \"b\" does not exist",
             ),
-            // A value that would pass for the end of the message, for a name or for a line of its own.
+            // Values that imitate the end of the message, a name, or another line.
             (
                 "value \"a\" is out of range for type secret\" is out of range for type integer",
                 "value \"…\" is out of range for type integer",

@@ -1,4 +1,4 @@
-//! Errors of the driver by what they mean, and what a violated constraint is about.
+//! Conversion of the driver's errors, and the names of violated constraints.
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 
@@ -53,7 +53,7 @@ impl From<DieselError> for DbError {
     }
 }
 
-/// The names that a server reports with a violation; never values.
+/// The names, never values, that a server reports with a violation.
 #[derive(Default)]
 pub(crate) struct Violation {
     pub(crate) constraint: Option<String>,
@@ -72,7 +72,7 @@ impl Violation {
             name(information.table_name()),
         );
         let column = name(information.column_name());
-        // A function that raises an error can set any details, but seldom sets the names beside them.
+        // A function that raises an error can set any details, but rarely sets the names too.
         let details = information
             .details()
             .filter(|_| constraint.is_some() && table.is_some());
@@ -91,9 +91,9 @@ impl Violation {
     }
 }
 
-/// Reads the columns of `Key (a, "B b", lower(c))=(1, 2, 3) already exists.`, in any language.
+/// Parses the columns of `Key (a, "B b", lower(c))=(1, 2, 3) already exists.`, in any language.
 ///
-/// Expressions are left out, because they may hold constants.
+/// Expressions are skipped, because they may contain constants.
 fn postgres_columns(details: &str) -> Vec<String> {
     let Some((_, key)) = details.split_once('(') else {
         return Vec::new();
@@ -121,7 +121,7 @@ fn postgres_columns(details: &str) -> Vec<String> {
     Vec::new()
 }
 
-/// Reads the name of a column as it stands in the definition of an index.
+/// Parses the name of a column in the definition of an index.
 fn column(text: &str) -> Option<String> {
     let quoted = text
         .strip_prefix('"')
@@ -132,7 +132,7 @@ fn column(text: &str) -> Option<String> {
     }
 }
 
-/// Reads `UNIQUE constraint failed: users.username, users.email`.
+/// Parses `UNIQUE constraint failed: users.username, users.email`.
 fn sqlite_columns(kind: DatabaseErrorKind, message: &str) -> Vec<(String, String)> {
     let columns = match kind {
         DatabaseErrorKind::UniqueViolation => message.strip_prefix("UNIQUE constraint failed: "),
@@ -148,8 +148,9 @@ fn sqlite_columns(kind: DatabaseErrorKind, message: &str) -> Vec<(String, String
         .collect()
 }
 
-/// Reads the name in `CHECK constraint failed: pets_legs`. SQLite reports a constraint without a name by its expression, which may
-/// hold constants and is left out.
+/// Parses the name in `CHECK constraint failed: pets_legs`.
+///
+/// SQLite reports the expression of an unnamed constraint. It is skipped, because it may contain constants.
 fn sqlite_check(kind: DatabaseErrorKind, message: &str) -> Option<String> {
     (kind == DatabaseErrorKind::CheckViolation)
         .then(|| message.strip_prefix("CHECK constraint failed: "))
@@ -199,7 +200,7 @@ mod tests {
             of(check, "CHECK constraint failed: role IN ('secret')"),
             None
         );
-        // Raised by a trigger.
+        // A trigger raised it.
         assert_eq!(of(DatabaseErrorKind::Unknown, named), None);
     }
 

@@ -1,4 +1,4 @@
-//! Who holds the connections.
+//! The current checkouts, and the warning about leaked connections.
 
 use std::collections::BTreeMap;
 use std::panic::Location;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::error::Holder;
 
-/// The connections on loan, the oldest first.
+/// The current checkouts, the oldest first.
 #[derive(Debug)]
 pub(crate) struct Checkouts {
     threshold: Option<Duration>,
@@ -26,11 +26,11 @@ struct State {
 struct Outstanding {
     location: &'static Location<'static>,
     since: Instant,
-    /// Whether it was complained of.
-    is_told: bool,
+    /// Whether the leak was logged.
+    is_reported: bool,
 }
 
-/// One of them, until it is dropped.
+/// One checkout, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Checkout {
     number: u64,
@@ -54,7 +54,7 @@ impl Checkouts {
         let out = Outstanding {
             location,
             since,
-            is_told: false,
+            is_reported: false,
         };
         state.out.insert(number, out);
         Checkout {
@@ -73,7 +73,7 @@ impl Checkouts {
         })
     }
 
-    /// Complains, once each, of those who have held a connection too long; asked whenever one is taken or comes back.
+    /// Logs each checkout that exceeds the leak threshold, once. Runs at each checkout and return.
     pub(crate) fn warn_of_leak(&self) {
         let Some(threshold) = self.threshold else {
             return;
@@ -84,13 +84,13 @@ impl Checkouts {
             if held < threshold {
                 break;
             }
-            if !std::mem::replace(&mut out.is_told, true) {
+            if !std::mem::replace(&mut out.is_reported, true) {
                 told.push((out.location, held));
             }
         }
         for (location, held) in told {
             log::warn!(
-                "a connection has been held for {held:.1?}, taken at {location}; it may have leaked"
+                "a connection has been held for {held:.1?}, checked out at {location}; it may have leaked"
             );
         }
     }

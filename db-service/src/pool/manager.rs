@@ -1,4 +1,4 @@
-//! How r2d2 makes, checks and cleans connections.
+//! r2d2's manager: opens, checks and resets connections.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -22,7 +22,7 @@ use crate::statistics::Statistics;
 use crate::watchdog::{self, CallError, CallLimit};
 use singleton_core::__private::Escaped;
 
-/// A connection that was in use this recently is taken to be alive, as HikariCP does: a check is a round trip.
+/// A connection that was used this recently is not checked, because a check costs a round trip. HikariCP uses the same time.
 const ALIVE_WINDOW: Duration = Duration::from_millis(500);
 
 /// How long cleaning a connection that comes back may take.
@@ -32,15 +32,15 @@ const CLEANING: Duration = Duration::from_secs(5);
 /// is left for another connection, and no longer than this.
 pub(crate) const CHECK: Duration = Duration::from_secs(5);
 
-/// A check that had less time than this may have failed for that alone.
+/// A check with a shorter timeout may have failed only because of it.
 const SHORT_CHECK: Duration = Duration::from_millis(100);
 
 thread_local! {
-    /// When whoever takes a connection on this thread has to have one.
+    /// The deadline of the checkout on this thread.
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Does `work`, which takes a connection and is to have it by `deadline`.
+/// Runs `work`, which checks out a connection, with the deadline of the checkout.
 pub(crate) fn by<R>(deadline: Instant, work: impl FnOnce() -> R) -> R {
     let outer = DEADLINE.replace(Some(deadline));
     let result = work();
@@ -48,14 +48,14 @@ pub(crate) fn by<R>(deadline: Instant, work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Makes, checks and cleans connections for r2d2.
+/// Opens, checks and resets connections for r2d2.
 pub(crate) struct Manager {
     config: DatabaseConfig,
     opener: Connector,
     statistics: Arc<Statistics>,
-    /// The connection that showed that the database can be reached; the pool's first.
-    first: Mutex<Option<Connection>>,
-    /// Keeps a database in memory alive while no other connection is open.
+    /// The connection that the start has opened. It becomes the pool's first one.
+    initial_connection: Mutex<Option<Connection>>,
+    /// A connection that keeps a database in memory alive while no other one is open.
     _keep_alive: Mutex<Option<Connection>>,
     /// How many connections r2d2 holds idle.
     idle: Mutex<u32>,
@@ -64,15 +64,15 @@ pub(crate) struct Manager {
     generation: AtomicU64,
 }
 
-/// What was said when connecting failed.
+/// The error of the last failed attempt to connect.
 pub(crate) type LastFailure = Arc<Mutex<Option<String>>>;
 
 pub(crate) struct ManagedConnection {
-    /// `None` only after [`bounded`](ManagedConnection::bounded) has lost it; then it is not lent.
+    /// `None` only after a timeout in [`bounded`](ManagedConnection::bounded). Such a connection is not checked out.
     connection: Option<Connection>,
-    /// When it is to be renewed, for its age.
+    /// The end of the connection's lifetime.
     expires: Option<Instant>,
-    /// How many losses there had been when it was opened.
+    /// The manager's generation when the connection was opened.
     generation: u64,
     used: Instant,
     presence: ConnectionGauge,
@@ -87,26 +87,25 @@ pub(crate) enum ManagerError {
     Lost(ServerError),
     #[error("an idle connection could not be checked: {0}")]
     Unchecked(CallError),
-    #[error("a connection was renewed, for its age or because another was lost")]
+    #[error("a connection was replaced, because of its age or because another one was lost")]
     Recycled,
     #[error("the driver panicked while connecting")]
     Panicked,
 }
 
 impl ManagedConnection {
-    /// The connection of one that is lent.
-    pub(crate) fn lent(&self) -> &Connection {
-        self.connection.as_ref().expect(LENT)
+    /// Returns the connection, which must be checked out.
+    pub(crate) fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect(CHECKED_OUT)
     }
 
-    /// As [`lent`](Self::lent), to be used.
-    pub(crate) fn lent_mut(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect(LENT)
+    /// Returns the connection mutably, which must be checked out.
+    pub(crate) fn connection_mut(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect(CHECKED_OUT)
     }
 
-    /// Runs `work` on the connection, for as long as the limit says where a server could let it wait. Beyond that the
-    /// connection stays with the thread that waits for its answer, and is closed when that comes. It is kept if no thread
-    /// could be started.
+    /// Runs `work` on the connection, with a timeout on PostgreSQL. After the timeout, the connection stays with the thread that waits
+    /// for the answer, and is closed when the answer comes. If no thread can be started, the connection is kept.
     pub(crate) fn bounded<T: Send + 'static>(
         &mut self,
         limit: Duration,
@@ -139,9 +138,9 @@ impl ManagedConnection {
     }
 }
 
-/// [`ManageConnection::is_valid`] refuses what has no connection, and [`ManagedConnection::bounded`] loses one only where it is not lent
-/// any more.
-const LENT: &str = "what is lent has a connection";
+/// [`ManageConnection::is_valid`] refuses a value without a connection, and [`ManagedConnection::bounded`] removes the connection
+/// only after its return.
+const CHECKED_OUT: &str = "a checked-out value has a connection";
 
 impl Manager {
     pub(crate) fn open(
@@ -156,7 +155,7 @@ impl Manager {
             config: config.clone(),
             opener,
             statistics,
-            first: Mutex::new(Some(first)),
+            initial_connection: Mutex::new(Some(first)),
             _keep_alive: Mutex::new(anchor),
             idle: Mutex::new(0),
             last_failure: LastFailure::default(),
@@ -164,18 +163,18 @@ impl Manager {
         })
     }
 
-    /// Where it is told why connecting failed the last time, unless it has succeeded since.
+    /// Returns the cell with the error of the last attempt to connect. It is empty after a success.
     pub(crate) fn last_failure(&self) -> LastFailure {
         Arc::clone(&self.last_failure)
     }
 
     fn open_another(&self) -> Result<ManagedConnection, ManagerError> {
-        // Before it is opened: if the server goes meanwhile, it is opened once too often.
+        // Read before opening: if the server is lost meanwhile, the new connection counts as lost too, which is harmless.
         let generation = self.generation.load(Ordering::Relaxed);
-        let first = self.first.lock().take();
+        let first = self.initial_connection.lock().take();
         let connection = match first {
             Some(connection) => connection,
-            // r2d2 would lose the place of a connection for good whose making panics.
+            // If opening panicked, r2d2 would lose one of its slots forever.
             None => panic::catch_unwind(AssertUnwindSafe(|| self.opener.open()))
                 .map_err(|_| ManagerError::Panicked)??,
         };
@@ -190,7 +189,7 @@ impl Manager {
         })
     }
 
-    /// Notes that a connection was lost; of several that were lost together only the first counts.
+    /// Records a lost connection. Of several connections that were lost together, only the first one counts.
     fn lost(&self, managed: &ManagedConnection) {
         self.generation
             .fetch_max(managed.generation + 1, Ordering::Relaxed);
@@ -203,7 +202,8 @@ impl Manager {
                 .is_some_and(|expires| Instant::now() >= expires)
     }
 
-    /// Up to a tenth earlier than set, so that connections that were opened together are not renewed together.
+    /// Returns the end of a new connection's lifetime, up to a tenth earlier at random, so that connections that were opened
+    /// together are not replaced together.
     fn expiry(&self) -> Option<Instant> {
         let recycle = self.config.pool_recycle?;
         Instant::now().checked_add(recycle.mul_f64(1.0 - 0.1 * fastrand::f64()))
@@ -225,7 +225,7 @@ impl ManageConnection for Manager {
         opened
     }
 
-    /// Runs at every checkout, so the connection is idle no longer, whatever comes out.
+    /// Checks a connection. r2d2 calls it at each checkout, so the connection is not idle afterwards, whatever the result.
     fn is_valid(&self, managed: &mut ManagedConnection) -> Result<(), ManagerError> {
         let mut idle = self.idle.lock();
         *idle = idle.saturating_sub(1);
@@ -245,17 +245,17 @@ impl ManageConnection for Manager {
         let answer = managed.bounded(limit, |connection| connection.run("SELECT 1"));
         let failure = match answer {
             Ok(Ok(())) => return Ok(()),
-            // That says nothing about the server.
+            // A missing thread says nothing about the server.
             Err(CallError::NoThread(error)) => {
                 log::warn!(
-                    "an idle connection is lent unchecked: no thread could be started: {error}"
+                    "an idle connection is used without a check: no thread could be started: {error}"
                 );
                 return Ok(());
             }
             Ok(Err(error)) => ManagerError::Lost(error.into()),
             Err(unfinished) => ManagerError::Unchecked(unfinished),
         };
-        // A caller in a hurry says nothing about the other connections.
+        // A very short timeout says nothing about the other connections.
         if limit >= SHORT_CHECK {
             self.lost(managed);
         }
@@ -264,7 +264,7 @@ impl ManageConnection for Manager {
         Err(failure)
     }
 
-    /// Runs when a connection comes back.
+    /// Resets a connection, and returns whether to close it. r2d2 calls it at each return.
     fn has_broken(&self, managed: &mut ManagedConnection) -> bool {
         managed.used = Instant::now();
         let reason = self.reason_to_close(managed);
@@ -277,7 +277,7 @@ impl ManageConnection for Manager {
 }
 
 impl Manager {
-    /// Cleans a connection, and tells whether it is broken or one too many.
+    /// Resets a connection. Returns the reason to close it, if there is one.
     fn reason_to_close(&self, managed: &mut ManagedConnection) -> Option<Reason> {
         let is_lost = managed.connection.as_mut().is_none_or(Connection::is_lost);
         if is_lost {
@@ -290,15 +290,15 @@ impl Manager {
         let Some(connection) = &mut managed.connection else {
             return Some(Reason::Lost);
         };
-        // Another session takes less than undoing whatever was done to this one.
+        // A new session costs less than a reset of all session state.
         if connection.is_dirty() {
             return Some(Reason::Changed);
         }
         if self.is_outdated(managed) {
             return Some(Reason::Outdated);
         }
-        // As SQLAlchemy does: what is open beyond the pool's size is closed once that many are idle. One
-        // that was opened for a caller whom a returned one served first goes the next time that one is used.
+        // As in SQLAlchemy, an overflow connection is closed if enough connections are idle. An overflow connection whose
+        // caller got a returned connection instead is closed after its next use.
         let mut idle = self.idle.lock();
         if *idle >= self.config.pool_size {
             return Some(Reason::Surplus);
@@ -307,12 +307,12 @@ impl Manager {
         None
     }
 
-    /// Leaves a connection as a new borrower expects it; `false` where that did not work, or not in time.
+    /// Resets a connection for the next checkout. Returns `false` after a failure or a timeout.
     fn clean(managed: &mut ManagedConnection) -> bool {
         let Some(connection) = &mut managed.connection else {
             return false;
         };
-        // A panic may have left a result half read.
+        // After a panic, a result may be partly read.
         if thread::panicking() {
             return false;
         }
@@ -324,7 +324,7 @@ impl Manager {
             connection.restore() && (!is_full || connection.forget_prepared())
         });
         cleaned.unwrap_or_else(|unfinished| {
-            log::warn!("a connection that came back could not be cleaned: {unfinished}");
+            log::warn!("a returned connection could not be reset: {unfinished}");
             false
         })
     }

@@ -1,8 +1,8 @@
-//! What the pool does, as measurements for the recorder that the program has installed; nothing without the feature `metrics`.
+//! The pool's metrics, for the recorder of the crate `metrics`. Without the feature `metrics`, the functions do nothing.
 
 use std::time::Instant;
 
-/// Where a connection is counted, until it is dropped.
+/// A connection's entry in the gauge `db_pool_connections`, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionGauge {
     #[cfg(feature = "metrics")]
@@ -40,7 +40,7 @@ impl Drop for ConnectionGauge {
     }
 }
 
-/// One who waits for a connection, until it is dropped.
+/// A waiting caller's entry in the gauge `db_pool_waiting`, until it is dropped.
 pub(crate) struct WaitingGauge {
     began: Instant,
 }
@@ -78,16 +78,16 @@ pub(crate) fn used(since: Instant) {
     duration("db_pool_use_seconds", since);
 }
 
-/// Why a connection was closed.
+/// The reason why a connection was closed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reason {
-    /// It was broken.
+    /// The connection was lost.
     Lost,
-    /// It was old, or another one was lost.
+    /// The connection was too old, or another one was lost.
     Outdated,
-    /// Its borrower left something on its session.
+    /// A caller changed session state.
     Changed,
-    /// There were enough.
+    /// Enough other connections were idle.
     Surplus,
 }
 

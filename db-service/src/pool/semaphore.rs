@@ -1,4 +1,4 @@
-//! Lets a limited number of callers through, in the order in which they came.
+//! A fair counting semaphore: callers acquire permits in the order in which they came.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use parking_lot::{Condvar, Mutex};
 
 /// A fair counting semaphore with a deadline.
 ///
-/// r2d2 lets newcomers overtake waiters, and wakes nobody when it discards a connection. Behind this
-/// gate whoever asks r2d2 finds a connection idle or room for another one, so neither can happen.
+/// r2d2 serves new callers before waiting ones, and wakes no waiter when it discards a connection. With a permit of this
+/// semaphore, a caller always finds an idle connection or room for a new one in r2d2, so neither matters.
 #[derive(Debug)]
 pub(crate) struct FairSemaphore {
     permits: usize,
     state: Mutex<State>,
-    /// Notified when a closed gate has all its permits back.
+    /// Notified when a closed semaphore has all its permits.
     drained: Condvar,
 }
 
@@ -37,14 +37,14 @@ enum Answer {
     Closed,
 }
 
-/// Why there is no permit.
+/// The reason why no permit was acquired.
 #[derive(Debug, PartialEq)]
 pub(crate) enum AcquireError {
     TimedOut,
     Closed,
 }
 
-/// The right to hold one connection, given back on drop.
+/// The right to hold one connection. Dropping it returns the permit.
 #[derive(Debug)]
 pub(crate) struct Permit {
     gate: Arc<FairSemaphore>,
@@ -63,13 +63,13 @@ impl FairSemaphore {
         })
     }
 
-    /// How many permits are out, and how many callers wait for one.
+    /// Returns the number of acquired permits and the number of waiting callers.
     pub(crate) fn load(&self) -> (usize, usize) {
         let state = self.state.lock();
         (self.permits - state.free, state.waiting.len())
     }
 
-    /// Lets nobody through any more, and tells those who wait.
+    /// Closes the semaphore: waiting and later callers get [`AcquireError::Closed`].
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
@@ -79,7 +79,7 @@ impl FairSemaphore {
         }
     }
 
-    /// Waits until all permits have come back, at the latest until `deadline`; tells how many have not.
+    /// Waits until all permits are returned, or until `deadline`. Returns the number of permits that are not returned.
     pub(crate) fn drain(&self, deadline: Instant) -> usize {
         let mut state = self.state.lock();
         while state.free < self.permits {
@@ -113,7 +113,7 @@ impl FairSemaphore {
             }
         }
         drop(answer);
-        // Only under this lock is it certain whether somebody has answered in the last moment.
+        // The permit can arrive at the last moment; only under this lock the result is final.
         let mut state = self.state.lock();
         let answer = *waiter.answer.lock();
         match answer {

@@ -1,4 +1,4 @@
-//! A time limit for calls of a driver that may never return.
+//! Timeouts for calls of a driver that may never return.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::config::DatabaseConfig;
 use crate::error::DbError;
 
-/// Why there is no result.
+/// The reason why a call has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error("the server did not answer within {0:?}")]
@@ -24,13 +24,13 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
-    /// The error of an attempt to connect, or of a connection that was just opened.
+    /// Returns the error of an attempt to connect, or of a new connection.
     pub(crate) fn into_error(self, config: &DatabaseConfig) -> DbError {
         DbError::not_connected(config.url.to_string(), self.to_string())
     }
 }
 
-/// Counts the calls under way and limits their number. A call that was left alone counts until it returns.
+/// A limit of concurrent calls. An abandoned call counts until it returns.
 #[derive(Debug, Clone)]
 pub(crate) struct CallLimit {
     under_way: Arc<AtomicUsize>,
@@ -38,7 +38,8 @@ pub(crate) struct CallLimit {
 }
 
 impl CallLimit {
-    /// Twice as many calls as connections may be open: each connection has one at a time, unless it was left alone.
+    /// Creates a limit of twice the maximum number of connections. Each connection has one call at a time, and the rest allows
+    /// for abandoned ones.
     pub(crate) fn new(config: &DatabaseConfig) -> Self {
         CallLimit {
             under_way: Arc::default(),
@@ -56,7 +57,7 @@ impl CallLimit {
     }
 }
 
-/// A call that is under way until this is dropped.
+/// A running call, until it is dropped.
 struct Call(Arc<AtomicUsize>);
 
 impl Drop for Call {
@@ -65,9 +66,10 @@ impl Drop for Call {
     }
 }
 
-/// Runs `work` on a thread of its own and waits for the result until the limit.
+/// Runs `work` on its own thread and waits for the result until the timeout.
 ///
-/// After that the thread is left alone: it ends when `work` returns, and drops the result. It counts among the calls until then.
+/// After the timeout the thread is abandoned: it ends when `work` returns, and drops the result. Until then it counts as a
+/// running call.
 pub(crate) fn run_with_timeout<T: Send + 'static>(
     calls: &CallLimit,
     limit: Duration,
@@ -80,7 +82,7 @@ pub(crate) fn run_with_timeout<T: Send + 'static>(
         .spawn(move || {
             let result = work();
             drop(call);
-            // Nobody waits any more if the limit is over.
+            // The receiver is gone after the timeout.
             let _ = sender.send(result);
         })
         .map_err(CallError::NoThread)?;

@@ -1,7 +1,7 @@
-//! Closes the connections whose server does not answer in time.
+//! A watchdog that closes connections whose server does not answer in time.
 //!
-//! Nothing else ends the wait for a server that was stopped: its machine still acknowledges what is sent, so no limit of
-//! TCP is reached, and libpq waits without one.
+//! Nothing else detects a stopped server: its kernel still acknowledges packets, so no TCP timeout expires, and libpq waits
+//! without a timeout.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::relay::Link;
 
-/// A thread that cuts sockets when their time is over; it ends with the last connection that needs it.
+/// A thread that closes sockets at their deadlines. It ends with the last connection that uses it.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     shared: Arc<Shared>,
@@ -36,7 +36,7 @@ struct State {
     is_over: bool,
 }
 
-/// A deadline, told from others by a number.
+/// A deadline, with a number that makes it unique.
 type Key = (Instant, u64);
 
 impl Watchdog {
@@ -58,14 +58,14 @@ impl Drop for Watchdog {
 }
 
 impl Shared {
-    /// Has something cut when its time is over; `None` where that is too far away to be told.
+    /// Adds a deadline after which the link is closed. Returns `None` if the deadline overflows.
     fn wait(&self, limit: Duration, link: Arc<Link>) -> Option<Key> {
         let deadline = Instant::now().checked_add(limit)?;
         let mut state = self.state.lock();
         let key = (deadline, state.next);
         state.next += 1;
         state.awaited.insert(key, link);
-        // As limits are much alike, the thread is rarely woken: once it sleeps until the first of them, others come later.
+        // Most timeouts are equal, so later deadlines come after the one that the thread sleeps until, and it is rarely woken.
         if state.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
             state.wakes_at = Some(deadline);
             self.changed.notify_one();
@@ -73,7 +73,7 @@ impl Shared {
         Some(key)
     }
 
-    /// `false` if the time was over.
+    /// Removes a deadline. Returns `false` if it has passed.
     fn wait_no_more(&self, key: Key) -> bool {
         self.state.lock().awaited.remove(&key).is_some()
     }
@@ -82,7 +82,7 @@ impl Shared {
         let mut state = self.state.lock();
         while !state.is_over {
             let now = Instant::now();
-            // Cut under the lock: who finds that it was not is safe from it.
+            // Closed under the lock, so a caller that removes its deadline in time knows that the link stays open.
             while let Some(first) = state.awaited.first_entry()
                 && first.key().0 <= now
             {
@@ -99,19 +99,19 @@ impl Shared {
     }
 }
 
-/// A connection that can be cut.
+/// A connection with a timeout for answers.
 #[derive(Debug)]
 pub(crate) struct WatchedConnection {
     wait: Arc<Wait>,
     limit: Duration,
 }
 
-/// The wait for an answer, which may be interrupted.
+/// The wait for an answer, which can be paused.
 #[derive(Debug)]
 struct Wait {
     watch: Arc<Watchdog>,
     link: Arc<Link>,
-    /// By when the answer has to be there, and how long that was from the beginning.
+    /// The deadline of the answer, and the timeout that it was made from.
     awaited: Mutex<Option<(Key, Duration)>>,
 }
 
@@ -120,7 +120,7 @@ thread_local! {
     static LAST: RefCell<Weak<Wait>> = const { RefCell::new(Weak::new()) };
 }
 
-/// Does `work` in the middle of an answer, whose next part is not waited for meanwhile, and has as long as the first when it ends.
+/// Runs `work` with the answer timeout paused. The timeout starts again, at its full length, when `work` returns.
 pub(crate) fn paused<R>(work: impl FnOnce() -> R) -> R {
     let last = LAST.try_with(|last| last.borrow().upgrade());
     let wait = last
@@ -130,13 +130,13 @@ pub(crate) fn paused<R>(work: impl FnOnce() -> R) -> R {
     let result = work();
     if let Some((limit, wait)) = wait {
         wait.begin(limit);
-        // There may have been others on this thread.
+        // `work` may have begun other waits on this thread.
         remember(&wait);
     }
     result
 }
 
-/// A thread that is ending remembers nothing, and may still give its connections back.
+/// Stores the last wait of this thread. A thread that is ending stores nothing, but may still return its connections.
 fn remember(wait: &Arc<Wait>) {
     let _ = LAST.try_with(|last| last.replace(Arc::downgrade(wait)));
 }
@@ -147,13 +147,13 @@ impl Wait {
         *self.awaited.lock() = key.map(|key| (key, limit));
     }
 
-    /// Waits no more; `true` if the time was over and the connection was cut.
+    /// Ends the wait. Returns `true` if the deadline has passed and the connection was closed.
     fn end(&self) -> bool {
         let awaited = self.awaited.lock().take();
         awaited.is_some_and(|(key, _)| !self.watch.shared.wait_no_more(key))
     }
 
-    /// Ends the wait for now and tells its limit; `None` where there is none, or where it has ended already.
+    /// Pauses the wait and returns its timeout. Returns `None` without a wait, or after its end.
     fn pause(&self) -> Option<Duration> {
         let mut awaited = self.awaited.lock();
         let (key, limit) = (*awaited)?;
@@ -165,7 +165,7 @@ impl Wait {
 }
 
 impl WatchedConnection {
-    /// A connection whose server has so long to answer.
+    /// Creates a connection with a timeout for answers.
     pub(crate) fn new(watch: Arc<Watchdog>, link: Arc<Link>, limit: Duration) -> Self {
         WatchedConnection {
             limit,
@@ -181,24 +181,24 @@ impl WatchedConnection {
         self.limit
     }
 
-    /// From now on an answer is awaited.
+    /// Starts the timeout of an answer.
     pub(crate) fn begin(&mut self) {
         self.end();
         self.wait.begin(self.limit);
         remember(&self.wait);
     }
 
-    /// Whether an answer is awaited, or was and the connection was cut.
+    /// Returns whether an answer is pending, or was pending when the connection was closed.
     pub(crate) fn is_waiting(&self) -> bool {
         self.wait.awaited.lock().is_some()
     }
 
-    /// Ends the connection at once.
+    /// Closes the connection at once.
     pub(crate) fn cut(&self) {
         self.wait.link.cut();
     }
 
-    /// No answer is awaited any more; `true` if the time was over and the connection was cut.
+    /// Ends the timeout of an answer. Returns `true` if the deadline has passed and the connection was closed.
     pub(crate) fn end(&mut self) -> bool {
         self.wait.end()
     }
@@ -219,7 +219,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// A link, and the driver's end of it.
+    /// Returns a link and the driver's end of it.
     fn pair() -> (TcpStream, Arc<Link>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();

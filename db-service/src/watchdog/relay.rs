@@ -1,9 +1,9 @@
-//! A relay on the loopback interface between the driver and its server, so that the sockets of a connection are our own.
+//! A relay on the loopback interface between the driver and its server, so that this crate owns the connection's sockets.
 //!
-//! Neither diesel nor libpq hands out the socket of a connection, and a search among the descriptors of the process could take
-//! another one for it. With a relay libpq connects to us, and we connect to the server: a thread for each direction passes on
-//! what comes, encrypted or not, and [`Link::cut`] ends both. It is used only where `DB_SOCKET_TIMEOUT` is set, since each
-//! packet takes a detour through a thread.
+//! Neither diesel nor libpq exposes a connection's socket, and a search among the process's descriptors could find a wrong one. With
+//! a relay, libpq connects to this process, and this process connects to the server. One thread for each direction forwards the
+//! bytes, encrypted or not, and [`Link::cut`] closes both sockets. The relay is used only with `DB_SOCKET_TIMEOUT`, because each
+//! packet goes through an additional thread.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -18,20 +18,20 @@ pub(crate) use linux::{Link, Relay};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use unsupported::{Link, Relay};
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// A name or an address, and a port.
+    /// A host name or an address, and a port.
     Tcp(String, u16),
-    /// The file of a Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-/// The settings by which TCP notices that a server is gone; `None` leaves them to the system.
+/// The settings with which TCP detects an unreachable server. `None` leaves them to the system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Keepalive {
-    /// After how long a silent connection is probed, how long after each other, and how many probes may fail.
+    /// The time without traffic before the first probe, the time between probes, and the number of probes that may fail.
     pub(crate) probes: Option<(Duration, Duration, u32)>,
-    /// How long what was sent may stay unacknowledged, in milliseconds.
+    /// The maximum time that sent data may stay unacknowledged, in milliseconds.
     pub(crate) user_timeout: Option<u32>,
 }

@@ -116,7 +116,7 @@ fn pool_timeout_reports_where_the_longest_checkout_began(database: &TestDatabase
             assert_eq!((idle, in_use, waiting, last_failure), (0, 1, 0, None));
             let location = longest.unwrap().location;
             assert_eq!((location.file(), location.line()), (file!(), line));
-            let shown = format!("taken at {}:{line}:", file!());
+            let shown = format!("checked out at {}:{line}:", file!());
             assert!(
                 text.contains("1 in use, 0 idle, 0 waiting") && text.contains(&shown),
                 "{text}"
@@ -131,7 +131,7 @@ fn pool_timeout_reports_where_the_longest_checkout_began(database: &TestDatabase
             done.unwrap();
             let text = error.lock().unwrap().take().unwrap().to_string();
             assert!(
-                text.contains(&format!("taken at {}:{line}:", file!())),
+                text.contains(&format!("checked out at {}:{line}:", file!())),
                 "{text}"
             );
         });
@@ -225,7 +225,7 @@ fn leaks_and_slow_statements_are_logged(database: &TestDatabase) {
             let sql = sql.replace("AS ", "AS slow_");
             DatabaseService::execute_query(&sql, params! { "value" => 4_711_815 }).unwrap();
             drop(held);
-            let place = format!("taken at {}:{}:", file!(), line + 1);
+            let place = format!("checked out at {}:{}:", file!(), line + 1);
             let leaks = logs::lines_with(&place).len();
             assert!(
                 (1..=2).contains(&leaks),

@@ -1,4 +1,4 @@
-//! Errors of opening a connection, shown without the secrets of the URL.
+//! Errors of opening a connection, without the URL's secrets.
 
 use std::fmt;
 
@@ -7,16 +7,17 @@ use diesel::ConnectionError;
 use super::{HIDDEN, shapes};
 use singleton_core::__private::Escaped;
 
-/// The driver's error of opening a connection, shown on one line and without the secrets of the URL.
+/// The driver's error from opening a connection, displayed on one line and without the URL's secrets.
 ///
-/// libpq quotes the host, the user and the database, and any part of a URL that it cannot read. `Display` and `Debug` show a quoted
-/// name only if the URL without its password has it too; see [`ServerError`](crate::ServerError) for what else they show.
+/// libpq quotes the host, the user, the database, and parts of a URL that it cannot parse. `Display` and `Debug` show a
+/// quoted name only if the URL contains it outside the password. For the rest of the message, the rules of
+/// [`ServerError`](crate::ServerError) apply.
 /// [`driver_error`](Self::driver_error) returns everything.
 pub struct ConnectError {
     source: ConnectionError,
     /// The URL without its password.
     target: String,
-    /// Whether the text is our own, and so holds no secret.
+    /// Whether the text comes from this crate, and so contains no secret.
     is_ours: bool,
 }
 
@@ -29,7 +30,7 @@ impl ConnectError {
         }
     }
 
-    /// The error of an attempt that did not get as far as the driver, or that was given up.
+    /// Returns the error of an attempt that failed before the driver was called, or that was given up.
     pub(crate) fn ours(target: &str, reason: String) -> Self {
         ConnectError {
             is_ours: true,
@@ -37,12 +38,12 @@ impl ConnectError {
         }
     }
 
-    /// Returns the driver's error in full, with whatever it quotes.
+    /// Returns the driver's error, including everything that it quotes.
     pub fn driver_error(&self) -> &ConnectionError {
         &self.source
     }
 
-    /// Returns whether a name may be shown: the URL has it outside its password, or it cannot be part of one.
+    /// Returns whether a name may be shown: the URL contains it outside the password, or it cannot be part of a password.
     fn is_public(&self, name: &str) -> bool {
         self.target.contains(name)
             || name.starts_with('/')
@@ -63,13 +64,13 @@ impl fmt::Display for ConnectError {
             ConnectionError::BadConnection(text) | ConnectionError::InvalidConnectionUrl(text) => {
                 lines(text, HIDDEN)
             }
-            ConnectionError::InvalidCString(_) => Some("the URL holds a NUL".to_owned()),
+            ConnectionError::InvalidCString(_) => Some("the URL contains a NUL".to_owned()),
             ConnectionError::CouldntSetupConfiguration(error) => {
                 return super::show(error, formatter);
             }
             _ => None,
         };
-        // Names hold no quotes, so every second part is one.
+        // Names contain no quotes, so every second part is a name.
         for (position, part) in text.as_deref().unwrap_or(HIDDEN).split('"').enumerate() {
             match position % 2 {
                 0 => write!(formatter, "{}", Escaped(part))?,
@@ -89,9 +90,9 @@ impl fmt::Debug for ConnectError {
 
 impl std::error::Error for ConnectError {}
 
-/// Joins the lines of libpq's text, each without its values; `hidden` replaces a line that is not known.
+/// Joins the lines of libpq's message without their values. `hidden` replaces an unknown line.
 pub(super) fn lines(text: &str, hidden: &str) -> Option<String> {
-    /// Beginnings of lines that add nothing or hold any text.
+    /// The beginnings of lines that are dropped, because they add nothing or can contain any text.
     const LEFT_OUT: [&str; 8] = [
         "\t",
         "DETAIL:",
@@ -116,7 +117,7 @@ pub(super) fn lines(text: &str, hidden: &str) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join("; "))
 }
 
-/// Removes the severity that libpq writes before the server's messages while no statement runs.
+/// Removes the severity that libpq writes before a server message if no statement is running.
 pub(super) fn without_severity(line: &str) -> &str {
     const SEVERITIES: [&str; 3] = ["FATAL:  ", "ERROR:  ", "PANIC:  "];
     SEVERITIES
@@ -199,7 +200,7 @@ mod tests {
         }
     }
 
-    /// A password that is not encoded ends up wherever libpq sees the end of a part.
+    /// If a password is not encoded, libpq takes parts of it for other parts of the URL.
     #[test]
     fn no_part_of_a_password_is_shown() {
         for (text, expected) in [

@@ -1,8 +1,8 @@
-//! Names of SQLite's messages that may be values, unless the statement has them as names.
+//! Names in SQLite's messages that may be values.
 //!
-//! SQLite reports `no such table: x` for `SELECT * FROM x` and for `SELECT * FROM pragma_integrity_check(:x)`; FTS5 reports
-//! `no such column: x` for `MATCH :x`. The name is shown if the statement has it as a name. The statement is known only when
-//! diesel reports the failure, so the result is kept until the error is converted, on the same thread.
+//! SQLite reports `no such table: x` for `SELECT * FROM x` and for `SELECT * FROM pragma_integrity_check(:x)`. FTS5 reports
+//! `no such column: x` for `MATCH :x`. Such a name is shown only if the statement contains it as a name. The statement is known
+//! only when diesel reports the failure, so a thread-local keeps the result until the error is converted.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,11 +13,11 @@ use crate::backend::Backend;
 use crate::tokens::{Kind, Token, Tokens};
 
 thread_local! {
-    /// The message that was compared last, if what it names stands in its statement.
+    /// The message that was compared last, if its statement contains the name.
     static OF_STATEMENT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Compares what the message of an error names with the names in the statement that failed.
+/// Compares the name in an error's message with the names in the failed statement.
 pub(crate) fn compare(error: &DieselError, query: &dyn fmt::Display) {
     let message = candidate(error)
         .filter(|(_, name)| stands_in(name, &statement_text(query)))
@@ -26,7 +26,7 @@ pub(crate) fn compare(error: &DieselError, query: &dyn fmt::Display) {
     let _ = OF_STATEMENT.try_with(|of_statement| of_statement.replace(message));
 }
 
-/// Returns whether an error was the last one to be compared and its statement has the name.
+/// Returns whether the error was compared last and its statement contains the name.
 pub(super) fn is_of_statement(error: &DieselError) -> bool {
     let Some((message, _)) = candidate(error) else {
         return false;
@@ -35,7 +35,7 @@ pub(super) fn is_of_statement(error: &DieselError) -> bool {
     compared.as_deref() == Some(message)
 }
 
-/// A message that names what may be a value, and that name.
+/// Returns the message and its name, if the name may be a value.
 fn candidate(error: &DieselError) -> Option<(&str, &str)> {
     const BEFORE: [&str; 2] = ["no such table: ", "no such column: "];
     const BEHIND: &str = " - should this be a string literal in single-quotes?";

@@ -1,17 +1,17 @@
 //! Removes the values from the messages of PostgreSQL, libpq, PgBouncer and SQLite.
 //!
-//! A message is shown only if it is, as a whole, one of [`SHAPES`] or [`POSTGRES_TEXTS`]. A shape is the text of a message with slots: names are
-//! shown, a `{value}` becomes `…`. Everything else is not shown, because nobody knows what it quotes: a message in another
-//! language, one that a user's function raises, one of a version to come.
+//! A message is shown only if the whole of it matches one of [`SHAPES`] or [`POSTGRES_TEXTS`]. A shape is a message pattern with
+//! slots: a name stays, and a `{value}` becomes `…`. Any other message may quote values and is not shown, for example one in
+//! another language, one that a user's function raises, or one of a future version.
 
-/// Shows a message without its values; `None` if it is of no known shape.
+/// Returns a message without its values, or `None` if it matches no pattern.
 pub(crate) fn shown(message: &str) -> Option<String> {
     let text = POSTGRES_TEXTS.lines().find(|text| *text == message);
     text.map(str::to_owned)
         .or_else(|| SHAPES.iter().find_map(|shape| fill(shape, message)))
 }
 
-/// Tells whether a text is a name as it stands in messages: words of letters, digits, `_` and `$`, or quoted ones, joined by dots.
+/// Returns whether a text is a qualified name: words of letters, digits, `_` and `$`, or quoted words, joined by dots.
 pub(crate) fn is_path(text: &str) -> bool {
     let mut rest = text;
     loop {
@@ -31,15 +31,15 @@ pub(crate) fn is_path(text: &str) -> bool {
     }
 }
 
-/// Tells whether a text can be the name of something; a message in which it stands in quotes has no other quotes in it.
+/// Returns whether a text can be a name. It contains no quotes, so it cannot end the quotes around it in a message.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= LONGEST && !text.contains(['"', '\n', '\r'])
 }
 
-/// Three names of PostgreSQL's 63 bytes, joined by dots, fit in.
+/// The maximum length of a name in bytes: enough for three names of 63 bytes, PostgreSQL's maximum, joined by dots.
 const LONGEST: usize = 200;
 
-/// Takes a word off the beginning of a text and returns what follows.
+/// Removes a word from the beginning of a text, and returns the rest.
 fn word(text: &str) -> Option<&str> {
     let is_part = |next: char| next.is_alphanumeric() || next == '_' || next == '$';
     let end = text.find(|next| !is_part(next)).unwrap_or(text.len());
@@ -47,20 +47,20 @@ fn word(text: &str) -> Option<&str> {
     starts_well.then_some(&text[end..])
 }
 
-/// Lays a shape over a text, and returns the text without its values if it fits.
+/// Matches a text with a pattern. Returns the text without its values if it matches.
 pub(super) fn fill(shape: &str, text: &str) -> Option<String> {
     let Some((literal, rest)) = shape.split_once('{') else {
         return (shape == text).then(|| text.to_owned());
     };
     let after = text.strip_prefix(literal)?;
     let (slot, rest) = rest.split_once('}')?;
-    // The slot ends where what follows it in the shape begins; the last one is as long as what is left.
+    // A slot ends where the pattern's next literal begins. The last slot takes the rest of the text.
     let Some((next, _)) = rest.split_once('{') else {
         let inside = after.strip_suffix(rest)?;
         return Some(format!("{literal}{}{rest}", take(slot, inside)?));
     };
     let ends = after.match_indices(next).map(|(end, _)| end);
-    // Of a value of any length the message would have to be searched again and again.
+    // A limit on the slot's length keeps the search linear for long values.
     for end in ends.take_while(|end| *end <= 5 * LONGEST) {
         let (inside, behind) = after.split_at(end);
         if let Some(inside) = take(slot, inside)
@@ -72,7 +72,7 @@ pub(super) fn fill(shape: &str, text: &str) -> Option<String> {
     None
 }
 
-/// What is shown of a slot's text; `None` if the text is not of that kind.
+/// Returns the visible text of a slot, or `None` if the text does not match the slot's kind.
 fn take<'a>(slot: &str, text: &'a str) -> Option<&'a str> {
     let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let fits = match slot {
@@ -163,7 +163,7 @@ fn is_command(text: &str) -> bool {
     }
 }
 
-/// As `Duration` is shown by `Debug`.
+/// A duration as `Debug` of `Duration` prints it.
 fn is_duration(text: &str) -> bool {
     let unit = text.trim_start_matches(|next: char| next.is_ascii_digit() || next == '.');
     unit.len() < text.len() && is_one_of(&["s", "ms", "µs", "ns"], unit)
@@ -225,7 +225,7 @@ const OBJECTS: &[&str] = &[
     "window",
 ];
 
-/// What the lexer of PostgreSQL says `at or near "…"`.
+/// The messages of PostgreSQL's lexer before `at or near "…"`.
 const NEAR: &[&str] = &[
     "invalid Unicode escape",
     "invalid Unicode escape character",
@@ -245,7 +245,7 @@ const NEAR: &[&str] = &[
     "zero-length delimited identifier",
 ];
 
-/// Whether libpq encrypts, and what it checks of the server.
+/// The modes of libpq's `sslmode`.
 pub(super) const MODES: &[&str] = &[
     "disable",
     "allow",
@@ -278,7 +278,7 @@ const CLAUSES: &[&str] = &[
     "window definitions",
 ];
 
-/// What the system says, as glibc, musl and OpenSSL write it.
+/// System error messages of glibc, musl and OpenSSL.
 const SYSTEM: &[&str] = &[
     "Address family not supported by protocol",
     "Broken pipe",
@@ -314,12 +314,12 @@ const SYSTEM: &[&str] = &[
     "unsupported protocol",
 ];
 
-/// More messages of PostgreSQL, without slots: those of the translations of version 15 that a client may cause, one a line.
+/// More PostgreSQL messages, without slots: those in the translation files of version 15 that a client can cause, one per line.
 const POSTGRES_TEXTS: &str = include_str!("postgres_texts.txt");
 
-/// The messages. Behind a `{value}` no name may stand, because the value may hold what stands between them.
+/// The message patterns. No name may follow a `{value}`, because the value can contain the literal between the two.
 const SHAPES: &[&str] = &[
-    // Ours.
+    // This crate.
     "the server did not answer within {duration}",
     "no thread could be started: {system}",
     "this backend is not compiled in",
@@ -769,7 +769,7 @@ const SHAPES: &[&str] = &[
     "SASL authentication failed",
     "auth failed",
     "connection lost",
-    // SQLite: what is always the same.
+    // SQLite: fixed texts.
     "SQL logic error",
     "abort due to ROLLBACK",
     "access permission denied",
@@ -887,7 +887,7 @@ mod tests {
             for slot in &slots {
                 assert!(KINDS.contains(slot), "{shape}: {slot}");
             }
-            // A value may hold what stands before the next slot, and a name of its own.
+            // The value can contain the literal before the next slot, followed by a name of its own.
             let values = slots.iter().skip_while(|slot| **slot != "value");
             for slot in values {
                 assert!(

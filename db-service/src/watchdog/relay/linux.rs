@@ -11,13 +11,13 @@ use rustix::net::sockopt;
 
 use super::{Destination, Keepalive};
 
-/// How much is passed on at a time, in bytes.
+/// The size of a forwarding buffer in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// A relay's threads call next to nothing.
+/// The stack size of the forwarding threads, which make few nested calls.
 const STACK: usize = 128 * 1024;
 
-/// A connection to a server that waits for the driver.
+/// A connection to a server, waiting for the driver to connect.
 #[derive(Debug)]
 pub(crate) struct Relay {
     server: Stream,
@@ -26,17 +26,17 @@ pub(crate) struct Relay {
     port: u16,
 }
 
-/// How the server is reached.
+/// The parameters of the connection to the server.
 #[derive(Debug)]
 struct Route {
     destination: Destination,
     keepalive: Keepalive,
-    /// How long each address of a name has to answer.
+    /// The timeout of each address of a host name.
     limit: Option<Duration>,
 }
 
 impl Relay {
-    /// Connects to a server, so that one that cannot be reached is found out before the driver is asked to connect.
+    /// Connects to a server, before the driver connects to the relay, so that an unreachable server is detected here.
     pub(crate) fn connect(
         destination: Destination,
         keepalive: Keepalive,
@@ -58,15 +58,15 @@ impl Relay {
         })
     }
 
-    /// The port on 127.0.0.1 that the driver is to connect to.
+    /// Returns the port on 127.0.0.1 for the driver.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Lets the driver connect, and passes on what comes from then on until either side closes.
+    /// Accepts the driver's connection, and forwards bytes until either side closes.
     ///
-    /// libpq may connect once more, without encryption or with it (`sslmode=prefer` and `allow`): then the server gets another
-    /// connection, too.
+    /// With `sslmode=prefer` and `allow`, libpq may connect a second time, with or without encryption. Then the relay connects to the
+    /// server a second time too.
     pub(crate) fn start(self) -> io::Result<Links> {
         let (sender, links) = mpsc::channel();
         let listener = Arc::new(self.listener);
@@ -79,10 +79,10 @@ impl Relay {
         spawn("db-relay-accept", move || {
             while let Ok(driver) = accept(&listener, port) {
                 let server = first.take().map_or_else(|| route.connect(), Ok);
-                // If the server cannot be reached again, the driver's connection is closed.
+                // If the server is unreachable now, the driver's connection is closed.
                 let Ok(server) = server else { continue };
                 let link = Arc::new(Link { driver, server });
-                // Before the first byte, so that the link is there once the driver has an answer.
+                // Sent before the first byte, so that the link is available when the driver has an answer.
                 let is_wanted = sender.send(Arc::clone(&link)).is_ok();
                 if !is_wanted || link.start().is_err() {
                     link.cut();
@@ -93,7 +93,7 @@ impl Relay {
     }
 }
 
-/// The links of a driver that connects, until it has done so.
+/// The links of a driver while it connects.
 #[derive(Debug)]
 pub(crate) struct Links {
     links: mpsc::Receiver<Arc<Link>>,
@@ -101,7 +101,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// The link of a driver that has connected: the last one, as those before were refused.
+    /// Returns the link of the connected driver: the last one, because earlier ones were refused.
     pub(crate) fn last(self) -> Option<Arc<Link>> {
         self.links.try_iter().last()
     }
@@ -109,12 +109,12 @@ impl Links {
 
 impl Drop for Links {
     fn drop(&mut self) {
-        // Ends the thread that accepts.
+        // Ends the accepting thread.
         let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
     }
 }
 
-/// Accepts a connection of this process and no other: the server takes every client of the relay for this process.
+/// Accepts a connection, and refuses one from another process: to the server, each client of the relay is this process.
 fn accept(listener: &TcpListener, port: u16) -> io::Result<Stream> {
     loop {
         let (stream, peer) = listener.accept()?;
@@ -132,8 +132,10 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread.spawn(work).map(drop)
 }
 
-/// Whether a connection from `peer` to `port` on 127.0.0.1 comes from this process. The kernel lists the inode of each connection's
-/// socket and the sockets of this process, so no other descriptor is opened or duplicated.
+/// Returns whether a connection from `peer` to `port` on 127.0.0.1 comes from this process.
+///
+/// The kernel lists the inode of each connection's socket, and the sockets of this process. So no other descriptor is opened or
+/// duplicated.
 fn is_own(peer: SocketAddr, port: u16) -> io::Result<bool> {
     let IpAddr::V4(address) = peer.ip() else {
         return Ok(false);
@@ -159,7 +161,7 @@ fn is_own(peer: SocketAddr, port: u16) -> io::Result<bool> {
         .any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == socket)))
 }
 
-/// The two sockets of a connection, both of them opened here.
+/// The two sockets of a connection. The relay has opened both.
 #[derive(Debug)]
 pub(crate) struct Link {
     driver: Stream,
@@ -167,14 +169,14 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Passes on what comes, on a thread for each direction.
+    /// Starts a forwarding thread for each direction.
     fn start(self: &Arc<Self>) -> io::Result<()> {
         let (outgoing, incoming) = (Arc::clone(self), Arc::clone(self));
         spawn("db-relay-out", move || outgoing.pass_to_server())?;
         spawn("db-relay-in", move || incoming.pass_to_driver())
     }
 
-    /// Closes the connection. A driver that waits for the server gets an error.
+    /// Closes both sockets. A driver that waits for the server gets an error.
     pub(crate) fn cut(&self) {
         self.server.shutdown(Shutdown::Both);
         self.driver.shutdown(Shutdown::Both);
@@ -182,13 +184,13 @@ impl Link {
 
     fn pass_to_server(&self) {
         pass(&self.driver, &self.server);
-        // Also when the server says nothing more, which it may not do for as long as it is stopped.
+        // A stopped server does not close its side, so this side must.
         self.server.shutdown(Shutdown::Both);
     }
 
     fn pass_to_driver(&self) {
         pass(&self.server, &self.driver);
-        // The driver closes its end when it has read all.
+        // The driver closes its side after it has read everything.
         self.driver.shutdown(Shutdown::Write);
     }
 
@@ -201,7 +203,7 @@ impl Link {
     }
 }
 
-/// Passes on all that comes, until one side ends or fails: then there is nothing to do but to end the other.
+/// Forwards bytes from one socket to the other until one of them ends or fails, and then ends the other.
 fn pass(mut from: &Stream, mut to: &Stream) {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -222,7 +224,7 @@ enum Stream {
 
 impl Stream {
     fn shutdown(&self, how: Shutdown) {
-        // If it has ended already, that is what was wanted.
+        // An error means that the socket has ended already.
         let _ = match self {
             Stream::Tcp(stream) => stream.shutdown(how),
             Stream::Unix(stream) => stream.shutdown(how),
@@ -237,7 +239,7 @@ impl Route {
             Destination::Unix(path) => return UnixStream::connect(path).map(Stream::Unix),
         };
         let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        // As libpq does, each address of a name in its order, and each for as long.
+        // Each address of a host name in order, each with the full timeout, as libpq does.
         for address in (host, port).to_socket_addrs()? {
             let connected = match self.limit {
                 Some(limit) => TcpStream::connect_timeout(&address, limit),
@@ -298,7 +300,7 @@ mod tests {
         Relay::connect(destination, Keepalive::default(), None).unwrap()
     }
 
-    /// Waits for the link of a driver that has connected.
+    /// Waits for the link of a connected driver.
     fn link(links: &Links) -> Arc<Link> {
         links.links.recv().unwrap()
     }
@@ -315,7 +317,7 @@ mod tests {
         read
     }
 
-    /// A driver and a server with a relay in between.
+    /// Returns a driver's socket and a server's socket with a relay between them.
     fn linked() -> (TcpStream, TcpStream, Arc<Link>) {
         let (listener, destination) = server();
         let relay = relay(destination);
@@ -370,7 +372,7 @@ mod tests {
         assert_eq!(read_to_end(listener.accept().unwrap().0), b"hello");
     }
 
-    /// Another local user must not get to the server as us, nor take the driver's place.
+    /// Another local user must not reach the server as this process, or take the driver's place.
     #[test]
     fn connection_from_another_process_is_refused() {
         let (listener, destination) = server();
@@ -395,7 +397,7 @@ mod tests {
         stranger.wait().unwrap();
     }
 
-    /// libpq does so with `sslmode=prefer` and `allow`.
+    /// libpq connects twice with `sslmode=prefer` and `allow`.
     #[test]
     fn second_connection_of_the_driver_gets_its_own_server_connection() {
         let (listener, destination) = server();
@@ -416,7 +418,7 @@ mod tests {
         assert_eq!(
             read_to_end(second),
             b"",
-            "the last link is that of the second"
+            "the last link belongs to the second connection"
         );
     }
 

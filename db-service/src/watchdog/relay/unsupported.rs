@@ -1,4 +1,4 @@
-//! Only Linux lists the sockets of a process, so only there a relay can tell its driver from a stranger.
+//! Placeholders for other systems. Only Linux lists the sockets of a process, so only there a relay can recognize its driver.
 
 use std::io;
 use std::sync::Arc;

@@ -63,8 +63,8 @@ pub struct DatabaseConfig {
     pub slow_query_threshold: Option<Duration>,
     /// The time from which a checkout is logged as a possible leak, or `None` for never (`DB_LEAK_THRESHOLD`, never).
     pub leak_threshold: Option<Duration>,
-    /// The approximate number of prepared statements per connection. 0 disables the cache, as PgBouncer before 1.21 needs in
-    /// transaction mode (`DB_STATEMENT_CACHE_SIZE`, 512).
+    /// The approximate number of prepared statements per connection. 0 disables the cache, as PgBouncer before 1.21
+    /// needs in transaction mode (`DB_STATEMENT_CACHE_SIZE`, 512).
     pub statement_cache_size: u32,
     /// Settings of connections to PostgreSQL.
     pub postgres: PostgresSettings,
@@ -193,7 +193,8 @@ impl Service for ConfigService {
 }
 
 impl ConfigService {
-    /// Creates a service with these settings, for `ConfigService::provide` or a [`Scope`](singleton_core::testing::Scope).
+    /// Creates a service with these settings, for `ConfigService::provide` or a
+    /// [`Scope`](singleton_core::testing::Scope).
     pub fn new(config: DatabaseConfig) -> Self {
         ConfigService { config }
     }

@@ -21,8 +21,8 @@ pub(crate) use server::{Meaning, compare, meaning, statement_text, without_binds
 
 /// An error of the database service.
 ///
-/// `Display` and `Debug` of the error and of its sources never show a statement's values. [`ServerError`] documents which
-/// parts of the server's messages they show.
+/// `Display` and `Debug` of the error and of its sources never show a statement's values. [`ServerError`] documents
+/// which parts of the server's messages they show.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DbError {
@@ -108,15 +108,16 @@ pub enum DbError {
     #[error("check constraint violated: {source}")]
     #[non_exhaustive]
     CheckViolation {
-        /// The name of the constraint. SQLite reports the expression of an unnamed constraint; it is dropped, because it may
-        /// contain values.
+        /// The name of the constraint. SQLite reports the expression of an unnamed constraint; it is dropped, because
+        /// it may contain values.
         constraint: Option<String>,
         /// The table. SQLite does not report it.
         table: Option<String>,
         /// The server's error.
         source: ServerError,
     },
-    /// The transaction was rolled back because of a conflict with concurrent transactions: their results match no serial order.
+    /// The transaction was rolled back because of a conflict with concurrent transactions: their results match no
+    /// serial order.
     #[error("transaction rolled back because of a conflict with concurrent transactions: {0}")]
     SerializationFailure(#[source] ServerError),
     /// The transaction was rolled back because it and others waited for each other.
@@ -131,8 +132,8 @@ pub enum DbError {
     /// The connection broke, or the server ended it. A statement outside a transaction may have been executed.
     #[error("connection lost: {0}")]
     ConnectionLost(#[source] ServerError),
-    /// The server did not answer within `DB_SOCKET_TIMEOUT`, and the connection was closed. A statement outside a transaction
-    /// may have been executed, or may still run.
+    /// The server did not answer within `DB_SOCKET_TIMEOUT`, and the connection was closed. A statement outside a
+    /// transaction may have been executed, or may still run.
     #[error("no answer from the server within {limit:?}, so the connection was closed: {source}")]
     #[non_exhaustive]
     NoAnswer {
@@ -165,8 +166,8 @@ pub enum DbError {
     #[error("only one statement can be executed at a time, but {second} follows the first one")]
     #[non_exhaustive]
     MultipleStatements {
-        /// The first word of the second statement if it is an SQL keyword, otherwise the kind of its first token, such as
-        /// `a literal`.
+        /// The first word of the second statement if it is an SQL keyword, otherwise the kind of its first token, such
+        /// as `a literal`.
         second: String,
     },
     /// The statement is a `COPY` between server and client.
@@ -180,8 +181,8 @@ pub enum DbError {
     )]
     #[non_exhaustive]
     RawPlaceholder {
-        /// The placeholder, such as `?`, `$1` or `@name`. If it is neither a number nor an ASCII name, its first character and
-        /// `…`.
+        /// The placeholder, such as `?`, `$1` or `@name`. If it is neither a number nor an ASCII name, its first
+        /// character and `…`.
         placeholder: String,
     },
     /// The statement names a parameter that was not passed.
@@ -349,8 +350,8 @@ const STATEMENTS: [&str; 41] = [
 ];
 
 impl DbError {
-    /// Returns whether nothing was changed and a retry can succeed: after a serialization failure, a deadlock, or a timeout while
-    /// waiting for a lock or a connection.
+    /// Returns whether nothing was changed and a retry can succeed: after a serialization failure, a deadlock, or a
+    /// timeout while waiting for a lock or a connection.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
@@ -494,7 +495,10 @@ mod tests {
             ("-secret", "a character"),
         ] {
             let error = refused(&format!("SELECT 1; {second}"), Backend::Sqlite);
-            assert!(error.ends_with(&format!("follows {shown}")), "{error}");
+            assert!(
+                error.ends_with(&format!("but {shown} follows the first one")),
+                "{error}"
+            );
         }
     }
 
@@ -517,7 +521,10 @@ mod tests {
             (sqlite, &long, "@…"),
         ] {
             let error = refused(&format!("SELECT {placeholder}"), backend);
-            assert!(error.starts_with(&format!("{shown} is no")), "{error}");
+            assert!(
+                error.starts_with(&format!("the placeholder {shown} is not")),
+                "{error}"
+            );
         }
     }
 

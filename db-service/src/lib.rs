@@ -6,7 +6,7 @@ compile_error!(
     "db-service needs a backend: turn on the feature `sqlite`, `postgres` or `postgres-bundled`"
 );
 
-// Named so that the linker takes in what they bring: libpq and OpenSSL from source.
+// Named so that the linker includes libpq and OpenSSL, which these crates build from source.
 #[cfg(feature = "postgres-bundled")]
 extern crate openssl_sys as _;
 #[cfg(feature = "postgres-bundled")]

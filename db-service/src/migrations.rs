@@ -1,4 +1,4 @@
-//! Embedded SQL migrations, applied by whichever process comes first.
+//! Embedded SQL migrations: plan, apply, revert, baseline, status.
 
 mod apply;
 mod history;
@@ -21,8 +21,8 @@ use source::Migration;
 
 /// The migrations of one crate, for each backend that it supports.
 ///
-/// Those of several crates live side by side in one database, told apart by their versions: name
-/// them by the date, as diesel's command-line tool does.
+/// Migrations of several crates can share a database. Versions distinguish them, so begin their names with the date, as
+/// diesel's command-line tool does.
 ///
 /// # Examples
 ///
@@ -40,7 +40,7 @@ pub struct Migrations {
 }
 
 impl Migrations {
-    /// Makes a source without migrations for any backend.
+    /// Creates a source without migrations.
     pub const fn new() -> Self {
         Migrations {
             set: "",
@@ -50,13 +50,13 @@ impl Migrations {
         }
     }
 
-    /// Names the set, by the crate say: then it is noticed that the database has migrations of it which the source lacks.
-    /// Without a name they might as well be another crate's.
+    /// Names the source, for example after its crate. Then an applied migration that the source lacks is detected.
+    /// Without a name, it could belong to another crate.
     pub const fn named(self, set: &'static str) -> Self {
         Migrations { set, ..self }
     }
 
-    /// Sets how long to wait for others who are migrating; 300 s.
+    /// Sets the timeout of the wait for another process that is migrating. Default: 300 s.
     pub const fn lock_timeout(self, limit: Duration) -> Self {
         Migrations {
             lock_timeout: limit,
@@ -64,7 +64,7 @@ impl Migrations {
         }
     }
 
-    /// Sets the migrations for SQLite, as `diesel_migrations::embed_migrations!` makes them.
+    /// Sets the migrations for SQLite, from `diesel_migrations::embed_migrations!`.
     pub const fn sqlite(self, migrations: EmbeddedMigrations) -> Self {
         Migrations {
             sqlite: Some(migrations),
@@ -72,7 +72,7 @@ impl Migrations {
         }
     }
 
-    /// Sets the migrations for PostgreSQL, as `diesel_migrations::embed_migrations!` makes them.
+    /// Sets the migrations for PostgreSQL, from `diesel_migrations::embed_migrations!`.
     pub const fn postgres(self, migrations: EmbeddedMigrations) -> Self {
         Migrations {
             postgres: Some(migrations),
@@ -107,37 +107,38 @@ impl fmt::Debug for Migrations {
     }
 }
 
-/// One migration, and whether the database has it.
+/// A migration and its state in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MigrationStatus {
-    /// The version, by which migrations are ordered.
+    /// The version. Migrations are applied in the order of their versions.
     pub version: String,
-    /// The name, which begins with the version as it is written there.
+    /// The name, which begins with the version.
     pub name: String,
-    /// Whether it was applied.
+    /// Whether the migration was applied.
     pub applied: bool,
-    /// More precisely.
+    /// The state in detail.
     pub state: MigrationState,
 }
 
-/// What the database has of a migration.
+/// The state of a migration in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MigrationState {
-    /// Nothing.
+    /// The migration was not applied.
     Pending,
-    /// All of it, as it is.
+    /// The migration was applied.
     Applied,
-    /// It, as it was before it was changed.
+    /// The migration was applied, and its text was changed since.
     Changed,
-    /// The first statements; it ran outside of a transaction and failed.
+    /// The migration ran outside a transaction and failed. Only its first statements are applied.
     #[non_exhaustive]
     Incomplete {
-        /// How many are done.
+        /// The number of applied statements.
         done: usize,
     },
-    /// All of it, but the source lacks it: it was removed, or comes from a newer version of the program.
+    /// The migration was applied, but the source lacks it: it was removed, or it comes from a newer version of the
+    /// program.
     Missing,
 }
 
@@ -149,11 +150,11 @@ pub struct PlannedMigration {
     pub version: String,
     /// The name.
     pub name: String,
-    /// The statements that would run, as they are written.
+    /// The text of the statements.
     pub sql: String,
-    /// Whether they would run in a transaction.
+    /// Whether the statements would run in a transaction.
     pub in_transaction: bool,
-    /// How many of the statements are done already, of one that has stopped on its way.
+    /// The number of statements that an earlier, failed run has applied.
     pub done: usize,
 }
 
@@ -174,7 +175,7 @@ pub(crate) fn run(
                 apply::apply(connection, entry, source.set, ledger.done(&entry.version))?;
                 applied.push(entry.version.clone());
             } else if !ledger.records.contains_key(&entry.version) {
-                // Applied by diesel's own tools: it is taken to be what it was then.
+                // diesel's own tools applied it, so its checksum at that time is unknown. The present text is recorded.
                 history::record(connection, entry, source.set, None)?;
             }
         }
@@ -182,7 +183,7 @@ pub(crate) fn run(
     })
 }
 
-/// Tells what [`run`] would do, and changes nothing.
+/// Returns the migrations that [`run`] would apply, and changes nothing.
 pub(crate) fn plan(
     connection: &mut Connection,
     source: &Migrations,
@@ -204,7 +205,7 @@ pub(crate) fn plan(
         .collect())
 }
 
-/// Reverts the last `count` migrations of the source that are applied, newest first, and returns their versions.
+/// Reverts the last `count` applied migrations of the source, newest first, and returns their versions.
 pub(crate) fn revert(
     connection: &mut Connection,
     config: &DatabaseConfig,
@@ -235,7 +236,8 @@ pub(crate) fn revert(
     })
 }
 
-/// Takes all migrations up to `version` for applied as they are now, and returns the versions for which that is news.
+/// Records all migrations up to `version` as applied with their present text, and returns the versions that were not
+/// recorded so.
 pub(crate) fn baseline(
     connection: &mut Connection,
     config: &DatabaseConfig,
@@ -264,7 +266,7 @@ pub(crate) fn baseline(
     })
 }
 
-/// Lists all migrations of the source, and those that it lacks, in order.
+/// Returns all migrations of the source, and applied ones that it lacks, in order.
 pub(crate) fn status(
     connection: &mut Connection,
     source: &Migrations,
@@ -298,7 +300,7 @@ pub(crate) fn status(
     Ok(known)
 }
 
-/// Refuses to build on what is not known.
+/// Returns an error if applied migrations were changed or are missing in the source.
 fn check(entries: &[Migration], ledger: &History, set: &str) -> Result<(), MigrationError> {
     let changed = entries.iter().filter(|entry| ledger.is_changed(entry));
     let (begun, changed): (Vec<&Migration>, Vec<&Migration>) =
@@ -313,7 +315,7 @@ fn check(entries: &[Migration], ledger: &History, set: &str) -> Result<(), Migra
             done: ledger.done(&entry.version).unwrap_or(0),
         });
     }
-    // A newer version of the program may have applied newer ones, and this one goes on beside it.
+    // A newer version of the program may have applied newer migrations and run beside this one.
     let newest = entries.last().map_or("", |entry| entry.version.as_str());
     let migrations: Vec<String> = missing(entries, ledger, set)
         .filter(|(version, _)| *version < newest)
@@ -326,7 +328,7 @@ fn check(entries: &[Migration], ledger: &History, set: &str) -> Result<(), Migra
     }
 }
 
-/// The version and name of each migration of the set that the database has and the source lacks.
+/// Returns the version and name of each applied migration of the set that the source lacks.
 fn missing<'a>(
     entries: &'a [Migration],
     ledger: &'a History,

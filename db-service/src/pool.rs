@@ -28,8 +28,8 @@ use semaphore::{AcquireError, FairSemaphore, Permit};
 /// A hundred years, as the maximum of a timeout, so that it can be added to an `Instant`.
 const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// The maximum pause between r2d2's attempts to connect, which is half of r2d2's connection timeout. That timeout has no other
-/// effect here.
+/// The maximum pause between r2d2's attempts to connect, which is half of r2d2's connection timeout. That timeout has
+/// no other effect here.
 const RETRY: Duration = Duration::from_millis(500);
 
 pub(crate) struct ConnectionPool {
@@ -124,8 +124,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Closes the pool: refuses checkouts, waits up to the drain timeout for connections in use, and closes the idle ones. A
-    /// connection that is still in use afterwards is closed when it is returned.
+    /// Closes the pool: refuses checkouts, waits up to the drain timeout for connections in use, and closes the idle
+    /// ones. A connection that is still in use afterwards is closed when it is returned.
     pub(crate) fn close(&self) {
         self.gate.close();
         let deadline = Instant::now() + self.drain_timeout.min(MAX_WAIT);

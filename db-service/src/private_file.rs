@@ -26,14 +26,15 @@ mod unix {
 
     /// Opens the lock file of a database, and creates it if it is missing.
     ///
-    /// Every process that can open a file can lock it, so the mode is 0600. A file with other names (hard links) is refused:
-    /// changing its permissions would change those of another file.
+    /// A process that can open a file can lock it, so the mode is 0600. A file with hard links is refused, because
+    /// changing its mode would change another file's mode.
     ///
     /// # Errors
     ///
-    /// It is not a regular file, or its owner is neither the user of this process, nor root, nor the owner of the database.
+    /// Returns an error if the path is not a regular file, or if its owner is not this process's user, root, or the
+    /// owner of the database.
     pub(crate) fn open_lock(path: &Path, database: &Path) -> io::Result<File> {
-        // Opening a device can have side effects, so the kind is checked before, and again afterwards in case it has changed.
+        // Opening a device can have side effects, so the kind is checked before the open, and again after it.
         match fs::symlink_metadata(path) {
             Ok(metadata) => check_kind(metadata.file_type())?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -64,12 +65,13 @@ mod unix {
         Ok(file)
     }
 
-    /// Creates an empty file, which is a new database to SQLite, unless the file exists. SQLite gives `-wal`, `-shm` and
-    /// `-journal` files the permissions of the database.
+    /// Creates an empty file with mode 0600 unless the file exists. SQLite treats an empty file as a new database, and
+    /// gives its `-wal`, `-shm` and `-journal` files the same mode.
     ///
     /// # Errors
     ///
-    /// The file is a symbolic link to a file that does not exist: SQLite would create that file with default permissions.
+    /// Returns an error if the path is a symbolic link to a missing file, because SQLite would create that file with
+    /// the default mode.
     pub(crate) fn create_database(path: &Path) -> io::Result<()> {
         match private().create_new(true).open(path) {
             Ok(_) => Ok(()),
@@ -95,7 +97,7 @@ mod unix {
         }
     }
 
-    /// Options that neither follow a symbolic link nor wait for the other end of a pipe.
+    /// Returns options that follow no symbolic link and do not block on a pipe.
     fn private() -> OpenOptions {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut options = File::options();
@@ -151,7 +153,7 @@ mod unix {
             fs::write(&lock, "").unwrap();
             fs::write(&database, "").unwrap();
             let other = geteuid().as_raw() + 4711;
-            // Only root can give a file to somebody else.
+            // Only root can change a file's owner.
             if std::os::unix::fs::chown(&lock, Some(other), None).is_err() {
                 return;
             }
@@ -190,7 +192,7 @@ mod unix {
 mod elsewhere {
     use super::{File, Path, io};
 
-    /// Permissions are those that the folder gives.
+    /// Opens the lock file with default permissions.
     pub(crate) fn open_lock(path: &Path, _database: &Path) -> io::Result<File> {
         let mut options = File::options();
         options.create(true).truncate(false).write(true).open(path)

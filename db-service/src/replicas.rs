@@ -1,4 +1,4 @@
-//! The servers that are read from beside the primary: which of them are fit, and whose turn it is.
+//! Read replicas: which of them are usable, and which one serves the next read.
 
 mod probe;
 mod write_position;
@@ -23,49 +23,50 @@ use crate::statistics::ReplicaStatistics;
 use probe::{ProbeResult, ReplicaProbe};
 use singleton_core::__private::Escaped;
 
-/// How often a replica is looked at.
+/// The time between two probes of a replica.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// For how long one is set aside that has failed, and after what time it is tried again.
+/// The time for which a failed replica is not used.
 const RETRY: Duration = Duration::from_secs(2);
-/// For how long what was seen holds.
+/// The maximum age of a probe result.
 const FRESH: Duration = Duration::from_secs(3);
-/// How long a start waits for the first look at the replicas.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// How long a read waits for a connection to a replica, and goes elsewhere.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The maximum time that a start waits for the first probes.
+const FIRST_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The maximum time that a read waits for a connection to a replica.
+const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// All replicas; none where none are configured.
+/// All configured replicas.
 #[derive(Default)]
 pub(crate) struct Replicas {
     all: Vec<Arc<Replica>>,
-    /// Whose turn it is.
+    /// The position of the next replica in round-robin order.
     next: AtomicUsize,
     pub(crate) reads_on_primary: Counter,
 }
 
 impl Replicas {
-    /// Begins to look after the replicas, and gives those that answer the time to do so.
+    /// Starts the probes of all replicas, and waits for the first results.
     pub(crate) fn open(config: &DatabaseConfig) -> io::Result<Self> {
         let mut replicas = Replicas::default();
         for url in &config.replicas.urls {
             let mut config = config.clone();
             config.url = url.clone();
-            config.pool_timeout = config.pool_timeout.min(PATIENCE);
+            config.pool_timeout = config.pool_timeout.min(CHECKOUT_TIMEOUT);
             let replica = Arc::new(Replica::new(config));
-            // Before the thread, so that whatever fails ends those that run already.
+            // Added before its thread starts, so that an error ends the threads that already run.
             replicas.all.push(Arc::clone(&replica));
             thread::Builder::new()
                 .name("db-service-replica".to_owned())
                 .spawn(move || replica.look_after())?;
         }
-        let deadline = Instant::now() + FIRST_LOOK;
+        let deadline = Instant::now() + FIRST_PROBE_TIMEOUT;
         for replica in &replicas.all {
             replica.wait_for_first_look(deadline);
         }
         Ok(replicas)
     }
 
-    /// The replicas that are fit to be read from, in turn; those first that have come as far as is asked for, or else farthest.
+    /// Returns the usable replicas in round-robin order. Those that have replayed up to `after` come first, then the
+    /// others by their position, the most recent first.
     pub(crate) fn fit(&self, after: WritePosition) -> Vec<&Replica> {
         let count = self.all.len().max(1);
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % count;
@@ -78,7 +79,7 @@ impl Replicas {
         fit.into_iter().map(|(_, replica)| replica).collect()
     }
 
-    /// Hands out nothing any more, and waits for what is in use as each pool does.
+    /// Closes all pools, and waits for connections in use as each pool does.
     pub(crate) fn close(&self) {
         self.end();
         for pool in self.all.iter().filter_map(|replica| replica.pool.get()) {
@@ -108,9 +109,9 @@ impl Drop for Replicas {
 }
 
 pub(crate) struct Replica {
-    /// Of the service, with the replica's URL.
+    /// The service's settings, with the replica's URL.
     config: DatabaseConfig,
-    /// Open from the first time that the replica was reached.
+    /// The pool, which is opened when the replica is first reached.
     pool: OnceLock<ConnectionPool>,
     state: Mutex<State>,
     changed: Condvar,
@@ -121,9 +122,9 @@ pub(crate) struct Replica {
 struct State {
     is_closed: bool,
     is_looked_at: bool,
-    /// What was seen the last time, unless it failed.
+    /// The last probe's result, or `None` if it failed.
     sight: Option<ProbeResult>,
-    /// Until when it is not read from, for a read has failed.
+    /// The time until which the replica is not used, after a failed read.
     aside_until: Option<Instant>,
     last_failure: Option<String>,
 }
@@ -139,7 +140,8 @@ impl Replica {
         }
     }
 
-    /// Takes a connection that has come as far as is asked for; `None` where the replica is not to be had, or not in time.
+    /// Checks out a connection to a replica that has replayed up to the requested position. Returns `None` if the
+    /// replica is unavailable or does not get there in time.
     #[track_caller]
     pub(crate) fn connection(
         &self,
@@ -149,7 +151,7 @@ impl Replica {
         let connection = match self.pool.get()?.get() {
             Ok(connection) => connection,
             Err(error) => {
-                // One whose connections are all in use is none the worse for it.
+                // A busy pool says nothing about the replica.
                 if !is_busy(&error) {
                     self.set_aside(&error.to_string());
                 }
@@ -163,7 +165,7 @@ impl Replica {
         self.wait_for(connection, after, deadline)
     }
 
-    /// Asks again and again, since the server has no way to tell when it has come so far.
+    /// Polls the replica's position, because the server cannot notify a client of it.
     fn wait_for(
         &self,
         mut connection: PooledConnection,
@@ -173,7 +175,7 @@ impl Replica {
         let mut pause = Duration::from_millis(1);
         loop {
             let (asked, replayed) = connection
-                .bounded(PATIENCE, probe::ask_replayed)
+                .bounded(CHECKOUT_TIMEOUT, probe::ask_replayed)
                 .map_err(|unfinished| self.set_aside(&unfinished.to_string()))
                 .ok()?;
             connection = asked;
@@ -189,9 +191,9 @@ impl Replica {
         }
     }
 
-    /// Tells whether a read that has failed on a connection may well succeed elsewhere.
+    /// Returns whether a failed read can succeed on another server.
     pub(crate) fn failed(&self, connection: &mut Connection) -> bool {
-        // A standby gives up reads that are in the way of what it replays.
+        // A standby cancels reads that conflict with the replay.
         self.set_aside_if_lost(connection) || connection.has_conflicted()
     }
 
@@ -220,13 +222,13 @@ impl Replica {
         state.last_failure = Some(why.to_owned());
     }
 
-    /// How far it had come; `None` if it is not to be read from.
+    /// Returns the replica's replayed position, or `None` if it is not usable.
     fn replayed_if_fit(&self) -> Option<WritePosition> {
         let state = self.state.lock();
         let sight = state.sight?;
         let limit = self.config.replicas.max_lag;
         let lags = limit.is_some_and(|limit| sight.lag.is_none_or(|lag| lag > limit));
-        // One that follows nobody may be the primary, which is read from if all else fails, or a stray.
+        // A server that is not a standby may be the primary, which is the fallback anyway, or a stale former primary.
         let is_fit = !state.is_closed
             && sight.is_standby
             && !lags
@@ -237,7 +239,7 @@ impl Replica {
         is_fit.then_some(sight.replayed)
     }
 
-    /// Looks at it from time to time until the service ends.
+    /// Probes the replica periodically until the service shuts down.
     fn look_after(&self) {
         let mut lookout = ReplicaProbe::default();
         loop {
@@ -286,7 +288,7 @@ impl Replica {
         if self.pool.get().is_none() {
             let pool = ConnectionPool::open(&self.config)?;
             let pool = self.pool.get_or_init(|| pool);
-            // The service may have ended meanwhile.
+            // The service may have been shut down meanwhile.
             if self.state.lock().is_closed {
                 pool.close();
             }

@@ -1,4 +1,4 @@
-//! What the database says of its tables.
+//! The database's tables: their columns, keys, indexes and sizes.
 
 use crate::backend::Backend;
 use crate::connection::Connection;
@@ -8,23 +8,23 @@ use crate::params;
 use crate::sql::{TableName, quote};
 use crate::values::Row;
 
-/// A table: its columns and how many rows it has.
+/// A table with its columns, keys, indexes and number of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TableInfo {
-    /// The name, as it was asked for.
+    /// The name as it was requested.
     pub table_name: String,
     /// The columns, in the table's order.
     pub columns: Vec<ColumnInfo>,
-    /// The number of rows, counted.
+    /// The exact number of rows.
     pub row_count: i64,
     /// The columns of the primary key, in its order.
     pub primary_key: Vec<String>,
-    /// The indexes, those behind constraints included, by name.
+    /// The indexes, those of constraints included, sorted by name.
     pub indexes: Vec<IndexInfo>,
-    /// What the table refers to, in the order of the constraints' names; on SQLite in that of their declaration.
+    /// The foreign keys, sorted by the constraints' names; on SQLite in the order of their declaration.
     pub foreign_keys: Vec<ForeignKeyInfo>,
-    /// What the table and its indexes take on disk; `None` where the backend cannot tell.
+    /// The size of the table and its indexes on disk in bytes, or `None` if the backend cannot report it.
     pub size_bytes: Option<i64>,
 }
 
@@ -34,9 +34,9 @@ pub struct TableInfo {
 pub struct ColumnInfo {
     /// The name.
     pub column_name: String,
-    /// The type, in the database's words.
+    /// The type, as the database names it.
     pub data_type: String,
-    /// Whether it may be NULL.
+    /// Whether the column can be NULL.
     pub is_nullable: bool,
     /// The default, as an expression.
     pub column_default: Option<String>,
@@ -48,9 +48,9 @@ pub struct ColumnInfo {
 pub struct IndexInfo {
     /// The name.
     pub index_name: String,
-    /// Whether no two rows have the same in it.
+    /// Whether the index is unique.
     pub is_unique: bool,
-    /// The columns, or on PostgreSQL the expressions that stand for them; `None` for an expression of SQLite.
+    /// The columns. For an expression, its text on PostgreSQL and `None` on SQLite.
     pub columns: Vec<Option<String>>,
 }
 
@@ -58,33 +58,35 @@ pub struct IndexInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ForeignKeyInfo {
-    /// The name of the constraint; SQLite does not tell it.
+    /// The name of the constraint. SQLite does not report it.
     pub constraint_name: Option<String>,
-    /// The columns that refer.
+    /// The referring columns.
     pub columns: Vec<String>,
-    /// The table that is referred to, as [`get_table_info`](crate::DatabaseService::get_table_info) takes its name.
+    /// The referenced table, in the form that [`get_table_info`](crate::DatabaseService::get_table_info) accepts.
     pub referenced_table: String,
-    /// The columns there, one for each; none where on SQLite the primary key is meant.
+    /// The referenced columns, one for each referring column. Empty if a SQLite foreign key refers to the primary key
+    /// without naming it.
     pub referenced_columns: Vec<String>,
 }
 
 impl Connection {
-    /// Lists the tables as [`list_tables`](crate::DatabaseService::list_tables) does, with those that a transaction
-    /// has just made and the databases that were attached here.
+    /// Returns the names of the tables, like [`DatabaseService::list_tables`](crate::DatabaseService::list_tables),
+    /// including tables that the present transaction has created, and those of databases that were attached on this
+    /// connection.
     ///
     /// # Errors
     ///
-    /// Whatever the server says.
+    /// Returns the server's error.
     pub fn list_tables(&mut self) -> Result<Vec<String>, DbError> {
         connection::with_context(StatementContext::OURS, || list_tables(self))
     }
 
-    /// Describes a table as [`get_table_info`](crate::DatabaseService::get_table_info) does, be it a temporary one, of an
-    /// attached database, or one that the transaction has just made.
+    /// Describes a table, like [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info). The table
+    /// can be temporary, belong to an attached database, or have been created by the present transaction.
     ///
     /// # Errors
     ///
-    /// As [`get_table_info`](crate::DatabaseService::get_table_info).
+    /// Returns the errors of [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info).
     pub fn get_table_info(&mut self, table: &str) -> Result<TableInfo, DbError> {
         connection::with_context(StatementContext::OURS, || table_info(self, table))
     }
@@ -106,7 +108,7 @@ fn table_info(connection: &mut Connection, table: &str) -> Result<TableInfo, DbE
             of_table.clone(),
         ),
         Backend::Sqlite => connection.execute_query(
-            // Alone, an INTEGER PRIMARY KEY is the row's own number and never NULL, whatever it is declared.
+            // A single INTEGER PRIMARY KEY is the row id and never NULL, whatever its declaration says.
             "SELECT name AS column_name, type AS data_type, dflt_value AS column_default, \
              NOT (\"notnull\" OR (pk > 0 AND upper(type) = 'INTEGER' \
              AND (SELECT count(*) FROM pragma_table_info(:name, :schema) WHERE pk > 0) = 1)) AS is_nullable \
@@ -123,7 +125,7 @@ fn table_info(connection: &mut Connection, table: &str) -> Result<TableInfo, DbE
     let primary_key = ask(relations.primary_key)?;
     let indexes = indexes(&ask(relations.indexes)?)?;
     let mut foreign_keys = foreign_keys(&ask(relations.foreign_keys)?)?;
-    // SQLite can be built without the table that knows.
+    // SQLite can be built without `dbstat`, which reports sizes.
     let size = ask(relations.size).unwrap_or_default();
     if connection.backend() == Backend::Sqlite {
         for key in &mut foreign_keys {
@@ -144,13 +146,13 @@ fn table_info(connection: &mut Connection, table: &str) -> Result<TableInfo, DbE
     })
 }
 
-/// The name of a table in the same database of SQLite, to which foreign keys are confined.
+/// Returns a table's name in the same SQLite database. Foreign keys cannot refer to another one.
 fn name_beside(table: &TableName, name: String) -> String {
     let schema = table.schema.clone().filter(|schema| schema != "main");
     TableName { schema, name }.listed()
 }
 
-/// Lists the tables by name, views and the backend's own apart.
+/// Returns the names of the tables, without views and the backend's own tables.
 fn list_tables(connection: &mut Connection) -> Result<Vec<String>, DbError> {
     let mut names: Vec<String> = match connection.backend() {
         Backend::Postgres => connection
@@ -185,7 +187,7 @@ fn list_tables(connection: &mut Connection) -> Result<Vec<String>, DbError> {
     Ok(names)
 }
 
-/// Collects what deleted rows have left, and refreshes the planner's statistics.
+/// Reclaims the space of deleted rows, and refreshes the planner's statistics.
 pub(crate) fn vacuum_analyze(
     connection: &mut Connection,
     table: Option<&str>,
@@ -194,7 +196,7 @@ pub(crate) fn vacuum_analyze(
     let quoted = table.as_ref().map(TableName::quoted).unwrap_or_default();
     let statement = match connection.backend() {
         Backend::Postgres => format!("VACUUM (ANALYZE) {quoted}"),
-        // SQLite vacuums the whole file, or not at all.
+        // SQLite always vacuums the whole file.
         Backend::Sqlite => {
             let schema = table
                 .and_then(|table| table.schema)
@@ -205,7 +207,7 @@ pub(crate) fn vacuum_analyze(
     Ok(connection.run(&statement)?)
 }
 
-/// Finds a table or view by its name as it would stand in a statement.
+/// Finds a table or view by its name, written as in a statement.
 pub(crate) fn find(connection: &mut Connection, table: &str) -> Result<TableName, DbError> {
     let wanted = TableName::parse(table, connection.backend())?;
     let rows = match connection.backend() {
@@ -233,7 +235,7 @@ pub(crate) fn find(connection: &mut Connection, table: &str) -> Result<TableName
     })
 }
 
-/// Gathers the rows of each index, one a column.
+/// Groups rows, one per column, by index.
 fn indexes(rows: &[Row]) -> Result<Vec<IndexInfo>, DbError> {
     let mut indexes: Vec<IndexInfo> = Vec::new();
     for row in rows {
@@ -253,7 +255,7 @@ fn indexes(rows: &[Row]) -> Result<Vec<IndexInfo>, DbError> {
     Ok(indexes)
 }
 
-/// Gathers the rows of each foreign key, one a column.
+/// Groups rows, one per column, by foreign key.
 fn foreign_keys(rows: &[Row]) -> Result<Vec<ForeignKeyInfo>, DbError> {
     let mut keys: Vec<(i64, ForeignKeyInfo)> = Vec::new();
     for row in rows {
@@ -285,7 +287,7 @@ fn column_info(row: &Row) -> Result<ColumnInfo, DbError> {
     })
 }
 
-/// One statement for each question; `:schema` and `:name` are the table.
+/// The statements that describe a table. `:schema` and `:name` are the table.
 pub(crate) struct Relations {
     pub(crate) primary_key: &'static str,
     pub(crate) indexes: &'static str,

@@ -1,4 +1,4 @@
-//! The service itself: what its users call.
+//! `DatabaseService`, the public service.
 
 mod fake;
 mod migrations;
@@ -25,7 +25,7 @@ use crate::values::Params;
 use crate::values::Row;
 use fake::FakeDatabase;
 
-/// The process's database: a pool of connections to whatever `DATABASE_URL` names.
+/// The process's database: a connection pool for the database that `DATABASE_URL` names.
 #[service]
 #[requires(ConfigService)]
 pub struct DatabaseService {
@@ -76,10 +76,10 @@ impl Service for DatabaseService {
 }
 
 impl DatabaseService {
-    /// Makes a service that opens no database and answers every statement from `answer`, for unit tests.
+    /// Creates a service for unit tests that opens no database and answers each statement with `answer`.
     ///
-    /// It has rows and nothing else: [`connection`](Self::connection) and [`transaction`](Self::transaction)
-    /// are [`DbError::Fake`], and migrations are none.
+    /// Only calls that return rows work. [`connection`](Self::connection) and [`transaction`](Self::transaction) return
+    /// [`DbError::Fake`], and there are no migrations to run.
     ///
     /// # Examples
     ///
@@ -106,19 +106,22 @@ impl DatabaseService {
         }
     }
 
-    /// Executes one statement with `:name` parameters, commits what it changes, and returns its rows.
+    /// Executes one statement with `:name` parameters, commits its changes, and returns its rows.
     ///
-    /// It is prepared once on each connection. A parameter may be repeated; within strings, comments,
-    /// quoted names, `$$` bodies and `::casts` there are none, and on PostgreSQL `\:` stands for a plain colon. Strings are
-    /// read as PostgreSQL reads them unless its `standard_conforming_strings` was turned off, which takes backslashes for escapes.
-    /// Text goes wherever a literal would, into a date, a uuid, JSON or an array as well: PostgreSQL is asked once for
-    /// each statement and connection what the parameters are.
-    /// A NULL takes the type of the place where it stands; where PostgreSQL cannot tell, as in
-    /// `:name IS NULL`, write a cast, as in `:name::int IS NULL`.
+    /// The statement is prepared once per connection. A parameter can occur several times. Strings, comments, quoted
+    /// names, `$$` bodies and `::casts` contain no parameters, and on PostgreSQL `\:` stands for a colon. Strings are
+    /// scanned with `standard_conforming_strings` on, PostgreSQL's default; with `off`, PostgreSQL would treat
+    /// backslashes as escapes.
+    ///
+    /// Text is accepted wherever a literal is, for example as a date, a uuid, JSON or an array. For this, PostgreSQL
+    /// reports the types of the parameters once per statement and connection. A NULL gets the type that PostgreSQL
+    /// infers from the context. If PostgreSQL cannot infer it, as in `:name IS NULL`, write a cast: `:name::int IS
+    /// NULL`.
     ///
     /// # Errors
     ///
-    /// Parameters that are missing or too many, no connection within the time limit, and whatever the server says.
+    /// Returns [`DbError::MissingParameter`] or [`DbError::UnusedParameter`] if `params` does not match the statement,
+    /// [`DbError::PoolTimeout`] if no connection is available in time, and the server's error otherwise.
     ///
     /// # Examples
     ///
@@ -144,13 +147,13 @@ impl DatabaseService {
         }
     }
 
-    /// Executes one statement once for each row of parameters, in one transaction, and returns the number of rows affected.
+    /// Executes one statement for each set of parameters, in one transaction, and returns the number of affected rows.
     ///
-    /// On PostgreSQL an `INSERT … VALUES (…)` is sent with many rows at a time.
+    /// On PostgreSQL, an `INSERT … VALUES (…)` is sent with many rows at once.
     ///
     /// # Errors
     ///
-    /// As [`execute_query`](Self::execute_query); then nothing is changed.
+    /// Returns the errors of [`execute_query`](Self::execute_query). After an error, nothing is changed.
     #[guarded]
     #[track_caller]
     pub fn execute_many(&self, sql: &str, rows: &[Params]) -> Result<u64, DbError> {
@@ -160,14 +163,14 @@ impl DatabaseService {
         }
     }
 
-    /// Runs `work` in a transaction: committed on `Ok`, rolled back on `Err` and on panic.
+    /// Runs `work` in a transaction. Commits on `Ok`, and rolls back on `Err` and on panic.
     ///
-    /// `work` gets the connection, and only what runs on it is part of the transaction.
-    /// [`Connection::transaction`] inside makes a savepoint.
+    /// Only statements on the connection that `work` receives are part of the transaction. Inside,
+    /// [`Connection::transaction`] creates a savepoint.
     ///
     /// # Errors
     ///
-    /// Those of `work`, and what goes wrong at the beginning or end.
+    /// Returns the errors of `work`, and those of the checkout and of the transaction's begin and end.
     ///
     /// # Examples
     ///
@@ -182,7 +185,7 @@ impl DatabaseService {
     ///     Ok(())
     /// });
     /// assert!(paid.is_err());
-    /// assert!(DatabaseService::get_table_info("bills").is_err(), "nothing is left of it");
+    /// assert!(DatabaseService::get_table_info("bills").is_err(), "it was rolled back");
     /// # });
     /// # Ok::<(), db_service::UrlError>(())
     /// ```
@@ -197,13 +200,14 @@ impl DatabaseService {
         outcome.map_err(|failure| failure.into_error(&mut connection))
     }
 
-    /// The same as `options` say: how it is isolated, whether it may write, and how often it is repeated.
+    /// Runs `work` in a transaction, like [`transaction`](Self::transaction), with an isolation level, read-only, or
+    /// with retries.
     ///
-    /// It is repeated from the start, so `work` should do nothing but through its connection.
+    /// A retry runs the whole of `work` again, so `work` should have no effects except through its connection.
     ///
     /// # Errors
     ///
-    /// As [`Connection::transaction_with`].
+    /// Returns the errors of [`Connection::transaction_with`], and those of the checkout.
     ///
     /// # Examples
     ///
@@ -233,32 +237,32 @@ impl DatabaseService {
         Self::connection()?.transaction_with(options, work)
     }
 
-    /// Takes a connection from the pool; it goes back on drop, and what was not committed is rolled back.
+    /// Checks out a connection. Dropping it rolls back an open transaction and returns the connection to the pool.
     ///
     /// # Errors
     ///
-    /// No connection within the time limit.
+    /// Returns [`DbError::PoolTimeout`] if no connection is available within `DB_POOL_TIMEOUT`.
     #[guarded]
     #[track_caller]
     pub fn connection(&self) -> Result<PooledConnection, DbError> {
         self.pool("connections")?.get()
     }
 
-    /// Tells the state of the pool and what was counted since the service started.
+    /// Returns the state of the pool, and the counters since the start of the service.
     ///
     /// # Errors
     ///
-    /// The service could not be initialised.
+    /// Returns an error if the service could not be initialized.
     #[guarded]
     pub fn get_pool_status(&self) -> Result<PoolStatus, DbError> {
         Ok(self.pool("pool")?.status())
     }
 
-    /// Tells all that was counted and measured since the service started: of the pool, the transactions and each statement.
+    /// Returns the statistics since the start of the service: of the pool, of transactions, and of each statement.
     ///
     /// # Errors
     ///
-    /// The service could not be initialised.
+    /// Returns an error if the service could not be initialized.
     #[guarded]
     pub fn statistics(&self) -> Result<DatabaseStatistics, DbError> {
         let pool = self.pool("statistics")?;
@@ -293,7 +297,7 @@ impl fmt::Debug for DatabaseService {
     }
 }
 
-/// Counts a call as one query, however it went and however many statements it took.
+/// Counts a call as one query, regardless of its outcome and of the number of its statements.
 #[track_caller]
 fn counted<R>(
     pool: &ConnectionPool,
@@ -310,13 +314,13 @@ fn counted<R>(
     result
 }
 
-/// What is counted as a whole, and measured where it is executed.
+/// The context of a call that counts as one query and is measured where it is executed.
 const WHOLE: StatementContext = StatementContext {
     is_measured: true,
     ..StatementContext::OURS
 };
 
-/// Keeps what the service does on its own account out of the counts of queries.
+/// Runs statements of the service itself, which do not count as queries.
 fn uncounted<R>(work: impl FnOnce() -> R) -> R {
     connection::with_context(StatementContext::OURS, work)
 }

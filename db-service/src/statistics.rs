@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What was counted and measured since the service started; its `Display` is a table.
+/// The statistics since the start of the service. Prints as a table.
 ///
 /// # Examples
 ///
@@ -33,36 +33,36 @@ use std::time::Duration;
 pub struct DatabaseStatistics {
     /// The pool, and the counters of statements and transactions.
     pub pool: PoolStatus,
-    /// The statements, first those that took longest together; the first 256 different ones, and the others as one.
+    /// The statements, sorted by total duration. After 256 different statements, all further ones count as one.
     pub statements: Vec<StatementStatistics>,
     /// The servers of `DB_REPLICA_URLS`.
     pub replicas: Vec<ReplicaStatistics>,
-    /// How many calls of `read` and `read_with` went to the primary.
+    /// The number of calls of `read` and `read_with` that ran on the primary.
     pub reads_on_primary: u64,
 }
 
-/// What was counted and measured of one replica since the service started.
+/// The statistics of one replica since the start of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplicaStatistics {
-    /// Where it is, without its password.
+    /// The replica's URL without its password.
     pub url: String,
-    /// Whether it is read from now.
+    /// Whether the replica is usable now.
     pub is_fit: bool,
-    /// How far behind it was when it was last seen, at most; `None` where that is not known.
+    /// The maximum replication lag at the last probe, or `None` if it is unknown.
     pub lag: Option<Duration>,
-    /// How many calls of `read` and `read_with` it has served.
+    /// The number of calls of `read` and `read_with` that ran on the replica.
     pub reads: u64,
-    /// Why it was not to be had, unless it has been since.
+    /// The reason of the last failure. `None` after a success.
     pub last_failure: Option<String>,
-    /// Its pool.
+    /// The replica's pool.
     pub pool: PoolStatus,
-    /// The statements that have run there.
+    /// The statements that ran on the replica.
     pub statements: Vec<StatementStatistics>,
 }
 
 impl DatabaseStatistics {
-    /// The same as JSON, with times in microseconds.
+    /// Returns the statistics as JSON, with times in microseconds.
     pub fn to_json(&self) -> serde_json::Value {
         let microseconds = |time: Duration| time.as_nanos() as f64 / 1000.0;
         let statement = |told: &StatementStatistics| {
@@ -148,7 +148,7 @@ impl fmt::Display for DatabaseStatistics {
     }
 }
 
-/// The counters by their names, in one order for both forms.
+/// Returns the counters with their names, in the order of both formats.
 fn counters(pool: &PoolStatus) -> [(&'static str, u64); 11] {
     [
         ("pool_size", pool.pool_size.into()),
@@ -165,7 +165,7 @@ fn counters(pool: &PoolStatus) -> [(&'static str, u64); 11] {
     ]
 }
 
-/// A statement on a line of a terminal, whatever it holds, and shortened.
+/// A statement's text on one line of a terminal, escaped and shortened.
 struct OneLine<'a>(&'a str);
 
 impl fmt::Display for OneLine<'_> {
@@ -188,7 +188,7 @@ impl fmt::Display for OneLine<'_> {
     }
 }
 
-/// Counters shared by all connections; each is exact, and relaxed because none says anything about the others.
+/// The counters of all connections. Each is exact. Their atomics are relaxed, because no counter depends on another.
 #[derive(Debug, Default)]
 pub(crate) struct Statistics {
     pub(crate) total_connections: Counter,
@@ -218,31 +218,31 @@ impl Counter {
     }
 }
 
-/// The state of the pool, and what was counted since the service started.
+/// The state of the pool, and the counters since the start of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct PoolStatus {
-    /// How many idle connections are kept at most (`DB_POOL_SIZE`).
+    /// The maximum number of idle connections (`DB_POOL_SIZE`).
     pub pool_size: u32,
-    /// How many connections are idle.
+    /// The number of idle connections.
     pub checked_in: u32,
-    /// How many connections are in use.
+    /// The number of connections in use.
     pub checked_out: u32,
-    /// How many connections are open beyond `pool_size`.
+    /// The number of open connections beyond `pool_size`.
     pub overflow: u32,
-    /// How many connections were discarded because they were broken.
+    /// The number of broken connections that were discarded.
     pub invalid: u64,
-    /// How many times a connection was handed out.
+    /// The number of checkouts.
     pub total_connections: u64,
-    /// How many connections are handed out now.
+    /// The number of current checkouts.
     pub active_connections: u64,
-    /// How many statements succeeded; a call of `execute_many` counts as one.
+    /// The number of successful statements. A call of `execute_many` counts as one.
     pub successful_queries: u64,
-    /// How many statements failed.
+    /// The number of failed statements.
     pub failed_queries: u64,
-    /// How many transactions were committed, savepoints apart.
+    /// The number of committed transactions, without savepoints.
     pub transactions_committed: u64,
-    /// How many transactions were rolled back, savepoints apart.
+    /// The number of rolled-back transactions, without savepoints.
     pub transactions_rolled_back: u64,
 }
 

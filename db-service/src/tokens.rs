@@ -37,8 +37,8 @@ pub(crate) struct Tokens<'a> {
     continued: Continued,
 }
 
-/// Whether the next literal continues an `E'…'` literal. PostgreSQL joins literals that are separated by a line break, so the
-/// next one may contain escapes too.
+/// Whether the next literal continues an `E'…'` literal. PostgreSQL joins literals that are separated by a line break,
+/// so the next one may contain escapes too.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Continued {
     No,
@@ -77,7 +77,8 @@ impl<'a> Tokens<'a> {
         &self.sql.as_bytes()[self.position..]
     }
 
-    /// Returns the kind of the next token and its length in bytes. Only ASCII bytes end a token, so it ends between characters.
+    /// Returns the kind of the next token and its length in bytes. Only ASCII bytes end a token, so it ends between
+    /// characters.
     fn next_kind(&self) -> (Kind, usize) {
         let rest = self.rest();
         let postgres = self.backend == Backend::Postgres;
@@ -173,8 +174,8 @@ fn block_comment(bytes: &[u8], nests: bool) -> usize {
     position
 }
 
-/// Returns the length of a quoted text. `opening` is the length of its beginning, the quote included. A doubled quote does not
-/// end the text.
+/// Returns the length of a quoted text. `opening` is the length of its beginning, the quote included. A doubled quote
+/// does not end the text.
 fn quoted(bytes: &[u8], opening: usize, quote: u8, backslash: bool) -> usize {
     let mut position = opening;
     while position < bytes.len() {

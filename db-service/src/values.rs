@@ -1,4 +1,4 @@
-//! Values, parameters and rows: what goes into statements and comes out of them.
+//! Values, parameters and rows.
 
 use crate::error::DbError;
 use bigdecimal::BigDecimal;
@@ -10,22 +10,22 @@ use std::ops::Index;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// One value of a column or parameter.
+/// The value of a column or a parameter.
 ///
-/// SQLite stores null, integers, floats, text and bytes, and nothing else: what goes in as a date,
-/// a time, a uuid, a decimal or JSON comes back as [`Text`](Value::Text) and a bool as
-/// [`Int`](Value::Int). [`Row::get`](crate::Row::get) reads them back as what they were.
+/// SQLite stores only null, integers, floats, text and bytes. A stored date, time, uuid, decimal or JSON value comes
+/// back as [`Text`](Value::Text), and a bool as [`Int`](Value::Int). [`Row::get`](crate::Row::get) converts them to the
+/// original type.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub enum Value {
-    /// SQL's NULL.
+    /// NULL.
     #[default]
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
-    /// An integer of any width; to PostgreSQL it goes as `int4` if it fits, else as `int8`, as a literal would.
+    /// An integer of any width. PostgreSQL receives it as `int4` if it fits, otherwise as `int8`, like a literal.
     Int(i64),
-    /// A float of either precision.
+    /// A float of single or double precision.
     Float(f64),
     /// Text.
     Text(String),
@@ -37,16 +37,16 @@ pub enum Value {
     Time(NaiveTime),
     /// A date and time without a zone.
     Timestamp(NaiveDateTime),
-    /// A moment.
+    /// A date and time with a zone, in UTC.
     TimestampTz(DateTime<Utc>),
     /// A uuid.
     Uuid(Uuid),
-    /// A decimal of any size.
+    /// A decimal of any size and scale.
     Decimal(BigDecimal),
     /// JSON.
     Json(serde_json::Value),
-    /// A value of a PostgreSQL type that has no variant of its own, or that its variant does not hold, such as the date `infinity`,
-    /// the time 24:00 or the numeric `NaN`; cast it to one that has, as in `column::text`.
+    /// A PostgreSQL value without a suitable variant, such as one of another type, the date `infinity`, the time 24:00
+    /// or the numeric `NaN`. Cast it in the statement, as in `column::text`.
     #[non_exhaustive]
     Other {
         /// The type's object identifier, as in `pg_type`.
@@ -57,12 +57,12 @@ pub enum Value {
 }
 
 impl Value {
-    /// Tells whether this is NULL.
+    /// Returns whether the value is NULL.
     pub fn is_null(&self) -> bool {
         matches!(self, Value::Null)
     }
 
-    /// What kind of value this is, in words.
+    /// Returns the kind of the value in words, for errors.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Value::Null => "NULL",
@@ -78,14 +78,13 @@ impl Value {
             Value::Uuid(_) => "a uuid",
             Value::Decimal(_) => "a decimal",
             Value::Json(_) => "JSON",
-            Value::Other { .. } => {
-                "a value that has to be cast in the statement, as in column::text"
-            }
+            Value::Other { .. } => "a value that must be cast in the statement, as in column::text",
         }
     }
 }
 
-/// Makes an array of [`Value`]s, such as a row for [`bulk_insert`](crate::DatabaseService::bulk_insert): `values![1, "x", None::<i32>]`.
+/// Creates an array of [`Value`]s, such as a row for [`bulk_insert`](crate::DatabaseService::bulk_insert): `values![1,
+/// "x", None::<i32>]`.
 ///
 /// # Examples
 ///
@@ -130,7 +129,7 @@ from! {
 }
 
 impl From<u64> for Value {
-    /// A number beyond the range of a signed integer becomes a decimal.
+    /// Converts a number. One beyond the range of `i64` becomes a decimal.
     fn from(value: u64) -> Self {
         i64::try_from(value).map_or_else(|_| Value::Decimal(value.into()), Value::Int)
     }
@@ -147,7 +146,7 @@ pub trait FromValue: Sized {
     /// The type's name as it appears in errors.
     const NAME: &'static str;
 
-    /// Reads the value, or returns `None` where it is of another kind or out of range.
+    /// Converts the value. Returns `None` if its kind does not match or it is out of range.
     fn from_value(value: &Value) -> Option<Self>;
 }
 
@@ -210,7 +209,7 @@ impl<T: FromValue> FromValue for Option<T> {
     }
 }
 
-/// PostgreSQL's `sum(bigint)` and the like are decimals without a fraction.
+/// Converts a decimal without a fraction, such as PostgreSQL's `sum(bigint)`, to an integer.
 fn whole(value: &BigDecimal) -> Option<i64> {
     value
         .is_integer()
@@ -218,7 +217,7 @@ fn whole(value: &BigDecimal) -> Option<i64> {
         .flatten()
 }
 
-/// An integer as a float, where no digit is lost.
+/// Converts an integer to a float if that is exact.
 fn exact(value: i64) -> Option<f64> {
     const EXACT_TO: u64 = 1 << f64::MANTISSA_DIGITS;
     (value.unsigned_abs() <= EXACT_TO).then_some(value as f64)
@@ -230,7 +229,7 @@ fn timestamp(text: &str) -> Option<NaiveDateTime> {
         .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
 }
 
-/// Reads a moment; a text without a zone, such as SQLite's `CURRENT_TIMESTAMP`, is in UTC.
+/// Parses a timestamp. A text without a zone, such as SQLite's `CURRENT_TIMESTAMP`, is in UTC.
 fn moment(text: &str) -> Option<DateTime<Utc>> {
     let zoned = DateTime::parse_from_rfc3339(text)
         .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z"));
@@ -240,36 +239,36 @@ fn moment(text: &str) -> Option<DateTime<Utc>> {
         .or_else(|| Some(Utc.from_utc_datetime(&timestamp(text)?)))
 }
 
-/// The named parameters of one statement; made with [`params!`](crate::params). `Debug` shows names, not values.
+/// The named parameters of one statement, created with [`params!`](crate::params). `Debug` shows names and no values.
 #[derive(Clone, PartialEq, Default)]
 pub struct Params {
     entries: IndexMap<Cow<'static, str>, Value>,
 }
 
 impl Params {
-    /// Makes an empty set.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Params::default()
     }
 
-    /// Adds a parameter, or replaces the one of that name.
+    /// Adds a parameter, or replaces the one with the same name.
     pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
         self.entries.insert(name.into(), value.into());
         self
     }
 
-    /// The value of a parameter.
+    /// Returns the value of a parameter.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.entries.get(name)
     }
 
-    /// Tells whether one of them is text.
+    /// Returns whether a value is text.
     pub(crate) fn has_text(&self) -> bool {
         let mut values = self.entries.values();
         values.any(|value| matches!(value, Value::Text(_)))
     }
 
-    /// The names, in the order in which they were added.
+    /// Returns the names, in the order in which they were added.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(Cow::as_ref)
     }
@@ -282,7 +281,7 @@ impl fmt::Debug for Params {
     }
 }
 
-/// Makes [`Params`] from names and values: `params! { "id" => 1, "name" => "x", "none" => None::<i32> }`.
+/// Creates [`Params`] from names and values: `params! { "id" => 1, "name" => "x", "none" => None::<i32> }`.
 ///
 /// # Examples
 ///
@@ -300,7 +299,7 @@ macro_rules! params {
     };
 }
 
-/// One row of a result. All rows of a result share the names of their columns.
+/// One row of a result. All rows of a result share their column names.
 ///
 /// # Examples
 ///
@@ -321,7 +320,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Makes a row, such as one for a fake database to answer with.
+    /// Creates a row, for example as the answer of a fake database.
     pub fn new<N: Into<String>>(columns: impl IntoIterator<Item = (N, Value)>) -> Self {
         let (columns, values): (Vec<String>, Vec<Value>) = columns
             .into_iter()
@@ -337,13 +336,14 @@ impl Row {
         Row { columns, values }
     }
 
-    /// Reads a column's value as `T`; `Option<T>` where it may be NULL.
+    /// Returns a column's value as `T`. Use `Option<T>` if it can be NULL.
     ///
-    /// Of several columns of one name the first is read.
+    /// If several columns have the same name, the first one is read.
     ///
     /// # Errors
     ///
-    /// [`DbError::UnknownColumn`], or [`DbError::WrongType`] where the value is of another kind or out of range.
+    /// Returns [`DbError::UnknownColumn`] if there is no such column, and [`DbError::WrongType`] if the value is of
+    /// another kind or out of range.
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, DbError> {
         let value = self.value(column).ok_or_else(|| DbError::UnknownColumn {
             column: column.to_owned(),
@@ -356,12 +356,12 @@ impl Row {
         })
     }
 
-    /// The names of the columns, in the order of the statement.
+    /// Returns the names of the columns, in the order of the statement.
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// The values, in the order of the columns.
+    /// Returns the values, in the order of the columns.
     pub fn values(&self) -> &[Value] {
         &self.values
     }
@@ -372,7 +372,7 @@ impl Row {
     }
 }
 
-/// The value of a column, or [`Value::Null`] where there is no such column; [`Row::get`] tells the two apart.
+/// Returns the value of a column, or [`Value::Null`] if there is no such column. [`Row::get`] distinguishes the two.
 impl Index<&str> for Row {
     type Output = Value;
 

@@ -8,8 +8,9 @@ use crate::engine;
 
 /// Returns the value of an environment variable, like [`std::env::var`].
 ///
-/// Inside a [`Scope`](crate::testing::Scope), the scope's variables replace those of the process. So a service that reads its
-/// settings with this function can be tested with different settings in parallel, without changes to the process's environment.
+/// Inside a [`Scope`](crate::testing::Scope), the scope's variables replace those of the process. So a service that
+/// reads its settings with this function can be tested with different settings in parallel, without changes to the
+/// process's environment.
 ///
 /// # Errors
 ///

@@ -8,8 +8,8 @@ use std::time::Duration;
 /// The reason why a guarded call did not reach its service.
 ///
 /// A clone is cheap: all callers that waited for a failed initialization get the same error. Services appear with their
-/// declared name, without modules. `Display` ends with the cause's message, and `{:#}` adds the causes of the cause, which
-/// [`source`](std::error::Error::source) returns too.
+/// declared name, without modules. `Display` ends with the cause's message, and `{:#}` adds the causes of the cause,
+/// which [`source`](std::error::Error::source) returns too.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
@@ -56,8 +56,8 @@ pub enum Error {
         /// The service.
         service: &'static str,
     },
-    /// The service was not ready within its `init_timeout`. Its `initialize` keeps running: further calls fail at once until
-    /// it ends, and if it succeeds, the service is ready.
+    /// The service was not ready within its `init_timeout`. Its `initialize` keeps running: further calls fail at once
+    /// until it ends, and if it succeeds, the service is ready.
     #[non_exhaustive]
     TimedOut {
         /// The service that was called.

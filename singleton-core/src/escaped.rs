@@ -4,9 +4,9 @@ use std::fmt::{self, Write};
 
 /// Displays a text on one line.
 ///
-/// Control characters, the separators U+2028 and U+2029, and the marks of writing direction appear as in a Rust literal,
-/// such as `\n` and `\u{1b}`. So a text cannot start a log line, control a terminal, or reorder what a reader sees. All other
-/// characters stay, so that the text can be recognized and searched for.
+/// Control characters, the separators U+2028 and U+2029, and the marks of writing direction appear as in a Rust
+/// literal, such as `\n` and `\u{1b}`. So a text cannot start a log line, control a terminal, or reorder what a reader
+/// sees. All other characters stay, so that the text can be recognized and searched for.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<T>(pub T);
 

@@ -94,8 +94,9 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// Returns [`StartError`] if a service or the `#[setup]` function fails. The report contains all failures; dependents of a failed
-    /// service are skipped. The services that the call started are shut down, and can be started again.
+    /// Returns [`StartError`] if a service or the `#[setup]` function fails. The report contains all failures;
+    /// dependents of a failed service are skipped. The services that the call started are shut down, and can be started
+    /// again.
     pub fn start_all(&self) -> Result<StartReport, StartError> {
         self.start_all_with(&StartOptions::default())
     }
@@ -204,8 +205,8 @@ impl Registry {
 
     /// Calls `ping` of all ready services in parallel, and returns the health of all services.
     ///
-    /// A check that times out makes its service unhealthy. It keeps running, and no second check of the service starts until it
-    /// has ended.
+    /// A check that times out makes its service unhealthy. It keeps running, and no second check of the service starts
+    /// until it has ended.
     pub fn ping_all(&self, options: &PingOptions) -> HealthReport {
         ping_all(
             engine::current_container(),
@@ -217,8 +218,8 @@ impl Registry {
 
     /// Returns the health of all services, like [`ping_all`](Registry::ping_all), without blocking the thread.
     ///
-    /// The calling task polls the asynchronous services, so they find its executor. If a check has not ended when the report
-    /// ends or is cancelled, the next report continues to poll it.
+    /// The calling task polls the asynchronous services, so they find its executor. If a check has not ended when the
+    /// report ends or is cancelled, the next report continues to poll it.
     pub async fn ping_all_async(&self, options: &PingOptions) -> HealthReport {
         let options = options.clone();
         off_thread(move |driver| {
@@ -234,12 +235,13 @@ impl Registry {
 
     /// Shuts all services down in parallel, each after its dependents.
     ///
-    /// From this call on, no service starts. Guarded calls then return [`Error::ShutDown`](crate::Error::ShutDown), also for
-    /// services that were never used. The call waits for running initializations up to the timeout, and drops asynchronous
-    /// ones that no task awaits. If two threads call it, the second call runs after the first.
+    /// From this call on, no service starts. Guarded calls then return [`Error::ShutDown`](crate::Error::ShutDown),
+    /// also for services that were never used. The call waits for running initializations up to the timeout, and drops
+    /// asynchronous ones that no task awaits. If two threads call it, the second call runs after the first.
     ///
-    /// A service depends on the services that it requires, and on those that it initialized by using them. An undeclared use of a
-    /// service that was ready already is not recorded, so declare each dependency with `#[requires]`.
+    /// A service depends on the services that it requires, and on those that it initialized by using them. An
+    /// undeclared use of a service that was ready already is not recorded, so declare each dependency with
+    /// `#[requires]`.
     pub fn shutdown_all(&self) -> ShutdownReport {
         self.shutdown_all_with(&ShutdownOptions::default())
     }
@@ -331,13 +333,14 @@ impl ServiceInfo {
         self.descriptor.path
     }
 
-    /// Returns the topological level: 1 for a service without dependencies, otherwise one more than its dependencies' maximum.
+    /// Returns the topological level: 1 for a service without dependencies, otherwise one more than its dependencies'
+    /// maximum.
     pub fn rank(&self) -> usize {
         self.descriptor.rank
     }
 
-    /// Returns the names of the services that `#[requires]` lists, in that order. For a trait object, returns the service
-    /// that is bound to it.
+    /// Returns the names of the services that `#[requires]` lists, in that order. For a trait object, returns the
+    /// service that is bound to it.
     pub fn dependencies(&self) -> Vec<&'static str> {
         self.requirements()
             .map(|requirement| requirement.name)
@@ -354,7 +357,8 @@ impl ServiceInfo {
         self.descriptor.policy.tags
     }
 
-    /// Returns the duration of the service's last `initialize` and `ping`, without its dependencies. `None` before their end.
+    /// Returns the duration of the service's last `initialize` and `ping`, without its dependencies. `None` before
+    /// their end.
     pub fn own_time(&self) -> Option<Duration> {
         self.own_time
     }

@@ -1,4 +1,5 @@
-//! Service definitions: the traits that authors implement, the descriptors that `#[service]` generates, and service states.
+//! Service definitions: the traits that authors implement, the descriptors that `#[service]` generates, and service
+//! states.
 
 mod descriptor;
 mod erased;

@@ -15,8 +15,9 @@ use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 
 /// A separate set of services. Inside a scope, each service is initialized again, except those provided.
 ///
-/// Scopes on different threads do not see each other, so tests can run in parallel. A nested scope starts with no services too.
-/// Code outside scopes keeps its instances. While a scope is open anywhere in the process, each guarded call takes a lock.
+/// Scopes on different threads do not see each other, so tests can run in parallel. A nested scope starts with no
+/// services too. Code outside scopes keeps its instances. While a scope is open anywhere in the process, each guarded
+/// call takes a lock.
 ///
 /// The `#[setup]` function runs outside scopes. Its `provide` and `bind` apply to the process, not to scopes.
 ///
@@ -79,8 +80,8 @@ impl Scope {
 
     /// Provides `instance` in place of the service's `initialize`.
     ///
-    /// The instance is ready at once: its `initialize` and `ping` are not called, and its dependencies are not initialized. If the
-    /// method is called several times for one service, the last instance counts.
+    /// The instance is ready at once: its `initialize` and `ping` are not called, and its dependencies are not
+    /// initialized. If the method is called several times for one service, the last instance counts.
     pub fn provide<T: Singleton>(mut self, instance: T) -> Self {
         let service = T::descriptor();
         self.provided.retain(|(provided, _)| *provided != service);
@@ -177,7 +178,8 @@ pub struct ScopeHandle {
 impl ScopeHandle {
     /// Runs `work` inside the scope on the calling thread.
     ///
-    /// After the scope's [`run`](Scope::run) has ended, guarded calls return [`Error::ShutDown`](crate::Error::ShutDown).
+    /// After the scope's [`run`](Scope::run) has ended, guarded calls return
+    /// [`Error::ShutDown`](crate::Error::ShutDown).
     pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
         let _container = engine::enter(self.container);
         work()
@@ -228,7 +230,8 @@ impl ScopeHandle {
         InContainer::new(self.container, work)
     }
 
-    /// Returns the services of the scope that are ready, in the order in which they became ready. Provided ones come first.
+    /// Returns the services of the scope that are ready, in the order in which they became ready. Provided ones come
+    /// first.
     pub fn initialized(&self) -> Vec<&'static str> {
         let engine = engine::lock();
         let started = engine

@@ -1,7 +1,7 @@
 //! PostgreSQL URLs, parsed as libpq parses them.
 //!
-//! libpq's messages quote the parts that it cannot parse, which can be parts of a password. So everything that libpq's parser would
-//! refuse is refused here first, with an error that quotes nothing.
+//! libpq's messages quote the parts that it cannot parse, which can be parts of a password. So everything that libpq's
+//! parser would refuse is refused here first, with an error that quotes nothing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,8 +19,8 @@ const HIDDEN: &str = "***";
 
 /// The libpq parameters that a URL sets.
 ///
-/// The names are libpq's: `user`, `password`, `host`, `port` and `dbname` for the parts before the question mark. `ssl=true`
-/// and `requiressl` are stored as the equivalent `sslmode`. `Display` hides each value that may be a secret.
+/// The names are libpq's: `user`, `password`, `host`, `port` and `dbname` for the parts before the question mark.
+/// `ssl=true` and `requiressl` are stored as the equivalent `sslmode`. `Display` hides each value that may be a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct PostgresUrl {
     /// The parameters in the order of the URL, each at most once.
@@ -275,7 +275,8 @@ impl PostgresUrl {
         Ok(())
     }
 
-    /// libpq compares the lists too; where the URL names no hosts, those of the environment may be as many as the ports.
+    /// libpq compares the lists too; where the URL names no hosts, those of the environment may be as many as the
+    /// ports.
     fn check_hosts(&self) -> Result<(), UrlError> {
         let count = |name| {
             let list = self.parameter(name).filter(|list| !list.is_empty());
@@ -323,7 +324,8 @@ impl PostgresUrl {
             .collect()
     }
 
-    /// Writes a URL for libpq with all that this one sets, and some parameters in place of its own. It may hold a password.
+    /// Writes a URL for libpq with all that this one sets, and some parameters in place of its own. It may hold a
+    /// password.
     #[cfg(any(feature = "postgres", test))]
     pub(crate) fn with_parameters(&self, replacements: &[(&str, &str)]) -> String {
         let replaced = |name: &str| replacements.iter().any(|(replaced, _)| *replaced == name);

@@ -13,7 +13,8 @@ use crate::backend::Backend;
 pub struct ReplicaSettings {
     /// The standbys, one URL per server (`DB_REPLICA_URLS`, separated by white space, none).
     pub urls: Vec<DatabaseUrl>,
-    /// The maximum replication lag of a standby that is read from, or `None` for unlimited (`DB_REPLICA_MAX_LAG`, 10 s).
+    /// The maximum replication lag of a standby that is read from, or `None` for unlimited (`DB_REPLICA_MAX_LAG`, 10
+    /// s).
     pub max_lag: Option<Duration>,
 }
 

@@ -47,36 +47,40 @@ const fn in_milliseconds(variable: &'static str) -> TimeRange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostgresSettings {
-    /// The timeout for connecting to each host of the URL, rounded up to whole seconds, or `None` for unlimited. libpq before
-    /// version 17 takes at least 2 s (`DB_CONNECT_TIMEOUT`, 10 s).
+    /// The timeout for connecting to each host of the URL, rounded up to whole seconds, or `None` for unlimited. libpq
+    /// before version 17 takes at least 2 s (`DB_CONNECT_TIMEOUT`, 10 s).
     pub connect_timeout: Option<Duration>,
-    /// The time without traffic after which TCP probes the connection, rounded up to whole seconds, or `None` for never. Three
-    /// failed probes of 10 s close it (`DB_TCP_KEEPALIVE`, 30 s).
+    /// The time without traffic after which TCP probes the connection, rounded up to whole seconds, or `None` for
+    /// never. Three failed probes of 10 s close it (`DB_TCP_KEEPALIVE`, 30 s).
     pub tcp_keepalive: Option<Duration>,
-    /// The maximum time that sent data may stay unacknowledged, or `None` for the system's timeout (`DB_TCP_USER_TIMEOUT`, 30 s).
+    /// The maximum time that sent data may stay unacknowledged, or `None` for the system's timeout
+    /// (`DB_TCP_USER_TIMEOUT`, 30 s).
     pub tcp_user_timeout: Option<Duration>,
     /// The maximum duration of a statement, or `None` for the server's own timeout (`DB_STATEMENT_TIMEOUT`, none).
     pub statement_timeout: Option<Duration>,
-    /// The maximum time that a statement waits for a lock, or `None` for the server's own timeout (`DB_LOCK_TIMEOUT`, none).
+    /// The maximum time that a statement waits for a lock, or `None` for the server's own timeout (`DB_LOCK_TIMEOUT`,
+    /// none).
     pub lock_timeout: Option<Duration>,
-    /// The maximum idle time of a transaction, or `None` for the server's own timeout (`DB_IDLE_IN_TRANSACTION_TIMEOUT`, none).
+    /// The maximum idle time of a transaction, or `None` for the server's own timeout
+    /// (`DB_IDLE_IN_TRANSACTION_TIMEOUT`, none).
     pub idle_in_transaction_timeout: Option<Duration>,
-    /// The maximum time that the server may leave a statement unanswered, or `None` for unlimited. Then the connection is closed
-    /// (`DB_SOCKET_TIMEOUT`, none). Linux only.
+    /// The maximum time that the server may leave a statement unanswered, or `None` for unlimited. Then the connection
+    /// is closed (`DB_SOCKET_TIMEOUT`, none). Linux only.
     ///
-    /// The server enforces its own timeouts only while it runs. This one also works if the server is stopped or unreachable. Set it
-    /// to more than the longest statement takes. The time that the caller's code takes in `for_each_row` and `bulk_insert` does
-    /// not count. It does count in diesel's own `copy_from` and row-by-row loading. diesel's `copy_to` has no timeout.
+    /// The server enforces its own timeouts only while it runs. This one also works if the server is stopped or
+    /// unreachable. Set it to more than the longest statement takes. The time that the caller's code takes in
+    /// `for_each_row` and `bulk_insert` does not count. It does count in diesel's own `copy_from` and row-by-row
+    /// loading. diesel's `copy_to` has no timeout.
     ///
-    /// With this setting, connections go through a relay in the process on the loopback interface. This costs two threads and two
-    /// sockets per connection, and time for each statement. An entry of a password file needs `*` for its port. Service
-    /// files and `requirepeer` are refused.
+    /// With this setting, connections go through a relay in the process on the loopback interface. This costs two
+    /// threads and two sockets per connection, and time for each statement. An entry of a password file needs `*` for
+    /// its port. Service files and `requirepeer` are refused.
     pub socket_timeout: Option<Duration>,
     /// The name that `pg_stat_activity` shows (`DB_APPLICATION_NAME`, libpq's own).
     pub application_name: Option<String>,
     /// The minimum TLS mode: a stricter mode in the URL is used instead (`DB_TLS_MODE`). Default:
-    /// [`VerifyFull`](TlsMode::VerifyFull) with a root certificate here or in the URL, otherwise libpq's default, which is
-    /// `PGSSLMODE` or `prefer`.
+    /// [`VerifyFull`](TlsMode::VerifyFull) with a root certificate here or in the URL, otherwise libpq's default, which
+    /// is `PGSSLMODE` or `prefer`.
     pub tls_mode: Option<TlsMode>,
     /// The file with the certificates that verify the server's certificate (`DB_TLS_ROOT_CERTIFICATE`, libpq's own).
     pub tls_root_certificate: Option<String>,
@@ -100,7 +104,8 @@ pub enum TlsMode {
     Require,
     /// Always encrypted. A known authority must have signed the server's certificate.
     VerifyCa,
-    /// Always encrypted. A known authority must have signed the server's certificate, and it must be for the URL's host.
+    /// Always encrypted. A known authority must have signed the server's certificate, and it must be for the URL's
+    /// host.
     VerifyFull,
 }
 
@@ -183,8 +188,8 @@ impl PostgresSettings {
         url.with_parameters(&optional.chain(tls).collect::<Vec<_>>())
     }
 
-    /// Returns the stricter of the modes here and in the URL, or `None` to leave the mode to libpq. A root certificate without a
-    /// mode means `verify-full`, because libpq's default would not verify the server.
+    /// Returns the stricter of the modes here and in the URL, or `None` to leave the mode to libpq. A root certificate
+    /// without a mode means `verify-full`, because libpq's default would not verify the server.
     #[cfg(any(feature = "postgres", test))]
     fn effective_tls_mode(&self, url: &PostgresUrl) -> Option<TlsMode> {
         let in_url = url.parameter("sslmode").and_then(TlsMode::named);
@@ -201,8 +206,8 @@ impl PostgresSettings {
         url.parameter("sslrootcert").filter(|root| !root.is_empty())
     }
 
-    /// Returns the maximum time to open a connection to `url`: the timeout for each host, plus a second for the statements after
-    /// the login. `None` means unlimited.
+    /// Returns the maximum time to open a connection to `url`: the timeout for each host, plus a second for the
+    /// statements after the login. `None` means unlimited.
     #[cfg(any(feature = "postgres", test))]
     pub(crate) fn opening_limit(&self, url: &PostgresUrl) -> Option<Duration> {
         let limit = match url.parameter("connect_timeout") {
@@ -232,7 +237,8 @@ impl PostgresSettings {
         ]
     }
 
-    /// Returns statements that set the timeouts, each beginning with `set`. PgBouncer refuses them as connection parameters.
+    /// Returns statements that set the timeouts, each beginning with `set`. PgBouncer refuses them as connection
+    /// parameters.
     #[cfg(feature = "postgres")]
     pub(crate) fn limits(&self, set: &str) -> String {
         let limits = [
@@ -267,9 +273,11 @@ fn milliseconds(time: Duration) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SqliteSettings {
-    /// The maximum time that a statement waits for another connection's lock. Zero means no wait (`DB_BUSY_TIMEOUT`, 5 s).
+    /// The maximum time that a statement waits for another connection's lock. Zero means no wait (`DB_BUSY_TIMEOUT`, 5
+    /// s).
     pub busy_timeout: Duration,
-    /// Whether a file uses write-ahead logging, so that readers and a writer do not wait for each other (`DB_SQLITE_WAL`, true).
+    /// Whether a file uses write-ahead logging, so that readers and a writer do not wait for each other
+    /// (`DB_SQLITE_WAL`, true).
     pub write_ahead: bool,
     /// Whether foreign keys are enforced (`DB_SQLITE_FOREIGN_KEYS`, true).
     pub foreign_keys: bool,
@@ -288,8 +296,8 @@ pub struct SqliteSettings {
 pub enum Synchronous {
     /// Never. A crash of the machine can damage the file.
     Off,
-    /// At critical moments, and with write-ahead logging only at checkpoints. Then a crash of the machine can undo the last commits,
-    /// but damages nothing.
+    /// At critical moments, and with write-ahead logging only at checkpoints. Then a crash of the machine can undo the
+    /// last commits, but damages nothing.
     Normal,
     /// At each commit.
     Full,

@@ -68,7 +68,8 @@ pub enum UrlError {
     #[error("{name} must be {expected}")]
     #[non_exhaustive]
     InvalidParameter {
-        /// The parameter's name in libpq. The part before the question mark sets some of them, such as `user` and `port`.
+        /// The parameter's name in libpq. The part before the question mark sets some of them, such as `user` and
+        /// `port`.
         name: &'static str,
         /// The valid values.
         expected: &'static str,

@@ -150,7 +150,8 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         time.unwrap_or_default()
     }
 
-    /// Returns a time in milliseconds, or `None` for never. The maximum is as many milliseconds as a hundred years have seconds.
+    /// Returns a time in milliseconds, or `None` for never. The maximum is as many milliseconds as a hundred years have
+    /// seconds.
     pub(crate) fn milliseconds(
         &mut self,
         variable: &'static str,

@@ -82,8 +82,8 @@ impl Connector {
 
     /// Opens a connection whose statements are observed from the first one on.
     ///
-    /// The timeout is the sum of the timeouts of the URL's hosts, plus a second. A stopped server, or a PgBouncer without a free
-    /// session, accepts a client and does not answer.
+    /// The timeout is the sum of the timeouts of the URL's hosts, plus a second. A stopped server, or a PgBouncer
+    /// without a free session, accepts a client and does not answer.
     pub(crate) fn open(&self) -> Result<Connection, DbError> {
         let config = &self.settings.config;
         let limit = match config.url.target() {
@@ -134,7 +134,8 @@ impl Settings {
                     }
                 };
                 let connection = Connection::Postgres(connection);
-                // Without a statement cache, each transaction may run in another server session, so each sets its timeouts.
+                // Without a statement cache, each transaction may run in another server session, so each sets its
+                // timeouts.
                 let limits = match self.config.statement_cache_size {
                     0 => String::new(),
                     _ => settings.limits("SET"),
@@ -225,8 +226,8 @@ fn next_memory_name() -> String {
     )
 }
 
-/// Turns write-ahead logging on, so that readers do not wait for a writer. The file stores the setting. If several processes do
-/// this at once, SQLite refuses all but one without waiting, so this function retries.
+/// Turns write-ahead logging on, so that readers do not wait for a writer. The file stores the setting. If several
+/// processes do this at once, SQLite refuses all but one without waiting, so this function retries.
 #[cfg(feature = "sqlite")]
 fn write_ahead(
     connection: &mut Connection,

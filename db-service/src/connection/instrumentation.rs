@@ -1,4 +1,5 @@
-//! Observes the statements on a connection: counts, logs and measures them, and detects raw transactions and session state.
+//! Observes the statements on a connection: counts, logs and measures them, and detects raw transactions and session
+//! state.
 
 use std::cell::Cell;
 use std::fmt;
@@ -288,7 +289,8 @@ impl ConnectionInstrumentation {
         self.has_conflicted &= !is_begin;
         self.has_conflicted |= match meaning {
             Some(Meaning::Conflict | Meaning::Deadlock) => true,
-            // Only a `BEGIN` that could not lock is a conflict. A lock timeout of another statement is the user's own setting.
+            // Only a `BEGIN` that could not lock is a conflict. A lock timeout of another statement is the user's own
+            // setting.
             Some(Meaning::LockTimeout) => is_begin,
             _ => false,
         };

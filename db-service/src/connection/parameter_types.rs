@@ -1,8 +1,8 @@
 //! Text as a parameter of any type, like a literal in the statement.
 //!
-//! PostgreSQL reports once per statement which type each parameter has, and text is cast to that type. The question is a `PREPARE`
-//! in the extended protocol, which accepts only one statement. So a text with several statements is refused, and none of
-//! them is executed, even if this crate's own scan misses the second one.
+//! PostgreSQL reports once per statement which type each parameter has, and text is cast to that type. The question is
+//! a `PREPARE` in the extended protocol, which accepts only one statement. So a text with several statements is
+//! refused, and none of them is executed, even if this crate's own scan misses the second one.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -64,8 +64,8 @@ impl Connection {
                 Piece::Parameter(index) => drop(write!(prepare, "${}", index + 1)),
             }
         }
-        // Inside a transaction, a savepoint keeps a failed `PREPARE` from aborting it. Outside, a transaction keeps PgBouncer in
-        // transaction mode from sending the statements to different servers.
+        // Inside a transaction, a savepoint keeps a failed `PREPARE` from aborting it. Outside, a transaction keeps
+        // PgBouncer in transaction mode from sending the statements to different servers.
         let nested = self.transaction_depth() > 0
             || self.observer().is_some_and(|seen| seen.raw_transaction);
         let (begin, end, undo) = if nested {

@@ -13,7 +13,8 @@ use crate::error::DbError;
 use crate::sql::MAX_TEXT;
 use crate::sql::ParsedStatement;
 
-/// The maximum text of a connection's prepared statements in bytes. Server and driver together use several times as much memory.
+/// The maximum text of a connection's prepared statements in bytes. Server and driver together use several times as
+/// much memory.
 const MAX_CACHED: usize = 4 * 1024 * 1024;
 
 /// The number and size of a connection's prepared statements, as diesel reports them.
@@ -57,8 +58,8 @@ impl CastCache {
         self.by_text.get(sql).cloned()
     }
 
-    /// Stores the casts of a statement. The size is bounded, because a program that writes values into its texts produces
-    /// ever more statements.
+    /// Stores the casts of a statement. The size is bounded, because a program that writes values into its texts
+    /// produces ever more statements.
     #[cfg(feature = "postgres")]
     pub(crate) fn insert(&mut self, sql: &str, casts: ParameterCasts) {
         const MAX_COUNT: usize = 1024;
@@ -85,7 +86,8 @@ impl CastCache {
 }
 
 impl Connection {
-    /// Runs a statement, and once more after a stale plan. A refused statement outside a transaction has executed nothing.
+    /// Runs a statement, and once more after a stale plan. A refused statement outside a transaction has executed
+    /// nothing.
     pub(crate) fn with_stale_plan_retry<T>(
         &mut self,
         sql: &str,
@@ -148,8 +150,8 @@ impl Connection {
         true
     }
 
-    /// Runs `work` without the statement cache, so that the server plans and executes each statement in one step, and no table can
-    /// change between the two.
+    /// Runs `work` without the statement cache, so that the server plans and executes each statement in one step, and
+    /// no table can change between the two.
     pub(crate) fn unprepared<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
         let result = work(self);
@@ -163,8 +165,8 @@ impl Connection {
     }
 }
 
-/// Returns whether PostgreSQL may have refused a statement because its plan is stale: the columns of its result, or the type
-/// of a column for which the server inferred a parameter's type, have changed since.
+/// Returns whether PostgreSQL may have refused a statement because its plan is stale: the columns of its result, or the
+/// type of a column for which the server inferred a parameter's type, have changed since.
 fn is_stale(error: &DbError) -> bool {
     let DbError::Query(error) = error else {
         return false;

@@ -83,7 +83,8 @@ impl Connection {
         result
     }
 
-    /// Returns [`DbError::NoAnswer`] in place of [`DbError::ConnectionLost`] if the connection was closed after a timeout.
+    /// Returns [`DbError::NoAnswer`] in place of [`DbError::ConnectionLost`] if the connection was closed after a
+    /// timeout.
     pub(crate) fn classify_timeout(&mut self, error: DbError) -> DbError {
         let limit = self.observer().and_then(|observer| observer.gave_up_after);
         match (error, limit) {
@@ -147,7 +148,8 @@ impl Connection {
         rows
     }
 
-    /// Ends the timeout of the server's answer. diesel does not report the end of a statement whose values it could not send.
+    /// Ends the timeout of the server's answer. diesel does not report the end of a statement whose values it could not
+    /// send.
     pub(crate) fn is_over(&mut self) {
         if let Some(observer) = self.observer() {
             observer.end_wait();
@@ -272,7 +274,8 @@ impl Connection {
         if self.is_lost() {
             return Err(Failure::Begin(DieselError::BrokenTransactionManager));
         }
-        // After a failed statement, PostgreSQL turns COMMIT into a rollback without an error. It refuses any other statement.
+        // After a failed statement, PostgreSQL turns COMMIT into a rollback without an error. It refuses any other
+        // statement.
         if self.backend() == Backend::Postgres
             && self.transaction_depth() == 1
             && self.observer().is_none_or(|observer| observer.has_failed)
@@ -299,15 +302,16 @@ impl Connection {
         }
     }
 
-    /// Ends a session whose state or next answer is unknown. Nothing of the transaction is committed, and each later statement
-    /// fails, on PostgreSQL also those of diesel's DSL.
+    /// Ends a session whose state or next answer is unknown. Nothing of the transaction is committed, and each later
+    /// statement fails, on PostgreSQL also those of diesel's DSL.
     pub(crate) fn give_up(&mut self) {
         if let Some(observer) = self.observer() {
             observer.give_up();
         }
         #[cfg(feature = "postgres")]
         if self.backend() == Backend::Postgres {
-            // The first answers may belong to earlier statements. After the end of the session, the driver refuses to send.
+            // The first answers may belong to earlier statements. After the end of the session, the driver refuses to
+            // send.
             for _ in 0..GIVE_UP_ATTEMPTS {
                 let ended = self.run(
                     "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
@@ -360,12 +364,13 @@ impl Connection {
     }
 }
 
-/// The number of attempts to end a session that is out of step. Each attempt reads at least one answer, and one or two are
-/// surplus.
+/// The number of attempts to end a session that is out of step. Each attempt reads at least one answer, and one or two
+/// are surplus.
 #[cfg(feature = "postgres")]
 const GIVE_UP_ATTEMPTS: usize = 5;
 
-/// Returns whether the driver reports a closed connection. An error without a text means that an answer lacks its result.
+/// Returns whether the driver reports a closed connection. An error without a text means that an answer lacks its
+/// result.
 #[cfg(feature = "postgres")]
 fn is_closed(error: &DieselError) -> bool {
     let has_text = match error {

@@ -32,8 +32,8 @@ struct Server {
     destination: Destination,
 }
 
-/// Opens a connection with the URL's parameters. Tries each server with each requested kind of session, as libpq does. Unlike libpq,
-/// also tries the next server after a refused login.
+/// Opens a connection with the URL's parameters. Tries each server with each requested kind of session, as libpq does.
+/// Unlike libpq, also tries the next server after a refused login.
 pub(crate) fn establish(url: &str) -> Result<(PgConnection, Arc<Link>), Failure> {
     let url = parse(url).and_then(|url| completed(&url, |name| env::var(name).ok()));
     let url = url.map_err(Failure::Refused)?;

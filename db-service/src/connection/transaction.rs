@@ -42,14 +42,16 @@ pub enum Isolation {
 pub struct TransactionOptions {
     /// The isolation level. Default: the server's. SQLite transactions are always serializable.
     pub isolation: Option<Isolation>,
-    /// Whether the database refuses changes. Default: false. On SQLite, a read-only transaction does not wait for writers.
+    /// Whether the database refuses changes. Default: false. On SQLite, a read-only transaction does not wait for
+    /// writers.
     pub read_only: bool,
-    /// Whether a serializable read-only transaction waits until it can run without conflicts. Default: false. PostgreSQL only.
+    /// Whether a serializable read-only transaction waits until it can run without conflicts. Default: false.
+    /// PostgreSQL only.
     pub deferrable: bool,
     /// The maximum number of retries after a conflict with another transaction. Default: 0.
     ///
-    /// A conflict is a serialization failure, a deadlock, or on SQLite a timeout while waiting for the write lock at the
-    /// begin. The pauses between retries double from 10 ms to 1 s, with jitter.
+    /// A conflict is a serialization failure, a deadlock, or on SQLite a timeout while waiting for the write lock at
+    /// the begin. The pauses between retries double from 10 ms to 1 s, with jitter.
     pub retries: usize,
 }
 
@@ -103,13 +105,13 @@ impl<E: From<DbError>> Failure<E> {
 }
 
 impl Connection {
-    /// Runs `work` in a transaction, like [`transaction`](Connection::transaction), with options, and retries the whole of `work`
-    /// after a conflict if they ask for it.
+    /// Runs `work` in a transaction, like [`transaction`](Connection::transaction), with options, and retries the whole
+    /// of `work` after a conflict if they ask for it.
     ///
     /// # Errors
     ///
-    /// Returns the errors of `work`, and those of the transaction's begin and end. Returns an error inside another transaction. If the
-    /// connection is lost during `COMMIT`, returns [`DbError::OutcomeUnknown`] and does not retry.
+    /// Returns the errors of `work`, and those of the transaction's begin and end. Returns an error inside another
+    /// transaction. If the connection is lost during `COMMIT`, returns [`DbError::OutcomeUnknown`] and does not retry.
     pub fn transaction_with<T, E, F>(
         &mut self,
         options: &TransactionOptions,
@@ -233,8 +235,8 @@ impl Connection {
         result
     }
 
-    /// Rolls back a transaction that diesel does not know. A cancellation can hit the first attempt. If the second one fails too, gives
-    /// the connection up, so that the next caller does not get a failed transaction.
+    /// Rolls back a transaction that diesel does not know. A cancellation can hit the first attempt. If the second one
+    /// fails too, gives the connection up, so that the next caller does not get a failed transaction.
     pub(crate) fn undo(&mut self, sql: &str) {
         if self.run(sql).is_err() && self.run(sql).is_err() {
             self.give_up();

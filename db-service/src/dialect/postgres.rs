@@ -116,7 +116,8 @@ impl<ST> ToSql<ST, Pg> for Null {
     }
 }
 
-/// Gives all binds of one parameter in many rows the same type, NULLs included, so that the rows share a prepared statement.
+/// Gives all binds of one parameter in many rows the same type, NULLs included, so that the rows share a prepared
+/// statement.
 pub(crate) fn unify(column: &mut [&mut Bind<'_>]) {
     let wide = column.iter().any(|bind| matches!(bind, Bind::Int8(_)));
     for bind in column.iter_mut() {
@@ -178,7 +179,8 @@ pub(crate) fn load(
         .collect()
 }
 
-/// Runs a statement and passes its rows to `each` as they arrive. After `each` breaks, the remaining rows are discarded.
+/// Runs a statement and passes its rows to `each` as they arrive. After `each` breaks, the remaining rows are
+/// discarded.
 pub(crate) fn for_each(
     connection: &mut PgConnection,
     statement: Statement<'_, Pg>,
@@ -246,8 +248,8 @@ mod oid {
     pub(super) const FIRST_NORMAL: u32 = 16384;
 }
 
-/// Reads a value. Returns an error for values of known types that [`Value`] cannot represent: `infinity`, a year beyond chrono's
-/// range, a numeric NaN.
+/// Reads a value. Returns an error for values of known types that [`Value`] cannot represent: `infinity`, a year beyond
+/// chrono's range, a numeric NaN.
 fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
     const MIDNIGHT_AT_THE_END: [u8; 8] = 86_400_000_000_i64.to_be_bytes();
     let oid = value.get_oid().get();
@@ -297,7 +299,8 @@ fn decode_known(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + S
         oid::NUMERIC => Value::Decimal(FromSql::<sql_types::Numeric, Pg>::from_sql(value)?),
         oid::JSON => Value::Json(FromSql::<sql_types::Json, Pg>::from_sql(value)?),
         oid::JSONB => Value::Json(FromSql::<sql_types::Jsonb, Pg>::from_sql(value)?),
-        // Enums and `citext` send their text. Other types send lengths, versions or flags, which contain control characters.
+        // Enums and `citext` send their text. Other types send lengths, versions or flags, which contain control
+        // characters.
         oid::FIRST_NORMAL.. if is_text(value.as_bytes()) => text(value)?,
         _ => Value::Other {
             oid,

@@ -43,7 +43,8 @@ pub enum MigrationError {
         /// The changed migrations.
         migrations: Vec<String>,
     },
-    /// The database has applied migrations that the named source lacks, and that are older than the source's newest migration.
+    /// The database has applied migrations that the named source lacks, and that are older than the source's newest
+    /// migration.
     #[error("applied, but not in the source: {}; was a migration deleted or renamed?", migrations.join(", "))]
     #[non_exhaustive]
     Missing {
@@ -98,8 +99,8 @@ pub enum MigrationError {
         /// The timeout.
         limit: Duration,
     },
-    /// The lock file cannot be locked. It must be a regular file without hard links, and its owner must be this process's
-    /// user, root, or the owner of the database.
+    /// The lock file cannot be locked. It must be a regular file without hard links, and its owner must be this
+    /// process's user, root, or the owner of the database.
     #[error("the lock file {} cannot be used: {source}", Escaped(path.display()))]
     #[non_exhaustive]
     LockFile {

@@ -20,13 +20,13 @@ const HIDDEN: &str =
 
 /// An error of the driver or the server, displayed without the values and statements that it quotes.
 ///
-/// `Display` and `Debug` show a message only if it matches a list of known messages. Names of tables, columns and constraints
-/// stay, and values become `…`: `invalid input syntax for type integer: "secret"` appears as
-/// `invalid input syntax for type integer: "…"`.
+/// `Display` and `Debug` show a message only if it matches a list of known messages. Names of tables, columns and
+/// constraints stay, and values become `…`: `invalid input syntax for type integer: "secret"` appears as `invalid input
+/// syntax for type integer: "…"`.
 ///
-/// A fixed text replaces any other message, such as one that a trigger raises or one in another language than English. The names
-/// of the constraint, table and column that the server sends with the message appear before that text. Details, hints and
-/// contexts are never shown. [`driver_error`](Self::driver_error) returns everything.
+/// A fixed text replaces any other message, such as one that a trigger raises or one in another language than English.
+/// The names of the constraint, table and column that the server sends with the message appear before that text.
+/// Details, hints and contexts are never shown. [`driver_error`](Self::driver_error) returns everything.
 ///
 /// If a statement converts a value to a name, as `:p::regclass` does, PostgreSQL reports the value as a name, and
 /// `relation "…" does not exist` shows it.
@@ -90,7 +90,8 @@ impl fmt::Debug for ServerError {
 
 impl std::error::Error for ServerError {}
 
-/// Writes an error without values. For the driver's other errors, writes only the kind, because they can contain any text.
+/// Writes an error without values. For the driver's other errors, writes only the kind, because they can contain any
+/// text.
 fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     match error {
         DieselError::DatabaseError(kind, information) => match message(*kind, &**information) {
@@ -165,7 +166,8 @@ fn message(
 /// Returns the meaning of an error.
 ///
 /// If diesel's kind is unspecific, the beginning of the English message decides; a server with another language needs
-/// `lc_messages = C`. Only known messages count, because an unknown one may quote a value that looks like another message.
+/// `lc_messages = C`. Only known messages count, because an unknown one may quote a value that looks like another
+/// message.
 pub(crate) fn meaning(error: &DieselError) -> Meaning {
     const BEGINNINGS: [(&str, Meaning); 23] = [
         ("terminating connection", Meaning::Lost),

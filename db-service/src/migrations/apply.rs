@@ -1,4 +1,4 @@
-//! How one migration is applied or reverted.
+//! Applies and reverts one migration.
 
 use diesel::connection::SimpleConnection;
 
@@ -10,7 +10,7 @@ use crate::error::DbError;
 use crate::error::{MigrationError, MigrationStop};
 use crate::sql::{ScriptStatement, side_effects, statements};
 
-/// Applies a migration of which `done` statements are done already.
+/// Applies a migration after its first `done` statements, which an earlier run has applied.
 pub(crate) fn apply(
     connection: &mut Connection,
     entry: &Migration,
@@ -32,7 +32,8 @@ pub(crate) fn apply(
     super::history::record(connection, entry, set, None)
 }
 
-/// Reverts a migration; one outside of a transaction is reverted from the start however far it had come.
+/// Reverts a migration. Outside a transaction, the whole `down.sql` runs, even if the migration was applied only in
+/// part.
 pub(crate) fn revert(connection: &mut Connection, entry: &Migration) -> Result<(), DbError> {
     let down = entry.down.as_deref().unwrap_or_default();
     let forget = |connection: &mut Connection| super::history::forget(connection, &entry.version);
@@ -58,13 +59,13 @@ fn whole(
     outcome
         .map_err(|failure| failure.into_error(connection))
         .map_err(|error| match error {
-            // Nobody knows whether it was rolled back.
+            // It is unknown whether the migration was rolled back.
             DbError::OutcomeUnknown(_) => error,
             error => failed(entry, MigrationStop::RolledBack, error),
         })
 }
 
-/// Runs the statements of a script after the first `done`, each on its own, and calls `note` after each.
+/// Runs the statements of a script after the first `done`, each outside a transaction, and calls `note` after each.
 fn one_by_one(
     connection: &mut Connection,
     entry: &Migration,

@@ -1,4 +1,4 @@
-//! What the database remembers of the migrations that it has.
+//! The migration history: the tables that record applied migrations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,38 +11,38 @@ use crate::connection::on_each;
 use crate::error::DbError;
 use crate::params;
 
-/// diesel's own table says which are applied, so that its tools agree with us; the other one knows more about each.
+/// diesel's table, so that diesel's tools see the same history, and a second one with more details.
 ///
-/// Neither name has a schema, so both stand where the search path leads, as diesel has it.
+/// The names have no schema, so the search path decides, as for diesel.
 const TABLES: [&str; 2] = ["__diesel_schema_migrations", "db_service_migrations"];
 
-/// The migrations that a database has, of all sources.
+/// The applied migrations of a database, from all sources.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     /// The versions in diesel's table.
     pub(crate) applied: BTreeSet<String>,
-    /// By version; missing for those that diesel's tools have applied.
+    /// The details by version. Migrations that diesel's tools applied have none.
     pub(crate) records: BTreeMap<String, AppliedMigration>,
 }
 
 #[derive(Debug)]
 pub(crate) struct AppliedMigration {
     pub(crate) name: String,
-    /// The name of the set that it is of, if it has one.
+    /// The name of the migration's source, or an empty text.
     pub(crate) set: String,
     pub(crate) checksum: String,
-    /// How many statements are done of one that is not applied yet.
+    /// The number of applied statements, if the migration failed in the middle.
     pub(crate) done: Option<usize>,
 }
 
 impl History {
-    /// How many statements are done of a migration that has stopped on its way.
+    /// Returns the number of applied statements of a migration that failed in the middle.
     pub(crate) fn done(&self, version: &str) -> Option<usize> {
         let record = self.records.get(version)?;
         record.done.filter(|_| !self.applied.contains(version))
     }
 
-    /// Tells whether a migration was another when it was applied, or begun.
+    /// Returns whether a migration was changed after it was applied or begun.
     pub(crate) fn is_changed(&self, entry: &Migration) -> bool {
         let known = self.applied.contains(&entry.version) || self.done(&entry.version).is_some();
         let record = self.records.get(&entry.version);
@@ -50,10 +50,10 @@ impl History {
     }
 }
 
-/// Makes the tables where they are missing.
+/// Creates the tables if they are missing.
 pub(crate) fn create(connection: &mut Connection) -> Result<(), DbError> {
     on_each!(connection, inner => inner.setup())?;
-    // Asked for by name first: PostgreSQL complains of a table that is there already with a notice.
+    // Check first: PostgreSQL sends a notice for `IF NOT EXISTS` on an existing table.
     if !exists(connection, TABLES[1])? {
         connection.run(
             "CREATE TABLE db_service_migrations (version VARCHAR(50) PRIMARY KEY NOT NULL, name TEXT NOT NULL, \
@@ -63,7 +63,7 @@ pub(crate) fn create(connection: &mut Connection) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Reads the tables, and changes nothing.
+/// Reads the history, and changes nothing.
 pub(crate) fn read(connection: &mut Connection) -> Result<History, DbError> {
     let mut ledger = History::default();
     if exists(connection, TABLES[0])? {
@@ -88,7 +88,7 @@ pub(crate) fn read(connection: &mut Connection) -> Result<History, DbError> {
     Ok(ledger)
 }
 
-/// Writes down that a migration is applied, or with `done` how far it has come.
+/// Records that a migration is applied, or with `done` that its first statements are.
 pub(crate) fn record(
     connection: &mut Connection,
     entry: &Migration,
@@ -102,7 +102,7 @@ pub(crate) fn record(
             params! { "version" => version },
         )?;
     }
-    // One statement, so that it is done or not where there is no transaction.
+    // One statement, so that it is atomic outside a transaction too.
     connection.execute_query(
         "INSERT INTO db_service_migrations (version, name, migration_set, checksum, statements_done) \
          VALUES (:version, :name, :set, :checksum, :done) \
@@ -119,7 +119,7 @@ pub(crate) fn record(
     Ok(())
 }
 
-/// Forgets a migration.
+/// Removes a migration from the history.
 pub(crate) fn forget(connection: &mut Connection, version: &str) -> Result<(), DbError> {
     for table in TABLES {
         connection.execute_query(

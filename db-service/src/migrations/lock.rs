@@ -1,4 +1,4 @@
-//! Keeps other processes out while migrations are applied; diesel itself takes no lock.
+//! The migration lock, which keeps other processes from migrating at the same time. diesel takes no lock.
 
 #[cfg(feature = "sqlite")]
 use std::fs::{File, TryLockError};
@@ -20,11 +20,11 @@ use crate::private_file;
 use crate::statistics::Statistics;
 use crate::values::Params;
 
-/// Any number will do that nobody else takes; these are the bytes of `db-servi`.
+/// The key of the advisory lock: the bytes of `db-servi`. Other programs must not use it.
 const LOCK: i64 = i64::from_be_bytes(*b"db-servi");
 const INTERVAL: Duration = Duration::from_millis(25);
 
-/// Runs `work` while no other process or thread does so on the same database.
+/// Runs `work` under the migration lock of the database.
 pub(crate) fn with_lock<R>(
     connection: &mut Connection,
     config: &DatabaseConfig,
@@ -33,13 +33,13 @@ pub(crate) fn with_lock<R>(
 ) -> Result<R, DbError> {
     match config.url.target() {
         Target::Postgres(_) => {
-            // Behind PgBouncer in transaction mode a session is whose turn it is, and only a transaction is one's own.
+            // The lock belongs to a transaction, because PgBouncer in transaction mode shares sessions between clients.
             let mut lock = Connector::new(config, Arc::new(Statistics::default()))?.open()?;
             wait(limit, || try_lock_server(&mut lock))?;
             let result = work(connection);
             if let Err(error) = lock.run("ROLLBACK") {
                 log::warn!(
-                    "others may have migrated at the same time, since the lock was lost: {}",
+                    "another process may have migrated at the same time, because the migration lock was lost: {}",
                     DbError::from(error)
                 );
             }
@@ -49,10 +49,10 @@ pub(crate) fn with_lock<R>(
         Target::SqliteFile(path) => {
             let file = LockFile::open(Path::new(path))?;
             wait(limit, || file.try_lock())?;
-            // Closing the file unlocks it, and so does the end of the process.
+            // Closing the file releases the lock, as does the end of the process.
             work(connection)
         }
-        // No other process has it, and of the threads of this one only those that share a service.
+        // A database in memory belongs to this process, and only threads that share the service can use it.
         _ => {
             static THREADS: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
             let _alone = THREADS
@@ -63,7 +63,7 @@ pub(crate) fn with_lock<R>(
     }
 }
 
-/// Asks again and again.
+/// Polls until the lock is acquired or the timeout expires.
 fn wait(
     limit: Duration,
     mut try_lock: impl FnMut() -> Result<bool, DbError>,
@@ -78,17 +78,19 @@ fn wait(
     Ok(())
 }
 
-/// Does not wait inside the server, where the waiting statement's snapshot would hold up a `CREATE INDEX CONCURRENTLY` of the
-/// very process that is waited for: a deadlock, which the server ends by failing the migration. Nor does the transaction go
-/// on while waiting: PgBouncer may have no more servers than there are processes.
+/// Tries to acquire the advisory lock, without waiting inside the server.
+///
+/// The snapshot of a waiting statement would block a `CREATE INDEX CONCURRENTLY` of the process that holds the lock: a
+/// deadlock, which the server resolves by failing the migration. The transaction does not stay open between attempts
+/// either, because PgBouncer may have no more server connections than there are processes.
 fn try_lock_server(connection: &mut Connection) -> Result<bool, DbError> {
-    // Between statements such a transaction has no snapshot.
+    // A READ COMMITTED transaction has no snapshot between statements.
     connection.run("BEGIN ISOLATION LEVEL READ COMMITTED")?;
     let sql = format!("SELECT pg_catalog.pg_try_advisory_xact_lock({LOCK}) AS locked");
     let rows = connection.execute_query(&sql, Params::new())?;
     let locked: bool = rows.first().ok_or(DbError::NoRow)?.get("locked")?;
     connection.run(if locked {
-        // It closes the portal of the query, too, which would keep the snapshot of that.
+        // This statement also closes the query's portal, which would keep its snapshot.
         "SET LOCAL idle_in_transaction_session_timeout = 0"
     } else {
         "ROLLBACK"
@@ -96,10 +98,11 @@ fn try_lock_server(connection: &mut Connection) -> Result<bool, DbError> {
     Ok(locked)
 }
 
-/// Sees to it that the transaction of a process that was killed keeps others out until it has ended, which is soon.
+/// Takes the lock in the migration's transaction too, so that the lock outlives a killed process until this transaction
+/// has ended.
 ///
-/// The server hears of the death of a client only after the statement that runs, unless it is told to look (from version 14
-/// on), and the connection with the lock, which does nothing, ends before.
+/// The server notices a dead client only after the running statement, unless `client_connection_check_interval` is set
+/// (from version 14). The idle connection that holds the migration lock would end earlier.
 pub(crate) fn hold_until_commit(connection: &mut Connection) -> Result<(), DbError> {
     if connection.backend() == Backend::Postgres {
         connection.run(
@@ -114,10 +117,11 @@ pub(crate) fn hold_until_commit(connection: &mut Connection) -> Result<(), DbErr
     Ok(())
 }
 
-/// A file beside the database that stays there: who removes it may remove one that another process has just locked.
+/// Opens the lock file beside the database. The file is never removed, because another process could have locked it
+/// meanwhile.
 ///
-/// The lock is the system's, and the database's own locks are left to SQLite: holding one throughout would leave no way to
-/// run what must not be in a transaction.
+/// The lock is a lock of the operating system. A lock of SQLite, held throughout, would not allow statements that
+/// cannot run in a transaction.
 #[cfg(feature = "sqlite")]
 struct LockFile {
     file: File,
@@ -127,7 +131,7 @@ struct LockFile {
 #[cfg(feature = "sqlite")]
 impl LockFile {
     fn open(database: &Path) -> Result<Self, MigrationError> {
-        // By whatever name or link a process knows the database, the lock is one.
+        // The canonical path, so that processes that use different names or links share one lock.
         let database = database
             .canonicalize()
             .unwrap_or_else(|_| database.to_owned());

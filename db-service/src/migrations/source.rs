@@ -1,4 +1,4 @@
-//! The migrations of a source, with their texts.
+//! The embedded migrations of a source, with their texts.
 
 use std::any::Any;
 
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::error::DbError;
 use crate::error::MigrationError;
 
-/// Texts are the same for each backend; diesel wants to know one.
+/// A backend for diesel's trait. The texts do not depend on it.
 #[cfg(feature = "sqlite")]
 type AnyBackend = diesel::sqlite::Sqlite;
 #[cfg(not(feature = "sqlite"))]
@@ -25,11 +25,11 @@ pub(crate) struct Migration {
     pub(crate) up: String,
     pub(crate) down: Option<String>,
     pub(crate) in_transaction: bool,
-    /// Of the text that is applied.
+    /// The checksum of `up.sql`.
     pub(crate) checksum: String,
 }
 
-/// Reads the migrations in the order of their versions.
+/// Returns the migrations in the order of their versions.
 pub(crate) fn read(source: &EmbeddedMigrations) -> Result<Vec<Migration>, DbError> {
     let migrations: Vec<Box<dyn DieselMigration<AnyBackend>>> =
         source.migrations().map_err(MigrationError::Unreadable)?;
@@ -65,13 +65,14 @@ fn entry(migration: &dyn DieselMigration<AnyBackend>) -> Result<Migration, Migra
     })
 }
 
-/// Of the text with its lines ended as on Unix: a checkout elsewhere is no change.
+/// Returns the checksum of a text with Unix line endings, so that a checkout with other line endings is no change.
 fn checksum(text: &str) -> String {
     let digest = Sha256::digest(text.replace("\r\n", "\n"));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Notes what it is told to execute: the only way to the text of an embedded migration.
+/// A connection that records the statements it is given. There is no other way to get the text of an embedded
+/// migration.
 #[derive(Default)]
 struct Recorder(String);
 

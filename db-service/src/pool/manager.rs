@@ -22,14 +22,15 @@ use crate::statistics::Statistics;
 use crate::watchdog::{self, CallError, CallLimit};
 use singleton_core::__private::Escaped;
 
-/// A connection that was used this recently is not checked, because a check costs a round trip. HikariCP uses the same time.
+/// A connection that was used this recently is not checked, because a check costs a round trip. HikariCP uses the same
+/// time.
 const ALIVE_WINDOW: Duration = Duration::from_millis(500);
 
-/// How long cleaning a connection that comes back may take.
+/// The timeout for resetting a returned connection.
 const CLEANING: Duration = Duration::from_secs(5);
 
-/// How long a check may take at most: half of the time that the caller has left, so that the other half
-/// is left for another connection, and no longer than this.
+/// The maximum timeout of a check. A check takes at most half of the caller's remaining time, so that the other half is
+/// left for another connection.
 pub(crate) const CHECK: Duration = Duration::from_secs(5);
 
 /// A check with a shorter timeout may have failed only because of it.
@@ -57,10 +58,10 @@ pub(crate) struct Manager {
     initial_connection: Mutex<Option<Connection>>,
     /// A connection that keeps a database in memory alive while no other one is open.
     _keep_alive: Mutex<Option<Connection>>,
-    /// How many connections r2d2 holds idle.
+    /// The number of idle connections.
     idle: Mutex<u32>,
     last_failure: LastFailure,
-    /// How often the server was found to be gone: whatever was opened before is taken to be gone as well.
+    /// The number of losses of the server. Connections of an earlier generation are considered lost too.
     generation: AtomicU64,
 }
 
@@ -104,8 +105,9 @@ impl ManagedConnection {
         self.connection.as_mut().expect(CHECKED_OUT)
     }
 
-    /// Runs `work` on the connection, with a timeout on PostgreSQL. After the timeout, the connection stays with the thread that waits
-    /// for the answer, and is closed when the answer comes. If no thread can be started, the connection is kept.
+    /// Runs `work` on the connection, with a timeout on PostgreSQL. After the timeout, the connection stays with the
+    /// thread that waits for the answer, and is closed when the answer comes. If no thread can be started, the
+    /// connection is kept.
     pub(crate) fn bounded<T: Send + 'static>(
         &mut self,
         limit: Duration,
@@ -169,7 +171,8 @@ impl Manager {
     }
 
     fn open_another(&self) -> Result<ManagedConnection, ManagerError> {
-        // Read before opening: if the server is lost meanwhile, the new connection counts as lost too, which is harmless.
+        // Read before opening: if the server is lost meanwhile, the new connection counts as lost too, which is
+        // harmless.
         let generation = self.generation.load(Ordering::Relaxed);
         let first = self.initial_connection.lock().take();
         let connection = match first {
@@ -202,8 +205,8 @@ impl Manager {
                 .is_some_and(|expires| Instant::now() >= expires)
     }
 
-    /// Returns the end of a new connection's lifetime, up to a tenth earlier at random, so that connections that were opened
-    /// together are not replaced together.
+    /// Returns the end of a new connection's lifetime, up to a tenth earlier at random, so that connections that were
+    /// opened together are not replaced together.
     fn expiry(&self) -> Option<Instant> {
         let recycle = self.config.pool_recycle?;
         Instant::now().checked_add(recycle.mul_f64(1.0 - 0.1 * fastrand::f64()))
@@ -225,7 +228,8 @@ impl ManageConnection for Manager {
         opened
     }
 
-    /// Checks a connection. r2d2 calls it at each checkout, so the connection is not idle afterwards, whatever the result.
+    /// Checks a connection. r2d2 calls it at each checkout, so the connection is not idle afterwards, whatever the
+    /// result.
     fn is_valid(&self, managed: &mut ManagedConnection) -> Result<(), ManagerError> {
         let mut idle = self.idle.lock();
         *idle = idle.saturating_sub(1);
@@ -297,8 +301,8 @@ impl Manager {
         if self.is_outdated(managed) {
             return Some(Reason::Outdated);
         }
-        // As in SQLAlchemy, an overflow connection is closed if enough connections are idle. An overflow connection whose
-        // caller got a returned connection instead is closed after its next use.
+        // As in SQLAlchemy, an overflow connection is closed if enough connections are idle. An overflow connection
+        // whose caller got a returned connection instead is closed after its next use.
         let mut idle = self.idle.lock();
         if *idle >= self.config.pool_size {
             return Some(Reason::Surplus);

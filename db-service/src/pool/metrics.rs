@@ -1,4 +1,5 @@
-//! The pool's metrics, for the recorder of the crate `metrics`. Without the feature `metrics`, the functions do nothing.
+//! The pool's metrics, for the recorder of the crate `metrics`. Without the feature `metrics`, the functions do
+//! nothing.
 
 use std::time::Instant;
 

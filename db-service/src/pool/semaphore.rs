@@ -8,8 +8,8 @@ use parking_lot::{Condvar, Mutex};
 
 /// A fair counting semaphore with a deadline.
 ///
-/// r2d2 serves new callers before waiting ones, and wakes no waiter when it discards a connection. With a permit of this
-/// semaphore, a caller always finds an idle connection or room for a new one in r2d2, so neither matters.
+/// r2d2 serves new callers before waiting ones, and wakes no waiter when it discards a connection. With a permit of
+/// this semaphore, a caller always finds an idle connection or room for a new one in r2d2, so neither matters.
 #[derive(Debug)]
 pub(crate) struct FairSemaphore {
     permits: usize,

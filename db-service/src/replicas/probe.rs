@@ -1,4 +1,4 @@
-//! Looks after one replica from a thread of its own: whether it can be reached, and how far behind it is.
+//! Probes of one replica: whether it is reachable, and its replication lag.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,34 +14,34 @@ use crate::values::Params;
 use crate::values::Row;
 use crate::watchdog;
 
-/// What was seen of a replica.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProbeResult {
-    /// When it was asked.
+    /// The time of the probe.
     pub(crate) at: Instant,
-    /// Whether it follows another server. One that does not is the primary, or has been promoted, or was one and is forgotten.
+    /// Whether the server is a standby. Otherwise it is the primary, a promoted standby, or a stale former primary.
     pub(crate) is_standby: bool,
-    /// How far behind it is at most; `None` where that cannot be told.
+    /// The maximum replication lag, or `None` if it is unknown.
     pub(crate) lag: Option<Duration>,
-    /// How far it had come.
+    /// The replayed position.
     pub(crate) replayed: WritePosition,
 }
 
-/// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The timeout of a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The connection by which a replica is looked at: not the pool's, which may be all in use.
+/// A probe's own connection to a replica. The pool's connections may all be in use.
 #[derive(Default)]
 pub(crate) struct ReplicaProbe {
-    /// Opens the connection. It is kept between looks because it limits the number of attempts under way.
+    /// Opens the connection. It is kept between probes, because it limits the number of concurrent attempts.
     opener: Option<Connector>,
     connection: Option<Connection>,
-    /// When it was last seen to have replayed all that the primary had sent.
+    /// The time of the last probe that found everything received replayed.
     current_at: Option<Instant>,
 }
 
 impl ReplicaProbe {
-    /// Asks the replica, and connects for it where need be.
+    /// Probes the replica, and connects first if necessary.
     pub(crate) fn look(&mut self, config: &DatabaseConfig) -> Result<ProbeResult, DbError> {
         let held = self.connection.take();
         let opener = self.opener(config)?;
@@ -50,7 +50,7 @@ impl ReplicaProbe {
             None => opener.open()?,
         };
         let at = Instant::now();
-        let asked = watchdog::run_with_timeout(opener.calls(), PATIENCE, move || {
+        let asked = watchdog::run_with_timeout(opener.calls(), PROBE_TIMEOUT, move || {
             let rows = ask(&mut connection);
             (connection, rows)
         });
@@ -75,13 +75,14 @@ impl ReplicaProbe {
         Ok(self.opener.insert(opener))
     }
 
-    /// `behind` is the age of the last commit that was replayed: too much after a time in which the primary had nothing to commit.
+    /// Returns the maximum lag. `behind` is the age of the last replayed commit, which is too large if the primary was
+    /// idle.
     fn lag(&mut self, at: Instant, is_current: bool, behind: Option<f64>) -> Option<Duration> {
         if is_current {
             self.current_at = Some(at);
             return Some(Duration::ZERO);
         }
-        // Two clocks are compared, so it may be less than nothing.
+        // Two servers' clocks are compared, so the difference can be negative.
         let behind = behind.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
         let since_current = self.current_at.map(|current| at - current);
         match (behind, since_current) {
@@ -92,8 +93,8 @@ impl ReplicaProbe {
 }
 
 fn ask(connection: &mut Connection) -> Result<Row, DbError> {
-    // What was received says nothing once nothing more is: without a receiver the primary may be far ahead.
-    // Ordinary users see whether there is one, and nothing else of it.
+    // Without a WAL receiver, the primary may be far ahead of what was received. Ordinary users can see only whether
+    // there is a receiver.
     let sql = "SELECT pg_catalog.pg_is_in_recovery() AS is_standby, \
          coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text AS replayed, \
          coalesce(EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) \
@@ -105,7 +106,7 @@ fn ask(connection: &mut Connection) -> Result<Row, DbError> {
     rows.into_iter().next().ok_or(DbError::NoRow)
 }
 
-/// Asks on a connection to a replica how far it has come.
+/// Returns the replayed position of a replica.
 pub(crate) fn ask_replayed(connection: &mut Connection) -> Result<WritePosition, DbError> {
     let sql = "SELECT coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text AS replayed";
     let rows = connection::with_context(StatementContext::OURS, || {
@@ -118,7 +119,7 @@ fn replayed(row: &Row) -> Result<WritePosition, DbError> {
     position(row, "replayed")
 }
 
-/// Reads a position that the server has written.
+/// Parses a position in a row.
 pub(crate) fn position(row: &Row, column: &str) -> Result<WritePosition, DbError> {
     let text = row.get::<String>(column)?;
     text.parse()
@@ -137,7 +138,7 @@ mod tests {
         assert_eq!(lookout.lag(start, false, None), None, "nothing is known");
         assert_eq!(lookout.lag(start, false, Some(3600.0)), seconds(3600));
         assert_eq!(lookout.lag(start, true, Some(3600.0)), seconds(0));
-        // The first commit after an hour has come in and is not replayed yet.
+        // After an idle hour, the first commit is received and not yet replayed.
         let later = start + second;
         assert_eq!(lookout.lag(later, false, Some(3600.0)), seconds(1));
         let later = start + 9 * second;

@@ -1,12 +1,12 @@
-//! How far the primary had written at some moment.
+//! A position in the primary's write-ahead log.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A place in the write-ahead log of PostgreSQL, behind all that was committed when it was asked for.
+/// A position in PostgreSQL's write-ahead log, after all transactions that were committed when it was requested.
 ///
-/// A read that asks for it sees those commits. It can be shown and parsed, so a web session can carry it from the request that
-/// writes to the next one; whoever makes one up at most has a read wait for its time limit.
+/// A read after this position sees those transactions. The position can be printed and parsed, so a web session can
+/// carry it from one request to the next. A forged position makes a read wait for its timeout at most.
 ///
 /// # Examples
 ///
@@ -23,11 +23,11 @@ use std::str::FromStr;
 pub struct WritePosition(u64);
 
 impl WritePosition {
-    /// What each read sees anyway.
+    /// The position before all others, which each server has replayed.
     pub(crate) const NONE: WritePosition = WritePosition(0);
 }
 
-/// Says that a text is no [`WritePosition`].
+/// The error of a text that is not a [`WritePosition`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a write position is two hexadecimal numbers of up to 8 digits, such as 16/B374D848")]
 #[non_exhaustive]
@@ -44,7 +44,7 @@ impl FromStr for WritePosition {
 
     fn from_str(text: &str) -> Result<Self, WritePositionError> {
         let half = |digits: &str| {
-            // A sign would be understood, too.
+            // `from_str_radix` would also accept a sign.
             let is_number = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
             let number = u32::from_str_radix(digits, 16).map_err(|_| WritePositionError)?;
             let fits = is_number && digits.len() <= 8;

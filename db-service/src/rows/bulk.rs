@@ -1,4 +1,4 @@
-//! Many rows into one table, as fast as the backend takes them.
+//! Bulk inserts into one table.
 
 #[cfg(feature = "postgres")]
 use super::copy;
@@ -12,12 +12,12 @@ use crate::sql::quote;
 use crate::values::Value;
 
 impl Connection {
-    /// Inserts rows into a table as [`bulk_insert`](crate::DatabaseService::bulk_insert) does; inside of a transaction a
-    /// failure takes back no more than these rows.
+    /// Inserts rows into a table, like [`DatabaseService::bulk_insert`](crate::DatabaseService::bulk_insert). Inside a
+    /// transaction, a failure rolls back only these rows.
     ///
     /// # Errors
     ///
-    /// As [`bulk_insert`](crate::DatabaseService::bulk_insert).
+    /// Returns the errors of [`DatabaseService::bulk_insert`](crate::DatabaseService::bulk_insert).
     pub fn bulk_insert<R>(
         &mut self,
         table: &str,
@@ -100,7 +100,7 @@ impl Connection {
     }
 }
 
-/// SQLite would take one of two values for a column, and say nothing.
+/// Checks the columns. For a column that is named twice, SQLite would store one of the values without an error.
 fn check(columns: &[&str], backend: Backend) -> Result<(), DbError> {
     let same = |left: &str, right: &str| match backend {
         Backend::Postgres => left == right,
@@ -119,20 +119,20 @@ fn check(columns: &[&str], backend: Backend) -> Result<(), DbError> {
     Err(DbError::InvalidColumns { problem })
 }
 
-/// Rows that come one after the other, each with a value for each column.
+/// The rows to insert, read one by one, each with a value for each column.
 pub(crate) struct Rows<'a> {
     pub(crate) columns: &'a [&'a str],
     /// Adds the values of the next row, if there is one.
     next: &'a mut dyn FnMut(&mut Vec<Value>) -> bool,
-    /// How many have come.
+    /// The number of rows read so far.
     number: u64,
 }
 
 impl Rows<'_> {
-    /// Adds the values of the next row to `values`; `false` where there is none.
+    /// Adds the values of the next row to `values`. Returns `false` after the last row.
     pub(crate) fn read(&mut self, values: &mut Vec<Value>) -> Result<bool, DbError> {
         let before = values.len();
-        // Where the rows come from, the user's statements may run.
+        // The iterator may run statements of the user.
         if !connection::without_context(|| (self.next)(values)) {
             return Ok(false);
         }
@@ -147,7 +147,7 @@ impl Rows<'_> {
         }
     }
 
-    /// The error for a value of the row that was read last.
+    /// Returns the error for a value of the last row.
     pub(crate) fn unstorable(&self, column: usize, problem: &'static str) -> DbError {
         DbError::UnstorableValue {
             name: self.columns[column].to_owned(),

@@ -1,9 +1,9 @@
-//! Rows into PostgreSQL by `COPY … FROM STDIN`, in its text format: what a column takes as a literal it takes here.
+//! Bulk inserts into PostgreSQL by `COPY … FROM STDIN`, in the text format, which accepts the same texts as literals.
 //!
-//! diesel sends `COPY` by the extended protocol, and libpq then ends it with a second `Sync`. If the server fails before it
-//! reads the first row, it answers both: one answer too many, which a later statement would take for its own. So `COPY` is used
-//! only for tables where nothing of the user's runs before the first row ([`supports_copy`]); all others get `INSERT`s of the same
-//! texts. After any failure the caller checks that the connection is still in step.
+//! diesel sends `COPY` in the extended protocol, and libpq ends it with a second `Sync`. If the server fails before it
+//! reads the first row, it answers both, and a later statement would take the surplus answer for its own. So `COPY` is
+//! used only for tables where no user code runs before the first row ([`supports_copy`]). All others get `INSERT`s of
+//! the same texts. After each failure, the caller checks that answers belong to their statements.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
@@ -25,19 +25,19 @@ use crate::values::Params;
 use crate::values::Value;
 use crate::watchdog;
 
-/// How much is gathered before it is sent, in bytes.
+/// The size of a chunk of rows in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// How many rows an `INSERT` of [`insert`] gets at a time: as many as are sent in one statement.
+/// The number of rows in one `INSERT` statement of [`insert`].
 const ROWS: usize = 512;
 
-/// Whether a relation takes `COPY` without a chance to fail before its first row: a table without a statement trigger that fires
-/// before an insert. Views, foreign tables and all others do not.
+/// Returns whether `COPY` into a relation cannot fail before its first row: it is a table without a `BEFORE INSERT`
+/// statement trigger, not a view, a foreign table or something else.
 pub(crate) fn supports_copy(
     connection: &mut Connection,
     table: &TableName,
 ) -> Result<bool, DbError> {
-    // The numbers are `TRIGGER_TYPE_ROW`, `_BEFORE` and `_INSERT` of PostgreSQL's `catalog/pg_trigger.h`.
+    // The numbers are `TRIGGER_TYPE_ROW`, `_BEFORE` and `_INSERT` in PostgreSQL's `catalog/pg_trigger.h`.
     let rows = connection.execute_query(
         "SELECT c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t \
          WHERE t.tgrelid = c.oid AND t.tgtype & 1 = 0 AND t.tgtype & 2 <> 0 AND t.tgtype & 4 <> 0) AS supports_copy \
@@ -47,7 +47,8 @@ pub(crate) fn supports_copy(
     rows.first().map_or(Ok(false), |row| row.get("takes_copy"))
 }
 
-/// Inserts all rows into `target`, a table and its columns, by `INSERT`, and returns how many the server says there were.
+/// Inserts all rows into `target`, a table and its columns, by `INSERT`. Returns the number of rows that the server
+/// reports.
 pub(crate) fn insert(
     connection: &mut Connection,
     target: &str,
@@ -78,7 +79,7 @@ pub(crate) fn insert(
     }
 }
 
-/// Copies all rows into `target`, a table and its columns, and returns how many there were.
+/// Copies all rows into `target`, a table and its columns. Returns their number.
 pub(crate) fn copy(
     connection: &mut PgConnection,
     target: &str,
@@ -86,13 +87,13 @@ pub(crate) fn copy(
 ) -> Result<u64, DbError> {
     let rows = RefCell::new(rows);
     let stopped = RefCell::new(None);
-    // Should this panic, libpq ends what it has begun before it sends the next command.
+    // If this panics, libpq ends the `COPY` before it sends the next command.
     let send = |out: &mut dyn Write| {
         send(&mut rows.borrow_mut(), out).map_err(|stop| match stop {
             Stop::Write(error) => error,
             Stop::Row(error) => {
                 stopped.replace(Some(error));
-                // It is told to the server, and stands in its log.
+                // The server receives this text and logs it.
                 DieselError::SerializationError("the client has no more rows to send".into())
             }
         })
@@ -108,7 +109,7 @@ pub(crate) fn copy(
     }
 }
 
-/// Why rows are not sent.
+/// The reason why no more rows are sent.
 enum Stop {
     Row(DbError),
     Write(DieselError),
@@ -117,7 +118,7 @@ enum Stop {
 fn send(rows: &mut Rows<'_>, out: &mut dyn Write) -> Result<(), Stop> {
     let mut text = String::with_capacity(CHUNK);
     loop {
-        // As long as it takes to make the rows there is nothing for the server to answer.
+        // The server has nothing to answer while the caller produces rows.
         let has_more = watchdog::paused(|| gather(rows, &mut text)).map_err(Stop::Row)?;
         let written = out.write_all(text.as_bytes());
         written.map_err(|error| Stop::Write(DieselError::SerializationError(error.into())))?;
@@ -128,7 +129,7 @@ fn send(rows: &mut Rows<'_>, out: &mut dyn Write) -> Result<(), Stop> {
     }
 }
 
-/// Writes rows until there is enough to be sent; `false` where there are no more.
+/// Collects rows up to the size of a chunk. Returns `false` after the last row.
 fn gather(rows: &mut Rows<'_>, text: &mut String) -> Result<bool, DbError> {
     let mut row = Vec::with_capacity(rows.columns.len());
     while rows.read(&mut row)? {
@@ -146,7 +147,7 @@ fn gather(rows: &mut Rows<'_>, text: &mut String) -> Result<bool, DbError> {
     Ok(false)
 }
 
-/// Writes a value as the text format has it.
+/// Writes a value in the text format of `COPY`.
 fn write(value: &Value, out: &mut String) -> Result<(), &'static str> {
     match value {
         Value::Null => out.push_str("\\N"),
@@ -160,20 +161,21 @@ fn write(value: &Value, out: &mut String) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Writes a value as it would stand between the quotes of a literal; nothing for NULL.
+/// Writes a value as a literal without its quotes, and nothing for NULL.
 fn write_literal(value: &Value, out: &mut String) -> Result<(), &'static str> {
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = match value {
         Value::Null => Ok(()),
         Value::Bool(value) => write!(out, "{value}"),
         Value::Int(value) => write!(out, "{value}"),
         Value::Float(value) if value.is_infinite() && *value > 0.0 => out.write_str("Infinity"),
         Value::Float(value) if value.is_infinite() => out.write_str("-Infinity"),
-        // Not a few hundred digits, and whole numbers without a fraction, which columns of integers take.
+        // Large numbers in scientific notation, not with hundreds of digits. Smaller whole numbers have no fraction, so
+        // that integer columns accept them.
         Value::Float(value) if value.abs() >= 1e15 => write!(out, "{value:e}"),
         Value::Float(value) => write!(out, "{value}"),
         Value::Text(value) if value.contains('\0') => {
-            return Err("PostgreSQL takes no text that holds a NUL");
+            return Err("PostgreSQL cannot store text that contains a NUL");
         }
         Value::Text(value) => out.write_str(value),
         Value::Bytes(value) | Value::Other { bytes: value, .. } => {
@@ -209,7 +211,7 @@ fn write_literal(value: &Value, out: &mut String) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Writes text such that nothing in it ends a value or a row, or means NULL.
+/// Writes text with the characters escaped that end a value or a row, or mean NULL.
 fn escape(text: &str, out: &mut String) {
     let mut rest = text;
     while let Some(position) = rest.find(['\\', '\t', '\n', '\r']) {
@@ -226,7 +228,7 @@ fn escape(text: &str, out: &mut String) {
     out.push_str(rest);
 }
 
-/// A date as PostgreSQL reads it, whose years before 1 end in `BC`.
+/// A date in PostgreSQL's format, with `BC` for years before 1.
 struct Day(NaiveDate);
 
 impl fmt::Display for Day {
@@ -245,14 +247,15 @@ fn era(date: NaiveDate) -> &'static str {
     if date.year() > 0 { "" } else { " BC" }
 }
 
-// diesel wants a table that is known to the compiler; this one is there only to name it.
+// diesel requires a table that is known at compile time. This one only names it.
 diesel::table! {
     dynamic (column) {
         column -> Text,
     }
 }
 
-/// What is copied into: known at run time only, though diesel asks the type and not a value.
+/// The target of the `COPY`. It is known only at run time, but diesel asks the type, not a value, so it is in a
+/// thread-local.
 struct Target;
 
 thread_local! {
@@ -260,7 +263,7 @@ thread_local! {
 }
 
 impl Target {
-    /// Runs `work`, in which this type stands for `target`.
+    /// Runs `work` with `target` as the type's table and columns.
     fn with<R>(target: &str, work: impl FnOnce() -> R) -> R {
         struct Restore(String);
         impl Drop for Restore {
@@ -268,7 +271,7 @@ impl Target {
                 TARGET.set(mem::take(&mut self.0));
             }
         }
-        // Where the rows come from, others may be copied.
+        // The iterator of the rows may run another `COPY`.
         let _restore = Restore(TARGET.replace(target.to_owned()));
         work()
     }

@@ -1,7 +1,7 @@
-//! Rows of PostgreSQL a few at a time.
+//! Rows from PostgreSQL through a cursor, in chunks.
 //!
-//! Where the server can, it keeps the result in a cursor, so that who stops early need not wait for the rest of it. Within what
-//! is fetched, and where there can be no cursor, rows come one by one, so that large ones do not add up either.
+//! If possible, the server keeps the result in a cursor, so that a caller that stops early does not wait for the rest.
+//! Within a chunk, and without a cursor, rows arrive one by one, so that large rows do not accumulate in memory.
 
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};
@@ -20,11 +20,12 @@ use crate::values::Params;
 
 const DECLARE: &str = "DECLARE db_service_rows NO SCROLL CURSOR FOR ";
 const CLOSE: &str = "CLOSE db_service_rows";
-/// How many rows are fetched at first; then twice as many, and so on. Who stops early throws away the rest of them.
+/// The number of rows in the first chunk. Each later chunk has twice as many. A caller that stops early discards the
+/// rest of a chunk.
 const FETCHED_FIRST: u32 = 16;
 const FETCHED_AT_MOST: u32 = 2048;
 
-/// Runs a statement and hands over its rows.
+/// Runs a statement and passes its rows to the caller.
 pub(crate) fn stream_rows(
     connection: &mut Connection,
     sql: &str,
@@ -35,7 +36,7 @@ pub(crate) fn stream_rows(
 ) -> Result<(), DbError> {
     let is_query = is_query(sql);
     let mut sent = parsed.clone();
-    // Preparing gains nothing here, and a prepared statement may be out of date.
+    // Preparing is no faster here, and a prepared statement can have a stale plan.
     sent.is_cached = false;
     if is_query {
         sent.pieces.insert(0, Piece::Text(DECLARE));
@@ -47,7 +48,7 @@ pub(crate) fn stream_rows(
             has_begun = true;
             each(row)
         });
-        // Rows are handed over once: what fails after the first of them is not done again.
+        // Each row is passed to the caller once, so a failure after the first row is not retried.
         if has_begun {
             Ok(result)
         } else {
@@ -82,7 +83,7 @@ fn attempt(
     }
 }
 
-/// Fetches from the cursor until there is nothing left or enough, and closes it.
+/// Fetches from the cursor until its end or until the caller stops, and closes the cursor.
 fn fetch(
     connection: &mut Connection,
     known: StatementContext,
@@ -106,12 +107,12 @@ fn fetch(
             wanted = FETCHED_AT_MOST.min(wanted * 2);
         }
     };
-    // Whoever catches the panic may go on in the same transaction.
+    // A caller that catches the panic may continue in the same transaction, so the cursor must be closed.
     let result = panic::catch_unwind(AssertUnwindSafe(all));
     let closed = connection.run(CLOSE);
     match result {
         Ok(Ok(())) => Ok(closed?),
-        // In a transaction that has failed there is nothing to be closed any more.
+        // A failed transaction has no open cursor.
         Ok(Err(error)) => Err(error),
         Err(payload) => panic::resume_unwind(payload),
     }
@@ -127,7 +128,7 @@ fn run(
         Connection::Postgres(inner) => connection::with_context(known, || {
             crate::dialect::postgres::for_each(inner, statement, each)
         }),
-        // Statements for PostgreSQL run there.
+        // The caller has checked the backend.
         #[cfg(feature = "sqlite")]
         Connection::Sqlite(_) => Ok(ControlFlow::Break(())),
     };
@@ -135,7 +136,7 @@ fn run(
     flow
 }
 
-/// Tells whether there can be a cursor for a statement: it reads, and changes nothing by its words.
+/// Returns whether a statement can have a cursor: by its words, it only reads.
 fn is_query(sql: &str) -> bool {
     let mut words = Tokens::new(sql, Backend::Postgres)
         .filter(|token| !matches!(token.kind, Kind::Space | Kind::Semicolon))

@@ -1,4 +1,4 @@
-//! Rows into SQLite, many with one statement.
+//! Bulk inserts into SQLite, with several rows per statement.
 
 use diesel::connection::Connection as _;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
@@ -12,12 +12,12 @@ use crate::error::DbError;
 use crate::sql::MAX_TEXT;
 use crate::values::Value;
 
-/// SQLite's own default for `SQLITE_MAX_VARIABLE_NUMBER`.
+/// SQLite's default of `SQLITE_MAX_VARIABLE_NUMBER`.
 const MAX_PARAMETERS: usize = 32_766;
-/// More rows at a time gain nothing.
+/// The maximum number of rows per statement. More rows are not faster.
 const MAX_ROWS: usize = 128;
 
-/// Inserts all rows with statements that begin with `head`, and returns how many there were.
+/// Inserts all rows with statements that begin with `head`. Returns their number.
 pub(crate) fn insert(
     connection: &mut SqliteConnection,
     head: &str,
@@ -43,7 +43,7 @@ pub(crate) fn insert(
                 head,
                 width,
                 binds: values.iter().map(Sqlite::bind).collect(),
-                // `, ?` for each value, and a few more.
+                // Each value takes `, ?`, and a row a few characters more.
                 is_cached: count == full && head.len() + 4 * count * width <= MAX_TEXT,
             };
             inserted += connection.execute_returning_count(&statement)? as u64;
@@ -64,7 +64,7 @@ struct InsertRows<'a> {
     head: &'a str,
     width: usize,
     binds: Vec<Bind<'a>>,
-    /// Whether there will be more of its kind, and it is not too long to stay prepared.
+    /// Whether the statement stays prepared: it will be used again and is not too long.
     is_cached: bool,
 }
 
@@ -90,6 +90,6 @@ impl QueryFragment<Sqlite> for InsertRows<'_> {
 
 impl QueryId for InsertRows<'_> {
     type QueryId = ();
-    // The text decides.
+    // `false` makes diesel look the statement up by its text.
     const HAS_STATIC_QUERY_ID: bool = false;
 }

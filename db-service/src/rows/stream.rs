@@ -1,4 +1,4 @@
-//! Rows one after the other, for results that memory does not hold.
+//! Row-by-row reading of results that are larger than memory.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -13,16 +13,16 @@ use crate::statistics::Call;
 use crate::values::Params;
 use crate::values::Row;
 
-/// Takes rows until it has enough.
+/// A closure that receives rows until it breaks.
 pub(crate) type Each<'a> = dyn FnMut(Row) -> ControlFlow<()> + 'a;
 
 impl Connection {
-    /// Executes one statement and hands its rows to `work` one after the other, as
-    /// [`for_each_row`](crate::DatabaseService::for_each_row) does.
+    /// Executes one statement and passes its rows to `work` one by one, like
+    /// [`DatabaseService::for_each_row`](crate::DatabaseService::for_each_row).
     ///
     /// # Errors
     ///
-    /// Those of [`execute_query`](Connection::execute_query), and those of `work`.
+    /// Returns the errors of [`execute_query`](Connection::execute_query), and those of `work`.
     pub fn for_each_row<E, F>(&mut self, sql: &str, params: Params, work: F) -> Result<(), E>
     where
         F: FnMut(Row) -> Result<ControlFlow<()>, E>,
@@ -31,7 +31,7 @@ impl Connection {
         stop_on_error(work, |each| self.stream(sql, &params, each))
     }
 
-    /// Runs the statement as one call of one query, less what its rows are used for.
+    /// Runs the statement as one measured query, without the time that the caller's code takes.
     pub(crate) fn stream(
         &mut self,
         sql: &str,
@@ -96,7 +96,7 @@ impl Connection {
     }
 }
 
-/// Runs `stream` for `work`, whose failure stops it and is what comes of it.
+/// Runs `stream` with `work`. An error of `work` stops the stream and is returned.
 pub(crate) fn stop_on_error<E: From<DbError>>(
     mut work: impl FnMut(Row) -> Result<ControlFlow<()>, E>,
     stream: impl FnOnce(&mut Each<'_>) -> Result<(), DbError>,

@@ -1,4 +1,4 @@
-//! A database service for unit tests that opens no database.
+//! A fake database for unit tests.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Migrations, as users of the service call them.
+//! `DatabaseService`: migrations.
 
 use singleton_core::guarded;
 
@@ -11,14 +11,17 @@ use crate::migrations::{self, MigrationStatus, Migrations, PlannedMigration};
 impl DatabaseService {
     /// Applies the pending migrations of `source`, in order, and returns their versions.
     ///
-    /// When several processes do so at once, one applies them and the others wait for it; on PostgreSQL through a lock that a
-    /// connection of its own holds meanwhile in a transaction, so PgBouncer may be between in either mode. Each migration runs in a transaction of its own,
-    /// or with `run_in_transaction = false` in its `metadata.toml` statement by statement; one that has stopped
-    /// on its way goes on there the next time. Its text is remembered, and a later change of it is an error.
+    /// If several processes call it at once, one applies the migrations and the others wait. On PostgreSQL, a separate
+    /// connection holds the lock in a transaction, so it works through PgBouncer in both modes.
+    ///
+    /// Each migration runs in its own transaction. With `run_in_transaction = false` in its `metadata.toml`, it runs
+    /// statement by statement; after a failure, the next call continues with the failed statement. The text of an
+    /// applied migration is recorded as a checksum, and a later change of the text is an error.
     ///
     /// # Errors
     ///
-    /// [`DbError::Migration`], which says which migration has failed and what is left of it; those before it stay applied.
+    /// Returns [`DbError::Migration`] with the failed migration and how much of it was applied. Earlier migrations stay
+    /// applied.
     #[guarded]
     pub fn run_migrations(&self, source: &Migrations) -> Result<Vec<String>, DbError> {
         match &self.source {
@@ -29,32 +32,33 @@ impl DatabaseService {
         }
     }
 
-    /// Tells what [`run_migrations`](Self::run_migrations) would do, with the statements, and changes nothing.
+    /// Returns the migrations that [`run_migrations`](Self::run_migrations) would apply, with their statements, and
+    /// changes nothing.
     ///
     /// # Errors
     ///
-    /// [`DbError::Migration`] where it would refuse to begin.
+    /// Returns [`DbError::Migration`] if `run_migrations` would not begin.
     #[guarded]
     pub fn plan_migrations(&self, source: &Migrations) -> Result<Vec<PlannedMigration>, DbError> {
         self.migrate(|connection, _| migrations::plan(connection, source))
     }
 
-    /// Lists the migrations of `source` and what the database has of them, and changes nothing.
+    /// Returns the migrations of `source` with their states, and changes nothing.
     ///
     /// # Errors
     ///
-    /// [`DbError::Migration`].
+    /// Returns [`DbError::Migration`] if the source or the history cannot be read.
     #[guarded]
     pub fn migration_status(&self, source: &Migrations) -> Result<Vec<MigrationStatus>, DbError> {
         self.migrate(|connection, _| migrations::status(connection, source))
     }
 
-    /// Reverts the last `count` migrations of `source` that are applied, newest first, and returns their versions.
+    /// Reverts the last `count` applied migrations of `source`, newest first, and returns their versions.
     ///
     /// # Errors
     ///
-    /// [`DbError::Migration`]: as [`run_migrations`](Self::run_migrations), and where one of them cannot be reverted,
-    /// before any is.
+    /// Returns [`DbError::Migration`] as [`run_migrations`](Self::run_migrations) does. If one of the migrations cannot
+    /// be reverted, returns an error and reverts none.
     #[guarded]
     pub fn revert_migrations(
         &self,
@@ -64,12 +68,15 @@ impl DatabaseService {
         self.migrate(|connection, config| migrations::revert(connection, config, source, count))
     }
 
-    /// Takes the migrations of `source` up to `version` for applied without running them, and returns the versions for
-    /// which that is news: for a database that was made otherwise, or was put right by hand.
+    /// Records the migrations of `source` up to `version` as applied without running them, and returns the versions
+    /// that were not recorded so before.
+    ///
+    /// Use it for a database that was created in another way or repaired manually.
     ///
     /// # Errors
     ///
-    /// [`DbError::Migration`].
+    /// Returns [`DbError::Migration`] if the source has no such version, or if the source or the history cannot be
+    /// read.
     #[guarded]
     pub fn baseline_migrations(
         &self,

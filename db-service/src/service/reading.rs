@@ -1,4 +1,4 @@
-//! Reading where it can be done as well, as users of the service call it.
+//! `DatabaseService`: reads from replicas.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::replicas::Replicas;
 use crate::replicas::WritePosition;
 use crate::values::Params;
 
-/// What [`DatabaseService::read_with`] is to see.
+/// Options of [`DatabaseService::read_with`].
 ///
 /// # Examples
 ///
@@ -26,9 +26,10 @@ use crate::values::Params;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// What was written up to there, as [`DatabaseService::write_position`] told it; nothing in particular.
+    /// The position, from [`DatabaseService::write_position`], that the read must see. Default: none.
     pub after: Option<WritePosition>,
-    /// How long to wait for a replica that has come so far, before the primary is read from; 500 ms.
+    /// The maximum time to wait for a replica to replay up to `after`, before the read goes to the primary. Default:
+    /// 500 ms.
     pub patience: Duration,
 }
 
@@ -42,16 +43,17 @@ impl Default for ReadOptions {
 }
 
 impl DatabaseService {
-    /// Runs `work` in a transaction that can only read, on one of `DB_REPLICA_URLS` in turn, or on the primary where none is fit:
-    /// reachable, a standby, and not further behind than `DB_REPLICA_MAX_LAG`.
+    /// Runs `work` in a read-only transaction on a usable replica of `DB_REPLICA_URLS`, in round-robin order, or on the
+    /// primary if no replica is usable. A replica is usable if it is reachable, a standby, and its lag is at most
+    /// `DB_REPLICA_MAX_LAG`.
     ///
-    /// A replica that fails, or gives up the read for the sake of what it replays, is left for the next one and at last for the
-    /// primary, and `work` runs again from the start; so it should do nothing but through its connection. Without replicas,
-    /// and on SQLite, it is a transaction on the primary.
+    /// If a replica fails, or cancels the read because it conflicts with the replay, the next replica and finally the
+    /// primary is tried. Then the whole of `work` runs again, so `work` should have no effects except through its
+    /// connection. Without replicas, and on SQLite, the transaction runs on the primary.
     ///
     /// # Errors
     ///
-    /// Those of `work`, [`DbError::ReadOnly`] where it writes, and what goes wrong with the primary.
+    /// Returns the errors of `work`, [`DbError::ReadOnly`] if `work` writes, and the errors of the primary.
     ///
     /// # Examples
     ///
@@ -81,12 +83,15 @@ impl DatabaseService {
         Self::read_with(&ReadOptions::default(), work)
     }
 
-    /// The same after what `options` name was written, wherever that is to be read: a replica is waited for within
-    /// [`patience`](ReadOptions::patience), and then the primary is read from.
+    /// Runs `work` in a read-only transaction, like [`read`](Self::read), that sees everything up to the position in
+    /// `options`.
+    ///
+    /// Waits up to [`patience`](ReadOptions::patience) for a replica to replay up to the position, and then reads from
+    /// the primary.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read).
+    /// Returns the errors of [`read`](Self::read).
     ///
     /// # Examples
     ///
@@ -137,14 +142,14 @@ impl DatabaseService {
         result
     }
 
-    /// Tells how far the primary has written: behind all that was committed before.
+    /// Returns the primary's write position, which is after all transactions committed so far.
     ///
-    /// Ask after the transaction, and give it to [`read_with`](Self::read_with) to see what was written; on SQLite it is
-    /// always the same. What was committed there and lost in a failover is not seen by anybody.
+    /// Call it after a transaction, and pass the position to [`read_with`](Self::read_with) to see the transaction's
+    /// changes. On SQLite, the position is always the same. After a failover that lost transactions, no read sees them.
     ///
     /// # Errors
     ///
-    /// Whatever the server says; a standby has no such position.
+    /// Returns the server's error. A standby has no write position.
     #[guarded]
     #[track_caller]
     pub fn write_position(&self) -> Result<WritePosition, DbError> {
@@ -152,8 +157,9 @@ impl DatabaseService {
         if connection.backend() == Backend::Sqlite {
             return Ok(WritePosition::NONE);
         }
-        // Not `pg_current_wal_lsn`, which with `synchronous_commit = off` may be before what was committed. It may stand behind
-        // the header of a page that has nothing else yet; then a read is none the worse for going to the primary.
+        // Not `pg_current_wal_lsn`, which with `synchronous_commit = off` may be before a committed transaction. The
+        // insert position may be after the header of an empty page that replicas do not report yet; then the read goes
+        // to the primary.
         let sql = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text AS position";
         let rows = uncounted(|| connection.execute_query(sql, Params::new()))?;
         replicas::position(rows.first().ok_or(DbError::NoRow)?, "position")

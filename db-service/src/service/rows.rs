@@ -10,22 +10,26 @@ use singleton_core::guarded;
 use std::ops::ControlFlow;
 
 impl DatabaseService {
-    /// Inserts rows into columns of a table, in one transaction, and returns how many there were.
+    /// Inserts the rows of an iterator into a table, in one transaction, and returns their number.
     ///
-    /// By `COPY` on PostgreSQL and with many rows in one statement on SQLite, which takes about half as long as
-    /// [`execute_many`](Self::execute_many) (measured by `benchmarks/src/bin/bulk.rs`). Views, foreign tables and tables with a statement
-    /// trigger `BEFORE INSERT` get an `INSERT` for each 512 rows instead, since a `COPY` that they refuse would leave the connection
-    /// with an answer too many; such a trigger fires once for each of those. Rows are taken one after the other, and no more of them than a few are in memory.
+    /// PostgreSQL gets a `COPY`, and SQLite several rows per statement. Both take about half as long as
+    /// [`execute_many`](Self::execute_many) (measured by `tests/benchmarks/src/bin/bulk.rs`). Only a few rows are in
+    /// memory at once.
     ///
-    /// `table` is written as in a statement, as [`get_table_info`](Self::get_table_info) takes it, and `columns` are exact names;
-    /// the others get their defaults. A row is an array, such as [`values!`](crate::values) makes, or anything else of values in the
-    /// order of the columns. PostgreSQL reads them as it does literals in quotes: text goes into columns of any type, and a
-    /// fraction into none of integers. It does not copy into tables with row security.
+    /// Views, foreign tables and tables with a `BEFORE INSERT` statement trigger get an `INSERT` for each 512 rows,
+    /// because a failed `COPY` into them would leave a surplus answer on the connection. Such a trigger fires once per
+    /// `INSERT`.
+    ///
+    /// `table` is written as in a statement; see [`get_table_info`](Self::get_table_info). `columns` are exact names;
+    /// other columns get their defaults. A row is an array, such as [`values!`](crate::values) creates, or another
+    /// iterable of values in the order of the columns. PostgreSQL reads the values like quoted literals: text is
+    /// accepted for each type, and a fraction is an error for integers. PostgreSQL does not copy into tables with row
+    /// security.
     ///
     /// # Errors
     ///
-    /// [`DbError::RowLength`] and [`DbError::UnstorableValue`], which name the row; those of the table's name; and whatever
-    /// the server says, such as what constraint was violated. Then nothing is changed.
+    /// Returns [`DbError::RowLength`] or [`DbError::UnstorableValue`] with the position of the row, the errors of an
+    /// invalid table name, and the server's error, such as a violated constraint. After an error, nothing is changed.
     ///
     /// # Examples
     ///
@@ -64,18 +68,18 @@ impl DatabaseService {
 }
 
 impl DatabaseService {
-    /// Executes one statement as [`execute_query`](Self::execute_query) does, and hands its rows to `work` one after the other,
-    /// so that there may be more of them than memory holds.
+    /// Executes one statement, like [`execute_query`](Self::execute_query), and passes its rows to `work` one by one,
+    /// in bounded memory.
     ///
-    /// It goes on until `work` returns [`ControlFlow::Break`] or an error, and the rest of a query's rows is not even computed.
-    /// PostgreSQL keeps the result of a query in a cursor in a transaction of its own, or in the one that is under way; the rows of
-    /// other statements, such as `INSERT … RETURNING`, are all made before the first arrives. What the statement
-    /// changes is committed however `work` ends, a panic apart. The connection is in use as long as `work` runs, so statements
-    /// that `work` executes need another one.
+    /// It stops when `work` returns [`ControlFlow::Break`] or an error. The remaining rows of a query are not computed.
+    /// PostgreSQL keeps a query's result in a cursor, in its own transaction or in the present one. Other statements,
+    /// such as `INSERT … RETURNING`, compute all rows before the first one arrives. The statement's changes are
+    /// committed unless `work` panics. The connection is in use while `work` runs, so statements inside `work` need
+    /// another connection.
     ///
     /// # Errors
     ///
-    /// Those of [`execute_query`](Self::execute_query), also after some rows, and those of `work`.
+    /// Returns the errors of [`execute_query`](Self::execute_query), possibly after some rows, and those of `work`.
     ///
     /// # Examples
     ///

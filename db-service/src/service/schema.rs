@@ -1,4 +1,4 @@
-//! Tables, as users of the service ask for them.
+//! `DatabaseService`: tables.
 
 use singleton_core::guarded;
 
@@ -7,25 +7,26 @@ use crate::error::DbError;
 use crate::schema::{self, TableInfo};
 
 impl DatabaseService {
-    /// Lists the tables by name, views apart, as [`get_table_info`](Self::get_table_info) takes their names: quoted where they
-    /// have to be, and with the schema where the name alone does not lead to the table.
+    /// Returns the names of the tables, without views, in the form that [`get_table_info`](Self::get_table_info)
+    /// accepts: quoted if necessary, and with the schema if the search path does not lead to the table.
     ///
     /// # Errors
     ///
-    /// Whatever the server says.
+    /// Returns the server's error.
     #[guarded]
     pub fn list_tables(&self) -> Result<Vec<String>, DbError> {
         self.pool("tables")?.get()?.list_tables()
     }
 
-    /// Describes a table, its keys and indexes, and counts its rows.
+    /// Returns a table's columns, keys and indexes, and counts its rows.
     ///
-    /// `table` is written as in a statement: `name`, `schema.name` (on SQLite `main`, `temp` or what was attached), and
-    /// `"Any Name"` in quotes; without them PostgreSQL knows it in lower case. It is never taken for anything but a name.
+    /// `table` is written as in a statement: `name`, `schema.name` (on SQLite `main`, `temp` or an attached database),
+    /// or `"Any Name"` in quotes. PostgreSQL folds an unquoted name to lower case. The text is only used as a name, so
+    /// it cannot inject SQL.
     ///
     /// # Errors
     ///
-    /// [`DbError::InvalidTableName`], [`DbError::UnknownTable`], and whatever the server says.
+    /// Returns [`DbError::InvalidTableName`], [`DbError::UnknownTable`], or the server's error.
     ///
     /// # Examples
     ///
@@ -49,13 +50,13 @@ impl DatabaseService {
         self.pool("tables")?.get()?.get_table_info(table)
     }
 
-    /// Collects what deleted rows have left and refreshes the planner's statistics, of one table or of all.
+    /// Reclaims the space of deleted rows and refreshes the planner's statistics, for one table or for all.
     ///
-    /// SQLite always vacuums a whole file.
+    /// SQLite always vacuums the whole file.
     ///
     /// # Errors
     ///
-    /// As [`get_table_info`](Self::get_table_info).
+    /// Returns the errors of [`get_table_info`](Self::get_table_info).
     #[guarded]
     pub fn vacuum_analyze(&self, table: Option<&str>) -> Result<(), DbError> {
         uncounted(|| schema::vacuum_analyze(&mut *self.pool("tables")?.get()?, table))

@@ -1,9 +1,9 @@
-//! Names of tables, as they stand in statements.
+//! Table names, parsed as in statements.
 
 use crate::backend::Backend;
 use crate::error::DbError;
 
-/// A table's name with the schema before it, if there is one.
+/// A table's name, optionally with its schema.
 #[derive(Debug, PartialEq)]
 pub(crate) struct TableName {
     pub(crate) schema: Option<String>,
@@ -11,7 +11,7 @@ pub(crate) struct TableName {
 }
 
 impl TableName {
-    /// Reads `name`, `schema.name` and `"Any Name"` in each place, and folds what is not quoted as the backend does.
+    /// Parses `name` and `schema.name`, where each part may be quoted. Folds unquoted parts as the backend does.
     pub(crate) fn parse(text: &str, backend: Backend) -> Result<Self, DbError> {
         let (first, rest) = part(text, backend).map_err(|problem| invalid(text, problem))?;
         let Some(rest) = rest else {
@@ -29,7 +29,7 @@ impl TableName {
         }
     }
 
-    /// The name for use in a statement.
+    /// Returns the name for use in a statement.
     pub(crate) fn quoted(&self) -> String {
         match &self.schema {
             Some(schema) => format!("{}.{}", quote(schema), quote(&self.name)),
@@ -37,7 +37,7 @@ impl TableName {
         }
     }
 
-    /// The name as [`parse`](Self::parse) takes it, with no more quotes than it needs.
+    /// Returns the name in a form that [`parse`](Self::parse) accepts, with quotes only where necessary.
     pub(crate) fn listed(&self) -> String {
         match &self.schema {
             Some(schema) => format!(
@@ -50,12 +50,12 @@ impl TableName {
     }
 }
 
-/// Quotes a name as standard SQL does, which both backends follow.
+/// Quotes a name as in standard SQL, which both backends support.
 pub(crate) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// As PostgreSQL's `quote_ident`, reserved words apart.
+/// Quotes a name if necessary, like PostgreSQL's `quote_ident` without its list of reserved words.
 fn quote_if_needed(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     match name.bytes().next() {
@@ -64,11 +64,11 @@ fn quote_if_needed(name: &str) -> String {
     }
 }
 
-/// Reads a name up to a dot, and returns what stands behind the dot.
+/// Parses a name up to a dot. Returns the name and the text after the dot.
 fn part(text: &str, backend: Backend) -> Result<(String, Option<&str>), &'static str> {
-    // No table has it in its name, and no statement takes it.
+    // Neither a table name nor a statement can contain a NUL.
     if text.contains('\0') {
-        return Err("it holds a NUL");
+        return Err("it contains a NUL");
     }
     if text.starts_with(|first: char| first.is_ascii_digit() || first == '$') {
         return Err("it begins with a digit or a dollar sign");
@@ -82,16 +82,16 @@ fn part(text: &str, backend: Backend) -> Result<(String, Option<&str>), &'static
             (fold(name, backend), rest)
         }
     };
-    // In quotes SQLite takes even that.
+    // SQLite accepts an empty name in quotes.
     let may_be_empty = quoted.is_some() && backend == Backend::Sqlite;
     match rest.strip_prefix('.') {
-        None if !rest.is_empty() => Err("it holds what has to be quoted"),
+        None if !rest.is_empty() => Err("it contains a character that must be quoted"),
         _ if name.is_empty() && !may_be_empty => Err("it is empty, or a part of it is"),
         rest => Ok((name, rest)),
     }
 }
 
-/// SQLite takes names in any case for the same.
+/// Folds a name to lower case. SQLite ignores the case of names.
 fn fold(name: &str, backend: Backend) -> String {
     match backend {
         Backend::Postgres => name.to_ascii_lowercase(),
@@ -99,7 +99,7 @@ fn fold(name: &str, backend: Backend) -> String {
     }
 }
 
-/// What stands before the closing quote, and behind it.
+/// Returns the text before the closing quote, unescaped, and the text after it.
 fn unquote(quoted: &str) -> Option<(String, &str)> {
     let mut name = String::new();
     let mut rest = quoted;

@@ -1,6 +1,7 @@
-//! The scan against the tokenizer of sqlparser, on texts made at random of what is hard to tell apart.
+//! A comparison of the lexer with sqlparser's tokenizer, on random texts of fragments that are hard to distinguish.
 //!
-//! `FUZZ_INPUTS` says how many; ten million take some minutes with `--release`. `FUZZ_SEED` makes the same texts again.
+//! `FUZZ_INPUTS` sets the number of texts (default 20,000); ten million take some minutes with `--release`. `FUZZ_SEED`
+//! repeats a run.
 
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, SQLiteDialect};
 use sqlparser::tokenizer::{Location, Token as Theirs, TokenWithSpan, Tokenizer};
@@ -91,7 +92,7 @@ const FRAGMENTS: &[&str] = &[
     "'{\"k\": 1}'",
 ];
 
-/// Texts that were hard, or are typical; each is an input of its own, and the beginning of others.
+/// Typical texts, and texts that failed once. Each is an input, and the beginning of other inputs.
 const CORPUS: &str = include_str!("corpus.json");
 
 fn corpus() -> Vec<String> {
@@ -115,7 +116,7 @@ fn random_text(random: &mut fastrand::Rng, corpus: &[String]) -> String {
     text
 }
 
-/// A parameter: where its colon stands, and its name.
+/// A parameter: the position of its colon, and its name.
 type Found<'a> = (usize, &'a str);
 
 fn ours(sql: &str, backend: Backend) -> Vec<Found<'_>> {
@@ -132,7 +133,7 @@ fn ours(sql: &str, backend: Backend) -> Vec<Found<'_>> {
     found
 }
 
-/// Where a location is, in bytes.
+/// Returns the byte offset of a location.
 fn offset(sql: &str, location: Location) -> usize {
     let [line, column] = [location.line, location.column].map(|one| usize::try_from(one).unwrap());
     let start: usize = sql.split_inclusive('\n').take(line - 1).map(str::len).sum();
@@ -141,7 +142,7 @@ fn offset(sql: &str, location: Location) -> usize {
     start + within.map_or(rest.len(), |(at, _)| at)
 }
 
-/// What sqlparser makes of a text; `None` if it finds an end missing.
+/// Returns the parameters that sqlparser finds, or `None` if it reports an unterminated token.
 fn theirs(sql: &str, backend: Backend) -> Option<Vec<Found<'_>>> {
     let dialect: &dyn Dialect = match backend {
         Backend::Postgres => &PostgreSqlDialect {},
@@ -152,7 +153,7 @@ fn theirs(sql: &str, backend: Backend) -> Option<Vec<Found<'_>>> {
         .tokenize_with_location()
         .ok()?;
     let mut found = Vec::new();
-    // Whether the last token was a word or number that is no parameter.
+    // Whether the last token was a word or number, and not a parameter.
     let mut after_word = false;
     for (index, TokenWithSpan { token, span }) in tokens.iter().enumerate() {
         let name = tokens.get(index + 1).filter(|next| {
@@ -160,7 +161,7 @@ fn theirs(sql: &str, backend: Backend) -> Option<Vec<Found<'_>>> {
                 && matches!(&next.token, Theirs::Word(word) if word.quote_style.is_none())
         });
         let colon = offset(sql, span.start);
-        // PostgreSQL takes `a[x:y]` for a slice, and to us `\\:` stands for a plain colon.
+        // In PostgreSQL `a[x:y]` is a slice, and this crate's `\\:` is an escaped colon.
         let is_plain = backend == Backend::Postgres && (after_word || sql[..colon].ends_with('\\'));
         match name {
             Some(name) if !is_plain => {
@@ -173,7 +174,7 @@ fn theirs(sql: &str, backend: Backend) -> Option<Vec<Found<'_>>> {
         after_word = match token {
             Theirs::Word(word) => !is_name && word.quote_style.is_none(),
             Theirs::Number(..) => !sql[..offset(sql, span.end)].ends_with('.'),
-            // `$name` is nothing in PostgreSQL: we see a name in it.
+            // `$name` is invalid in PostgreSQL. This crate's lexer returns a name.
             Theirs::Placeholder(text) => {
                 text[1..].starts_with(|first: char| !first.is_ascii_digit())
             }
@@ -185,47 +186,47 @@ fn theirs(sql: &str, backend: Backend) -> Option<Vec<Found<'_>>> {
     Some(found)
 }
 
-/// Texts of which it is known that the two differ, and why.
+/// Returns whether a known difference between the two applies to a text.
 fn is_known_to_differ(sql: &str, backend: Backend, ours: &[Found<'_>]) -> bool {
-    // sqlparser reads comments into operators that it does not know; in both databases a comment begins wherever it stands.
+    // sqlparser includes comments in unknown operators. In both databases, a comment begins anywhere.
     let is_operator = |byte: u8| b"~!@#^&|`?+-*/%<>=\\".contains(&byte);
     let bytes = sql.as_bytes();
     let comment_in_operator = bytes
         .windows(3)
         .any(|three| is_operator(three[0]) && (three[1..] == *b"--" || three[1..] == *b"/*"));
-    // Nor do colons belong to operators.
+    // sqlparser includes colons in operators.
     let colon_in_operator = bytes
         .windows(3)
         .any(|three| is_operator(three[0]) && three[1..] == *b"::");
-    // SQLite's names in brackets end at the first one.
+    // In SQLite, a name in brackets ends at the first closing bracket.
     let doubled_bracket = backend == Backend::Sqlite && sql.contains("]]");
     let follows = |(at, name): &Found<'_>| bytes.get(at + 1 + name.len()).copied();
-    // To sqlparser a dollar sign goes on with a name, also one of ours, and before a quote some names are the beginning of a text:
-    // `N'…'`, `U&'…'`. To us the name of a parameter has neither.
+    // In sqlparser, a dollar sign continues a name, also a parameter's, and some names before a quote begin a text:
+    // `N'…'`, `U&'…'`. In this crate, a parameter's name ends before both.
     let name_goes_on = ours
         .iter()
         .any(|parameter| matches!(follows(parameter), Some(b'$' | b'\'' | b'"' | b'&' | b'`')));
-    // What follows an escaped colon is cut in another place.
+    // The tokens after an escaped colon differ.
     let escaped = backend == Backend::Postgres && (sql.contains("\\:") || sql.contains("\\\\"));
-    // A mark of the byte order is white space to SQLite and to us, and part of a name to sqlparser.
+    // A byte order mark is white space in SQLite and this crate, and part of a name in sqlparser.
     let byte_order_mark = sql.contains('\u{feff}');
-    // PostgreSQL refuses a number that runs into a name; what of a quoted text belongs to it does not matter.
+    // PostgreSQL refuses a number directly before a name, so the extent of a quoted text there does not matter.
     let is_name = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80;
     let junk = sql.contains(['$', '\\'])
         && bytes
             .windows(2)
             .any(|two| two[0].is_ascii_digit() && is_name(two[1]));
-    // sqlparser lets a backslash escape a quote in `X'…'` and the like, which only `E'…'` does.
+    // sqlparser accepts a backslash as an escape in `X'…'` and similar literals. Only `E'…'` has escapes.
     let literal = |two: &[u8]| two[1] == b'\'' && b"xXbBnN".contains(&two[0]);
     let backslash = sql.contains('\\') && bytes.windows(2).any(literal);
-    // sqlparser swallows a character behind `&>` and `&<`.
+    // sqlparser skips a character after `&>` and `&<`.
     let ranges = sql.contains("&>") || sql.contains("&<");
-    // `$E'…'` is refused; whether the quoted text has escapes does not matter.
+    // `$E'…'` is refused, so it does not matter whether the quoted text has escapes.
     let dollar_text = bytes
         .windows(3)
         .any(|three| three[0] == b'$' && is_name(three[1]) && three[2] == b'\'');
-    // Letters apart, sqlparser takes nothing beyond ASCII into a `$tag$`; to PostgreSQL all of it is letters.
-    // Nor does PostgreSQL take a tag that begins with a digit: `$1$2` are two placeholders.
+    // In sqlparser, a `$tag$` contains no non-ASCII characters except letters. In PostgreSQL, each of them counts as a
+    // letter, and a tag does not begin with a digit: `$1$2` are two placeholders.
     let digit_tag = sql.matches('$').count() > 1
         && bytes
             .windows(2)
@@ -233,7 +234,7 @@ fn is_known_to_differ(sql: &str, backend: Backend, ours: &[Found<'_>]) -> bool {
     let odd_tag = sql.contains('$')
         && sql.contains(|character: char| !character.is_ascii() && !character.is_alphanumeric());
     let escapes = escaped && sql.contains("::");
-    // sqlparser sees no end of the escapes of `E'…'` but its quote, where in PostgreSQL they go on behind a line break.
+    // In sqlparser, the escapes of `E'…'` end at its quote. In PostgreSQL, they continue after a line break.
     let continued = backend == Backend::Postgres
         && sql.contains('\\')
         && sql.contains(['\n', '\r'])
@@ -256,9 +257,9 @@ fn is_known_to_differ(sql: &str, backend: Backend, ours: &[Found<'_>]) -> bool {
     .contains(&true)
 }
 
-/// Whether the two were compared.
+/// Compares the two. Returns whether a comparison was possible.
 fn check(sql: &str, backend: Backend) -> bool {
-    // Whatever it holds it is taken apart, or refused in order.
+    // Each text is parsed or refused without a panic.
     if let Ok(parsed) = super::parse(sql, backend) {
         assert!(parsed.names.iter().all(|name| !name.is_empty()));
     }
@@ -297,7 +298,7 @@ fn oracle_parameters_match_sqlparser() {
     );
 }
 
-/// Twice the text takes twice the work, not four times: a scan that looks back, or ahead to the end, would not end here.
+/// The scan takes linear time: a scan that looks back, or ahead to the end, would not finish here.
 #[test]
 fn oracle_megabytes_are_scanned() {
     for fragment in [

@@ -1,4 +1,4 @@
-//! Finds the `:name` parameters of a statement, and the little else that must be known of it.
+//! The parser of statements: finds `:name` parameters and a few other properties.
 
 use indexmap::IndexSet;
 
@@ -8,35 +8,35 @@ use crate::backend::Backend;
 use crate::error::DbError;
 use crate::tokens::{Kind, Token, Tokens};
 
-/// How long a statement may be, in bytes, to stay prepared. A longer one is mostly values, and parsing it again costs little
-/// beside sending it.
+/// The maximum length of a prepared statement in bytes. A longer statement consists mostly of values, and parsing it
+/// again costs little compared with sending it.
 pub(crate) const MAX_TEXT: usize = 32 * 1024;
 
-/// A statement taken apart: text to send as it is, and parameters in between.
+/// A parsed statement: literal text, and parameters between it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ParsedStatement<'a> {
     pub(crate) pieces: Vec<Piece<'a>>,
-    /// The parameters, each once, in the order in which they first stand.
+    /// The names of the parameters, each once, in the order of their first occurrence.
     pub(crate) names: IndexSet<&'a str>,
-    /// Whether the statement changes rows, so that the backend's count of them is about it.
+    /// Whether the statement changes rows, so that the backend's count of changed rows belongs to it.
     pub(crate) changes_rows: bool,
-    /// The pieces of the parenthesised row of `INSERT … VALUES (…)` where nothing follows it.
+    /// The pieces of the parenthesized row of `INSERT … VALUES (…)`, if nothing follows it.
     pub(crate) row: Option<(usize, usize)>,
     pub(crate) side_effects: SideEffects,
-    /// Whether the statement is one that PostgreSQL takes in `PREPARE`, and in a transaction.
+    /// Whether PostgreSQL accepts the statement in `PREPARE` and in a transaction.
     pub(crate) is_repeatable: bool,
-    /// Whether it stays prepared: it is likely to be sent again, and not too long.
+    /// Whether the statement stays prepared: it is likely to be sent again, and not too long.
     pub(crate) is_cached: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Piece<'a> {
     Text(&'a str),
-    /// The position of its name in [`ParsedStatement::names`].
+    /// A parameter, by the position of its name in [`ParsedStatement::names`].
     Parameter(usize),
 }
 
-/// Takes a single statement apart.
+/// Parses a single statement.
 pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, DbError> {
     let mut parsed = ParsedStatement {
         pieces: Vec::new(),
@@ -84,10 +84,10 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, 
     Ok(parsed)
 }
 
-/// Refuses everything behind a `;` that ends the statement.
+/// A check that refuses everything after the `;` that ends the statement.
 ///
-/// SQLite would run the first of several statements and drop the others without an error. PostgreSQL would execute all of
-/// them wherever a text is sent by its simple protocol.
+/// SQLite would run the first of several statements and ignore the others without an error. PostgreSQL would execute
+/// all of them in the simple protocol.
 struct Single {
     nesting: BlockNesting,
     has_begun: bool,
@@ -119,12 +119,12 @@ impl Single {
     }
 }
 
-/// What the words of a statement say, as far as it matters.
+/// The shape of a statement, from its words.
 #[derive(Default)]
 struct StatementShape<'a> {
     first_word: Option<&'a str>,
     is_insert: bool,
-    /// `COPY … FROM STDIN` or `TO STDOUT`, for which there is no way to send or take the data.
+    /// Whether it is `COPY … FROM STDIN` or `TO STDOUT`, for which a statement cannot send or receive the data.
     is_copy_with_client: bool,
     depth: usize,
     state: RowState,
@@ -152,7 +152,7 @@ impl<'a> StatementShape<'a> {
         let is = |word: &str| text.eq_ignore_ascii_case(word);
         if kind == Kind::Word {
             self.is_copy_with_client |= is("STDIN") || is("STDOUT");
-            // What is computed for each row is not the same for many rows at once.
+            // A subquery or a set-returning function in the row has another meaning for many rows at once.
             if ["SELECT", "WITH", "GENERATE_SERIES", "UNNEST"]
                 .into_iter()
                 .any(is)
@@ -247,7 +247,7 @@ mod tests {
         ] {
             assert_eq!(names(backend, sql), expected, "{sql}");
         }
-        // What goes on after a line break has escapes like its beginning.
+        // A literal that continues after a line break has escapes like its beginning.
         for between in ["\n", " -- it's\r\t", "\n-- \\\n ", "\n'x'\n"] {
             let sql = format!(r"SELECT E'a'{between}'\':b', :c, '\'");
             assert_eq!(names(postgres, &sql), ["c"], "{sql}");
@@ -365,7 +365,7 @@ mod tests {
             let is_refused = matches!(parsed, Err(DbError::MultipleStatements { .. }));
             assert!(is_refused, "{two}");
         }
-        // A trigger of PostgreSQL has no body, and a function of SQLite is none.
+        // A PostgreSQL trigger has no body, and SQLite has no `CREATE FUNCTION`.
         assert!(parse(trigger, Postgres).is_err());
         assert!(parse(atomic, Sqlite).is_err());
     }

@@ -1,5 +1,5 @@
-//! Cuts the text of a migration into its statements, for those that cannot run in a transaction: PostgreSQL takes several
-//! statements that are sent together for one.
+//! The statements of a migration's script. PostgreSQL runs several statements that are sent together in one
+//! transaction, so a script that must not run in a transaction is split.
 
 use crate::backend::Backend;
 use crate::tokens::{Kind, Token, Tokens};
@@ -8,15 +8,16 @@ use crate::tokens::{Kind, Token, Tokens};
 #[derive(Debug, PartialEq)]
 pub(crate) struct ScriptStatement<'a> {
     pub(crate) text: &'a str,
-    /// The line of the script on which it begins, from 1.
+    /// The first line of the statement in the script, from 1.
     pub(crate) line: usize,
 }
 
-/// The statements of a script, comments between them left out; `;` inside of the body of a trigger or a function ends none.
+/// Returns the statements of a script, without comments between them. A `;` inside the body of a trigger or a function
+/// does not end a statement.
 pub(crate) fn statements(script: &str, backend: Backend) -> Vec<ScriptStatement<'_>> {
     let mut found = Vec::new();
     let (mut position, mut line) = (0, 1);
-    // Where the statement begins, once something of it was seen.
+    // The begin of the statement, after its first token.
     let mut start: Option<(usize, usize)> = None;
     let mut nesting = BlockNesting::new(backend);
     for Token { kind, text } in Tokens::new(script, backend) {
@@ -44,16 +45,17 @@ pub(crate) fn statements(script: &str, backend: Backend) -> Vec<ScriptStatement<
     found
 }
 
-/// Tracks whether the scan of a statement is inside parentheses or a body, where `;` ends nothing.
+/// The nesting of a scanned statement: inside parentheses or a body, `;` does not end the statement.
 ///
-/// A body is `BEGIN … END`, with any `CASE … END` in it. On SQLite triggers have one, on PostgreSQL functions and procedures (`BEGIN ATOMIC`).
+/// A body is `BEGIN … END` and can contain `CASE … END`. SQLite triggers have one, and PostgreSQL functions and
+/// procedures with `BEGIN ATOMIC`.
 #[derive(Debug)]
 pub(crate) struct BlockNesting {
     backend: Backend,
     parentheses: usize,
     blocks: usize,
     tokens: usize,
-    /// Whether the statement is a `CREATE`: elsewhere `BEGIN` begins a transaction.
+    /// Whether the statement is a `CREATE`. In other statements, `BEGIN` begins a transaction.
     creates: bool,
     is_trigger: bool,
     after_begin: bool,
@@ -78,7 +80,7 @@ impl BlockNesting {
         self.parentheses > 0 || self.blocks > 0
     }
 
-    /// Takes the next token that is neither space nor a comment.
+    /// Processes the next token that is neither white space nor a comment.
     pub(crate) fn take(&mut self, kind: Kind, text: &str) {
         let is = |word: &str| kind == Kind::Word && text.eq_ignore_ascii_case(word);
         match kind {
@@ -87,7 +89,7 @@ impl BlockNesting {
             _ => {}
         }
         self.creates |= self.tokens == 0 && is("CREATE");
-        // `CREATE TRIGGER` and `CREATE TEMPORARY TRIGGER`, and no table that has the name.
+        // `CREATE TRIGGER` and `CREATE TEMPORARY TRIGGER`, but not a table named `trigger`.
         self.is_trigger |= self.creates
             && is("TRIGGER")
             && (self.tokens == 1 || self.tokens == 2 && self.after_temporary);

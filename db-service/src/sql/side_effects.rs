@@ -1,19 +1,20 @@
-//! What a text of SQL leaves behind on its connection for the next one who borrows it.
+//! The side effects of SQL texts on their session: transactions and session state.
 
 use crate::backend::Backend;
 use crate::tokens::{Kind, Token, Tokens};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct SideEffects {
-    /// A transaction that the driver knows nothing of.
+    /// The text begins a transaction that the driver does not know.
     pub(crate) transaction: bool,
-    /// The end of the transaction that it is part of.
+    /// The text ends the present transaction.
     pub(crate) end: bool,
-    /// What outlasts transactions: a setting, a temporary table, a lock of the session, a subscription.
+    /// The text changes session state that outlives transactions: a setting, a temporary table, a session lock, a
+    /// subscription.
     pub(crate) session: bool,
 }
 
-/// Reads one or several statements.
+/// Returns the side effects of one or several statements, by their words.
 pub(crate) fn side_effects(sql: &str, backend: Backend) -> SideEffects {
     let mut side_effects = SideEffects::default();
     let mut statement = WordPosition::default();
@@ -25,7 +26,7 @@ pub(crate) fn side_effects(sql: &str, backend: Backend) -> SideEffects {
                 side_effects.transaction |= statement.begins_transaction(text);
                 side_effects.end |= statement.count == 0
                     && is_one_of(text, &["COMMIT", "END", "ROLLBACK", "ABORT"]);
-                // `ROLLBACK TO SAVEPOINT` ends nothing.
+                // `ROLLBACK TO SAVEPOINT` does not end the transaction.
                 side_effects.end &= !(statement.is_first("ROLLBACK") && is_one_of(text, &["TO"]));
                 side_effects.session |= match backend {
                     Backend::Postgres => statement.marks_postgres(text),
@@ -34,7 +35,7 @@ pub(crate) fn side_effects(sql: &str, backend: Backend) -> SideEffects {
                 statement.add(text);
             }
             _ => {
-                // `PRAGMA name = value` sets, and without a value it asks.
+                // `PRAGMA name = value` sets a value. Without a value, it only reads.
                 side_effects.session |=
                     backend == Backend::Sqlite && text == "=" && statement.is_first("PRAGMA");
                 statement.add(text);
@@ -44,7 +45,7 @@ pub(crate) fn side_effects(sql: &str, backend: Backend) -> SideEffects {
     side_effects
 }
 
-/// Where in a statement a word stands.
+/// The position of a word in its statement.
 #[derive(Default)]
 struct WordPosition<'a> {
     first: Option<&'a str>,

@@ -1,4 +1,4 @@
-//! How often each statement ran, and how long it took.
+//! The number of calls and the durations of each statement.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,41 +6,41 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
 
-/// How many different statements are told apart; who writes values into statements must not fill the memory.
+/// The maximum number of different statements. A program that writes values into its texts produces ever more of them.
 const MAX_STATEMENTS: usize = 256;
-/// How much of a statement's text is kept, in bytes; those that begin alike for longer count as one.
+/// The maximum length of a recorded text in bytes. Statements with a longer common beginning count as one.
 const MAX_TEXT: usize = 4096;
-/// Under which name statements are counted that came when there were too many.
+/// The name of all statements after the maximum.
 const OTHERS: &str = "(other statements)";
 
-/// What was measured of one statement since the service started.
+/// The statistics of one statement since the start of the service.
 ///
-/// Times are the caller's: of a statement with rows until these were read, waiting for a connection apart. Quantiles are
-/// at most 1 % too high.
+/// Times are measured at the caller, until all rows were read, without the wait for a connection. Percentiles are at
+/// most 1 % too high.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StatementStatistics {
-    /// The text, with parameters by their names or as placeholders and never with their values; at most 4096 bytes of it.
+    /// The first 4096 bytes of the text, with the names or placeholders of parameters and never with their values.
     pub statement: String,
-    /// How often it ran, failures included; a call of `execute_many` counts as one.
+    /// The number of calls, failures included. A call of `execute_many` counts as one.
     pub calls: u64,
-    /// How many of those failed.
+    /// The number of failed calls.
     pub errors: u64,
-    /// How many rows it returned, or changed in `execute_many`; of statements of diesel's DSL they are not counted.
+    /// The number of returned rows, or of changed rows in `execute_many`. Not counted for statements of diesel's DSL.
     pub rows: u64,
-    /// How long all calls together took.
+    /// The total duration of all calls.
     pub total: Duration,
-    /// How long a call took on average.
+    /// The mean duration of a call.
     pub mean: Duration,
-    /// How long 95 of 100 calls took at most.
+    /// The 95th percentile of the duration.
     pub p95: Duration,
-    /// How long 99 of 100 calls took at most.
+    /// The 99th percentile of the duration.
     pub p99: Duration,
-    /// How long the longest call took.
+    /// The maximum duration.
     pub max: Duration,
 }
 
-/// The statements that have run, of all connections.
+/// The statistics of all statements, from all connections.
 #[derive(Debug, Default)]
 pub(crate) struct Statements {
     known: RwLock<HashMap<Box<str>, Mutex<Measured>>>,
@@ -56,7 +56,7 @@ pub(crate) struct Call {
 }
 
 impl Statements {
-    /// Counts a call: a look-up under a lock that is shared with others, and a lock of the statement's own.
+    /// Records a call: a lookup under a shared lock, and an update under the statement's own lock.
     pub(crate) fn record(&self, text: &str, call: Call) {
         let text = &text[..text.floor_char_boundary(MAX_TEXT)];
         if let Some(measured) = self.known.read().get(text) {
@@ -70,7 +70,7 @@ impl Statements {
         }
     }
 
-    /// What was measured, the statements first that took longest together.
+    /// Returns the statistics, sorted by total duration.
     pub(crate) fn snapshot(&self) -> Vec<StatementStatistics> {
         let mut all: Vec<_> = self
             .known
@@ -97,13 +97,13 @@ struct Measured {
     rows: u64,
     total: Duration,
     max: Duration,
-    /// Of nanoseconds.
+    /// In nanoseconds.
     times: Histogram<u32>,
 }
 
 impl Default for Measured {
     fn default() -> Self {
-        // Finer than a look at the clock costs; it grows with what it is told, to 15 KiB for an hour.
+        // Finer than the cost of reading the clock. The histogram grows with its maximum, to 15 KiB for an hour.
         let mut times = Histogram::new_with_bounds(64, 1 << 16, 2)
             .expect("the upper bound is more than twice the lower, and digits are 0 to 5");
         times.auto(true);
@@ -126,7 +126,7 @@ impl Measured {
         self.rows += call.rows;
         self.total = self.total.saturating_add(call.took);
         self.max = self.max.max(call.took);
-        // Fails only on what is longer.
+        // Recording fails only beyond the maximum, which `min` excludes.
         let _ = self.times.record(call.took.as_nanos().min(LONGEST) as u64);
     }
 
@@ -200,7 +200,7 @@ mod tests {
             for _ in 0..16 {
                 threads.spawn(|| {
                     together.wait();
-                    // The first call of all makes the entry, and others come while it does.
+                    // The first call creates the entry, while other threads record too.
                     for number in 0..2_000 {
                         let text = format!("SELECT {}", number % (MAX_STATEMENTS + 44));
                         statements.record(&text, call(Duration::from_secs(1)));
@@ -247,14 +247,14 @@ mod tests {
                 long + Duration::from_secs(2 * 3600) + Duration::from_nanos(3)
             )
         );
-        // What is longer counts as an hour in the quantiles, and is not left out of them.
+        // A longer call counts as an hour in the percentiles.
         assert!((3600..3700).contains(&told.p99.as_secs()), "{told:?}");
         statements.record("SELECT 2", call(Duration::from_nanos(1_234_567)));
         let short = &statements.snapshot()[1];
         assert_eq!(
             (short.p99, short.max),
             (short.max, Duration::from_nanos(1_234_567)),
-            "no quantile is above the longest"
+            "no percentile exceeds the maximum"
         );
     }
 

@@ -38,8 +38,8 @@ pub(crate) struct CallLimit {
 }
 
 impl CallLimit {
-    /// Creates a limit of twice the maximum number of connections. Each connection has one call at a time, and the rest allows
-    /// for abandoned ones.
+    /// Creates a limit of twice the maximum number of connections. Each connection has one call at a time, and the rest
+    /// allows for abandoned ones.
     pub(crate) fn new(config: &DatabaseConfig) -> Self {
         CallLimit {
             under_way: Arc::default(),
@@ -68,8 +68,8 @@ impl Drop for Call {
 
 /// Runs `work` on its own thread and waits for the result until the timeout.
 ///
-/// After the timeout the thread is abandoned: it ends when `work` returns, and drops the result. Until then it counts as a
-/// running call.
+/// After the timeout the thread is abandoned: it ends when `work` returns, and drops the result. Until then it counts
+/// as a running call.
 pub(crate) fn run_with_timeout<T: Send + 'static>(
     calls: &CallLimit,
     limit: Duration,

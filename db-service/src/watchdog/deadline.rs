@@ -1,7 +1,7 @@
 //! A watchdog that closes connections whose server does not answer in time.
 //!
-//! Nothing else detects a stopped server: its kernel still acknowledges packets, so no TCP timeout expires, and libpq waits
-//! without a timeout.
+//! Nothing else detects a stopped server: its kernel still acknowledges packets, so no TCP timeout expires, and libpq
+//! waits without a timeout.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,10 +28,10 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What is awaited, by when it has to be there.
+    /// The pending answers by deadline.
     awaited: BTreeMap<Key, Arc<Link>>,
     next: u64,
-    /// When the thread looks again without being told to.
+    /// The time at which the thread wakes without a notification.
     wakes_at: Option<Instant>,
     is_over: bool,
 }
@@ -65,7 +65,8 @@ impl Shared {
         let key = (deadline, state.next);
         state.next += 1;
         state.awaited.insert(key, link);
-        // Most timeouts are equal, so later deadlines come after the one that the thread sleeps until, and it is rarely woken.
+        // Most timeouts are equal, so later deadlines come after the one that the thread sleeps until, and it is rarely
+        // woken.
         if state.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
             state.wakes_at = Some(deadline);
             self.changed.notify_one();

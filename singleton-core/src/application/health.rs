@@ -63,7 +63,8 @@ impl PingOptions {
         self
     }
 
-    /// Sets the maximum age of an earlier result that is reused in place of a new check. Default: 0 s, so each report checks again.
+    /// Sets the maximum age of an earlier result that is reused in place of a new check. Default: 0 s, so each report
+    /// checks again.
     pub fn reuse_for(mut self, age: Duration) -> Self {
         self.reuse_for = age;
         self
@@ -81,8 +82,8 @@ impl PingOptions {
         self
     }
 
-    /// Restricts the report to services with one of the given tags, such as `liveness` or `readiness`. Without a tag, it covers all
-    /// services.
+    /// Restricts the report to services with one of the given tags, such as `liveness` or `readiness`. Without a tag,
+    /// it covers all services.
     ///
     /// A tag that no service of the program has is probably mistyped, so it makes the report unhealthy.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
@@ -312,7 +313,8 @@ impl ServiceHealth {
         self.error.as_deref()
     }
 
-    /// Returns the number of restarts of the background thread. `None` unless the service is a ready background service.
+    /// Returns the number of restarts of the background thread. `None` unless the service is a ready background
+    /// service.
     pub fn restarts(&self) -> Option<u64> {
         self.restarts
     }
@@ -322,8 +324,8 @@ impl ServiceHealth {
         self.service.policy.tags
     }
 
-    /// Returns the health that counts for the whole report. A service that starts with the application and has not started is
-    /// unhealthy.
+    /// Returns the health that counts for the whole report. A service that starts with the application and has not
+    /// started is unhealthy.
     fn counts_as(&self) -> Health {
         match self.health {
             Health::NotStarted if self.service.starts_with_application() => Health::Unhealthy,
@@ -380,8 +382,8 @@ impl HealthReport {
 
     /// Returns the worst health of all services.
     ///
-    /// A service that was not used yet counts as healthy, or as unhealthy if it is `eager` or a background service. A tag that
-    /// no service has makes the report unhealthy.
+    /// A service that was not used yet counts as healthy, or as unhealthy if it is `eager` or a background service. A
+    /// tag that no service has makes the report unhealthy.
     pub fn health(&self) -> Health {
         self.health
     }
@@ -400,8 +402,8 @@ impl HealthReport {
         }
     }
 
-    /// Returns the report as JSON, with `health`, `services`, and `unknown_tags` if there are any. Each service has `name`, `path`,
-    /// `health`, `latency_ms`, `age_ms`, `error`, `restarts` and `tags`.
+    /// Returns the report as JSON, with `health`, `services`, and `unknown_tags` if there are any. Each service has
+    /// `name`, `path`, `health`, `latency_ms`, `age_ms`, `error`, `restarts` and `tags`.
     pub fn to_json(&self) -> String {
         serde_json::json!(self).to_string()
     }

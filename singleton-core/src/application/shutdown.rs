@@ -41,7 +41,8 @@ impl ShutdownOptions {
         Self::default()
     }
 
-    /// Sets the maximum time for each service, after which its dependencies shut down without waiting for it. Default: 10 s.
+    /// Sets the maximum time for each service, after which its dependencies shut down without waiting for it. Default:
+    /// 10 s.
     ///
     /// `shutdown_timeout` in a service's `#[service(…)]` overrides it.
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -49,7 +50,8 @@ impl ShutdownOptions {
         self
     }
 
-    /// Sets the maximum number of services that shut down in parallel, not counting those that exceeded their timeout. Default: 16.
+    /// Sets the maximum number of services that shut down in parallel, not counting those that exceeded their timeout.
+    /// Default: 16.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -101,7 +103,8 @@ impl ServiceShutdown {
         &self.outcome
     }
 
-    /// Returns the duration of `shutdown`, the end of the background thread included. After a timeout, returns the time waited.
+    /// Returns the duration of `shutdown`, the end of the background thread included. After a timeout, returns the time
+    /// waited.
     pub fn took(&self) -> Duration {
         self.took
     }

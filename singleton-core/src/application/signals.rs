@@ -46,8 +46,8 @@ impl std::error::Error for RunError {
     }
 }
 
-/// The number of applications that listen for signals, and whether it is zero. Handlers stay registered for the life of the process;
-/// with zero listeners, they perform the default action.
+/// The number of applications that listen for signals, and whether it is zero. Handlers stay registered for the life of
+/// the process; with zero listeners, they perform the default action.
 static LISTENERS: Mutex<usize> = Mutex::new(0);
 static NO_LISTENERS: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 

@@ -96,8 +96,8 @@ impl ServiceStart {
         self.own
     }
 
-    /// Returns the time between the begin of the start and the service's `initialize`: the wait for its dependencies and for a
-    /// thread.
+    /// Returns the time between the begin of the start and the service's `initialize`: the wait for its dependencies
+    /// and for a thread.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -161,8 +161,8 @@ impl StartReport {
 
     /// Returns the services that determined the duration of the start, in the order of their start.
     ///
-    /// The last one is the service that became ready last. Before each service comes the dependency that it waited for longest.
-    /// A faster start requires one of these services to be faster.
+    /// The last one is the service that became ready last. Before each service comes the dependency that it waited for
+    /// longest. A faster start requires one of these services to be faster.
     pub fn critical_chain(&self) -> Vec<&ServiceStart> {
         let started = |service: &&ServiceStart| service.is_started();
         let last = self.services.iter().filter(started);
@@ -180,8 +180,8 @@ impl StartReport {
         chain
     }
 
-    /// Returns the report as bars over time, in at most 100 columns. `·` stands for waiting and `█` for the service's own
-    /// time. An asterisk marks the critical chain.
+    /// Returns the report as bars over time, in at most 100 columns. `·` stands for waiting and `█` for the service's
+    /// own time. An asterisk marks the critical chain.
     pub fn waterfall(&self) -> Waterfall<'_> {
         Waterfall { report: self }
     }

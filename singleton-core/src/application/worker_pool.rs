@@ -45,8 +45,8 @@ pub(crate) struct WorkerPool<K, R> {
 }
 
 impl<K, R: Send + 'static> WorkerPool<K, R> {
-    /// Creates a pool of at most `threads` threads with that name, not counting abandoned ones. If the system cannot start a thread,
-    /// the caller runs the jobs.
+    /// Creates a pool of at most `threads` threads with that name, not counting abandoned ones. If the system cannot
+    /// start a thread, the caller runs the jobs.
     pub(crate) fn new(name: &'static str, threads: usize) -> Self {
         let (jobs, queue) = mpsc::channel();
         let (result, results) = mpsc::channel();

@@ -29,7 +29,8 @@ pub(crate) struct Timing {
 /// A future that all waiters of an attempt poll.
 pub(crate) type AttemptFuture = Shared<BoxFuture<'static, Outcome>>;
 
-/// One initialization of a service, its dependencies included; or one shutdown that must end before the service can start again.
+/// One initialization of a service, its dependencies included; or one shutdown that must end before the service can
+/// start again.
 pub(crate) struct Attempt {
     pub(crate) id: u64,
     pub(crate) container: ContainerId,
@@ -38,7 +39,8 @@ pub(crate) struct Attempt {
     pub(crate) deadline: Option<Instant>,
     /// Whether `provide` or `bind` replaces `initialize`.
     pub(crate) is_provided: bool,
-    /// The required services that were not ready when the attempt began. The ready ones are the service's dependencies already.
+    /// The required services that were not ready when the attempt began. The ready ones are the service's dependencies
+    /// already.
     pub(crate) missing: Vec<&'static Descriptor>,
     pub(crate) outcome: OnceLock<Outcome>,
     /// The first cycle that a call in `initialize` or `ping` returned.
@@ -188,7 +190,8 @@ impl Future for Completion {
     type Output = Option<Outcome>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // Register the waker before reading the outcome: the thread that ends the attempt sets the outcome before it wakes.
+        // Register the waker before reading the outcome: the thread that ends the attempt sets the outcome before it
+        // wakes.
         {
             let mut wakers = lock(&self.attempt.wakers);
             if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {

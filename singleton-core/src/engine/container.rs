@@ -53,7 +53,8 @@ pub(crate) type Cast =
 pub(crate) struct Entry {
     pub(crate) slot: Slot,
     pub(crate) provided: Option<Provided>,
-    /// The services that this one requires or used during its initialization, without duplicates. They shut down after it.
+    /// The services that this one requires or used during its initialization, without duplicates. They shut down after
+    /// it.
     pub(crate) dependencies: Vec<&'static Descriptor>,
     /// The number of services that have this one among their dependencies.
     pub(crate) dependents: usize,
@@ -171,7 +172,8 @@ impl Container {
         self.get_mut(dependency).dependents += 1;
     }
 
-    /// Adds the required services that are ready to the dependencies of `dependent`, which has none yet. Returns the others.
+    /// Adds the required services that are ready to the dependencies of `dependent`, which has none yet. Returns the
+    /// others.
     pub(crate) fn add_declared_dependencies(
         &mut self,
         dependent: &'static Descriptor,
@@ -211,7 +213,8 @@ impl Container {
             .collect()
     }
 
-    /// Records that `dependent` uses `dependency`. Returns whether this is the first such use and `dependency` is not ready.
+    /// Records that `dependent` uses `dependency`. Returns whether this is the first such use and `dependency` is not
+    /// ready.
     pub(crate) fn is_first_undeclared_use(
         &mut self,
         dependent: &'static Descriptor,
@@ -223,8 +226,8 @@ impl Container {
         !ready && self.reported_uses.insert((dependent, dependency))
     }
 
-    /// Adds the dependencies of instances that were provided for a scope. Such an instance is ready before the services that
-    /// it requires, so its dependencies are known only now.
+    /// Adds the dependencies of instances that were provided for a scope. Such an instance is ready before the services
+    /// that it requires, so its dependencies are known only now.
     pub(crate) fn link_provided(&mut self) {
         for position in 0..self.started.len() {
             let service = self.started[position];

@@ -71,7 +71,8 @@ pub(crate) struct AttemptGuard {
 impl AttemptGuard {
     pub(crate) fn enter(attempt: &Arc<Attempt>) -> Self {
         let is_other = current_container() != attempt.container;
-        // Destructors of other thread-locals may start services after this one is destroyed. Then the attempt is not recorded.
+        // Destructors of other thread-locals may start services after this one is destroyed. Then the attempt is not
+        // recorded.
         let marked = ATTEMPTS.try_with(|attempts| attempts.borrow_mut().push(Arc::clone(attempt)));
         AttemptGuard {
             marked: marked.is_ok(),

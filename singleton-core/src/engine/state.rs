@@ -92,8 +92,9 @@ impl Engine {
 
     /// Ends an attempt: stores the instance, or makes the service idle again.
     ///
-    /// Returns `ShutDown` if the attempt was given up; then the caller must shut the instance down. Also returns the error of
-    /// the previous attempt; the caller must drop it after unlocking the engine, because its destructor is user code.
+    /// Returns `ShutDown` if the attempt was given up; then the caller must shut the instance down. Also returns the
+    /// error of the previous attempt; the caller must drop it after unlocking the engine, because its destructor is
+    /// user code.
     pub(crate) fn finish_attempt(
         &mut self,
         attempt: &Attempt,
@@ -184,8 +185,8 @@ impl Engine {
         self.wait_edges.is_empty()
     }
 
-    /// Returns an error if `attempt` already waits for `dependent`, directly or through other threads, so that waiting for it
-    /// would be a cycle.
+    /// Returns an error if `attempt` already waits for `dependent`, directly or through other threads, so that waiting
+    /// for it would be a cycle.
     pub(crate) fn find_cycle(&self, dependent: &Attempt, attempt: &Arc<Attempt>) -> Option<Error> {
         let service = attempt.service.name;
         if attempt.id == dependent.id {
@@ -227,7 +228,8 @@ impl Engine {
         false
     }
 
-    /// Returns the service at the end of the chain of waits that begins with `attempt`, or its own service if it waits for none.
+    /// Returns the service at the end of the chain of waits that begins with `attempt`, or its own service if it waits
+    /// for none.
     pub(crate) fn end_of_wait_chain(&self, attempt: &Attempt) -> &'static Descriptor {
         let mut service = attempt.service;
         let mut id = attempt.id;

@@ -44,7 +44,8 @@ pub(crate) async fn resolve(service: &'static Descriptor) -> Outcome {
     outcome
 }
 
-/// Returns the service's instance in the given container, on behalf of `dependent`. Boxed, because it calls itself for dependencies.
+/// Returns the service's instance in the given container, on behalf of `dependent`. Boxed, because it calls itself for
+/// dependencies.
 pub(crate) fn get_or_init(
     container: ContainerId,
     service: &'static Descriptor,

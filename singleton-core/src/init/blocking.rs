@@ -116,8 +116,8 @@ pub(crate) fn finish(attempt: &Arc<Attempt>, result: Outcome) {
 
 fn run_steps(attempt: &Arc<Attempt>) -> Outcome {
     let service = attempt.service;
-    // First of all, so that a service that a logger uses counts as used by this attempt. Otherwise the logger could wait for
-    // itself, or its use would be attributed to the outer attempt, which already waits for this one.
+    // First of all, so that a service that a logger uses counts as used by this attempt. Otherwise the logger could
+    // wait for itself, or its use would be attributed to the outer attempt, which already waits for this one.
     let _attempt = AttemptGuard::enter(attempt);
     let _span = attempt.span.enter();
     for requirement in &attempt.missing {

@@ -77,8 +77,8 @@ fn state_of(
             attempt.abandon(false);
             Ok(Found::Busy(Arc::clone(attempt)))
         }
-        // After a failed start its services shut down and can start again, so a caller may wait for that. A service that is
-        // itself shutting down must not.
+        // After a failed start its services shut down and can start again, so a caller may wait for that. A service
+        // that is itself shutting down must not.
         Some(Slot::Stopping { attempt, .. })
             if !container_state.closing.is_requested() && !is_shutting_down() =>
         {
@@ -115,7 +115,8 @@ pub(crate) fn report_undeclared_use(
     dependent: &'static Descriptor,
     dependency: &'static Descriptor,
 ) {
-    // If the dependency depends on the dependent, a declaration would not help: the use is a cycle and returns an error.
+    // If the dependency depends on the dependent, a declaration would not help: the use is a cycle and returns an
+    // error.
     if dependent == dependency
         || dependent.depends_on(dependency)
         || dependency.depends_on(dependent)

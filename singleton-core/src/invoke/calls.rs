@@ -82,7 +82,8 @@ fn run_setup() -> Result<(), Error> {
     })
 }
 
-/// Checks a service on the calling thread. If this report ends before an asynchronous check, the next report continues the check.
+/// Checks a service on the calling thread. If this report ends before an asynchronous check, the next report continues
+/// the check.
 pub(crate) fn run_check(
     claim: CheckClaim,
     container: ContainerId,
@@ -234,7 +235,8 @@ pub(crate) enum Step {
     Ping,
 }
 
-/// Converts the result of a step into its value, or into the error for callers. The outer error of `done` is a panic message.
+/// Converts the result of a step into its value, or into the error for callers. The outer error of `done` is a panic
+/// message.
 pub(crate) fn step_result<T>(
     attempt: &Attempt,
     step: Step,

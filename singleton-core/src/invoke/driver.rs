@@ -53,7 +53,8 @@ impl Driver {
     }
 }
 
-/// Runs blocking `work` on a thread, in the caller's container. The calling task polls the futures that `work` passes to its driver.
+/// Runs blocking `work` on a thread, in the caller's container. The calling task polls the futures that `work` passes
+/// to its driver.
 ///
 /// If the system cannot start a thread, the task runs `work` itself and blocks its executor.
 pub(crate) async fn off_thread<R: Send + 'static>(

@@ -12,8 +12,8 @@ use crate::text_table::milliseconds;
 
 /// The dependency graph of the services; see [`Registry::graph`](crate::Registry::graph).
 ///
-/// Prints as a text tree: each service without dependents, and below it its dependencies. A service with several dependents
-/// is printed in full once; later lines refer to it.
+/// Prints as a text tree: each service without dependents, and below it its dependencies. A service with several
+/// dependents is printed in full once; later lines refer to it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Graph {
     services: Vec<GraphService>,
@@ -60,7 +60,8 @@ impl GraphService {
         self.state
     }
 
-    /// Returns the duration of the service's last `initialize` and `ping`, without its dependencies. `None` before their end.
+    /// Returns the duration of the service's last `initialize` and `ping`, without its dependencies. `None` before
+    /// their end.
     pub fn own_time(&self) -> Option<Duration> {
         self.own_time
     }
@@ -192,8 +193,8 @@ impl Graph {
         chart
     }
 
-    /// Returns the graph as JSON. Each element of `services` has `name`, `path`, `rank`, `state`, `own_time_ms`, `tags`,
-    /// `dependencies` and `dependents`.
+    /// Returns the graph as JSON. Each element of `services` has `name`, `path`, `rank`, `state`, `own_time_ms`,
+    /// `tags`, `dependencies` and `dependents`.
     pub fn to_json(&self) -> String {
         serde_json::json!(self).to_string()
     }
@@ -247,7 +248,8 @@ impl fmt::Display for Graph {
     }
 }
 
-/// Returns the services in topological order. A cycle, which trait objects can close, is broken at the first service visited.
+/// Returns the services in topological order. A cycle, which trait objects can close, is broken at the first service
+/// visited.
 fn topological_order(services: &[ServiceInfo]) -> Vec<&ServiceInfo> {
     fn visit<'a>(
         service: &'a ServiceInfo,

@@ -1,4 +1,5 @@
-//! Type erasure: turns a service's type into a [`Descriptor`] and its instances into [`Instance`]s. `#[service]` calls it.
+//! Type erasure: turns a service's type into a [`Descriptor`] and its instances into [`Instance`]s. `#[service]` calls
+//! it.
 
 use std::any::Any;
 use std::fmt;
@@ -120,7 +121,8 @@ impl<D: ?Sized> fmt::Debug for Chosen<D> {
 }
 
 impl<D: ?Sized + Send + Sync> Instance for Chosen<D> {
-    // A bound service is checked and shut down under its own type. For any other value there is no `ping` or `shutdown`.
+    // A bound service is checked and shut down under its own type. For any other value there is no `ping` or
+    // `shutdown`.
     fn ping(&self) -> Work<'_> {
         Work::Done(Ok(()))
     }

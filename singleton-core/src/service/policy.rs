@@ -57,8 +57,8 @@ impl Retry {
     }
 }
 
-/// Returns pauses that double from `initial` to `max`, each shortened at random by up to a half, so that services that failed together do
-/// not retry together. This is the "equal jitter" of [Exponential Backoff And Jitter].
+/// Returns pauses that double from `initial` to `max`, each shortened at random by up to a half, so that services that
+/// failed together do not retry together. This is the "equal jitter" of [Exponential Backoff And Jitter].
 ///
 /// [Exponential Backoff And Jitter]: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 pub(crate) fn growing(initial: Duration, max: Duration) -> backon::ExponentialBuilder {

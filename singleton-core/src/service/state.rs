@@ -60,7 +60,8 @@ impl fmt::Display for Health {
 
 /// An error for [`Service::ping`](crate::Service::ping): the service works with restrictions.
 ///
-/// The service becomes ready, with a warning in the log, and [`ping_all`](crate::Registry::ping_all) reports it as degraded.
+/// The service becomes ready, with a warning in the log, and [`ping_all`](crate::Registry::ping_all) reports it as
+/// degraded.
 ///
 /// # Examples
 ///

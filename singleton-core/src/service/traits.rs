@@ -74,8 +74,8 @@ pub trait Service: Sized + Send + Sync + 'static {
 
 /// The life of a `#[service(async)]`, in place of [`Service`].
 ///
-/// The tasks that await the service poll its initialization, on their own executor. It blocks no thread, and if the task that
-/// began it is cancelled, another task continues it. It must not block; put blocking work into a [`Service`].
+/// The tasks that await the service poll its initialization, on their own executor. It blocks no thread, and if the
+/// task that began it is cancelled, another task continues it. It must not block; put blocking work into a [`Service`].
 ///
 /// # Examples
 ///
@@ -141,10 +141,10 @@ pub trait AsyncService: Sized + Send + Sync + 'static {
 
 /// The work of a `#[service(background)]` on its own thread, which has the service's name.
 ///
-/// The thread starts when the service becomes ready. If `run` returns or panics before it was asked to stop, that is logged and
-/// reported by [`ping_all`](crate::Registry::ping_all), and `run` is called again after a pause. The pause is
-/// 100 ms at first, doubles each time up to 30 s, has jitter, and starts at 100 ms again after `run` has worked for a minute.
-/// At shutdown, `run` is asked to stop and its end is awaited; then the service's `shutdown` runs.
+/// The thread starts when the service becomes ready. If `run` returns or panics before it was asked to stop, that is
+/// logged and reported by [`ping_all`](crate::Registry::ping_all), and `run` is called again after a pause. The pause
+/// is 100 ms at first, doubles each time up to 30 s, has jitter, and starts at 100 ms again after `run` has worked for
+/// a minute. At shutdown, `run` is asked to stop and its end is awaited; then the service's `shutdown` runs.
 #[diagnostic::on_unimplemented(
     message = "the background service `{Self}` has no `run`",
     label = "has no `impl BackgroundService`",

@@ -5,8 +5,8 @@
 //!     cargo test -p singleton-core --lib --release --target-dir target/loom tests::loom
 //! ```
 //!
-//! A deadlock inside `initialize` can end the process, because its panic is caught like any panic of user code. `-- --nocapture`
-//! shows the test.
+//! A deadlock inside `initialize` can end the process, because its panic is caught like any panic of user code. `--
+//! --nocapture` shows the test.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -176,7 +176,8 @@ static SINGLE: Descriptor = service("Alone", &[], || {
     Ok(TestInstance::new("Alone"))
 });
 
-/// Fails on the first attempt if the behavior says so. Panics without the panic hook, which would print a line per execution.
+/// Fails on the first attempt if the behavior says so. Panics without the panic hook, which would print a line per
+/// execution.
 fn fail_once(service: &'static str) -> anyhow::Result<()> {
     match BEHAVIOR.get() {
         Behavior::Fail if times(service, "began") == 1 => anyhow::bail!("not the first time"),

@@ -1,7 +1,7 @@
 //! Random graphs of services that fail, panic and use each other without a declaration, called by many threads.
 //!
-//! Each case runs in its own container and keeps a log. Afterwards the log is replayed: everything that the services observed
-//! must follow from the graph.
+//! Each case runs in its own container and keeps a log. Afterwards the log is replayed: everything that the services
+//! observed must follow from the graph.
 
 mod cases;
 

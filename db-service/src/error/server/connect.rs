@@ -43,7 +43,8 @@ impl ConnectError {
         &self.source
     }
 
-    /// Returns whether a name may be shown: the URL contains it outside the password, or it cannot be part of a password.
+    /// Returns whether a name may be shown: the URL contains it outside the password, or it cannot be part of a
+    /// password.
     fn is_public(&self, name: &str) -> bool {
         self.target.contains(name)
             || name.starts_with('/')

@@ -1,8 +1,9 @@
 //! Names in SQLite's messages that may be values.
 //!
-//! SQLite reports `no such table: x` for `SELECT * FROM x` and for `SELECT * FROM pragma_integrity_check(:x)`. FTS5 reports
-//! `no such column: x` for `MATCH :x`. Such a name is shown only if the statement contains it as a name. The statement is known
-//! only when diesel reports the failure, so a thread-local keeps the result until the error is converted.
+//! SQLite reports `no such table: x` for `SELECT * FROM x` and for `SELECT * FROM pragma_integrity_check(:x)`. FTS5
+//! reports `no such column: x` for `MATCH :x`. Such a name is shown only if the statement contains it as a name. The
+//! statement is known only when diesel reports the failure, so a thread-local keeps the result until the error is
+//! converted.
 
 use std::cell::RefCell;
 use std::fmt;

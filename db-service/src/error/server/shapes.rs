@@ -1,8 +1,8 @@
 //! Removes the values from the messages of PostgreSQL, libpq, PgBouncer and SQLite.
 //!
-//! A message is shown only if the whole of it matches one of [`SHAPES`] or [`POSTGRES_TEXTS`]. A shape is a message pattern with
-//! slots: a name stays, and a `{value}` becomes `…`. Any other message may quote values and is not shown, for example one in
-//! another language, one that a user's function raises, or one of a future version.
+//! A message is shown only if the whole of it matches one of [`SHAPES`] or [`POSTGRES_TEXTS`]. A shape is a message
+//! pattern with slots: a name stays, and a `{value}` becomes `…`. Any other message may quote values and is not shown,
+//! for example one in another language, one that a user's function raises, or one of a future version.
 
 /// Returns a message without its values, or `None` if it matches no pattern.
 pub(crate) fn shown(message: &str) -> Option<String> {
@@ -314,7 +314,8 @@ const SYSTEM: &[&str] = &[
     "unsupported protocol",
 ];
 
-/// More PostgreSQL messages, without slots: those in the translation files of version 15 that a client can cause, one per line.
+/// More PostgreSQL messages, without slots: those in the translation files of version 15 that a client can cause, one
+/// per line.
 const POSTGRES_TEXTS: &str = include_str!("postgres_texts.txt");
 
 /// The message patterns. No name may follow a `{value}`, because the value can contain the literal between the two.

@@ -65,8 +65,8 @@ impl Relay {
 
     /// Accepts the driver's connection, and forwards bytes until either side closes.
     ///
-    /// With `sslmode=prefer` and `allow`, libpq may connect a second time, with or without encryption. Then the relay connects to the
-    /// server a second time too.
+    /// With `sslmode=prefer` and `allow`, libpq may connect a second time, with or without encryption. Then the relay
+    /// connects to the server a second time too.
     pub(crate) fn start(self) -> io::Result<Links> {
         let (sender, links) = mpsc::channel();
         let listener = Arc::new(self.listener);
@@ -134,8 +134,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 /// Returns whether a connection from `peer` to `port` on 127.0.0.1 comes from this process.
 ///
-/// The kernel lists the inode of each connection's socket, and the sockets of this process. So no other descriptor is opened or
-/// duplicated.
+/// The kernel lists the inode of each connection's socket, and the sockets of this process. So no other descriptor is
+/// opened or duplicated.
 fn is_own(peer: SocketAddr, port: u16) -> io::Result<bool> {
     let IpAddr::V4(address) = peer.ip() else {
         return Ok(false);

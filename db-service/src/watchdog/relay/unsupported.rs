@@ -1,4 +1,5 @@
-//! Placeholders for other systems. Only Linux lists the sockets of a process, so only there a relay can recognize its driver.
+//! Placeholders for other systems. Only Linux lists the sockets of a process, so only there a relay can recognize its
+//! driver.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which attributes of a guarded method go to which of the functions that it becomes.
+//! The attributes of a guarded method, and which of its generated functions gets which.
 
 use syn::{AttrStyle, Attribute, Error, Meta, parse_quote};
 
@@ -14,7 +14,7 @@ pub(crate) const FOR_BOTH: [&str; 8] = [
     "target_feature",
 ];
 
-/// What goes to the function that callers see.
+/// Returns the attributes for the public function.
 pub(crate) fn outer(attributes: &[Attribute]) -> Vec<&Attribute> {
     attributes
         .iter()
@@ -22,7 +22,7 @@ pub(crate) fn outer(attributes: &[Attribute]) -> Vec<&Attribute> {
         .collect()
 }
 
-/// What goes to the user's own function.
+/// Returns the attributes for the user's function.
 pub(crate) fn inner(attributes: &[Attribute]) -> Vec<&Attribute> {
     attributes
         .iter()
@@ -30,19 +30,19 @@ pub(crate) fn inner(attributes: &[Attribute]) -> Vec<&Attribute> {
         .collect()
 }
 
-/// Tells whether an attribute goes by one of these names.
+/// Returns whether an attribute has one of these names.
 pub(crate) fn is_one_of(attribute: &Attribute, names: &[&str]) -> bool {
     names.iter().any(|name| is_named(attribute, name))
 }
 
-/// Writes the attributes that stood inside a body, as `#![allow(…)]` does, as ones in front of the function.
+/// Converts inner attributes of a body, such as `#![allow(…)]`, to outer attributes of the function.
 pub(crate) fn move_out(attributes: &mut [Attribute]) {
     for attribute in attributes {
         attribute.style = AttrStyle::Outer;
     }
 }
 
-/// Tells whether an attribute gives a function a symbol or a section, also as `#[unsafe(no_mangle)]`.
+/// Returns whether an attribute gives a function a symbol or a section, also in the form `#[unsafe(no_mangle)]`.
 pub(crate) fn exports(attribute: &Attribute) -> bool {
     const EXPORTS: [&str; 3] = ["no_mangle", "export_name", "link_section"];
     if let (true, Meta::List(list)) = (is_named(attribute, "unsafe"), &attribute.meta) {
@@ -52,7 +52,7 @@ pub(crate) fn exports(attribute: &Attribute) -> bool {
     is_one_of(attribute, &EXPORTS)
 }
 
-/// An error at each attribute of a kind.
+/// Returns an error at each attribute of a kind.
 pub(crate) fn refused(
     attributes: &[Attribute],
     is_of_kind: impl Fn(&Attribute) -> bool,
@@ -65,7 +65,7 @@ pub(crate) fn refused(
         .collect()
 }
 
-/// Turns `#[expect]` into `#[allow]`: of the functions that we make of one, some do not fulfil it.
+/// Converts `#[expect]` to `#[allow]`, because some of the generated functions do not fulfill the expectation.
 pub(crate) fn expect_nothing(attributes: &mut [Attribute]) {
     for attribute in attributes
         .iter_mut()
@@ -77,7 +77,7 @@ pub(crate) fn expect_nothing(attributes: &mut [Attribute]) {
     }
 }
 
-/// Tells whether an attribute's path ends in `name`, as in `service` or `singleton_core::service`.
+/// Returns whether an attribute's path ends in `name`, as in `service` or `singleton_core::service`.
 pub(crate) fn is_named(attribute: &Attribute, name: &str) -> bool {
     attribute
         .path()

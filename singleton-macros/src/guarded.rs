@@ -1,4 +1,4 @@
-//! `#[guarded]`: the associated function that readies the service, and the method behind it.
+//! `#[guarded]`: the associated function that initializes the service, and the method behind it.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -12,7 +12,8 @@ use syn::{
 
 use crate::attributes;
 
-/// Expands `#[guarded]`; where the method is wrong, a stub of the same signature keeps its callers quiet.
+/// Expands `#[guarded]`. For an invalid method, emits a stub with the same signature, so that its callers cause no more
+/// errors.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut method: ImplItemFn = match syn::parse2(item.clone()) {
         Ok(method) => method,
@@ -43,7 +44,7 @@ fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
     let signature = &method.sig;
     let mut faults = Vec::new();
     let is_guarded = |attribute: &Attribute| attributes::is_named(attribute, "guarded");
-    let again = "this method has `#[guarded]` already";
+    let again = "this method already has `#[guarded]`";
     faults.extend(attributes::refused(&method.attrs, is_guarded, again));
     for input in &signature.inputs {
         let of_input = match input {
@@ -65,7 +66,7 @@ fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
     if let Some(constness) = &signature.constness {
         faults.push(Error::new_spanned(
             constness,
-            "a guarded method cannot be `const`: it may have to initialise the service",
+            "a guarded method cannot be `const`: it may have to initialize the service",
         ));
     }
     if let Some(receiver) = signature.receiver() {
@@ -115,10 +116,10 @@ fn guard(method: ImplItemFn) -> TokenStream {
     }
 }
 
-/// Two functions: the public one without a receiver, and the user's own under a hidden name.
+/// Emits two functions: the public one without a receiver, and the user's one under a hidden name.
 ///
-/// Where the result can be named, a third does what the first use takes, arguments and all, so that
-/// later ones need not set aside registers and stack for it.
+/// If the result type can be named, a third function takes the slow path with all arguments, so that the fast path
+/// needs no registers or stack for it.
 fn guard_method(method: ImplItemFn) -> TokenStream {
     let ImplItemFn {
         attrs,
@@ -178,15 +179,15 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
 
         #(#inner_attributes)*
         #[doc(hidden)]
-        // Said of the public one already, or asked for by us.
+        // The compiler reports these for the public function, or this expansion causes them.
         #[allow(dead_code, clippy::type_complexity, clippy::too_many_arguments)]
         #[allow(clippy::missing_const_for_fn, clippy::unnecessary_wraps)]
         #inner #block
     }
 }
 
-/// A name that neither an argument nor an item of the user's can be taken for: a pattern that is the
-/// name of a constant or unit struct in scope would be that, hygiene or not.
+/// Returns a name that matches no argument and no item of the user. A pattern with the name of a constant or unit
+/// struct in scope would refer to that item, regardless of hygiene.
 fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
@@ -195,7 +196,7 @@ fn prefixed(prefix: &str, signature: &Signature) -> Ident {
     format_ident!("{prefix}{}", signature.ident, span = signature.ident.span())
 }
 
-/// Calls a function of the same generic parameters, asyncness and safety as the one that calls.
+/// Returns a call of a function with the same generic parameters, asyncness and safety as the caller.
 fn call(callee: &Signature, arguments: TokenStream) -> TokenStream {
     let (name, generics) = (&callee.ident, turbofish(callee));
     let awaiting = callee.asyncness.map(|_| quote!(.await));
@@ -207,7 +208,7 @@ fn call(callee: &Signature, arguments: TokenStream) -> TokenStream {
     }
 }
 
-/// Tells whether the result holds an `impl Trait`, which is another type in each function.
+/// Returns whether the result contains an `impl Trait`, which is a different type in each function.
 fn returns_opaque(signature: &Signature) -> bool {
     struct Search(bool);
     impl<'ast> Visit<'ast> for Search {
@@ -220,7 +221,7 @@ fn returns_opaque(signature: &Signature) -> bool {
     search.0
 }
 
-/// Without a receiver one function does: the guard stands in front of the body.
+/// Emits one function for a method without a receiver: the guard comes before the body.
 fn guard_function(method: ImplItemFn) -> TokenStream {
     let ImplItemFn {
         attrs,
@@ -266,12 +267,12 @@ fn match_instance(
     }
 }
 
-/// `Self`, written with the attribute's span: it exists in an `impl` only, and the attribute is what is misplaced.
+/// Returns `Self` with the attribute's span. Outside an `impl`, the compiler reports the misplaced attribute.
 fn this() -> TokenStream {
     quote_spanned!(Span::call_site()=> Self)
 }
 
-/// The signature without the receiver, and the names that its arguments go by.
+/// Returns the signature without the receiver, and the names of its arguments.
 fn outer_signature(signature: &Signature) -> (Signature, Vec<TokenStream>) {
     let mut outer = signature.clone();
     if signature.receiver().is_none() {
@@ -296,7 +297,7 @@ fn outer_signature(signature: &Signature) -> (Signature, Vec<TokenStream>) {
     (outer, names)
 }
 
-/// Type and constant parameters, which a call cannot always infer; lifetimes it can.
+/// Returns the type and constant parameters, which a call cannot always infer. Lifetimes are always inferred.
 fn turbofish(signature: &Signature) -> Option<TokenStream> {
     let parameters: Vec<_> = signature
         .generics
@@ -311,7 +312,7 @@ fn turbofish(signature: &Signature) -> Option<TokenStream> {
     (!parameters.is_empty()).then(|| quote!(::<#(#parameters),*>))
 }
 
-/// Writes `'static` where a lifetime was elided: in the result it was that of `&self`, and the instance lives for ever.
+/// Replaces elided lifetimes in the result, which are those of `&self`, by `'static`: the instance is never dropped.
 struct Lifetimes;
 
 impl Lifetimes {
@@ -334,7 +335,7 @@ impl VisitMut for Lifetimes {
         }
     }
 
-    // Elision in the signature of a function type is that type's own affair.
+    // A function type has its own lifetime elision.
     fn visit_type_fn_ptr_mut(&mut self, _: &mut syn::TypeFnPtr) {}
     fn visit_parenthesized_generic_arguments_mut(
         &mut self,

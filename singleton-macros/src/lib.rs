@@ -4,6 +4,7 @@
 mod attributes;
 mod guarded;
 mod policy;
+mod requirements;
 mod requires;
 mod service;
 mod setup;
@@ -11,26 +12,26 @@ mod trait_service;
 
 use proc_macro::TokenStream;
 
-/// Makes a struct a service, a type of which the process has exactly one instance; or makes a trait one
-/// whose implementation is chosen elsewhere.
+/// Makes a struct a service with exactly one instance per process, or a trait a service whose implementation is chosen
+/// elsewhere.
 ///
-/// See `singleton_core`'s documentation; use it from there.
+/// Use it through `singleton_core`, whose documentation describes it.
 #[proc_macro_attribute]
 pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {
     service::expand(arguments.into(), item.into()).into()
 }
 
-/// Names the services that must be ready before this one initialises.
+/// Lists the services that must be ready before this one initializes.
 ///
-/// See `singleton_core`'s documentation; use it from there.
+/// Use it through `singleton_core`, whose documentation describes it.
 #[proc_macro_attribute]
 pub fn requires(arguments: TokenStream, item: TokenStream) -> TokenStream {
     requires::expand(arguments.into(), item.into()).into()
 }
 
-/// Makes a method of a service an associated function that initialises the service first.
+/// Makes a method of a service an associated function that initializes the service first.
 ///
-/// See `singleton_core`'s documentation; use it from there.
+/// Use it through `singleton_core`, whose documentation describes it.
 #[proc_macro_attribute]
 pub fn guarded(arguments: TokenStream, item: TokenStream) -> TokenStream {
     guarded::expand(arguments.into(), item.into()).into()
@@ -38,9 +39,9 @@ pub fn guarded(arguments: TokenStream, item: TokenStream) -> TokenStream {
 
 /// Marks the function that runs once, before the first service of the process.
 ///
-/// Everyone who uses a service waits for it, so it must not wait for a thread that does.
+/// All callers of services wait for it, so it must not wait for a thread that calls a service.
 ///
-/// See `singleton_core`'s documentation; use it from there.
+/// Use it through `singleton_core`, whose documentation describes it.
 #[proc_macro_attribute]
 pub fn setup(arguments: TokenStream, item: TokenStream) -> TokenStream {
     setup::expand(arguments.into(), item.into()).into()

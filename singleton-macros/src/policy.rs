@@ -13,7 +13,7 @@ const ARGUMENTS: &str = "`async`, `background`, `eager`, `init_timeout = \"10s\"
      `retry(attempts = 5, initial = \"100ms\", max = \"5s\")`, `shutdown_timeout = \"10s\"` \
      and `tags(\"readiness\")`";
 
-/// What `#[service(…)]` says.
+/// The parsed arguments.
 #[derive(Default)]
 pub(crate) struct Policy {
     pub(crate) asynchronous: bool,
@@ -41,7 +41,7 @@ enum Argument {
     Tags(Vec<LitStr>),
 }
 
-/// Reads the arguments as far as they can be read; the errors are those of the others.
+/// Parses the arguments. Returns the valid ones, and the errors of the others.
 pub(crate) fn parse(arguments: TokenStream) -> (Policy, Option<Error>) {
     let mut policy = Policy::default();
     let parsed = Punctuated::<Named, Token![,]>::parse_terminated.parse2(arguments);
@@ -107,7 +107,7 @@ impl Policy {
     }
 }
 
-/// An argument that is there or not.
+/// Parses an argument without a value.
 fn alone(name: &Ident, input: ParseStream<'_>, argument: Argument) -> Result<Argument> {
     if input.is_empty() || input.peek(Token![,]) {
         return Ok(argument);
@@ -116,7 +116,7 @@ fn alone(name: &Ident, input: ParseStream<'_>, argument: Argument) -> Result<Arg
     Err(Error::new(input.span(), message))
 }
 
-/// `= "10s"`.
+/// Parses a duration: `= "10s"`.
 fn value(name: &Ident, input: ParseStream<'_>) -> Result<Duration> {
     if input.parse::<Token![=]>().is_err() {
         let message = format!("how long? write `{name} = \"10s\"`");
@@ -240,7 +240,7 @@ fn list<'a>(
     Ok(content)
 }
 
-/// The policy as a constant of `singleton_core`.
+/// Writes the policy as a constant of `singleton_core`.
 impl ToTokens for Policy {
     fn to_tokens(&self, tokens: &mut TokenStream) {
         let policy = quote!(::singleton_core::__private::Policy);
@@ -280,7 +280,7 @@ fn option(value: Option<TokenStream>) -> TokenStream {
     }
 }
 
-/// Complains of arguments where there is nothing to be said.
+/// Returns an error if an attribute without arguments has some.
 pub(crate) fn none(arguments: &TokenStream, message: &str) -> Option<Error> {
     let first = arguments.clone().into_iter().next()?;
     let span: Span = first.span();

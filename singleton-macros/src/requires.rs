@@ -1,53 +1,17 @@
-//! `#[requires(…)]`: the list of services that `#[service]` reads.
+//! `#[requires(…)]`: the list of required services.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
-use syn::parse::Parser;
-use syn::punctuated::Punctuated;
-use syn::{Attribute, DeriveInput, Error, Result, Token, Type};
+use syn::{Attribute, DeriveInput, Error};
 
 use crate::attributes::is_named;
 use crate::service;
 
-/// Parses the services named between the parentheses; none at all is allowed.
-pub(crate) fn parse(arguments: TokenStream) -> Result<Vec<Type>> {
-    const FORM: &str = "`#[requires]` lists services by their types, such as `#[requires(Config, Database, dyn Clock)]`";
-    let services = Punctuated::<Type, Token![,]>::parse_terminated
-        .parse2(arguments)
-        .map_err(|error| Error::new(error.span(), FORM))?;
-    let services: Vec<Type> = services.into_iter().map(bare).collect();
-    let named = |service: &&Type| !matches!(service, Type::Path(_) | Type::TraitObject(_));
-    if let Some(unnamed) = services.iter().find(named) {
-        return Err(Error::new_spanned(unnamed, FORM));
-    }
-    match services
-        .iter()
-        .enumerate()
-        .find(|(position, service)| services[..*position].contains(service))
-    {
-        Some((_, again)) => Err(Error::new_spanned(again, "this service is listed already")),
-        None => Ok(services),
-    }
-}
-
-/// The type without the parentheses around it, which a macro may have put there without a sign of them.
-fn bare(service: Type) -> Type {
-    match service {
-        Type::Group(group) => bare(*group.elem),
-        Type::Paren(paren) => bare(*paren.elem),
-        service => service,
-    }
-}
-
-/// Replaces the list by the mark that `expand` knows.
-pub(crate) fn mark_as_read(attribute: &mut Attribute) {
-    let path = attribute.path();
-    *attribute = syn::parse_quote!(#[#path(@read)]);
-}
-
-/// Runs first only where `#[requires]` stands above `#[service]`, which otherwise has read it already and left a mark:
-/// moves itself below. Without a `#[service]` the item is treated as if it had one, so that the
-/// missing attribute is the only thing reported.
+/// Expands `#[requires]`.
+///
+/// It runs first only if it is above `#[service]`, and then moves itself below. Otherwise `#[service]` has read the
+/// list and left a mark. Without a `#[service]`, the item is expanded as if it had one, so that the compiler reports
+/// only the missing attribute.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     if arguments.to_string().replace(' ', "") == "@read" {
         return item;

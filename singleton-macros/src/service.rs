@@ -7,9 +7,9 @@ use syn::spanned::Spanned;
 use syn::{Attribute, DeriveInput, Error, Result, Type};
 
 use crate::policy::Policy;
-use crate::{attributes, policy, requires, trait_service};
+use crate::{attributes, policy, requirements, trait_service};
 
-/// Expands `#[service]`; the user's item is emitted whatever is wrong with it.
+/// Expands `#[service]`. Always emits the user's item, even after an error.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     if let Ok(declaration) = syn::parse2(item.clone()) {
         return trait_service::expand(&arguments, declaration);
@@ -41,15 +41,16 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     }
 }
 
-/// What the `#[requires(…)]` of one item say together.
+/// The union of all `#[requires(…)]` of one item.
 #[derive(Default)]
 struct Requirements {
     services: Vec<Type>,
-    /// Where the last list stands: what a cycle is reported at.
+    /// The span of the last list, where a cycle is reported.
     span: Option<Span>,
 }
 
-/// Reads every `#[requires(…)]` of the item and leaves a mark that it was read, so that its import counts as used.
+/// Reads each `#[requires(…)]` of the item, and leaves a mark in its place, so that the attribute's import counts as
+/// used.
 fn take_requirements(attributes: &mut [Attribute]) -> (Requirements, Vec<Error>) {
     let mut requirements = Requirements::default();
     let mut errors = Vec::new();
@@ -59,13 +60,13 @@ fn take_requirements(attributes: &mut [Attribute]) -> (Requirements, Vec<Error>)
     {
         let read = attribute.meta.require_list().and_then(|list| {
             requirements.span = Some(list.delimiter.span().join());
-            requires::parse(list.tokens.clone())
+            requirements::parse(list.tokens.clone())
         });
         match read {
             Ok(services) => requirements.services.extend(services),
             Err(error) => errors.push(error),
         }
-        requires::mark_as_read(attribute);
+        requirements::mark_as_read(attribute);
     }
     (requirements, errors)
 }
@@ -102,7 +103,7 @@ fn implement(
     let text = name.unraw().to_string();
     let private = quote!(::singleton_core::__private);
     let services = &requirements.services;
-    // The constants are what a cycle goes through: they lie where the requirements are written.
+    // A cycle goes through these constants, so they get the span of the requirements.
     let span = requirements.span.unwrap_or_else(Span::call_site);
     let rank = rank(services);
     let rank = quote_spanned! {span=> const RANK: ::core::primitive::usize = #rank; };
@@ -131,7 +132,7 @@ fn implement(
             #asynchronous
 
             fn descriptor() -> &'static #private::Descriptor {
-                // Evaluated by `cargo check` as well, and with it every rank.
+                // `cargo check` evaluates this constant too, and with it each rank.
                 static DESCRIPTOR: #private::Descriptor = #private::Descriptor::new::<#name>(
                     #text,
                     ::core::concat!(::core::module_path!(), "::", #text),
@@ -167,43 +168,44 @@ fn implement(
 fn inherent(visibility: &syn::Visibility) -> TokenStream {
     let private = quote!(::singleton_core::__private);
     quote! {
-        /// Returns the one instance, initialising the service and all it requires on first use.
+        /// Returns the instance. On first use, initializes the service and its dependencies.
         ///
         /// # Errors
         ///
-        /// The service, or one that it requires, could not be initialised.
+        /// Returns an error if the service or one of its dependencies could not be initialized.
         #[inline]
         #visibility fn instance() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
             #private::instance::<Self>()
         }
 
-        /// The same for a task, which waits without blocking its thread.
+        /// Returns the instance, like `instance`, without blocking the thread.
         ///
         /// # Errors
         ///
-        /// As those of `instance`.
+        /// Returns the errors of `instance`.
         #visibility async fn instance_async() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
             #private::instance_async::<Self>().await
         }
 
-        /// Tells whether the service is ready, without initialising it.
+        /// Returns whether the service is ready, without initializing it.
         #visibility fn is_initialized() -> ::core::primitive::bool {
             #private::is_initialized::<Self>()
         }
 
-        /// Takes what is given in the place of what `initialize` would make; on first use it is checked by `ping`
-        /// as that would be, and what the service requires is initialised before it.
+        /// Provides an instance in place of `initialize`.
+        ///
+        /// On first use, the service's dependencies are initialized, and then `ping` checks the instance.
         ///
         /// # Errors
         ///
-        /// The service is in use already, an instance was provided already, or the service was shut down.
+        /// Returns an error if the service was used or shut down before, or if an instance was provided before.
         #visibility fn provide(__instance: Self) -> ::core::result::Result<(), ::singleton_core::Error> {
             #private::provide(__instance)
         }
     }
 }
 
-/// Nested calls rather than a slice: rustc explains a cycle in far fewer notes.
+/// Returns the rank as nested calls of `max`. With a slice, rustc would explain a cycle with many more notes.
 fn rank(requirements: &[Type]) -> TokenStream {
     let highest = requirements.iter().fold(quote!(0), |highest, service| {
         let rank = member(service, quote!(RANK));
@@ -212,7 +214,7 @@ fn rank(requirements: &[Type]) -> TokenStream {
     quote!(1 + #highest)
 }
 
-/// Refers to a member of `Requirement` so that an error about it points at the entry in `#[requires]`.
+/// Refers to a member of `Requirement` with the span of the entry in `#[requires]`, so that an error points there.
 fn member(service: &Type, member: TokenStream) -> TokenStream {
     let service_tokens = service.to_token_stream();
     quote_spanned!(service.span()=> <#service_tokens as ::singleton_core::Requirement>::#member)

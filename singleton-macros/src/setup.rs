@@ -7,7 +7,7 @@ use syn::{Error, ItemFn, Result, ReturnType, Safety};
 
 use crate::policy;
 
-/// Expands `#[setup]`; the user's function is emitted whatever is wrong with it.
+/// Expands `#[setup]`. Always emits the user's function, even after an error.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let function: ItemFn = match syn::parse2(item.clone()) {
         Ok(function) => function,
@@ -26,7 +26,7 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         ReturnType::Default => name.span(),
         ReturnType::Type(_, ty) => ty.span(),
     };
-    // A macro is exported at the root of its crate, wherever it is written: a second one is a duplicate there.
+    // A `#[macro_export]` macro is always at the root of its crate, so a second `#[setup]` is a duplicate definition.
     let once = Ident::new("a_crate_has_one_setup_function", name.span());
     let registered = quote_spanned! {result=>
         ::singleton_core::__private::Setup::new(::core::concat!(::core::module_path!(), "::", ::core::stringify!(#name)), #name)

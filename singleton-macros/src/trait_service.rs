@@ -5,14 +5,14 @@ use quote::quote;
 use syn::ext::IdentExt;
 use syn::{Error, ItemTrait, Result};
 
-use crate::{attributes, policy, requires};
+use crate::{attributes, policy, requirements};
 
-/// Expands `#[service]` on a trait, which is emitted whatever is wrong with it.
+/// Expands `#[service]` on a trait. Always emits the trait, even after an error.
 pub(crate) fn expand(arguments: &TokenStream, mut declaration: ItemTrait) -> TokenStream {
     let result = validate(arguments, &declaration).map(|()| implement(&declaration));
     for attribute in &mut declaration.attrs {
         if attributes::is_named(attribute, "requires") {
-            requires::mark_as_read(attribute);
+            requirements::mark_as_read(attribute);
         }
     }
     let expansion = result.unwrap_or_else(Error::into_compile_error);
@@ -69,26 +69,26 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
         }
 
         impl dyn #name {
-            /// Returns the implementation that was chosen, initialising it on first use.
+            /// Returns the chosen implementation. Initializes it on first use.
             ///
             /// # Errors
             ///
-            /// None was chosen, or it could not be initialised.
+            /// Returns an error if no implementation was chosen, or if it could not be initialized.
             #visibility fn instance() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
                 #private::chosen::<Self>()
             }
 
-            /// The same for a task, which waits without blocking its thread, also for a service that initialises
-            /// asynchronously.
+            /// Returns the chosen implementation, like `instance`, without blocking the thread. Also works for a
+            /// service that initializes asynchronously.
             ///
             /// # Errors
             ///
-            /// As those of `instance`.
+            /// Returns the errors of `instance`.
             #visibility async fn instance_async() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
                 #private::chosen_async::<Self>().await
             }
 
-            /// Tells whether the implementation is ready, without initialising it.
+            /// Returns whether the implementation is ready, without initializing it.
             #visibility fn is_initialized() -> ::core::primitive::bool {
                 #private::is_ready::<Self>()
             }
@@ -97,16 +97,16 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             ///
             /// # Errors
             ///
-            /// One was chosen already, or the service was shut down.
+            /// Returns an error if an implementation was chosen before, or if the service was used or shut down before.
             #visibility fn provide(__implementation: impl #name + 'static) -> ::core::result::Result<(), ::singleton_core::Error> {
                 #private::provide_chosen::<Self>(::std::boxed::Box::new(__implementation))
             }
 
-            /// Chooses a service as the implementation; it is initialised when this one is needed.
+            /// Chooses a service as the implementation. It is initialized when the implementation is first used.
             ///
             /// # Errors
             ///
-            /// As those of `provide`.
+            /// Returns the errors of `provide`.
             #visibility fn bind<__Service: ::singleton_core::Singleton + #name>() -> ::core::result::Result<(), ::singleton_core::Error> {
                 #private::bind::<Self, __Service>(|__implementation| __implementation)
             }

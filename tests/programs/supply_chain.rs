@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use serde::Deserialize;
 
-const MANIFESTS: [&str; 2] = ["Cargo.toml", "benchmarks/Cargo.toml"];
+const MANIFESTS: [&str; 2] = ["Cargo.toml", "tests/benchmarks/Cargo.toml"];
 
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,36 +1,36 @@
-//! What can be wrong with a user, or with asking for one.
+//! The errors of the repository.
 
 use std::fmt;
 
 use db_service::DbError;
 use singleton_core::__private::Escaped;
 
-/// Why the repository did not do what it was asked to.
+/// An error of the repository.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UserError {
-    /// The repository, or a service that it requires, could not be initialised.
+    /// The repository or one of its dependencies could not be initialized.
     #[error(transparent)]
     Service(#[from] singleton_core::Error),
-    /// What was given is not valid; all that is wrong with it, joined by `; `.
+    /// The given values are invalid. `Display` joins all faults with `; `.
     #[error("{}", Joined(.0))]
     Invalid(Vec<ValidationFault>),
     /// Another user has the name.
     #[error("Username '{name}' already exists", name = Escaped(.0))]
     UsernameTaken(String),
-    /// Another user has the address.
+    /// Another user has the email address.
     #[error("Email '{email}' already registered", email = Escaped(.0))]
     EmailTaken(String),
-    /// A list may hold 1000 users at most.
+    /// The limit of a list is above 1000.
     #[error("Limit cannot exceed 1000")]
     LimitExceeded,
-    /// An update that changes nothing.
+    /// An update has no changes.
     #[error("No updates provided")]
     NoUpdates,
     /// A password could not be hashed.
     #[error("the password could not be hashed: {0}")]
     Hashing(#[source] argon2::password_hash::Error),
-    /// What is stored in the place of a user's hash is none, or one whose check would take too much memory or time.
+    /// The stored hash of a user is not a password hash, or its check would take too much memory or time.
     #[error(
         "the password hash of user {user_id} cannot be used: {}; set a new password",
         Escaped(reason)
@@ -39,34 +39,34 @@ pub enum UserError {
     UnusableHash {
         /// The user.
         user_id: i64,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The database did not do its part.
+    /// The database returned an error.
     #[error(transparent)]
     Database(#[from] DbError),
 }
 
-/// One thing that is wrong with what was given.
+/// A problem with a given value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValidationFault {
-    /// Fewer than 3 characters, white space at the ends apart.
+    /// The name has fewer than 3 characters, not counting white space at its ends.
     #[error("Username must be at least 3 characters")]
     UsernameTooShort,
-    /// More than 50 characters.
+    /// The name has more than 50 characters.
     #[error("Username must be at most 50 characters")]
     UsernameTooLong,
-    /// A tab, a line break, a NUL or the like.
+    /// The name contains a control character, such as a tab, a line break or a NUL.
     #[error("Username must not contain control characters")]
     UsernameControlCharacter,
-    /// Not of the form `name@host`, or with white space in it.
+    /// The address does not have the form `name@host`, or contains white space.
     #[error("Valid email address is required")]
     InvalidEmail,
-    /// More than 100 characters.
+    /// The address has more than 100 characters.
     #[error("Email must be at most 100 characters")]
     EmailTooLong,
-    /// Fewer than 6 characters.
+    /// The password has fewer than 6 characters.
     #[error("Password must be at least 6 characters")]
     PasswordTooShort,
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_stays_on_its_line() {
+    fn name_stays_on_one_line() {
         let hostile = "a\r\nb\u{1b}[2J\u{2028}\u{202e}";
         let shown = r"a\r\nb\u{1b}[2J\u{2028}\u{202e}";
         let taken = UserError::UsernameTaken(hostile.to_owned());

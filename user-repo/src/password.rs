@@ -1,4 +1,5 @@
-//! Hashing passwords and checking them: Argon2id, and the seed's SHA-256 for as long as some are left.
+//! Hashing and verification of passwords: Argon2id, and the unsalted SHA-256 of an earlier Python version of this
+//! program.
 
 use std::fmt;
 use std::hint::black_box;
@@ -12,23 +13,23 @@ use subtle::ConstantTimeEq;
 
 use crate::error::UserError;
 
-/// What one hash costs, and so what guessing a password costs.
+/// The cost of one hash, and so of each guess of a password.
 ///
-/// The default is the one of OWASP's [Password Storage Cheat Sheet] with 19 MiB; it asks for no less.
+/// The default is the recommendation with 19 MiB in OWASP's [Password Storage Cheat Sheet], which is the minimum there.
 ///
 /// [Password Storage Cheat Sheet]: https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Argon2Params {
-    /// Memory in KiB (`PASSWORD_MEMORY_KIB`, 19456).
+    /// The memory in KiB (`PASSWORD_MEMORY_KIB`, 19456).
     pub memory_kib: u32,
-    /// Passes over the memory (`PASSWORD_ITERATIONS`, 2).
+    /// The number of passes over the memory (`PASSWORD_ITERATIONS`, 2).
     pub iterations: u32,
-    /// Lanes (`PASSWORD_PARALLELISM`, 1).
+    /// The number of lanes (`PASSWORD_PARALLELISM`, 1).
     pub parallelism: u32,
 }
 
 impl Argon2Params {
-    /// The dearest that a stored hash may ask for: what others allow, and what one row may cost us.
+    /// The maximum cost of a stored hash, so that one row cannot exhaust memory or time.
     const LIMIT: Argon2Params = Argon2Params {
         memory_kib: 1 << 20,
         iterations: 10,
@@ -86,7 +87,7 @@ fn read(variable: &str, default: u32, limit: u32) -> anyhow::Result<u32> {
     }
 }
 
-/// Hashes passwords; what that costs is set by environment variables, see [`Argon2Params`].
+/// The service that hashes and verifies passwords. Environment variables set the cost; see [`Argon2Params`].
 #[service]
 pub struct PasswordService {
     hasher: Argon2<'static>,
@@ -99,91 +100,93 @@ impl Service for PasswordService {
 }
 
 impl PasswordService {
-    /// Makes a service with these parameters, to be provided to a [`Scope`](singleton_core::testing::Scope).
+    /// Creates a service with these parameters, for `PasswordService::provide` or a
+    /// [`Scope`](singleton_core::testing::Scope).
     ///
     /// # Errors
     ///
-    /// [`UserError::Hashing`]: Argon2 does not work with these parameters.
+    /// Returns [`UserError::Hashing`] if Argon2 does not work with these parameters.
     pub fn new(params: Argon2Params) -> Result<Self, UserError> {
         let hasher = params
             .hasher()
             .map_err(|error| UserError::Hashing(error.into()))?;
-        // Finds out now whether there are enough memory and random numbers.
+        // Fails now if there is not enough memory or no source of random numbers.
         hash_with(&hasher, "")?;
         Ok(PasswordService { hasher })
     }
 
-    /// Hashes a password with a salt of its own, as a PHC string.
+    /// Hashes a password with a random salt. Returns a PHC string.
     ///
     /// # Errors
     ///
-    /// [`UserError::Hashing`]: there is not enough memory, or the system gives no random numbers.
+    /// Returns [`UserError::Hashing`] if there is not enough memory or no source of random numbers.
     #[guarded]
     pub fn hash(&self, password: &str) -> Result<String, UserError> {
         hash_with(&self.hasher, password)
     }
 
-    /// Checks a password against a stored hash. Without one, does the same work and returns [`Verdict::Wrong`].
+    /// Checks a password against a stored hash. Without one, does the same work and returns [`Verification::Invalid`].
     #[guarded]
     pub(crate) fn check(
         &self,
         password: &str,
         stored: Option<&str>,
-    ) -> Result<Verdict, CheckError> {
+    ) -> Result<Verification, CheckError> {
         self.check_and_count(password.as_bytes(), stored).0
     }
 
-    /// Returns the verdict and the number of Argon2 blocks that were filled.
+    /// Returns the verification and the number of filled Argon2 blocks.
     ///
-    /// Every check reads the password once for SHA-256 and once for Argon2, allocates at least the memory of the
-    /// configured hash, and fills at least as many blocks. Its time shows neither whether a hash is stored nor of which
-    /// kind it is, unless the stored hash costs more than the configured one.
+    /// Each check reads the password once for SHA-256 and once for Argon2, allocates at least the memory of the
+    /// configured hash, and fills at least as many blocks. So its duration does not show whether a hash is stored, or
+    /// its kind, unless the stored hash costs more than the configured one.
     fn check_and_count(
         &self,
         password: &[u8],
         stored: Option<&str>,
-    ) -> (Result<Verdict, CheckError>, u64) {
+    ) -> (Result<Verification, CheckError>, u64) {
         let sha256 = black_box(hex(&Sha256::digest(password)));
-        let mut verdict = Ok(Verdict::Wrong);
+        let mut verification = Ok(Verification::Invalid);
         let mut hash = None;
         match stored {
             None => {}
             Some(stored) if is_sha256(stored) => {
                 let stored = stored.to_ascii_lowercase();
                 if sha256.as_bytes().ct_eq(stored.as_bytes()).into() {
-                    verdict = Ok(Verdict::RightButOutdated);
+                    verification = Ok(Verification::ValidNeedsRehash);
                 }
             }
             Some(stored) => match StoredArgon2::parse(stored) {
                 Ok(stored) => hash = Some(stored),
-                Err(error) => verdict = Err(error),
+                Err(error) => verification = Err(error),
             },
         }
         match self.work(password, hash.as_ref()) {
-            Ok((checked, filled)) => (checked.map_or(verdict, Ok), filled),
+            Ok((checked, filled)) => (checked.map_or(verification, Ok), filled),
             Err(error) => (Err(CheckError::Hashing(error.into())), 0),
         }
     }
 
-    /// Checks `stored` and fills the blocks that it is short of the configured hash; returns the number of all blocks.
+    /// Checks `stored`, and fills as many blocks as it lacks compared with the configured hash. Returns the number of
+    /// all blocks.
     fn work(
         &self,
         password: &[u8],
         stored: Option<&StoredArgon2>,
-    ) -> Result<(Option<Verdict>, u64), argon2::Error> {
+    ) -> Result<(Option<Verification>, u64), argon2::Error> {
         let mut memory = self.allocate_for(stored)?;
-        let verdict = stored
+        let verification = stored
             .map(|stored| self.verify(password, stored, &mut memory))
             .transpose()?;
         let filled = stored.map_or(0, |stored| blocks(&stored.params));
         let rest = self.fill_rest(password, filled, &mut memory)?;
-        Ok((verdict, filled + rest))
+        Ok((verification, filled + rest))
     }
 
     /// Allocates for the larger of the configured hash and `stored`, and writes to all of it.
     ///
-    /// The first write to a fresh page can take longer than Argon2 does, so that a check in little memory would take
-    /// less time for the same number of blocks.
+    /// The first write to a new page can take longer than Argon2's work in it, so a check with less memory would be
+    /// faster for the same number of blocks.
     fn allocate_for(&self, stored: Option<&StoredArgon2>) -> Result<Vec<Block>, argon2::Error> {
         let configured = self.hasher.params().block_count();
         let stored = stored.map_or(0, |stored| stored.params.block_count());
@@ -201,20 +204,20 @@ impl PasswordService {
         password: &[u8],
         stored: &StoredArgon2,
         memory: &mut [Block],
-    ) -> Result<Verdict, argon2::Error> {
+    ) -> Result<Verification, argon2::Error> {
         let mut output = vec![0; stored.output.len()];
         Argon2::new(stored.algorithm, stored.version, stored.params.clone())
             .hash_password_into_with_memory(password, &stored.salt, &mut output, memory)?;
         Ok(if !bool::from(output.ct_eq(stored.output.as_bytes())) {
-            Verdict::Wrong
+            Verification::Invalid
         } else if stored.is_weaker_than(self.hasher.params()) {
-            Verdict::RightButOutdated
+            Verification::ValidNeedsRehash
         } else {
-            Verdict::Right
+            Verification::Valid
         })
     }
 
-    /// Fills the blocks that `filled` is short of one configured hash, and returns their number.
+    /// Fills as many blocks as `filled` lacks compared with one configured hash. Returns their number.
     fn fill_rest(
         &self,
         password: &[u8],
@@ -233,7 +236,7 @@ impl PasswordService {
             .max(Params::MIN_M_COST);
         let params = Params::new(memory_kib, passes, 1, None)?;
         let rest = blocks(&params);
-        // A long password takes time to read, so it is not read twice.
+        // Reading a long password takes time, so it is read only once.
         let password = if filled == 0 { password } else { &[] };
         let salt = [0; Salt::RECOMMENDED_LENGTH];
         let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
@@ -259,17 +262,17 @@ impl fmt::Debug for PasswordService {
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Right,
-    /// Right, but the stored hash is weaker than a new one would be.
-    RightButOutdated,
-    Wrong,
+pub(crate) enum Verification {
+    Valid,
+    /// The password is correct, and the stored hash is weaker than a new one.
+    ValidNeedsRehash,
+    Invalid,
 }
 
 #[derive(Debug)]
 pub(crate) enum CheckError {
     Service(singleton_core::Error),
-    /// The stored hash cannot be checked, and why.
+    /// The stored hash cannot be checked, for this reason.
     Unusable(String),
     /// Argon2 failed for a reason that is not in the stored hash, such as too little memory.
     Hashing(HashError),
@@ -297,7 +300,7 @@ impl StoredArgon2 {
             return Err(unusable("it is not complete"));
         };
         let algorithm = Algorithm::try_from(hash.algorithm.as_str()).map_err(unusable)?;
-        // The first version of Argon2 wrote none, and was 16; the crate would take it for 19.
+        // Hashes of Argon2's first version, 16, contain no version. The crate's default would be 19.
         let version = hash.version.unwrap_or(Version::V0x10.into());
         let version = Version::try_from(version).map_err(unusable)?;
         let params = Params::try_from(&hash).map_err(unusable)?;
@@ -306,7 +309,7 @@ impl StoredArgon2 {
             || params.t_cost() > limit.iterations
             || params.p_cost() > limit.parallelism
         {
-            return Err(unusable("its parameters are beyond what is allowed"));
+            return Err(unusable("its parameters are above the maximum"));
         }
         Ok(StoredArgon2 {
             algorithm,
@@ -317,9 +320,9 @@ impl StoredArgon2 {
         })
     }
 
-    /// Whether a new hash would be stronger in at least one respect: algorithm, version, memory, passes, lanes, salt
-    /// or output. A hash that is stronger in one respect and weaker in another counts as weaker, so that each value
-    /// that is configured is a minimum.
+    /// Returns whether a new hash would be stronger in at least one respect: algorithm, version, memory, passes, lanes,
+    /// salt or output. A hash that is stronger in one respect and weaker in another counts as weaker, so each
+    /// configured value is a minimum.
     fn is_weaker_than(&self, configured: &Params) -> bool {
         let output_length = configured
             .output_len()
@@ -338,7 +341,8 @@ fn unusable(reason: impl fmt::Display) -> CheckError {
     CheckError::Unusable(reason.to_string())
 }
 
-/// The blocks of 1 KiB that one hash fills, over all its passes: the measure of its work. Lanes run one after another.
+/// Returns the number of 1 KiB blocks that one hash fills in all its passes, which measures its work. Lanes run one
+/// after the other.
 fn blocks(params: &Params) -> u64 {
     params.block_count() as u64 * u64::from(params.t_cost())
 }
@@ -350,7 +354,8 @@ fn hash_with(hasher: &Argon2<'_>, password: &str) -> Result<String, UserError> {
     Ok(hash.to_string())
 }
 
-/// Tells the seed's hashes: 64 hexadecimal digits, where PHC strings begin with a dollar sign.
+/// Returns whether a stored hash is the Python version's SHA-256: 64 hexadecimal digits. PHC strings begin with a
+/// dollar sign.
 fn is_sha256(stored: &str) -> bool {
     stored.len() == 64 && stored.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -372,14 +377,14 @@ mod tests {
     };
 
     #[track_caller]
-    fn check(password: &str, stored: Option<&str>) -> Result<Verdict, CheckError> {
+    fn check(password: &str, stored: Option<&str>) -> Result<Verification, CheckError> {
         Scope::new()
             .provide(PasswordService::new(CHEAP).unwrap())
             .run(|| PasswordService::check(password, stored))
     }
 
     #[test]
-    fn hashes_are_argon2id_with_the_parameters_of_owasp_and_a_salt_each() {
+    fn new_hashes_use_argon2id_with_owasp_parameters_and_random_salts() {
         let hashes = Scope::new().run(|| {
             [
                 PasswordService::hash("secret").unwrap(),
@@ -392,28 +397,31 @@ mod tests {
                 hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
                 "{hash}"
             );
-            assert_eq!(check("secret", Some(&hash)).unwrap(), Verdict::Right);
-            assert_eq!(check("Secret", Some(&hash)).unwrap(), Verdict::Wrong);
+            assert_eq!(check("secret", Some(&hash)).unwrap(), Verification::Valid);
+            assert_eq!(check("Secret", Some(&hash)).unwrap(), Verification::Invalid);
         }
     }
 
     #[test]
-    fn the_hashes_of_the_seed_still_verify() {
+    fn sha256_hashes_of_the_python_version_verify() {
         // python3 -c 'import hashlib; print(hashlib.sha256(b"password123").hexdigest())'
         let stored = "ef92b778bafe771e89245b89ecbc08a44a4e166c06659911881f383d4473e94f";
         assert_eq!(
             check("password123", Some(stored)).unwrap(),
-            Verdict::RightButOutdated
+            Verification::ValidNeedsRehash
         );
         assert_eq!(
             check("password123", Some(&stored.to_uppercase())).unwrap(),
-            Verdict::RightButOutdated
+            Verification::ValidNeedsRehash
         );
-        assert_eq!(check("password124", Some(stored)).unwrap(), Verdict::Wrong);
-        assert_eq!(check("password123", None).unwrap(), Verdict::Wrong);
+        assert_eq!(
+            check("password124", Some(stored)).unwrap(),
+            Verification::Invalid
+        );
+        assert_eq!(check("password123", None).unwrap(), Verification::Invalid);
     }
 
-    /// Stored values that cannot be checked, and a part of the reason.
+    /// Stored values that cannot be checked, each with a part of the reason.
     const UNUSABLE: [(&str, &str); 13] = [
         ("", ""),
         ("plain text", ""),
@@ -421,15 +429,15 @@ mod tests {
         ("$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ", "not complete"),
         (
             "$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
-            "beyond what is allowed",
+            "above the maximum",
         ),
         (
             "$argon2id$v=19$m=8,t=4294967295,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
-            "beyond what is allowed",
+            "above the maximum",
         ),
         (
             "$argon2id$v=19$m=4096,t=1,p=255$c29tZXNhbHQ$aGFzaGhhc2hoYXNo",
-            "beyond what is allowed",
+            "above the maximum",
         ),
         (
             "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW",
@@ -455,7 +463,7 @@ mod tests {
     ];
 
     #[test]
-    fn hostile_hashes_are_refused() {
+    fn invalid_and_too_expensive_hashes_are_refused() {
         for (stored, reason) in UNUSABLE {
             let Err(CheckError::Unusable(given)) = check("password", Some(stored)) else {
                 panic!("{stored}")
@@ -465,12 +473,13 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_without_a_version_is_of_version_16() {
-        // From the reference implementation's test suite for version 16, `t = 2, m = 2^16 KiB`, password "password", salt "somesalt".
+    fn hash_without_a_version_is_verified_as_version_16() {
+        // From the reference implementation's tests for version 16: `t = 2, m = 2^16 KiB`, password "password", salt
+        // "somesalt".
         let stored =
             "$argon2i$m=65536,t=2,p=1$c29tZXNhbHQ$9sTbSlTio3Biev89thdrlKKiCaYsjjYVJxGAL3swxpQ";
-        let verdict = check("password", Some(stored)).unwrap();
-        assert_eq!(verdict, Verdict::RightButOutdated);
+        let verification = check("password", Some(stored)).unwrap();
+        assert_eq!(verification, Verification::ValidNeedsRehash);
     }
 
     const CONFIGURED: Argon2Params = Argon2Params {
@@ -482,7 +491,7 @@ mod tests {
     /// Algorithm, version, memory, passes and lanes, bytes of salt, bytes of output.
     type Recipe = (Algorithm, Version, [u32; 3], usize, usize);
 
-    /// Weaker than [`CONFIGURED`] in one respect each.
+    /// Hashes that are weaker than [`CONFIGURED`] in one respect each.
     const WEAKER: [Recipe; 9] = [
         (Algorithm::Argon2i, Version::V0x13, [64, 3, 2], 16, 32),
         (Algorithm::Argon2d, Version::V0x13, [64, 3, 2], 16, 32),
@@ -505,7 +514,9 @@ mod tests {
     ];
 
     /// Hashes "password".
-    fn cook((algorithm, version, [memory, passes, lanes], salt, output): Recipe) -> String {
+    fn hash_with_recipe(
+        (algorithm, version, [memory, passes, lanes], salt, output): Recipe,
+    ) -> String {
         let params = Params::new(memory, passes, lanes, Some(output)).unwrap();
         Argon2::new(algorithm, version, params)
             .hash_password_with_salt(b"password", &[7; Salt::MAX_LENGTH][..salt])
@@ -514,34 +525,42 @@ mod tests {
     }
 
     #[test]
-    fn weaker_hashes_are_outdated_and_stronger_ones_are_not() {
+    fn only_weaker_hashes_need_a_rehash() {
         let service = PasswordService::new(CONFIGURED).unwrap();
         let check = |password: &str, stored: &str| {
-            let (verdict, _) = service.check_and_count(password.as_bytes(), Some(stored));
-            verdict.unwrap()
+            let (verification, _) = service.check_and_count(password.as_bytes(), Some(stored));
+            verification.unwrap()
         };
-        for stored in WEAKER.map(cook) {
-            let verdict = check("password", &stored);
-            assert_eq!(verdict, Verdict::RightButOutdated, "{stored}");
-            assert_eq!(check("Password", &stored), Verdict::Wrong, "{stored}");
+        for stored in WEAKER.map(hash_with_recipe) {
+            let verification = check("password", &stored);
+            assert_eq!(verification, Verification::ValidNeedsRehash, "{stored}");
+            assert_eq!(
+                check("Password", &stored),
+                Verification::Invalid,
+                "{stored}"
+            );
         }
-        for stored in AT_LEAST_AS_STRONG.map(cook) {
-            assert_eq!(check("password", &stored), Verdict::Right, "{stored}");
-            assert_eq!(check("Password", &stored), Verdict::Wrong, "{stored}");
+        for stored in AT_LEAST_AS_STRONG.map(hash_with_recipe) {
+            assert_eq!(check("password", &stored), Verification::Valid, "{stored}");
+            assert_eq!(
+                check("Password", &stored),
+                Verification::Invalid,
+                "{stored}"
+            );
         }
         let new = hash_with(&service.hasher, "password").unwrap();
-        assert_eq!(check("password", &new), Verdict::Right, "{new}");
+        assert_eq!(check("password", &new), Verification::Valid, "{new}");
     }
 
     #[test]
-    fn every_check_does_the_work_of_at_least_one_hash() {
-        let cheapest = cook((Algorithm::Argon2id, Version::V0x13, [8, 1, 1], 16, 32));
+    fn each_check_does_at_least_the_work_of_one_hash() {
+        let cheapest = hash_with_recipe((Algorithm::Argon2id, Version::V0x13, [8, 1, 1], 16, 32));
         let sha256 = hex(&Sha256::digest("password"));
         let stored: Vec<Option<String>> = [None, Some(sha256), Some(cheapest)]
             .into_iter()
             .chain(UNUSABLE.map(|(stored, _)| Some(stored.to_owned())))
-            .chain(WEAKER.map(|recipe| Some(cook(recipe))))
-            .chain(AT_LEAST_AS_STRONG.map(|recipe| Some(cook(recipe))))
+            .chain(WEAKER.map(|recipe| Some(hash_with_recipe(recipe))))
+            .chain(AT_LEAST_AS_STRONG.map(|recipe| Some(hash_with_recipe(recipe))))
             .collect();
         let long = "x".repeat(1 << 14);
         let larger = Argon2Params {
@@ -564,7 +583,7 @@ mod tests {
                     if own > one_hash {
                         assert_eq!(work, own, "{configured:?}, {stored:?}");
                     } else {
-                        // What is left is rounded up to at least 8 blocks in each pass.
+                        // The remaining work is rounded up to at least 8 blocks in each pass.
                         let equal = one_hash..=one_hash + 8 * u64::from(configured.iterations);
                         assert!(equal.contains(&work), "{configured:?}, {stored:?}: {work}");
                     }

@@ -1,4 +1,4 @@
-//! The service itself: what its users call.
+//! `UserRepository`, the public service.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use db_service::{DatabaseService, DbError, Params, Row, params};
 use singleton_core::{Service, guarded, requires, service};
 
 use crate::error::UserError;
-use crate::password::{CheckError, PasswordService, Verdict};
-use crate::schema::MIGRATIONS;
+use crate::migrations::MIGRATIONS;
+use crate::password::{CheckError, PasswordService, Verification};
 use crate::user::{ListUsers, User, UserStats, UserUpdate};
 use crate::validation::validate;
 
-/// The longest list of users that is given out at once.
+/// The maximum limit of a list.
 const MAX_LIMIT: u32 = 1000;
 
 /// The process's users, stored in the table `users` of [`DatabaseService`].
@@ -36,7 +36,8 @@ impl UserRepository {
     ///
     /// # Errors
     ///
-    /// [`UserError::Invalid`], [`UserError::UsernameTaken`], [`UserError::EmailTaken`], also when two come at once.
+    /// Returns [`UserError::Invalid`], [`UserError::UsernameTaken`] or [`UserError::EmailTaken`]. If two concurrent
+    /// calls use one name, exactly one succeeds.
     ///
     /// # Examples
     ///
@@ -80,25 +81,25 @@ impl UserRepository {
         Ok(User::from_row(only(&rows)?)?)
     }
 
-    /// Finds a user by its number, deleted or not.
+    /// Returns the user with an id, deleted or not, or `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`UserError::Database`].
+    /// Returns [`UserError::Database`].
     #[guarded]
     pub fn get_user_by_id(&self, id: i64) -> Result<Option<User>, UserError> {
         let sql = format!("SELECT {} FROM users WHERE id = :id", User::COLUMNS);
         first_user(&sql, params! { "id" => id })
     }
 
-    /// Finds a user by its exact name, deleted or not.
+    /// Returns the user with exactly this name, deleted or not, or `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`UserError::Database`].
+    /// Returns [`UserError::Database`].
     #[guarded]
     pub fn get_user_by_username(&self, username: &str) -> Result<Option<User>, UserError> {
-        // No user has it in the name, and PostgreSQL takes no text that has.
+        // No name contains a NUL, and PostgreSQL refuses texts that do.
         if username.contains('\0') {
             return Ok(None);
         }
@@ -109,11 +110,12 @@ impl UserRepository {
         first_user(&sql, params! { "username" => username })
     }
 
-    /// Changes a user, deleted or not, and returns it as it is then; `None` where there is none of that number.
+    /// Changes a user, deleted or not, and returns the changed user, or `None` if there is no user with that id.
     ///
     /// # Errors
     ///
-    /// Those of [`create_user`](Self::create_user), and [`UserError::NoUpdates`].
+    /// Returns the errors of [`create_user`](Self::create_user), and [`UserError::NoUpdates`] if the update has no
+    /// changes.
     #[guarded]
     pub fn update_user(&self, id: i64, update: UserUpdate) -> Result<Option<User>, UserError> {
         let UserUpdate {
@@ -154,13 +156,13 @@ impl UserRepository {
         Ok(rows.first().map(User::from_row).transpose()?)
     }
 
-    /// Marks a user as deleted; false where there is no active user of that number.
+    /// Marks a user as deleted. Returns `false` if there is no active user with that id.
     ///
-    /// Its name and address stay taken.
+    /// The name and the email address stay taken.
     ///
     /// # Errors
     ///
-    /// [`UserError::Database`].
+    /// Returns [`UserError::Database`].
     #[guarded]
     pub fn delete_user(&self, id: i64) -> Result<bool, UserError> {
         let sql = "UPDATE users SET is_active = FALSE, updated_at = :now WHERE id = :id AND is_active RETURNING id";
@@ -168,11 +170,11 @@ impl UserRepository {
         Ok(!rows.is_empty())
     }
 
-    /// Lists users, the newest first; of those created at the same moment the one with the higher number first.
+    /// Returns users, the newest first. Users that were created at the same time are sorted by id, the highest first.
     ///
     /// # Errors
     ///
-    /// [`UserError::LimitExceeded`], [`UserError::Database`].
+    /// Returns [`UserError::LimitExceeded`] for a limit above 1000, or [`UserError::Database`].
     #[guarded]
     pub fn list_users(&self, options: ListUsers) -> Result<Vec<User>, UserError> {
         if options.limit > MAX_LIMIT {
@@ -195,11 +197,11 @@ impl UserRepository {
         Ok(rows.iter().map(User::from_row).collect::<Result<_, _>>()?)
     }
 
-    /// Counts the users, or the active ones.
+    /// Returns the number of users, or of active users.
     ///
     /// # Errors
     ///
-    /// [`UserError::Database`].
+    /// Returns [`UserError::Database`].
     #[guarded]
     pub fn count_users(&self, active_only: bool) -> Result<i64, UserError> {
         let filter = if active_only { "WHERE is_active" } else { "" };
@@ -210,17 +212,18 @@ impl UserRepository {
         Ok(only(&rows)?.get("count")?)
     }
 
-    /// Returns the user if it is active and the password is right.
+    /// Returns the user if the user is active and the password is correct.
     ///
-    /// Returns `None` for an unknown user, a deleted one and a wrong password, after the same work.
-    /// A login replaces a stored hash that is weaker than a new one would be: the plain SHA-256 of the seed, Argon2i and
-    /// Argon2d, Argon2 version 16, and a hash with less memory, fewer passes, fewer lanes, a shorter salt or a shorter
-    /// output. It leaves a stronger hash alone, and each check of one costs what that hash asks for.
+    /// Returns `None` for an unknown user, a deleted user and a wrong password, after the same work.
+    ///
+    /// A login replaces a stored hash that is weaker than a new one: the unsalted SHA-256 of an earlier Python version
+    /// of this program, Argon2i and Argon2d, Argon2 version 16, and a hash with less memory, fewer passes, fewer lanes,
+    /// a shorter salt or a shorter output. It keeps a stronger hash, whose check takes longer.
     ///
     /// # Errors
     ///
-    /// [`UserError::UnusableHash`], after the same work as for an unknown user; [`UserError::Hashing`],
-    /// [`UserError::Database`].
+    /// Returns [`UserError::UnusableHash`] if the stored hash cannot be checked, after the same work as for an unknown
+    /// user. Returns [`UserError::Hashing`] or [`UserError::Database`] if hashing or the database fails.
     #[guarded]
     pub fn verify_password(
         &self,
@@ -232,13 +235,13 @@ impl UserRepository {
         match (PasswordService::check(password, stored), user) {
             (Err(CheckError::Service(error)), _) => Err(error.into()),
             (Err(CheckError::Hashing(error)), _) => Err(UserError::Hashing(error)),
-            (Ok(Verdict::Wrong), _) | (_, None) => Ok(None),
-            (Ok(Verdict::Right), Some(user)) => Ok(Some(user)),
-            (Ok(Verdict::RightButOutdated), Some(mut user)) => {
+            (Ok(Verification::Invalid), _) | (_, None) => Ok(None),
+            (Ok(Verification::Valid), Some(user)) => Ok(Some(user)),
+            (Ok(Verification::ValidNeedsRehash), Some(mut user)) => {
                 match replace_hash(&user, password) {
                     Ok(Some(hash)) => user.password_hash = hash,
                     Ok(None) => {}
-                    // The password is right all the same; the next login tries again.
+                    // The password is correct; the next login tries again.
                     Err(error) => log::warn!(
                         "the password hash of user {} was not replaced: {error}",
                         user.id
@@ -253,11 +256,11 @@ impl UserRepository {
         }
     }
 
-    /// Counts the users and tells when the first and the last were created.
+    /// Returns the numbers of users, and the creation times of the first and the last one.
     ///
     /// # Errors
     ///
-    /// [`UserError::Database`].
+    /// Returns [`UserError::Database`].
     #[guarded]
     pub fn get_user_stats(&self) -> Result<UserStats, UserError> {
         let sql = "SELECT count(*) AS total_users, \
@@ -275,7 +278,7 @@ impl fmt::Debug for UserRepository {
     }
 }
 
-/// The present moment in the precision that both backends store.
+/// Returns the current time, in the precision that both backends store.
 fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
@@ -285,12 +288,12 @@ fn first_user(sql: &str, params: Params) -> Result<Option<User>, UserError> {
     Ok(rows.first().map(User::from_row).transpose()?)
 }
 
-/// The row of a statement that always has one.
+/// Returns the row of a statement that always returns one.
 fn only(rows: &[Row]) -> Result<&Row, UserError> {
     rows.first().ok_or(UserError::Database(DbError::NoRow))
 }
 
-/// Reads from the violated constraint which field another user has.
+/// Returns the error for the field that another user has, from the violated constraint.
 fn taken(error: DbError, username: &str, email: &str) -> UserError {
     let DbError::UniqueViolation {
         constraint,
@@ -311,7 +314,7 @@ fn taken(error: DbError, username: &str, email: &str) -> UserError {
     }
 }
 
-/// Stores a new hash and returns it, or `None` if the stored hash is no longer that of `user`.
+/// Stores a new hash and returns it. Returns `None` if the stored hash was changed since `user` was read.
 fn replace_hash(user: &User, password: &str) -> Result<Option<String>, UserError> {
     let hash = PasswordService::hash(password)?;
     let sql = "UPDATE users SET password_hash = :new \
@@ -330,7 +333,7 @@ mod tests {
     use crate::Argon2Params;
 
     #[test]
-    fn a_password_changed_during_the_login_is_not_overwritten() {
+    fn login_does_not_overwrite_a_password_changed_meanwhile() {
         let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse().unwrap()));
         let passwords = PasswordService::new(Argon2Params {
             memory_kib: 8,

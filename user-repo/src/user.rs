@@ -1,32 +1,32 @@
-//! Users, and what is asked and said of them.
+//! Users, and the parameters and results of their queries.
 
 use std::fmt;
 
 use chrono::{DateTime, Utc};
 use db_service::{DbError, Row};
 
-/// A user. `Debug` hides the hash of the password.
+/// A user. `Debug` hides the password hash.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct User {
-    /// The number by which the database knows the user.
+    /// The id.
     pub id: i64,
-    /// The name, unique.
+    /// The unique name.
     pub username: String,
-    /// The address, unique.
+    /// The unique email address.
     pub email: String,
-    /// The hash of the password, as a PHC string.
+    /// The password hash as a PHC string.
     pub password_hash: String,
-    /// False once the user was deleted.
+    /// Whether the user is active. A deleted user is not.
     pub is_active: bool,
-    /// When the user was created.
+    /// The time of creation.
     pub created_at: DateTime<Utc>,
-    /// When the user was last changed.
+    /// The time of the last change.
     pub updated_at: DateTime<Utc>,
 }
 
 impl User {
-    /// The columns that [`from_row`](User::from_row) reads.
+    /// The columns for [`from_row`](User::from_row).
     pub(crate) const COLUMNS: &'static str =
         "id, username, email, password_hash, is_active, created_at, updated_at";
 
@@ -58,7 +58,7 @@ impl fmt::Debug for User {
     }
 }
 
-/// What to change of a user; what is not named stays as it is.
+/// Changes to a user. Fields that are not set keep their values.
 ///
 /// # Examples
 ///
@@ -75,7 +75,7 @@ pub struct UserUpdate {
 }
 
 impl UserUpdate {
-    /// Makes an update that changes nothing yet.
+    /// Creates an update without changes.
     pub fn new() -> Self {
         UserUpdate::default()
     }
@@ -86,20 +86,20 @@ impl UserUpdate {
         self
     }
 
-    /// Changes the address.
+    /// Changes the email address.
     pub fn email(mut self, email: impl Into<String>) -> Self {
         self.email = Some(email.into());
         self
     }
 
-    /// Deactivates the user, or activates it again.
+    /// Activates or deactivates the user.
     pub fn is_active(mut self, is_active: bool) -> Self {
         self.is_active = Some(is_active);
         self
     }
 }
 
-/// Which users to list.
+/// The range and the filter of a list of users.
 ///
 /// # Examples
 ///
@@ -116,7 +116,7 @@ pub struct ListUsers {
 }
 
 impl Default for ListUsers {
-    /// The first 100 active users.
+    /// Returns the options for the first 100 active users.
     fn default() -> Self {
         ListUsers {
             offset: 0,
@@ -127,38 +127,38 @@ impl Default for ListUsers {
 }
 
 impl ListUsers {
-    /// How many users to pass over; 0 unless set.
+    /// Sets the number of users to skip. Default: 0.
     pub fn offset(mut self, offset: u64) -> Self {
         self.offset = offset;
         self
     }
 
-    /// How many users to list at most; 100 unless set, and 1000 at the most.
+    /// Sets the maximum number of users, up to 1000. Default: 100.
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Whether to leave out deleted users; so unless set.
+    /// Sets whether deleted users are left out. Default: true.
     pub fn active_only(mut self, active_only: bool) -> Self {
         self.active_only = active_only;
         self
     }
 }
 
-/// Numbers about all users.
+/// Statistics of all users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserStats {
-    /// How many there are, deleted ones included.
+    /// The number of users, deleted ones included.
     pub total_users: i64,
-    /// How many of them are active.
+    /// The number of active users.
     pub active_users: i64,
-    /// How many of them are deleted.
+    /// The number of deleted users.
     pub inactive_users: i64,
-    /// When the first was created.
+    /// The creation time of the first user.
     pub first_user_created: Option<DateTime<Utc>>,
-    /// When the last was created.
+    /// The creation time of the last user.
     pub last_user_created: Option<DateTime<Utc>>,
 }
 

@@ -1,8 +1,8 @@
-//! What a user name, an address and a password must be like.
+//! Validation of user names, email addresses and passwords.
 
 use crate::error::{UserError, ValidationFault};
 
-/// Checks whatever is given and reports all that is wrong with it at once.
+/// Checks the given values, and reports all problems together.
 pub(crate) fn validate(
     username: Option<&str>,
     email: Option<&str>,
@@ -37,7 +37,7 @@ fn check_username(username: &str, faults: &mut Vec<ValidationFault>) {
     }
 }
 
-/// Whether mail arrives is known only by sending some; this keeps out what cannot be an address.
+/// Checks the form of an email address. Only sending mail can show whether the address exists.
 fn check_email(email: &str, faults: &mut Vec<ValidationFault>) {
     let parts = email.rsplit_once('@');
     let plausible = parts
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_come_together() {
+    fn all_faults_are_reported_together() {
         assert_eq!(
             faults("ab", "invalid-email", "12345"),
             "Username must be at least 3 characters; Valid email address is required; Password must be at least 6 characters"
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_counted_not_bytes() {
+    fn lengths_are_counted_in_characters() {
         assert_eq!(faults("äöü", "ä@ö", "ßßßßßß"), "");
         assert_eq!(
             faults("äö", "ä@ö", "ßßßßßß"),
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_an_address_is_refused() {
+    fn invalid_addresses_are_refused() {
         for email in ["@", "a@", "@b", "a b@c", "a@b@c", "a@b\n", "a\0@b"] {
             assert_eq!(
                 faults("ada", email, "123456"),

@@ -1,9 +1,10 @@
-//! The table `users`, as migrations.
+//! The migrations of the table `users`.
 
 use db_service::Migrations;
 use diesel_migrations::embed_migrations;
 
-/// The migrations that make the table `users`; [`UserRepository`](crate::UserRepository) applies them when it starts.
+/// The migrations that create the table `users`. [`UserRepository`](crate::UserRepository) applies them when it
+/// initializes.
 pub static MIGRATIONS: Migrations = Migrations::new()
     .named("user-repo")
     .sqlite(embed_migrations!("migrations/sqlite"))

@@ -1,4 +1,4 @@
-//! Writes programs of many services, each of which requires up to three of the ones before it.
+//! Generates programs of many services. Each service requires up to three earlier ones.
 
 use std::fmt::Write;
 use std::{env, fs, path::Path};
@@ -11,7 +11,7 @@ fn main() {
     let mut sizes = String::new();
     for size in SIZES {
         module(&mut program, size).expect("writing to a string does not fail");
-        write!(sizes, "({size}, size_{size}::start, size_{size}::plainly),").expect("likewise");
+        write!(sizes, "({size}, size_{size}::start, size_{size}::direct),").expect("writing to a string does not fail");
     }
     program += &format!("const SIZES: &[Size] = &[{sizes}];\n");
     let folder = env::var("OUT_DIR").expect("cargo sets it");
@@ -21,7 +21,7 @@ fn main() {
 fn module(program: &mut String, size: usize) -> std::fmt::Result {
     writeln!(program, "mod size_{size} {{ use super::*;")?;
     for number in 0..size {
-        // Half of the services need something, so there is a graph of many levels and enough beside each other.
+        // Half of the services have dependencies, so the graph has many levels with several services each.
         let requirements: Vec<_> = [
             number / 2,
             number.saturating_sub(7),
@@ -50,7 +50,7 @@ fn module(program: &mut String, size: usize) -> std::fmt::Result {
         "#[service] #[requires({})] pub(crate) struct All;\
          impl Service for All {{ fn initialize() -> anyhow::Result<Self> {{ Ok(All) }} }}\
          pub(crate) fn start() {{ registry().start::<All>().map(drop).unwrap_or_else(|error| panic!(\"{{error}}\")); }}\
-         pub(crate) fn plainly() {{ {} }}",
+         pub(crate) fn direct() {{ {} }}",
         all.join(", "),
         (0..size)
             .map(|number| format!(

@@ -1,7 +1,7 @@
-//! What 10,000 rows cost by each way to insert them, on SQLite and, where it is installed, on a throw-away PostgreSQL.
+//! The duration of inserting 10,000 rows in several ways, on SQLite and, if it is installed, on a temporary PostgreSQL server.
 //!
-//! `cargo run --release --manifest-path benchmarks/Cargo.toml --bin bulk` prints the best of the rounds, which take turns, and how
-//! many times as long as `bulk_insert` that is.
+//! `cargo run --release --manifest-path tests/benchmarks/Cargo.toml --bin bulk` alternates the ways in rounds. It prints the best round
+//! of each way, and its ratio to `bulk_insert`.
 
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ diesel::table! {
     }
 }
 
-type Way = (&'static str, fn() -> Result<(), DbError>);
-const WAYS: [Way; 4] = [
+type Method = (&'static str, fn() -> Result<(), DbError>);
+const METHODS: [Method; 4] = [
     ("bulk_insert", bulk),
     ("execute_many", many),
     ("multi-row INSERT, diesel", typed),
@@ -39,16 +39,16 @@ fn main() -> Result<(), DbError> {
 fn measure(backend: Backend, database: &TestDatabase) -> Result<(), DbError> {
     database.scope().run(|| {
         execute("CREATE TABLE pets (id BIGINT PRIMARY KEY, name TEXT NOT NULL, weight DOUBLE PRECISION)")?;
-        let mut best = [Duration::MAX; WAYS.len()];
+        let mut best = [Duration::MAX; METHODS.len()];
         for _ in 0..ROUNDS {
-            for ((_, way), best) in WAYS.iter().zip(&mut best) {
+            for ((_, insert), best) in METHODS.iter().zip(&mut best) {
                 execute("DELETE FROM pets")?;
                 let began = Instant::now();
-                way()?;
+                insert()?;
                 *best = began.elapsed().min(*best);
             }
         }
-        for ((name, _), time) in WAYS.iter().zip(&best) {
+        for ((name, _), time) in METHODS.iter().zip(&best) {
             let ratio = time.as_secs_f64() / best[0].as_secs_f64();
             println!("{backend:10} {name:26} {time:>8.1?} {ratio:6.2}");
         }

@@ -54,7 +54,7 @@ fn module(program: &mut String, size: usize) -> std::fmt::Result {
         all.join(", "),
         (0..size)
             .map(|number| format!(
-                "drop(black_box(Box::leak(Box::new(S{number}::initialize().ok())))); "
+                "let _ = black_box(Box::leak(Box::new(S{number}::initialize().ok()))); "
             ))
             .collect::<String>()
     )?;

@@ -27,6 +27,7 @@ macro_rules! on_both_backends {
     };
 }
 
+mod architecture;
 mod bulk;
 mod connections;
 mod migrations;

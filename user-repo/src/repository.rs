@@ -330,7 +330,7 @@ mod tests {
     use singleton_core::testing::Scope;
 
     use super::*;
-    use crate::Argon2Params;
+    use crate::password::Argon2Params;
 
     #[test]
     fn login_does_not_overwrite_a_password_changed_meanwhile() {

@@ -309,3 +309,48 @@ fn the_graph_is_printed_in_every_format() {
     let drawn = folder.path().join("target/services.svg").exists();
     assert!(drawn || output.contains("graphviz is not installed"));
 }
+
+/// Returns the code of a program without its `//!` lines.
+fn code(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    let text = fs::read_to_string(path).expect("the program is readable");
+    let code = text.lines().skip_while(|line| line.starts_with("//!"));
+    code.collect::<Vec<_>>().join("\n").trim().to_owned()
+}
+
+#[test]
+fn first_service_of_the_readme_runs_as_pasted() {
+    let readme = code("../README.md");
+    assert!(readme.contains(&format!("```rust\n{}\n```", code("visits.rs"))));
+    let folder = tempfile::tempdir().expect("a folder");
+    for expected in ["1 visits\n", "2 visits\n"] {
+        let mut visits = program("visits", folder.path());
+        visits.env("DATABASE_URL", "sqlite:///visits.db");
+        assert_eq!(text(visits.output().expect("the program runs")), expected);
+    }
+}
+
+#[test]
+fn application_of_the_readme_starts_and_shuts_down() {
+    let readme = code("../singleton-core/README.md");
+    let program_text = code("application.rs");
+    let main = program_text
+        .split_once("fn main()")
+        .expect("a main function")
+        .1;
+    assert!(readme.contains(main));
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = text(
+        program("application", folder.path())
+            .output()
+            .expect("it runs"),
+    );
+    assert_each(
+        &output,
+        &[
+            "critical chain: Cache -> Website",
+            "together: healthy",
+            "shut down in ",
+        ],
+    );
+}

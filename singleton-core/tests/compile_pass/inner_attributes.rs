@@ -1,4 +1,4 @@
-//! What stands inside the body of a guarded method is kept, and a setup function may stand in a body.
+//! Inner attributes of a guarded method, and a `#[setup]` function inside another function.
 #![deny(warnings)]
 
 use singleton_core::{Error, Service, guarded, service, setup};
@@ -21,7 +21,7 @@ impl Clock {
     }
 }
 
-fn main() {
+pub(super) fn main() {
     #[setup]
     fn configure() -> anyhow::Result<()> {
         Ok(())

@@ -1,6 +1,7 @@
-//! What the failing cases look like when they are right.
+//! The compile-fail cases without their mistakes.
 #![forbid(unsafe_code)]
 #![deny(warnings, missing_docs)]
+#![allow(unreachable_pub, reason = "public in a program of its own")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -44,6 +45,6 @@ impl Shop {
     }
 }
 
-fn main() {
+pub(super) fn main() {
     assert_eq!(Shop::visit().unwrap() + Shop::sell(1).unwrap(), 2);
 }

@@ -1,0 +1,24 @@
+//! Programs that must compile without a warning. They are part of this binary, so that the compile-fail cases need no code
+//! generation.
+
+#[path = "compile_pass/inner_attributes.rs"]
+mod inner_attributes;
+#[path = "compile_pass/twins.rs"]
+mod twins;
+#[path = "compile_pass/unusual_names.rs"]
+mod unusual_names;
+
+#[test]
+fn inner_attributes_and_nested_setup_compile() {
+    inner_attributes::main();
+}
+
+#[test]
+fn corrected_compile_fail_cases_compile() {
+    twins::main();
+}
+
+#[test]
+fn names_of_users_do_not_clash_with_expansions() {
+    unusual_names::main();
+}

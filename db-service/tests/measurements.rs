@@ -45,7 +45,7 @@ impl Measured {
 }
 
 #[test]
-fn connections_are_counted_and_timed() {
+fn connections_are_counted_and_timed_as_metrics() {
     let recorder = DebuggingRecorder::new();
     let mut seen = Measured {
         snapshotter: recorder.snapshotter(),

@@ -1,5 +1,5 @@
-//! Programs that must compile without a warning. They are part of this binary, so that the compile-fail cases need no code
-//! generation.
+//! Programs that must compile without a warning. They are part of this binary, so that the compile-fail cases need no
+//! code generation.
 
 #[path = "compile_pass/inner_attributes.rs"]
 mod inner_attributes;

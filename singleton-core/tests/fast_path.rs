@@ -1,4 +1,4 @@
-//! The pointer that guarded calls load, alone in a process: a scope open in any other test would divert it.
+//! The fast path of guarded calls, in its own process, because an open scope of another test would disable it.
 
 use singleton_core::__private::ready;
 use singleton_core::testing::Scope;
@@ -23,7 +23,7 @@ impl Service for Late {
 }
 
 #[test]
-fn it_is_diverted_while_a_scope_is_open_and_comes_back() {
+fn open_scope_disables_the_fast_path_until_it_ends() {
     assert!(ready::<Early>().is_err(), "nobody has used it");
     assert!(Early::instance().is_ok() && ready::<Early>().is_ok());
     Scope::new().run(|| {

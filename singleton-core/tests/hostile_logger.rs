@@ -1,4 +1,4 @@
-//! A logger that uses services, and one that panics: the engine logs, and must not trip over it.
+//! Loggers that use services or panic. The engine must work with them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -55,7 +55,7 @@ service_that! { Unlucky initialises {} }
 service_that! { Late initialises {} }
 
 #[test]
-fn it_neither_hangs_nor_leaves_anything_behind() {
+fn logger_that_uses_services_or_panics_breaks_nothing() {
     log::set_logger(&Hostile).unwrap();
     log::set_max_level(LevelFilter::Debug);
     let circle = User::put().unwrap_err();
@@ -77,7 +77,7 @@ fn it_neither_hangs_nor_leaves_anything_behind() {
     destructors_of_thread_locals_may_start_services();
 }
 
-/// Starts a service when the thread-locals are being destroyed.
+/// A thread-local value that starts a service in its destructor.
 struct AtTheEnd;
 
 impl Drop for AtTheEnd {

@@ -1,6 +1,6 @@
-//! A service's text cannot begin a line of the log.
+//! Text from a service cannot start a log line.
 //!
-//! A binary of its own, because its services fail whenever all services are started.
+//! This is a separate binary, because its services would fail each start of all services.
 
 use singleton_core::testing::Scope;
 use singleton_core::{BackgroundService, Degraded, Service, Stop, registry, service};
@@ -106,7 +106,7 @@ fn logged_on_one_line(service: &str, count: usize) {
 }
 
 #[test]
-fn what_a_service_says_begins_no_line_of_the_log() {
+fn text_from_services_starts_no_log_line() {
     log_capture::install();
     Scope::new().run(|| {
         assert!(FailsHostile::instance().is_err());
@@ -120,7 +120,7 @@ fn what_a_service_says_begins_no_line_of_the_log() {
         assert!(DropHostile::instance().is_err());
         logged_on_one_line("DropHostile panicked while it was dropped", 1);
         assert!(RunsHostile::instance().is_ok());
-        // The first run fails by itself, and the second when it is to end.
+        // The first run fails by itself, and the second one when it is asked to stop.
         while log_capture::warnings_with("run of RunsHostile").is_empty() {
             std::thread::yield_now();
         }

@@ -1,6 +1,6 @@
-//! Whole applications in processes of their own: the set-up function, signals, and the end of the process's services.
+//! Applications in their own processes: the `#[setup]` function, signals, and shutdown.
 //!
-//! Without arguments it is the test, which runs itself with the name of a scenario.
+//! Without arguments, the program is the test, which runs itself with the name of a scenario.
 
 use std::env;
 use std::io::{BufRead, BufReader, Read};
@@ -61,7 +61,7 @@ impl Service for Store {
     }
 }
 
-/// Leaks what would end it.
+/// Returns a stop that is never requested.
 fn never() -> &'static Stop {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::mem::forget(sender);
@@ -71,7 +71,7 @@ fn never() -> &'static Stop {
 
 static NEVER: std::sync::OnceLock<&'static Stop> = std::sync::OnceLock::new();
 
-/// Chosen by the set-up function.
+/// A trait whose implementation the `#[setup]` function chooses.
 #[service]
 trait Shelf: Send + Sync {}
 
@@ -153,12 +153,12 @@ fn play(scenario: &str) {
                 report.is_clean() && report.services().len() == 4,
                 "{report}"
             );
-            // The pointer that a guarded call loads is gone as well.
+            // The fast path's pointer is reset too.
             assert!(matches!(Store::instance(), Err(Error::ShutDown { .. })));
             assert!(!Store::is_initialized());
         }
         "setup chooses" => {
-            // First used in a scope, the process is what is set up; and before what is to start is known.
+            // If the first use is in a scope, the set-up still applies to the process, and runs before the start.
             let inside = Scope::new().run(|| <dyn Shelf>::instance().map(|_| ()));
             assert!(inside.is_err(), "the scope has to choose for itself");
             let report = registry().start::<dyn Shelf>().unwrap();
@@ -186,7 +186,7 @@ fn play(scenario: &str) {
     }
 }
 
-/// A scenario in a process of its own.
+/// A scenario in its own process.
 struct Process {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -216,7 +216,7 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
-    /// What it said from here to its end.
+    /// Returns the remaining output and the exit status.
     fn end(mut self) -> (String, ExitStatus) {
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).unwrap();

@@ -1,4 +1,4 @@
-//! Two crates with a set-up function each, in one program.
+//! Two crates in one program, each with a `#[setup]` function.
 
 use singleton_core::__private::{Setup, inventory};
 use singleton_core::{Service, service, setup};
@@ -8,7 +8,7 @@ fn configure() -> anyhow::Result<()> {
     panic!("which of the two should come first?")
 }
 
-// What the attribute makes of a function in another crate; in this one a second is no longer compiled.
+// The expansion of the attribute in another crate. A second `#[setup]` in this crate would not compile.
 inventory::submit! { Setup::new("another::configure", || Ok(())) }
 
 #[service]
@@ -21,7 +21,7 @@ impl Service for Shop {
 }
 
 #[test]
-fn both_are_named() {
+fn two_setup_functions_are_both_named() {
     assert_eq!(
         Shop::instance().err().unwrap().to_string(),
         "two setup functions: another::configure and two_setups::configure; keep #[setup] on one of them"

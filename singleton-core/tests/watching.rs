@@ -1,4 +1,4 @@
-//! Spans and measurements, with the features of their names.
+//! Spans and metrics, with the features `tracing` and `metrics`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ macro_rules! plain {
 }
 plain! { Base Middle Top }
 
-/// Which span was opened inside which.
+/// The nesting of opened spans.
 #[derive(Clone, Default)]
 struct Nesting(Arc<Mutex<HashMap<String, Option<String>>>>);
 
@@ -64,7 +64,7 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Nesting {
 }
 
 #[test]
-fn spans_nest_along_dependencies_and_everything_is_counted() {
+fn spans_nest_along_dependencies_and_transitions_are_counted() {
     let recorder = DebuggingRecorder::new();
     let measurements = recorder.snapshotter();
     recorder.install().unwrap();

@@ -1,4 +1,4 @@
-//! Asynchronous services: driven by whoever awaits them, on any executor and on none.
+//! Asynchronous services, polled by the tasks that await them, with and without an executor.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -34,7 +34,7 @@ struct Base;
 
 impl AsyncService for Base {
     async fn initialize() -> anyhow::Result<Self> {
-        // Fails without the executor that it was written for.
+        // Panics outside a tokio runtime.
         tokio::time::sleep(Duration::from_millis(1)).await;
         if env::var("COUNTED").is_ok() {
             INITIALIZED.fetch_add(1, Ordering::SeqCst);
@@ -67,7 +67,7 @@ impl Base {
     }
 }
 
-/// Blocking, behind an asynchronous one: it gets a thread of its own.
+/// A blocking service with an asynchronous dependency: it initializes on its own thread.
 #[service]
 #[requires(Base)]
 struct Middle {
@@ -90,7 +90,7 @@ impl Middle {
 }
 
 #[test]
-fn many_tasks_get_one_instance() {
+fn concurrent_tasks_get_one_instance() {
     for runtime in runtimes() {
         let before = INITIALIZED.load(Ordering::SeqCst);
         runtime.block_on(Scope::new().env("COUNTED", "1").run_async(async {
@@ -109,7 +109,7 @@ fn many_tasks_get_one_instance() {
 }
 
 #[test]
-fn a_blocking_call_gets_an_error_and_no_panic() {
+fn blocking_call_of_an_async_service_returns_needs_async() {
     Scope::new().run(|| {
         let error = Base::blocking().unwrap_err();
         assert_eq!(
@@ -121,7 +121,7 @@ fn a_blocking_call_gets_an_error_and_no_panic() {
     });
 }
 
-/// Initialises in so many steps, each of which somebody has to poll.
+/// A future that is ready after the given number of polls.
 struct Steps(u32);
 
 impl Future for Steps {
@@ -153,7 +153,7 @@ impl AsyncService for Stepwise {
 }
 
 #[test]
-fn who_is_cancelled_neither_loses_nor_doubles_the_initialization() {
+fn cancellation_neither_loses_nor_repeats_the_initialization() {
     for polls in 0..15 {
         let before = (BEGUN.load(Ordering::SeqCst), ENDED.load(Ordering::SeqCst));
         Scope::new().run(|| {
@@ -166,7 +166,7 @@ fn who_is_cancelled_neither_loses_nor_doubles_the_initialization() {
                     }
                 }
             }
-            // No executor at all, but for a thread that waits.
+            // No executor, only a thread that polls.
             pollster::block_on(Stepwise::instance_async()).unwrap();
         });
         let after = (BEGUN.load(Ordering::SeqCst), ENDED.load(Ordering::SeqCst));
@@ -194,8 +194,8 @@ impl AsyncService for Gated {
 }
 
 #[test]
-fn the_thread_of_a_waiter_is_free_and_a_cancelled_driver_is_replaced() {
-    // One thread: a task that blocked would keep the others from opening the gate.
+fn waiting_blocks_no_thread_and_another_task_continues_after_cancellation() {
+    // On one thread, a blocking task would prevent the others from opening the gate.
     let [runtime, _] = runtimes();
     runtime.block_on(Scope::new().run_async(async {
         let (open, gate) = oneshot::channel();
@@ -239,13 +239,13 @@ impl Slow {
 }
 
 #[test]
-fn a_blocking_initialization_does_not_block_the_executor_either() {
+fn blocking_initialize_does_not_block_the_executor() {
     let [runtime, _] = runtimes();
     runtime.block_on(Scope::new().run_async(async {
         let (open, gate) = oneshot::channel();
         *SLOW.lock().unwrap() = Some(gate);
         let waiting = tokio::spawn(Scope::current().carry(Slow::done()));
-        // This task runs while the other's service initialises, on the same thread.
+        // This task runs on the same thread while the other task's service initializes.
         NOTIFY.notified().await;
         open.send(()).unwrap();
         assert!(waiting.await.unwrap().unwrap());
@@ -262,7 +262,7 @@ impl AsyncService for Simple {
 }
 
 #[test]
-fn the_registry_drives_asynchronous_services_in_the_calling_task() {
+fn registry_polls_async_services_in_the_calling_task() {
     for runtime in runtimes() {
         runtime.block_on(Scope::new().run_async(async {
             let report = registry().start_async::<Middle>().await.unwrap();
@@ -277,7 +277,7 @@ fn the_registry_drives_asynchronous_services_in_the_calling_task() {
             );
         }));
     }
-    // Off any executor the threads drive them themselves.
+    // Without an executor, the threads poll the services themselves.
     Scope::new().run(|| {
         registry().start::<Simple>().unwrap();
         assert!(Simple::is_initialized());

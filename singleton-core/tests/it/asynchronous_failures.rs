@@ -40,7 +40,7 @@ impl AsyncService for Narcissus {
 }
 
 #[test]
-fn circles_are_found_in_one_task_and_across_several() {
+fn cycles_are_found_in_one_task_and_across_tasks() {
     for runtime in runtimes() {
         for _ in 0..50 {
             runtime.block_on(Scope::new().run_async(async {
@@ -87,7 +87,7 @@ impl AsyncService for Panicky {
 }
 
 #[test]
-fn limits_and_panics_are_errors() {
+fn timeouts_and_panics_are_errors() {
     pollster::block_on(async {
         for setting in ["hangs", "fails"] {
             let error = Scope::new()

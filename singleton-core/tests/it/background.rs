@@ -1,4 +1,4 @@
-//! Background services: their thread, its supervision and its end.
+//! Background services: their threads, restarts and shutdown.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,7 +58,7 @@ impl Worker {
 
 impl BackgroundService for Worker {
     fn run(&self, stop: &Stop) -> anyhow::Result<()> {
-        // It can call itself, in its own scope.
+        // `run` can call the service itself, in its scope.
         tell(format!(
             "{} runs on {}",
             Worker::name()?,
@@ -72,7 +72,7 @@ impl BackgroundService for Worker {
 }
 
 #[test]
-fn it_runs_on_a_thread_of_its_name_until_shutdown() {
+fn run_has_a_thread_with_the_services_name_until_shutdown() {
     let _turn = TURN.lock().unwrap();
     let (sender, events) = mpsc::channel();
     *EVENTS.lock().unwrap() = Some(sender);
@@ -119,7 +119,7 @@ impl BackgroundService for Stumbling {
 }
 
 #[test]
-fn a_run_that_ends_is_started_again_and_counted() {
+fn run_that_ends_early_is_restarted_and_counted() {
     let _turn = TURN.lock().unwrap();
     let (sender, events) = mpsc::channel();
     *EVENTS.lock().unwrap() = Some(sender);
@@ -167,7 +167,7 @@ impl BackgroundService for Deaf {
 }
 
 #[test]
-fn who_does_not_listen_is_left_behind() {
+fn run_that_ignores_stop_does_not_block_the_shutdown() {
     let (open, gate) = mpsc::channel();
     let (begun, has_begun) = mpsc::channel();
     *DEAF.lock().unwrap() = Some((begun, gate));
@@ -181,7 +181,7 @@ fn who_does_not_listen_is_left_behind() {
 }
 
 #[test]
-fn a_fake_runs_no_thread() {
+fn provided_background_service_starts_no_thread() {
     let (sender, events) = mpsc::channel();
     let _turn = TURN.lock().unwrap();
     *EVENTS.lock().unwrap() = Some(sender);

@@ -1,4 +1,4 @@
-//! Asynchronous work that ends before its time: for want of it, with its task, or with everything else.
+//! Asynchronous work that is dropped: after a timeout, with its task, or at shutdown.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::asynchronous::runtimes;
 
-/// Panics when it is dropped before it has ended.
+/// A value that panics when it is dropped early.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -59,7 +59,7 @@ impl AsyncService for Stuck {
 }
 
 #[test]
-fn a_future_dropped_for_want_of_time_may_panic_and_its_error_says_whose_fault_it_is() {
+fn panic_in_a_future_dropped_after_a_timeout_is_contained() {
     for runtime in runtimes() {
         runtime.block_on(Scope::new().env("STUCK", "1").run_async(async {
             for _ in 0..2 {
@@ -76,7 +76,7 @@ fn a_future_dropped_for_want_of_time_may_panic_and_its_error_says_whose_fault_it
                     "{error}"
                 );
             }
-            // Nobody drives `Stuck` any more, so nobody waits for it.
+            // No task polls `Stuck` anymore, so the shutdown does not wait for it.
             let before = STUCK_DROPPED.load(Ordering::SeqCst);
             let options = ShutdownOptions::new().timeout(Duration::from_secs(600));
             let report = registry().shutdown_all_async(&options).await;
@@ -101,7 +101,7 @@ impl AsyncService for LateOne {
     }
 
     async fn shutdown(&self) -> anyhow::Result<()> {
-        // Hangs on an executor of one thread that something else blocks.
+        // Never completes if the only thread of the executor is blocked.
         tokio::time::sleep(Duration::from_millis(1)).await;
         LATE_STOPPED.fetch_add(1, Ordering::SeqCst);
         Ok(())
@@ -109,7 +109,7 @@ impl AsyncService for LateOne {
 }
 
 #[test]
-fn an_instance_that_comes_after_the_end_is_stopped_by_the_task_that_made_it() {
+fn late_instance_is_shut_down_by_its_task() {
     for runtime in runtimes() {
         let before = LATE_STOPPED.load(Ordering::SeqCst);
         runtime.block_on(Scope::new().run_async(async {
@@ -141,7 +141,7 @@ impl AsyncService for Patient {
 }
 
 #[test]
-fn the_end_does_not_wait_for_the_pause_before_the_next_attempt() {
+fn shutdown_interrupts_the_pause_between_retries() {
     for runtime in runtimes() {
         runtime.block_on(Scope::new().run_async(async {
             let patient = tokio::spawn(Scope::current().carry(Patient::instance_async()));
@@ -189,7 +189,7 @@ impl Service for Second {
 }
 
 #[test]
-fn a_start_that_is_cancelled_goes_no_further_and_is_taken_back() {
+fn cancelled_start_stops_and_is_rolled_back() {
     let (begun, has_begun) = mpsc::channel();
     let (stopped, has_stopped) = mpsc::channel();
     let (release, held) = mpsc::channel();
@@ -241,7 +241,7 @@ impl AsyncService for SlowAnswer {
 }
 
 #[test]
-fn a_check_that_outlasts_its_report_is_the_next_reports_too() {
+fn unfinished_check_continues_in_the_next_report() {
     for runtime in runtimes() {
         let before = CHECKS.load(Ordering::SeqCst);
         runtime.block_on(Scope::new().env("SLOW", "1").run_async(async {
@@ -250,7 +250,7 @@ fn a_check_that_outlasts_its_report_is_the_next_reports_too() {
                 .tag("slow answer")
                 .timeout(Duration::from_millis(20))
                 .reuse_for(Duration::from_secs(600));
-            // Overdue, cancelled, overdue: it is always the same check, and nothing of it is kept.
+            // Timed out, cancelled, timed out: it is the same check each time, and no result is kept.
             let report = registry().ping_all_async(&options).await;
             assert_eq!(report.health(), Health::Unhealthy);
             let registry = registry();

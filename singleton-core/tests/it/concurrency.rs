@@ -1,4 +1,4 @@
-//! Many threads calling first at once.
+//! Concurrent first calls from many threads.
 
 use std::fs;
 use std::path::Path;
@@ -45,9 +45,9 @@ impl Top {
     }
 }
 
-/// 64 threads for all rounds; a fresh scope each round is a fresh process to its services.
+/// Each round has a new scope, in which all services are uninitialized.
 #[test]
-fn sixty_four_threads_initialise_once_a_thousand_times_over() {
+fn sixty_four_threads_initialize_each_service_once() {
     const THREADS: usize = 64;
     const ROUNDS: usize = 1_000;
     let scope: Mutex<ScopeHandle> = Mutex::new(Scope::current());
@@ -102,7 +102,7 @@ static PROCESS_STARTS: AtomicUsize = AtomicUsize::new(0);
 fresh_services! { P00 P01 P02 P03 P04 P05 P06 P07 P08 P09 P10 P11 P12 P13 P14 P15 P16 P17 P18 P19 P20 P21 P22 P23 }
 
 #[test]
-fn outside_of_scopes_threads_race_for_one_instance_too() {
+fn racing_threads_outside_scopes_get_one_instance() {
     const THREADS: usize = 16;
     for first_use in FIRST_USES {
         let barrier = Barrier::new(THREADS);
@@ -149,7 +149,7 @@ impl Service for Independent {
 }
 
 #[test]
-fn independent_services_do_not_wait_and_waiters_share_the_failure() {
+fn independent_services_do_not_wait_and_waiters_share_a_failure() {
     let (started, has_started) = mpsc::channel();
     let (release, released) = mpsc::channel();
     *SLOW_GATE.lock().unwrap() = Some((started, released));
@@ -157,10 +157,10 @@ fn independent_services_do_not_wait_and_waiters_share_the_failure() {
     has_started.recv().unwrap();
     assert!(
         Independent::instance().is_ok(),
-        "one service's initialisation holds up another's"
+        "the initialization of one service delays another's"
     );
 
-    // Only the first attempt finds the gate, so a waiter that made an attempt of its own would get another error.
+    // Only the first attempt waits at the gate, so a caller with its own attempt would get another error.
     let (about_to_wait, threads_that_wait) = mpsc::channel();
     let waiters: Vec<_> = (0..4)
         .map(|_| {
@@ -186,7 +186,7 @@ fn independent_services_do_not_wait_and_waiters_share_the_failure() {
     }
 }
 
-/// Returns once the kernel has put the thread to sleep, which it is only while it waits for another.
+/// Returns when the kernel has put the thread to sleep, which happens only while it waits for another thread.
 fn wait_until_asleep(thread: &Path) {
     let status = Path::new("/proc").join(thread).join("stat");
     while !fs::read_to_string(&status).unwrap().contains(") S ") {

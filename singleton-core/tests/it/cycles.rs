@@ -1,4 +1,4 @@
-//! Uses that `#[requires]` does not declare, and circles among them.
+//! Uses that `#[requires]` does not declare, and cycles among them.
 
 use std::sync::Barrier;
 use std::thread;
@@ -48,7 +48,7 @@ service_that! { Rewords initialises { Reworded::call().map_err(|error| anyhow::a
 service_that! { Reworded initialises { Rewords::call().unwrap(); } pings {} }
 
 #[test]
-fn a_service_that_calls_itself_is_told() {
+fn service_that_calls_itself_gets_self_dependency() {
     for result in [
         OwnInitialize::call(),
         OwnInitialize::call(),
@@ -67,7 +67,7 @@ fn a_service_that_calls_itself_is_told() {
 }
 
 #[test]
-fn a_circle_on_one_thread_is_named_whole() {
+fn cycle_on_one_thread_is_reported_with_its_path() {
     for _ in 0..2 {
         assert_eq!(
             A::call().unwrap_err().to_string(),
@@ -81,7 +81,7 @@ fn a_circle_on_one_thread_is_named_whole() {
 }
 
 #[test]
-fn a_circle_shows_through_whatever_initialize_makes_of_it() {
+fn cycle_is_reported_however_initialize_wraps_it() {
     assert!(
         Swallows::call().is_ok(),
         "an error that was dealt with is none"
@@ -104,7 +104,7 @@ service_that! { Two initialises { ALL_INSIDE.wait(); Three::call()?; } pings {} 
 service_that! { Three requires Four initialises {} pings {} }
 service_that! { Four initialises { ALL_INSIDE.wait(); One::call()?; } pings {} }
 
-/// Runs the calls on a thread each, in one scope, and returns their errors.
+/// Runs each call on its own thread, in one scope, and returns their errors.
 fn at_once(calls: &[fn() -> Result<(), Error>]) -> Vec<Error> {
     Scope::new().run(|| {
         let scope = &Scope::current();
@@ -135,7 +135,7 @@ fn assert_circle(error: &Error, names: &[&str]) {
 }
 
 #[test]
-fn a_circle_across_two_threads_ends_in_an_error() {
+fn cycle_across_two_threads_is_an_error() {
     for _ in 0..200 {
         let errors = at_once(&[Left::call, Right::call]);
         assert_eq!(errors.len(), 2);
@@ -146,7 +146,7 @@ fn a_circle_across_two_threads_ends_in_an_error() {
 }
 
 #[test]
-fn a_circle_across_three_threads_ends_in_an_error() {
+fn cycle_across_three_threads_is_an_error() {
     for _ in 0..200 {
         let errors = at_once(&[One::call, Two::call, Three::call]);
         assert_eq!(errors.len(), 3);
@@ -162,7 +162,7 @@ service_that! { Forgetful initialises { Used::call()?; Used::call()?; } pings { 
 service_that! { Declares requires Deep initialises { Deep::call()?; Used::call()?; } pings {} }
 
 #[test]
-fn an_undeclared_use_works_and_is_warned_of_once() {
+fn undeclared_use_works_and_logs_one_warning() {
     log_capture::install();
     Scope::new().run(|| {
         Forgetful::call().unwrap();

@@ -110,7 +110,7 @@ fn error_of<T>(result: Result<T, Error>) -> Error {
 }
 
 #[test]
-fn each_failure_is_told_and_the_next_call_starts_again() {
+fn each_failure_is_reported_and_the_next_call_retries() {
     Scope::new().run(|| {
         for (mode, own, through_others) in [
             (

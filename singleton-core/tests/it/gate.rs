@@ -1,13 +1,14 @@
-//! Where the threads of a test wait for each other.
+//! Synchronization of a test's threads.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-/// Far longer than anything here takes, for what would otherwise hang.
+/// A timeout that only a hanging test reaches.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// A gate that one side waits at until the other opens it, and that tells when someone has come.
+/// A gate at which one side waits until the other side opens it. The other side can wait until the first one has
+/// arrived.
 pub(crate) struct Gate {
     come: (Mutex<Sender<()>>, Mutex<Receiver<()>>),
     open: (Mutex<Sender<()>>, Mutex<Receiver<()>>),

@@ -1,4 +1,4 @@
-//! The graph in its formats.
+//! The formats of the dependency graph.
 
 use singleton_core::testing::Scope;
 use singleton_core::{Graph, Service, registry, requires, service};
@@ -34,7 +34,7 @@ fn here() -> Graph {
     })
 }
 
-/// Times differ from run to run.
+/// Removes the times, which differ between runs.
 fn without_times(text: &str) -> String {
     let mut kept = String::new();
     let mut rest = text;
@@ -48,7 +48,7 @@ fn without_times(text: &str) -> String {
 }
 
 #[test]
-fn the_tree_names_dependencies_and_dependents() {
+fn tree_shows_dependencies_and_dependents() {
     Scope::new().run(|| {
         Cache::instance().unwrap();
         assert_eq!(
@@ -70,7 +70,7 @@ fn the_tree_names_dependencies_and_dependents() {
 }
 
 #[test]
-fn what_has_requirements_of_its_own_is_written_out_once() {
+fn shared_subtrees_are_printed_once() {
     Scope::new().run(|| {
         let all = registry()
             .graph()
@@ -89,7 +89,7 @@ fn what_has_requirements_of_its_own_is_written_out_once() {
 }
 
 #[test]
-fn other_programs_can_read_it() {
+fn dot_mermaid_and_json_are_well_formed() {
     Scope::new().run(|| {
         Cache::instance().unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Every form of method that `#[guarded]` takes.
+//! All forms of methods that `#[guarded]` accepts.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -15,7 +15,7 @@ enum ShopError {
 
 type ShopResult<T> = Result<T, ShopError>;
 
-/// What diesel's `dsl` modules bring into scope: unit structs with the names of columns.
+/// Unit structs with the names of columns, as diesel's `dsl` modules bring them into scope.
 mod columns {
     #![allow(non_camel_case_types, dead_code)]
     pub(super) struct error;
@@ -48,7 +48,7 @@ struct View<'a>(&'a str);
     reason = "forms that users write"
 )]
 impl Shop {
-    /// Keeps its documentation.
+    /// A doc comment, which is kept.
     #[guarded]
     pub fn name(&self) -> Result<&str, Error> {
         Ok(&self.name)
@@ -133,7 +133,7 @@ impl Shop {
         Ok((choose("kept"), map("abc")))
     }
 
-    /// Names that the expansion uses itself.
+    /// A method whose arguments have names that the expansion uses.
     #[guarded]
     fn names(&self, this: &str, instance: u8, r#type: u8) -> Result<String, Error> {
         Ok(format!("{this}{instance}{type}", type = r#type))
@@ -202,7 +202,7 @@ impl Shop {
 
 #[track_caller]
 #[test]
-fn results_borrow_from_the_instance_for_ever() {
+fn results_can_borrow_from_the_instance_for_static() {
     let name: &'static str = Shop::name().unwrap();
     let explicit: &'static str = Shop::explicit(&String::from("short-lived")).unwrap();
     let typed: &'static String = Shop::typed_receiver().unwrap();
@@ -220,7 +220,7 @@ fn results_borrow_from_the_instance_for_ever() {
 }
 
 #[test]
-fn arguments_of_every_form_arrive() {
+fn arguments_of_each_form_are_passed_on() {
     assert_eq!(Shop::generic([1, 2]).unwrap(), "Corner:1 Corner:2 ");
     assert_eq!(Shop::not_inferable::<u8>().unwrap(), "u8");
     assert_eq!(Shop::with_impl("the", &[1, 2, 3]).unwrap(), "the Corner 3");
@@ -254,7 +254,7 @@ fn async_methods_are_guarded_when_awaited() {
 mod elsewhere {
     use singleton_core::Service;
 
-    // Either order of the attributes, several lists, paths and none at all.
+    // Both orders of the attributes, several lists, paths, and an empty list.
     #[singleton_core::requires(super::Shop)]
     #[singleton_core::service]
     #[singleton_core::requires()]
@@ -278,7 +278,7 @@ mod elsewhere {
 }
 
 #[test]
-fn attributes_stand_in_any_order() {
+fn attributes_work_in_any_order() {
     use singleton_core::Requirement;
     assert_eq!(
         (Shop::RANK, elsewhere::Above::RANK, elsewhere::ByPath::RANK),

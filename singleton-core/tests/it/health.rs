@@ -1,4 +1,4 @@
-//! Health reports: bounded, shared, and without starting anything.
+//! Health reports: in bounded time, with shared checks, and without initializing services.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -81,7 +81,7 @@ fn of<'a>(report: &'a HealthReport, name: &str) -> &'a ServiceHealth {
 }
 
 #[test]
-fn each_state_is_told_and_a_lazy_service_is_not_forced() {
+fn each_state_is_reported_and_unused_services_stay_unused() {
     let _turn = TURN.lock().unwrap();
     Scope::new().run(|| {
         Well::instance().unwrap();
@@ -128,7 +128,7 @@ fn each_state_is_told_and_a_lazy_service_is_not_forced() {
 }
 
 #[test]
-fn who_should_have_started_or_could_not_is_not_well() {
+fn eager_service_that_is_not_started_is_unhealthy() {
     Scope::new().env("Well", "fails").run(|| {
         let report = registry().ping_all(&tagged("eager"));
         assert_eq!(of(&report, "Awaited").health(), Health::NotStarted);
@@ -156,11 +156,11 @@ fn who_should_have_started_or_could_not_is_not_well() {
 }
 
 #[test]
-fn checks_run_at_once() {
+fn checks_run_in_parallel() {
     Scope::new().run(|| {
         One::instance().unwrap();
         Other::instance().unwrap();
-        // Neither gets past the barrier alone.
+        // Neither check passes the barrier alone.
         BOTH.store(true, Ordering::SeqCst);
         let report = registry().ping_all(&tagged("pair"));
         BOTH.store(false, Ordering::SeqCst);
@@ -169,7 +169,7 @@ fn checks_run_at_once() {
 }
 
 #[test]
-fn a_check_that_hangs_is_left_to_itself_and_not_begun_twice() {
+fn hanging_check_times_out_and_is_not_started_twice() {
     Scope::new().run(|| {
         Hanging::instance().unwrap();
         let (open, gate) = mpsc::channel();
@@ -192,7 +192,7 @@ fn a_check_that_hangs_is_left_to_itself_and_not_begun_twice() {
 }
 
 #[test]
-fn a_panic_is_an_answer() {
+fn panic_in_ping_is_unhealthy() {
     let _turn = TURN.lock().unwrap();
     Scope::new().run(|| {
         Panicking::instance().unwrap();
@@ -208,7 +208,7 @@ fn a_panic_is_an_answer() {
 }
 
 #[test]
-fn a_result_is_reused_for_as_long_as_said() {
+fn result_is_reused_up_to_the_given_age() {
     Scope::new().run(|| {
         Counted::instance().unwrap();
         let before = COUNT.load(Ordering::SeqCst);
@@ -242,7 +242,7 @@ impl Service for Overdue {
 }
 
 #[test]
-fn an_initialization_that_should_have_ended_is_unhealthy() {
+fn overdue_initialization_is_unhealthy() {
     let (release, gate) = mpsc::channel::<()>();
     *OVERDUE.lock().unwrap() = Some(gate);
     Scope::new().run(|| {
@@ -263,7 +263,7 @@ fn an_initialization_that_should_have_ended_is_unhealthy() {
 }
 
 #[test]
-fn a_tag_that_no_service_has_is_not_well() {
+fn unknown_tag_makes_the_report_unhealthy() {
     Scope::new().run(|| {
         let report = registry().ping_all(&tagged("states").tag("redy\nness"));
         assert_eq!(
@@ -296,7 +296,7 @@ macro_rules! hanging_together {
                 fn ping(&self) -> anyhow::Result<()> {
                     if TOGETHER.load(Ordering::SeqCst) > 0 {
                         COME.lock().unwrap().as_ref().unwrap().send(())?;
-                        // Until the sender is gone.
+                        // Waits until the sender is dropped.
                         drop(LEAVE.read().unwrap());
                     }
                     Ok(())
@@ -322,7 +322,7 @@ static LEAVE: std::sync::RwLock<()> = std::sync::RwLock::new(());
 hanging_together! { A0 A1 A2 A3 A4 A5 A6 A7 A8 A9 }
 
 #[test]
-fn the_checks_of_another_report_are_waited_for_all_at_once() {
+fn waits_for_checks_of_another_report_do_not_add_up() {
     const LIMIT: Duration = Duration::from_secs(2);
     Scope::new().run(|| {
         let count = start_together();
@@ -337,7 +337,7 @@ fn the_checks_of_another_report_are_waited_for_all_at_once() {
         TOGETHER.store(0, Ordering::SeqCst);
         let asked = std::time::Instant::now();
         let report = registry().ping_all(&PingOptions::new().tag("together").timeout(LIMIT));
-        // A limit for each would come to twenty seconds.
+        // A timeout for each check would add up to twenty seconds.
         assert!(asked.elapsed() < 4 * LIMIT, "{:?}", asked.elapsed());
         assert_eq!(report.health(), Health::Unhealthy);
         drop(leave);

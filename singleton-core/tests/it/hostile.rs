@@ -1,4 +1,4 @@
-//! What code of users can do to the engine from where it is called, and what does not come of it.
+//! Unusual user code inside `initialize`, destructors and loggers, which must not break the engine.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use singleton_core::{
 
 use super::gate::{LONG, gate};
 
-/// Runs `work`, which may deadlock, on a thread of its own.
+/// Runs `work`, which may deadlock, on its own thread with a timeout.
 #[track_caller]
 fn without_deadlock<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = channel();
@@ -51,7 +51,7 @@ impl Service for Plain {
 }
 
 #[test]
-fn a_start_of_what_is_just_being_initialized_is_an_error() {
+fn starting_a_service_inside_its_own_initialize_is_an_error() {
     let error = without_deadlock(|| Scope::new().run(|| StartsItself::instance().err()));
     let message = error.map(|error| error.to_string()).unwrap_or_default();
     assert!(
@@ -102,11 +102,11 @@ impl Service for FailsLoaded {
 }
 
 #[test]
-fn the_destructor_of_an_error_finds_the_engine_unlocked() {
+fn error_destructors_run_with_the_engine_unlocked() {
     for scope in [Scope::new(), Scope::new().env("PANIC", "1")] {
         without_deadlock(|| {
             scope.run(|| {
-                // The service's own is the last reference to an error when the next outcome takes its place.
+                // The service holds the last reference to an error when the next outcome replaces it.
                 for _ in 0..2 {
                     let _ = std::panic::catch_unwind(|| drop(FailsLoaded::instance()));
                 }
@@ -115,7 +115,7 @@ fn the_destructor_of_an_error_finds_the_engine_unlocked() {
             });
         });
     }
-    // What a scope leaves behind is dropped with it.
+    // The remaining errors of a scope are dropped with it.
     without_deadlock(|| {
         Scope::new().run(|| drop(FailsLoaded::instance()));
         TRIES.store(0, Ordering::SeqCst);
@@ -157,7 +157,7 @@ impl Service for FailsOnSlow {
 }
 
 #[test]
-fn calls_wait_while_a_failed_start_takes_its_services_back() {
+fn calls_wait_while_a_failed_start_is_rolled_back() {
     Scope::new().run(|| {
         let scope = Scope::current();
         let start = scope.spawn(|| registry().start::<FailsOnSlow>().unwrap_err());
@@ -215,7 +215,7 @@ impl Service for FailsOnStubborn {
 }
 
 #[test]
-fn a_background_service_that_does_not_stop_is_not_run_twice() {
+fn background_service_that_does_not_stop_is_not_run_twice() {
     Scope::new().run(|| {
         registry().start::<FailsOnStubborn>().unwrap_err();
         STUBBORN.await_someone();
@@ -268,7 +268,7 @@ impl Service for FailsOnProvided {
 }
 
 #[test]
-fn a_value_from_main_is_kept_for_the_next_start_and_replaced_if_it_fails() {
+fn provided_value_is_kept_for_the_next_start_and_replaceable_after_a_failure() {
     Scope::new().run(|| {
         Provided::provide(Provided(0)).unwrap();
         assert!(Provided::instance().is_err());

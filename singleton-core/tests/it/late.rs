@@ -1,4 +1,4 @@
-//! Initialisations that end when nobody waits for them any more.
+//! Initializations that end after their callers have stopped waiting.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
@@ -34,7 +34,7 @@ impl Service for Late {
 }
 
 #[test]
-fn what_is_late_does_not_outlive_a_start_that_failed_unless_someone_asks_for_it() {
+fn late_instance_of_a_failed_start_is_shut_down_unless_requested() {
     let fail = || {
         let error = registry().start::<Late>().unwrap_err();
         assert!(matches!(
@@ -68,7 +68,7 @@ fn what_is_late_does_not_outlive_a_start_that_failed_unless_someone_asks_for_it(
 gate!(ORPHAN);
 static ORPHAN_SAW: Mutex<Option<Sender<bool>>> = Mutex::new(None);
 
-// With a limit it is initialised on a thread that is in no scope.
+// A service with `init_timeout` initializes on another thread, which is not in the caller's scope by itself.
 #[service(init_timeout = "10m", shutdown_timeout = "30ms")]
 struct Orphan;
 
@@ -86,7 +86,7 @@ impl Service for Orphan {
 }
 
 #[test]
-fn what_comes_after_its_scope_is_stopped_and_sees_nothing_of_the_process() {
+fn late_instance_of_an_ended_scope_is_shut_down_without_process_variables() {
     let (sender, seen) = channel();
     *ORPHAN_SAW.lock().unwrap() = Some(sender);
     let call = Scope::new().run(|| {

@@ -1,4 +1,4 @@
-//! A logger that remembers what was warned of, for the whole test binary.
+//! A logger that stores warnings, for the whole test binary.
 
 use std::sync::{Mutex, Once};
 

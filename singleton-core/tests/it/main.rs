@@ -1,4 +1,4 @@
-//! What users of `singleton-core` rely on, one module a topic.
+//! The guarantees of `singleton-core`, one module per topic.
 #![forbid(unsafe_code)]
 
 mod asynchronous;

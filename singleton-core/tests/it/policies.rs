@@ -1,4 +1,4 @@
-//! What the arguments of `#[service(…)]` do.
+//! The arguments of `#[service(…)]`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,7 +48,7 @@ impl Service for Hopeless {
 }
 
 #[test]
-fn a_failure_is_tried_again_as_often_as_said_and_a_requirement_s_is_not() {
+fn service_is_retried_by_its_policy_and_not_for_a_failed_dependency() {
     Scope::new().run(|| {
         Stubborn::instance().unwrap();
         assert_eq!(ATTEMPTS.load(Ordering::SeqCst), 4);
@@ -65,7 +65,7 @@ fn a_failure_is_tried_again_as_often_as_said_and_a_requirement_s_is_not() {
     });
 }
 
-/// Where `Stuck` waits, and what lets it go on.
+/// The channel that `Stuck` waits for, with the result of its initialization.
 static GATE: Mutex<Option<Receiver<anyhow::Result<()>>>> = Mutex::new(None);
 
 fn gate() -> Sender<anyhow::Result<()>> {
@@ -96,7 +96,7 @@ impl Service for Impatient {
 }
 
 #[test]
-fn a_caller_waits_no_longer_than_the_limit_and_a_late_success_counts() {
+fn caller_times_out_and_a_late_success_makes_the_service_ready() {
     let open = gate();
     Scope::new().run(|| {
         let error = Impatient::instance().err().unwrap();
@@ -114,7 +114,7 @@ fn a_caller_waits_no_longer_than_the_limit_and_a_late_success_counts() {
         let waiter = Scope::current().spawn(Stuck::instance).unwrap();
         open.send(Ok(())).unwrap();
         waiter.join().unwrap().unwrap();
-        // Overdue, so a call does not wait: it has to come by when the service is ready.
+        // After the timeout a call does not wait, so poll until the service is ready.
         while !Impatient::is_initialized() {
             thread::yield_now();
         }
@@ -123,7 +123,7 @@ fn a_caller_waits_no_longer_than_the_limit_and_a_late_success_counts() {
 }
 
 #[test]
-fn after_a_late_failure_the_next_call_tries_again() {
+fn next_call_retries_after_a_late_failure() {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap();
     let (open, gate) = mpsc::channel::<()>();
@@ -139,7 +139,7 @@ fn after_a_late_failure_the_next_call_tries_again() {
         drop(open);
         let error = loop {
             match Late::instance() {
-                // Of the first attempt, as long as that has not ended and just when it ends.
+                // The error of the first attempt, before and at its end.
                 Err(Error::TimedOut { .. } | Error::InitializationFailed { .. }) => {
                     thread::yield_now();
                 }
@@ -166,7 +166,7 @@ impl Service for Late {
 }
 
 #[test]
-fn the_registry_knows_the_tags() {
+fn registry_lists_tags() {
     let services = registry().services();
     let impatient = services
         .iter()

@@ -1,4 +1,4 @@
-//! Instances from `main`, and implementations chosen there.
+//! Provided instances, and implementations that are chosen in `main`.
 
 use std::sync::Mutex;
 
@@ -40,7 +40,7 @@ impl Settings {
 }
 
 #[test]
-fn what_is_provided_takes_the_place_of_initialize_and_is_checked() {
+fn provided_instance_replaces_initialize_and_is_pinged() {
     Scope::new().run(|| {
         Settings::provide(Settings { port: 8080 }).unwrap();
         assert!(!Settings::is_initialized());
@@ -134,7 +134,7 @@ impl Greeter {
 }
 
 #[test]
-fn the_implementation_of_a_trait_is_chosen_elsewhere() {
+fn trait_implementation_can_be_provided_or_bound() {
     let _turn = TURN.lock().unwrap();
     Scope::new().run(|| {
         let error = Greeter::hour().unwrap_err();
@@ -155,7 +155,7 @@ fn the_implementation_of_a_trait_is_chosen_elsewhere() {
 }
 
 #[test]
-fn a_service_that_is_bound_is_part_of_the_graph() {
+fn bound_service_is_part_of_the_graph() {
     let _turn = TURN.lock().unwrap();
     Scope::new().run(|| {
         <dyn Clock>::bind::<SystemClock>().unwrap();
@@ -182,7 +182,7 @@ fn a_service_that_is_bound_is_part_of_the_graph() {
     assert_eq!(*STOPPED.lock().unwrap(), ["greeter", "clock"]);
 }
 
-/// Requires what it is bound to: only the run can tell.
+/// A service that requires the trait to which it is bound. This cycle is found only at run time.
 #[service]
 #[requires(dyn Loop)]
 struct Circle;
@@ -199,7 +199,7 @@ impl Service for Circle {
 }
 
 #[test]
-fn a_circle_through_a_trait_is_an_error() {
+fn cycle_through_a_trait_is_an_error() {
     Scope::new().run(|| {
         <dyn Loop>::bind::<Circle>().unwrap();
         let error = Circle::instance().err().unwrap();
@@ -221,7 +221,7 @@ trait Stock: Send + Sync {
     fn name(&self) -> &'static str;
 }
 
-/// Its path comes after that of the trait that it is bound to.
+/// A service whose path comes after that of the trait to which it is bound.
 mod remote {
     use singleton_core::{AsyncService, service};
 
@@ -255,7 +255,7 @@ impl Service for Kiosk {
 }
 
 #[test]
-fn an_asynchronous_service_can_be_chosen_and_awaited() {
+fn async_service_can_be_bound_and_awaited() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
@@ -268,7 +268,7 @@ fn an_asynchronous_service_can_be_chosen_and_awaited() {
                 .contains("await Kiosk::instance_async() first"),
             "{error}"
         );
-        // Through a blocking service that requires the trait, and then by itself.
+        // First through a blocking service that requires the trait, then directly.
         assert_eq!(Kiosk::instance_async().await.unwrap().0, "remote");
         assert_eq!(
             <dyn Stock>::instance_async().await.unwrap().name(),
@@ -286,7 +286,7 @@ fn an_asynchronous_service_can_be_chosen_and_awaited() {
 }
 
 #[test]
-fn the_graph_follows_what_is_bound() {
+fn graph_shows_bound_services() {
     Scope::new().run(|| {
         <dyn Stock>::bind::<RemoteStock>().unwrap();
         let graph = registry().graph();
@@ -294,7 +294,7 @@ fn the_graph_follows_what_is_bound() {
             let mut services = graph.services().iter();
             services.position(|service| service.name() == name).unwrap()
         };
-        // Of rank 1 both, and by their paths the other way round.
+        // Both have rank 1, and their paths are in the opposite order.
         assert!(position("RemoteStock") < position("dyn Stock"));
         assert!(position("dyn Stock") < position("Kiosk"));
         let kiosk = graph.only(|service| service.name() == "Kiosk");

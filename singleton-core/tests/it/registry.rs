@@ -1,4 +1,4 @@
-//! What the registry lists.
+//! The registry's list of services.
 
 use singleton_core::testing::Scope;
 use singleton_core::{Service, ServiceInfo, State, registry, requires, service};
@@ -35,7 +35,7 @@ fn here() -> Vec<ServiceInfo> {
 }
 
 #[test]
-fn services_are_listed_in_topological_order_without_being_touched() {
+fn services_are_listed_in_topological_order_without_initialization() {
     Scope::new().run(|| {
         let services = here();
         let names: Vec<_> = services.iter().map(ServiceInfo::name).collect();
@@ -60,7 +60,7 @@ fn services_are_listed_in_topological_order_without_being_touched() {
 }
 
 #[test]
-fn every_service_comes_after_what_it_requires() {
+fn each_service_comes_after_its_dependencies() {
     let services = registry().services();
     for (position, service) in services.iter().enumerate() {
         for name in service.dependencies() {

@@ -1,4 +1,4 @@
-//! Test scopes: fresh services, fakes, other threads, and an end.
+//! Test scopes: separate services, fakes, other threads, and shutdown.
 
 use std::panic;
 use std::sync::{Barrier, Mutex};
@@ -59,7 +59,7 @@ impl Service for Diary {
 }
 
 #[test]
-fn a_fake_takes_the_place_of_a_service_and_nothing_leaks_out() {
+fn fake_replaces_a_service_only_inside_its_scope() {
     let outside = std::ptr::from_ref(Clock::hour().unwrap());
     let inside = Scope::new()
         .provide(Clock { hour: 99 })
@@ -80,7 +80,7 @@ fn a_fake_takes_the_place_of_a_service_and_nothing_leaks_out() {
 }
 
 #[test]
-fn scopes_nest_and_stay_apart_between_threads() {
+fn scopes_nest_and_are_separate_between_threads() {
     let together = Barrier::new(2);
     thread::scope(|threads| {
         for hour in [5, 6] {
@@ -105,7 +105,7 @@ fn scopes_nest_and_stay_apart_between_threads() {
 }
 
 #[test]
-fn a_handle_carries_the_scope_and_outlives_it_harmlessly() {
+fn handle_carries_the_scope_and_can_outlive_it() {
     let outside = Scope::current();
     let handle = Scope::new().provide(Clock { hour: 7 }).run(|| {
         let handle = Scope::current();
@@ -130,7 +130,7 @@ fn a_handle_carries_the_scope_and_outlives_it_harmlessly() {
 }
 
 #[test]
-fn the_end_of_a_scope_shuts_down_in_reverse_order_even_after_a_panic() {
+fn scope_shuts_down_in_reverse_order_even_after_a_panic() {
     let caught = panic::catch_unwind(|| {
         Scope::new().provide(Clock { hour: 12 }).run(|| {
             Diary::instance().unwrap();
@@ -153,7 +153,7 @@ fn the_end_of_a_scope_shuts_down_in_reverse_order_even_after_a_panic() {
 }
 
 #[test]
-fn a_provided_service_stops_before_what_it_requires() {
+fn provided_service_shuts_down_before_its_dependencies() {
     Scope::new().provide(Diary).run(|| {
         Diary::instance().unwrap();
         Scope::new()
@@ -169,7 +169,7 @@ fn a_provided_service_stops_before_what_it_requires() {
 }
 
 #[test]
-fn a_scope_shows_what_it_provides() {
+fn scope_debug_lists_provided_services() {
     assert_eq!(
         format!("{:?}", Scope::new().provide(Clock { hour: 2 })),
         r#"Scope ["Clock"]"#

@@ -1,4 +1,4 @@
-//! The end of an application: in order, in time, and for good.
+//! Shutdown: in order, with timeouts, and final.
 
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Barrier, Mutex};
@@ -37,7 +37,7 @@ macro_rules! services {
 
 services! {
     Ground() => || Ok(());
-    // Independent of each other: neither gets past the barrier alone.
+    // They are independent. Neither passes the barrier alone.
     East(Ground) => || { SIDES.wait(); Ok(()) };
     West(Ground) => || { SIDES.wait(); Ok(()) };
     Top(East West) => || {
@@ -85,7 +85,7 @@ fn outcome<'a>(report: &'a ShutdownReport, name: &str) -> &'a ShutdownOutcome {
 }
 
 #[test]
-fn dependents_stop_first_and_independent_services_at_once() {
+fn dependents_shut_down_first_and_independent_services_in_parallel() {
     let _turn = TURN.lock().unwrap();
     Scope::new().run(|| {
         Top::instance().unwrap();
@@ -111,7 +111,7 @@ fn dependents_stop_first_and_independent_services_at_once() {
 }
 
 #[test]
-fn failures_and_panics_keep_nobody_else_from_stopping() {
+fn failures_and_panics_do_not_stop_the_shutdown_of_others() {
     let _turn = TURN.lock().unwrap();
     Scope::new().run(|| {
         Fails::instance().unwrap();
@@ -131,13 +131,13 @@ fn failures_and_panics_keep_nobody_else_from_stopping() {
 }
 
 #[test]
-fn who_overruns_is_left_behind() {
+fn service_that_exceeds_its_timeout_does_not_block_others() {
     let _turn = TURN.lock().unwrap();
     let (open, gate) = mpsc::channel();
     *HANG.lock().unwrap() = Some(gate);
     Scope::new().run(|| {
         Slow::instance().unwrap();
-        // Its own limit counts, not this one.
+        // The service's own timeout overrides this one.
         let report =
             registry().shutdown_all_with(&ShutdownOptions::new().timeout(Duration::from_secs(60)));
         assert_eq!(*outcome(&report, "Slow"), ShutdownOutcome::Overran);
@@ -148,7 +148,7 @@ fn who_overruns_is_left_behind() {
 }
 
 #[test]
-fn what_was_used_undeclared_outlives_its_user_too() {
+fn undeclared_dependency_shuts_down_after_its_dependent() {
     Scope::new().run(|| {
         User::instance().unwrap();
         let report = registry().shutdown_all();
@@ -181,7 +181,7 @@ impl Service for Starting {
 static ORPHANED: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
 
 #[test]
-fn an_initialization_that_is_going_on_is_waited_for_within_the_limit() {
+fn shutdown_waits_for_running_initializations_up_to_the_timeout() {
     let (begun, has_begun) = mpsc::channel();
     let (open, gate) = mpsc::channel();
     let (orphan, orphaned) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! Starting many services: in parallel, with every failure reported, and taken back if one fails.
+//! Starting many services: in parallel, with all failures reported, and rolled back after a failure.
 
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
@@ -32,14 +32,14 @@ macro_rules! services {
     )*};
 }
 
-/// Both sides of the diamond have to be under way at once to get past it.
+/// A barrier that both sides of the diamond must reach at the same time.
 static TOGETHER: Barrier = Barrier::new(2);
 
 services! {
     Base() {}
     Left(Base) { TOGETHER.wait(); }
     Right(Base) { TOGETHER.wait(); }
-    // Behind `Left` alone: it must not wait for `Right`, which waits for it.
+    // `AfterHare` depends only on `Hare`, and must not wait for `Tortoise`, which waits for it.
     Hare(Base) {}
     Tortoise(Base) { GOAL.wait(); }
     AfterHare(Hare) { GOAL.wait(); }
@@ -65,11 +65,11 @@ fn outcome<'a>(report: &'a StartReport, name: &str) -> &'a StartOutcome {
 }
 
 #[test]
-fn independent_services_start_at_once_and_nobody_waits_for_a_level() {
+fn independent_services_start_in_parallel_without_waiting_for_ranks() {
     Scope::new().run(|| {
-        // Would hang for ever if the sides waited for each other.
+        // This would hang if the sides did not start in parallel.
         registry().start::<Diamond>().unwrap();
-        // `AfterHare` is of rank 3 and `Tortoise` of rank 2.
+        // `AfterHare` has rank 3, and `Tortoise` rank 2.
         let report = registry().start::<Race>().unwrap();
         assert!(matches!(
             outcome(&report, "Base"),
@@ -81,7 +81,7 @@ fn independent_services_start_at_once_and_nobody_waits_for_a_level() {
 }
 
 #[test]
-fn one_thread_is_enough_where_nobody_waits() {
+fn one_thread_is_enough_for_services_that_do_not_wait() {
     Scope::new().env("FLAKY", "works").run(|| {
         let report = registry().start::<OnFlaky>().unwrap();
         assert_eq!(report.services().len(), 3);
@@ -89,7 +89,7 @@ fn one_thread_is_enough_where_nobody_waits() {
 }
 
 #[test]
-fn all_failures_are_reported_and_what_had_started_is_taken_back() {
+fn all_failures_are_reported_and_started_services_are_rolled_back() {
     Scope::new().run(|| {
         let error = registry().start::<Printer>().unwrap_err();
         let report = error.report();
@@ -138,7 +138,7 @@ fn all_failures_are_reported_and_what_had_started_is_taken_back() {
 }
 
 #[test]
-fn what_was_ready_before_stays() {
+fn services_that_were_ready_before_stay_ready() {
     Scope::new().run(|| {
         let base = std::ptr::from_ref(Base::instance().unwrap());
         assert!(registry().start::<OnFlaky>().is_err());
@@ -147,7 +147,7 @@ fn what_was_ready_before_stays() {
 }
 
 #[test]
-fn the_report_tells_where_the_time_went() {
+fn report_shows_durations_and_the_critical_chain() {
     Scope::new().env("FLAKY", "works").run(|| {
         let report = registry().start::<OnFlaky>().unwrap();
         let chain = report.critical_chain();
@@ -178,7 +178,7 @@ fn the_report_tells_where_the_time_went() {
 }
 
 #[test]
-fn a_start_inside_an_ended_scope_fails_and_says_why() {
+fn start_inside_an_ended_scope_fails_with_the_reason() {
     let handle = Scope::new().run(Scope::current);
     let error = handle.enter(|| registry().start::<Base>().unwrap_err());
     let (_, failure) = error.report().failures().next().unwrap();

@@ -1,9 +1,9 @@
-//! Services of one path, which only their types tell apart.
+//! Services with the same path and different types.
 
 use singleton_core::testing::Scope;
 use singleton_core::{Service, registry, requires, service};
 
-/// Two services of one path.
+/// Returns the instance of one of two services with the same path.
 fn twin(first: bool) -> &'static str {
     if first {
         #[service]
@@ -43,7 +43,7 @@ fn twin(first: bool) -> &'static str {
 }
 
 #[test]
-fn services_of_one_path_are_told_apart() {
+fn services_with_the_same_path_are_distinct() {
     Scope::new().run(|| {
         assert_eq!((twin(true), twin(false)), ("first", "none"));
         let graph = registry().graph();

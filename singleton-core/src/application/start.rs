@@ -1,6 +1,7 @@
-//! Starting many services at once, each as soon as what it requires is ready.
+//! Start: many services in parallel, each as soon as its dependencies are ready.
 
 use std::collections::{HashSet, VecDeque};
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -17,12 +18,12 @@ use crate::invoke::{Driver, ensure_setup, step_panicked};
 use crate::panics::catch_panic;
 use crate::service::Descriptor;
 
-/// How long a thread watches before it joins in: a few times what a service costs that does nothing. It
-/// looks ever more rarely, down to the other.
+/// The time between two looks at the progress of a start: at first a few times the cost of a service that does nothing.
 const MIN_WATCH_TIME: Duration = Duration::from_micros(50);
+/// The maximum of that time, which doubles while the start makes progress.
 const MAX_WATCH_TIME: Duration = Duration::from_millis(1);
 
-/// How [`start_all_with`](crate::Registry::start_all_with) goes about it.
+/// Options of [`start_all_with`](crate::Registry::start_all_with).
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct StartOptions {
@@ -36,21 +37,21 @@ impl Default for StartOptions {
 }
 
 impl StartOptions {
-    /// The defaults, which each of the methods states.
+    /// Returns the default options. Each method states its default.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many services are initialised at once, the calling thread's included; 8.
+    /// Sets the maximum number of services that initialize in parallel, the calling thread's one included. Default: 8.
     ///
-    /// Most services wait for something else while they start, so more than the processor's cores make sense.
+    /// Most services wait for other systems while they start, so more threads than cores make sense.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
 }
 
-/// Starts the services and all they require; if one fails, what this call had started is shut down again.
+/// Starts the services and their dependencies. If one fails, shuts down the services that this call has started.
 pub(crate) fn start(
     container: ContainerId,
     services: Vec<&'static Descriptor>,
@@ -58,18 +59,19 @@ pub(crate) fn start(
     driver: &Driver,
 ) -> Result<StartReport, StartError> {
     let started_at = Instant::now();
-    // First of all: it may choose which service takes the place of a trait object.
+    // First of all, because the `#[setup]` function may bind services to trait objects.
     let setup = ensure_setup(services.first().map_or("the start", |service| service.name)).err();
     let start = Arc::new(Start {
         container,
         dependent: current_attempt(),
         plan: Mutex::new(Plan::new(container, services)),
-        changed: Condvar::new(),
+        caller: Condvar::new(),
+        monitor: Condvar::new(),
         threads: options.threads,
         driver: driver.clone(),
     });
     if setup.is_none() {
-        start.run_worker(false);
+        start.run_on_caller();
     }
     let report = {
         let mut plan = start.lock();
@@ -91,13 +93,20 @@ pub(crate) fn start(
     Err(StartError::new(report, setup, taken_back))
 }
 
-/// A start that several threads work at; those who find nothing to do any more are not waited for.
+/// A start, shared by its threads.
+///
+/// The calling thread initializes services one after the other. A monitor adds a worker when no service has finished for a while
+/// although others could begin: a second thread would only slow down services that take no time. A worker ends when no service can
+/// begin, so the start does not wait for idle threads.
 struct Start {
     container: ContainerId,
     /// The attempt that the start is part of, if an `initialize` starts services.
     dependent: Option<Arc<Attempt>>,
     plan: Mutex<Plan>,
-    changed: Condvar,
+    /// Notified when the caller should continue: a service can begin, or all have finished.
+    caller: Condvar,
+    /// Notified when the monitor should look at the plan: a service can begin, or all have finished.
+    monitor: Condvar,
     threads: usize,
     driver: Driver,
 }
@@ -107,85 +116,133 @@ impl Start {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run_worker(self: &Arc<Self>, is_helper: bool) {
-        let _container =
-            (engine::current_container() != self.container).then(|| engine::enter(self.container));
-        let mut plan = self.lock();
-        let (mut waited, mut watch_time) = (is_helper, MIN_WATCH_TIME);
-        while plan.remaining > 0 {
-            if waited && !plan.ready.is_empty() {
-                // Where services take no time at all a second thread would only be in the way.
-                let finished = plan.finished;
-                plan.watching += 1;
-                let watched = self.changed.wait_timeout(plan, watch_time);
-                plan = watched.unwrap_or_else(PoisonError::into_inner).0;
-                plan.watching -= 1;
-                waited = plan.finished != finished;
-                watch_time = (2 * watch_time).min(MAX_WATCH_TIME);
-                continue;
-            }
-            if self.driver.is_gone() {
-                plan.cancel();
-                if plan.remaining == 0 {
-                    break;
-                }
-            }
-            let Some(position) = plan.begin_next() else {
-                plan.idle += 1;
+    /// Works on the calling thread until all services have finished.
+    fn run_on_caller(self: &Arc<Self>) {
+        loop {
+            self.run_worker();
+            let mut plan = self.lock();
+            plan.is_caller_idle = true;
+            while plan.is_caller_idle && plan.remaining > 0 {
                 plan = self
-                    .changed
+                    .caller
                     .wait(plan)
                     .unwrap_or_else(PoisonError::into_inner);
-                plan.idle -= 1;
-                waited = true;
-                continue;
-            };
-            (waited, watch_time) = (false, MIN_WATCH_TIME);
-            let service = plan.nodes[position].service;
-            let has_more_work = !plan.ready.is_empty() && plan.watching == 0;
-            let needs_worker = has_more_work && plan.idle == 0 && plan.workers < self.threads;
-            plan.workers += usize::from(needs_worker);
-            let wakes_idle = has_more_work && plan.idle > 0;
-            drop(plan);
-            if wakes_idle {
-                self.changed.notify_one();
             }
-            if needs_worker && !self.spawn_worker() {
-                self.lock().workers -= 1;
-            }
-
-            // Whatever else fails or takes time does so in an `initialize`, which is timed itself.
-            let is_timed = service.asynchronous || service.policy.init_timeout.is_some();
-            let started_at = is_timed.then(Instant::now);
-            let obtained = catch_panic(|| self.get_or_init(service))
-                .unwrap_or_else(|message| Err(step_panicked(service, message)));
-            plan = self.lock();
-            let node = &mut plan.nodes[position];
-            let outcome = match obtained {
-                Ok(_) if node.was_ready => StartOutcome::AlreadyReady,
-                Ok(_) => StartOutcome::Started,
-                Err(error) => StartOutcome::Failed(error),
-            };
-            node.timing = started_at.map(|started_at| (started_at, started_at.elapsed()));
-            plan.running -= 1;
-            plan.finished += 1;
-            plan.finish(position, outcome);
-            if plan.ready.is_empty() && plan.running == 0 && plan.idle > 0 {
-                // Whoever is idle ends, or finds the cycle that is left.
-                self.changed.notify_all();
+            plan.is_caller_idle = false;
+            if plan.remaining == 0 {
+                return;
             }
         }
-        drop(plan);
-        self.changed.notify_all();
     }
 
-    /// A thread more, if the machine has one to spare: fewer take longer, no more.
-    fn spawn_worker(self: &Arc<Self>) -> bool {
+    /// Initializes services until none can begin.
+    fn run_worker(self: &Arc<Self>) {
+        while let Some((position, service)) = self.begin_next() {
+            // The engine measures each `initialize`. These services may spend time elsewhere.
+            let is_timed = service.asynchronous || service.policy.init_timeout.is_some();
+            let started_at = is_timed.then(Instant::now);
+            let result = catch_panic(|| self.get_or_init(service))
+                .unwrap_or_else(|message| Err(step_panicked(service, message)));
+            let timing = started_at.map(|started_at| (started_at, started_at.elapsed()));
+            self.finish(position, result, timing);
+        }
+    }
+
+    /// Begins the next service, if one can begin.
+    fn begin_next(self: &Arc<Self>) -> Option<(usize, &'static Descriptor)> {
+        let mut plan = self.lock();
+        if self.driver.is_gone() {
+            plan.cancel();
+            self.notify(&plan);
+        }
+        // The monitor may have started a thread too many before the last one began.
+        if plan.running >= self.threads {
+            return None;
+        }
+        let position = plan.begin_next()?;
+        let service = plan.nodes[position].service;
+        if !plan.ready.is_empty() && !plan.is_monitored && self.threads > 1 {
+            plan.is_monitored = true;
+            drop(plan);
+            self.spawn_monitor();
+        }
+        Some((position, service))
+    }
+
+    fn finish(&self, position: usize, result: Outcome, timing: Option<(Instant, Duration)>) {
+        let mut plan = self.lock();
+        let node = &mut plan.nodes[position];
+        let outcome = match result {
+            Ok(_) if node.was_ready => StartOutcome::AlreadyReady,
+            Ok(_) => StartOutcome::Started,
+            Err(error) => StartOutcome::Failed(error),
+        };
+        node.timing = timing;
+        plan.running -= 1;
+        plan.finished += 1;
+        plan.finish(position, outcome);
+        self.notify(&plan);
+    }
+
+    /// Wakes the caller at the end, and the monitor if it waits for a service that can begin.
+    fn notify(&self, plan: &Plan) {
+        if plan.remaining == 0 {
+            self.caller.notify_one();
+        }
+        if plan.is_monitor_idle && (plan.remaining == 0 || !plan.ready.is_empty()) {
+            self.monitor.notify_one();
+        }
+    }
+
+    /// Adds a worker whenever no service has finished for some time although others could begin.
+    fn watch(self: &Arc<Self>) {
+        let mut plan = self.lock();
+        let mut watch_time = MIN_WATCH_TIME;
+        while plan.remaining > 0 {
+            if plan.ready.is_empty() {
+                plan.is_monitor_idle = true;
+                plan = self
+                    .monitor
+                    .wait(plan)
+                    .unwrap_or_else(PoisonError::into_inner);
+                plan.is_monitor_idle = false;
+                continue;
+            }
+            let finished = plan.finished;
+            let waited = self.monitor.wait_timeout(plan, watch_time);
+            plan = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let is_stalled = plan.finished == finished && !plan.ready.is_empty();
+            watch_time = if is_stalled {
+                plan = self.add_worker(plan);
+                MIN_WATCH_TIME
+            } else {
+                (2 * watch_time).min(MAX_WATCH_TIME)
+            };
+        }
+    }
+
+    /// Wakes the caller if it is idle, and otherwise starts a thread, up to the maximum.
+    fn add_worker<'a>(self: &'a Arc<Self>, mut plan: MutexGuard<'a, Plan>) -> MutexGuard<'a, Plan> {
+        if plan.is_caller_idle {
+            plan.is_caller_idle = false;
+            self.caller.notify_one();
+        } else if plan.running < self.threads {
+            drop(plan);
+            let start = Arc::clone(self);
+            // If the system cannot start a thread, the existing ones continue.
+            let _ = spawn(move || {
+                let _container = engine::enter(start.container);
+                start.run_worker();
+            });
+            plan = self.lock();
+        }
+        plan
+    }
+
+    fn spawn_monitor(self: &Arc<Self>) {
         let start = Arc::clone(self);
-        thread::Builder::new()
-            .name("start".to_owned())
-            .spawn(move || start.run_worker(true))
-            .is_ok()
+        // If the system cannot start a thread, the caller initializes all services.
+        let _ = spawn(move || start.watch());
     }
 
     fn get_or_init(&self, service: &'static Descriptor) -> Outcome {
@@ -208,42 +265,47 @@ impl Start {
     }
 }
 
+fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name("start".to_owned()).spawn(work)
+}
+
 /// One service of a plan.
 struct Node {
     service: &'static Descriptor,
     was_ready: bool,
     is_begun: bool,
-    /// Requirements that have not ended.
+    /// The number of required services that have not finished.
     missing: usize,
-    /// Where in the plan's list its requirements are.
+    /// The service's part of the plan's `requirements`.
     requirements: Range<usize>,
-    /// Likewise.
+    /// The service's part of the plan's `dependents`.
     dependents: Range<usize>,
     outcome: Option<StartOutcome>,
-    /// When its turn came, and how long that took, where the service itself does not tell.
+    /// The begin and the duration of the initialization, if the engine may not have measured it.
     timing: Option<(Instant, Duration)>,
 }
 
-/// What is to start, and how far that has come.
+/// The services to start, and the progress of the start.
 struct Plan {
     container: ContainerId,
-    /// Attempts from here on began after the plan was made.
+    /// The id of the first attempt after the plan was made.
     first_attempt: u64,
-    /// Each after what it requires, as far as there is no cycle.
+    /// The services in topological order, unless there is a cycle.
     nodes: Vec<Node>,
     requirements: Vec<usize>,
     dependents: Vec<usize>,
-    /// Nodes that lack nothing and that nobody has begun.
+    /// The nodes that can begin: all their dependencies have finished.
     ready: VecDeque<usize>,
     remaining: usize,
     running: usize,
-    /// How many nodes were begun and have ended.
+    /// The number of nodes that were begun and have finished.
     finished: usize,
-    workers: usize,
-    /// Threads that wait until there is something to do.
-    idle: usize,
-    /// Threads that wait whether those that work get along without them.
-    watching: usize,
+    /// Whether the caller waits until it is needed or all nodes have finished.
+    is_caller_idle: bool,
+    /// Whether there is a monitor.
+    is_monitored: bool,
+    /// Whether the monitor waits until a node can begin.
+    is_monitor_idle: bool,
 }
 
 impl Plan {
@@ -285,17 +347,17 @@ impl Plan {
             dependents,
             running: 0,
             finished: 0,
-            watching: 0,
-            workers: 1,
-            idle: 0,
+            is_caller_idle: false,
+            is_monitored: false,
+            is_monitor_idle: false,
         }
     }
 
-    /// The next node to begin, if there is one.
+    /// Returns the next node to begin, if there is one.
     fn begin_next(&mut self) -> Option<usize> {
         let is_unfinished = |node: &Node| node.outcome.is_none();
         let next = self.ready.pop_front().or_else(|| {
-            // A cycle, which trait objects can close: whoever begins is told so.
+            // If nothing runs, the rest is a cycle, which trait objects can close. Beginning it returns the error.
             let is_stuck = self.running == 0;
             self.nodes
                 .iter()
@@ -307,7 +369,7 @@ impl Plan {
         Some(next)
     }
 
-    /// Skips whatever has not begun.
+    /// Skips all nodes that have not begun.
     fn cancel(&mut self) {
         self.ready.clear();
         for node in &mut self.nodes {
@@ -328,7 +390,7 @@ impl Plan {
             .all(|node| node.outcome.as_ref().is_some_and(is_ready))
     }
 
-    /// Gives up what is overdue, so that it does not outlive a start that failed.
+    /// Gives up attempts whose deadline has passed, so that their late instances do not outlive the failed start.
     fn abandon_overdue(&self) {
         let engine = engine::lock();
         let Some(container) = engine.container(self.container) else {
@@ -348,7 +410,7 @@ impl Plan {
         }
     }
 
-    /// Notes how a node ended: its dependents come a step nearer, or are skipped if it failed.
+    /// Records the outcome of a node. Its dependents become ready if it was their last dependency, or are skipped if it failed.
     fn finish(&mut self, position: usize, outcome: StartOutcome) {
         self.remaining -= 1;
         let failed_service = match &outcome {
@@ -373,7 +435,7 @@ impl Plan {
         }
     }
 
-    /// What became of it all, when there is nothing left.
+    /// Returns the report of a finished plan.
     fn report(&mut self, started_at: Instant) -> StartReport {
         let engine = engine::lock();
         let container = engine.container(self.container);
@@ -389,7 +451,7 @@ impl Plan {
                 requirements: node.requirements,
                 waited: since.saturating_duration_since(started_at),
                 own,
-                // What the plan did not get to, for the set-up failed.
+                // Nodes without an outcome were not begun, because the set-up failed.
                 outcome: node.outcome.unwrap_or(StartOutcome::Skipped {
                     because_of: "setup",
                 }),
@@ -400,13 +462,13 @@ impl Plan {
     }
 }
 
-/// The services and all that they require.
+/// The services to start and all their dependencies.
 struct Discovery {
-    /// Each after what it requires itself.
+    /// The services in topological order.
     nodes: Vec<Node>,
-    /// What they require; each node knows where in the list that is for itself.
+    /// The required services of all nodes. Each node has its part of the list.
     required: Vec<&'static Descriptor>,
-    /// Where in `nodes` the services are.
+    /// The positions of the services in `nodes`.
     positions: ServiceMap<usize>,
 }
 
@@ -417,8 +479,7 @@ impl Discovery {
             required: Vec::new(),
             positions: ServiceMap::default(),
         };
-        // The services from one of those asked for down to one that it requires, with how many requirements of
-        // each have been seen to.
+        // The path from a requested service to one of its dependencies, with the number of visited dependencies of each.
         let mut path: Vec<(Node, usize)> = Vec::new();
         for service in services {
             path.extend(found.visit(container, service));
@@ -437,8 +498,7 @@ impl Discovery {
         found
     }
 
-    /// Makes the node of a service that is met for the first time; on a cycle, which trait objects can close,
-    /// nothing is found behind one that is met again.
+    /// Creates the node of a service on its first visit. A second visit, also on a cycle of trait objects, returns `None`.
     fn visit(
         &mut self,
         container: Option<&Container>,

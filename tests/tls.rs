@@ -223,7 +223,7 @@ fn a_second_choice_of_encryption_is_made_with_a_limit_for_answers_too() {
         ("hostssl", "sslmode=allow", true),
         ("hostnossl", "sslmode=prefer", false),
     ] {
-        server.allow(&format!("{rule} all all 127.0.0.1/32 trust\n"));
+        server.set_access_rules(&format!("{rule} all all 127.0.0.1/32 trust\n"));
         for limit in [None, Some(Duration::from_secs(5))] {
             let url = format!(
                 "postgresql://postgres@127.0.0.1:{}/postgres?{query}",

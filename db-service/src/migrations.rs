@@ -3,6 +3,7 @@
 mod apply;
 mod history;
 mod lock;
+mod plan;
 mod source;
 
 use std::fmt;
@@ -15,8 +16,8 @@ use crate::config::DatabaseConfig;
 use crate::connection::Connection;
 use crate::error::DbError;
 use crate::error::MigrationError;
-use history::History;
 use lock::with_lock;
+use plan::{Plan, Step};
 use source::Migration;
 
 /// The migrations of one crate, for each backend that it supports.
@@ -164,22 +165,11 @@ pub(crate) fn run(
     config: &DatabaseConfig,
     source: &Migrations,
 ) -> Result<Vec<String>, DbError> {
-    let entries = source.of(connection.backend())?;
+    let migrations = source.of(connection.backend())?;
     with_lock(connection, config, source.lock_timeout, |connection| {
         history::create(connection)?;
-        let ledger = history::read(connection)?;
-        check(&entries, &ledger, source.set)?;
-        let mut applied = Vec::new();
-        for entry in &entries {
-            if !ledger.applied.contains(&entry.version) {
-                apply::apply(connection, entry, source.set, ledger.done(&entry.version))?;
-                applied.push(entry.version.clone());
-            } else if !ledger.records.contains_key(&entry.version) {
-                // diesel's own tools applied it, so its checksum at that time is unknown. The present text is recorded.
-                history::record(connection, entry, source.set, None)?;
-            }
-        }
-        Ok(applied)
+        let plan = Plan::apply(&migrations, &history::read(connection)?, source.set)?;
+        execute(connection, &plan, source.set)
     })
 }
 
@@ -188,21 +178,9 @@ pub(crate) fn plan(
     connection: &mut Connection,
     source: &Migrations,
 ) -> Result<Vec<PlannedMigration>, DbError> {
-    let entries = source.of(connection.backend())?;
-    let ledger = history::read(connection)?;
-    check(&entries, &ledger, source.set)?;
-    let pending = entries
-        .into_iter()
-        .filter(|entry| !ledger.applied.contains(&entry.version));
-    Ok(pending
-        .map(|entry| PlannedMigration {
-            done: ledger.done(&entry.version).unwrap_or(0),
-            version: entry.version,
-            name: entry.name,
-            sql: entry.up,
-            in_transaction: entry.in_transaction,
-        })
-        .collect())
+    let migrations = source.of(connection.backend())?;
+    let plan = Plan::apply(&migrations, &history::read(connection)?, source.set)?;
+    Ok(plan.pending())
 }
 
 /// Reverts the last `count` applied migrations of the source, newest first, and returns their versions.
@@ -212,27 +190,13 @@ pub(crate) fn revert(
     source: &Migrations,
     count: usize,
 ) -> Result<Vec<String>, DbError> {
-    let entries = source.of(connection.backend())?;
+    let migrations = source.of(connection.backend())?;
     with_lock(connection, config, source.lock_timeout, |connection| {
-        let ledger = history::read(connection)?;
-        check(&entries, &ledger, source.set)?;
-        let has = |entry: &&Migration| {
-            ledger.applied.contains(&entry.version) || ledger.done(&entry.version).is_some()
-        };
-        let last: Vec<&Migration> = entries.iter().rev().filter(has).take(count).collect();
-        if let Some(entry) = last.iter().find(|entry| entry.down.is_none()) {
-            let migration = entry.name.clone();
-            return Err(MigrationError::Irreversible { migration }.into());
-        }
-        if !last.is_empty() {
+        let plan = Plan::revert(&migrations, &history::read(connection)?, source.set, count)?;
+        if !plan.is_empty() {
             history::create(connection)?;
         }
-        let mut reverted = Vec::new();
-        for entry in last {
-            apply::revert(connection, entry)?;
-            reverted.push(entry.version.clone());
-        }
-        Ok(reverted)
+        execute(connection, &plan, source.set)
     })
 }
 
@@ -244,25 +208,12 @@ pub(crate) fn baseline(
     source: &Migrations,
     version: &str,
 ) -> Result<Vec<String>, DbError> {
-    let entries = source.of(connection.backend())?;
-    let Some(last) = entries.iter().position(|entry| entry.version == version) else {
-        let version = version.to_owned();
-        return Err(MigrationError::UnknownVersion { version }.into());
-    };
+    let migrations = source.of(connection.backend())?;
+    let recorded = plan::up_to(&migrations, version)?;
     with_lock(connection, config, source.lock_timeout, |connection| {
         history::create(connection)?;
-        let ledger = history::read(connection)?;
-        let news = |entry: &&Migration| {
-            !ledger.applied.contains(&entry.version) || ledger.is_changed(entry)
-        };
-        connection.transaction(|connection| {
-            let mut taken = Vec::new();
-            for entry in entries[..=last].iter().filter(news) {
-                history::record(connection, entry, source.set, None)?;
-                taken.push(entry.version.clone());
-            }
-            Ok(taken)
-        })
+        let plan = Plan::baseline(recorded, &history::read(connection)?);
+        connection.transaction(|connection| execute(connection, &plan, source.set))
     })
 }
 
@@ -271,74 +222,26 @@ pub(crate) fn status(
     connection: &mut Connection,
     source: &Migrations,
 ) -> Result<Vec<MigrationStatus>, DbError> {
-    let entries = source.of(connection.backend())?;
-    let ledger = history::read(connection)?;
-    let mut known: Vec<_> = missing(&entries, &ledger, source.set)
-        .map(|(version, name)| MigrationStatus {
-            version: version.to_owned(),
-            name: name.to_owned(),
-            applied: true,
-            state: MigrationState::Missing,
-        })
-        .collect();
-    known.extend(entries.into_iter().map(|entry| {
-        let applied = ledger.applied.contains(&entry.version);
-        let state = match ledger.done(&entry.version) {
-            Some(done) => MigrationState::Incomplete { done },
-            None if ledger.is_changed(&entry) => MigrationState::Changed,
-            None if applied => MigrationState::Applied,
-            None => MigrationState::Pending,
-        };
-        MigrationStatus {
-            version: entry.version,
-            name: entry.name,
-            applied,
-            state,
+    let migrations = source.of(connection.backend())?;
+    Ok(plan::status(
+        &migrations,
+        &history::read(connection)?,
+        source.set,
+    ))
+}
+
+/// Executes the steps of a plan in order. Returns the versions of the migrations that it reports.
+fn execute(
+    connection: &mut Connection,
+    plan: &Plan<'_>,
+    set: &str,
+) -> Result<Vec<String>, DbError> {
+    for step in plan.steps() {
+        match *step {
+            Step::Apply { migration, done } => apply::apply(connection, migration, set, done)?,
+            Step::Record { migration, .. } => history::record(connection, migration, set, None)?,
+            Step::Revert { migration } => apply::revert(connection, migration)?,
         }
-    }));
-    known.sort_by(|left, right| left.version.cmp(&right.version));
-    Ok(known)
-}
-
-/// Returns an error if applied migrations were changed or are missing in the source.
-fn check(entries: &[Migration], ledger: &History, set: &str) -> Result<(), MigrationError> {
-    let changed = entries.iter().filter(|entry| ledger.is_changed(entry));
-    let (begun, changed): (Vec<&Migration>, Vec<&Migration>) =
-        changed.partition(|entry| ledger.done(&entry.version).is_some());
-    if !changed.is_empty() {
-        let migrations = changed.iter().map(|entry| entry.name.clone()).collect();
-        return Err(MigrationError::Drift { migrations });
     }
-    if let Some(entry) = begun.first() {
-        return Err(MigrationError::Incomplete {
-            migration: entry.name.clone(),
-            done: ledger.done(&entry.version).unwrap_or(0),
-        });
-    }
-    // A newer version of the program may have applied newer migrations and run beside this one.
-    let newest = entries.last().map_or("", |entry| entry.version.as_str());
-    let migrations: Vec<String> = missing(entries, ledger, set)
-        .filter(|(version, _)| *version < newest)
-        .map(|(_, name)| name.to_owned())
-        .collect();
-    if migrations.is_empty() {
-        Ok(())
-    } else {
-        Err(MigrationError::Missing { migrations })
-    }
-}
-
-/// Returns the version and name of each applied migration of the set that the source lacks.
-fn missing<'a>(
-    entries: &'a [Migration],
-    ledger: &'a History,
-    set: &'a str,
-) -> impl Iterator<Item = (&'a str, &'a str)> {
-    let lacks = |version: &str| entries.iter().all(|entry| entry.version != version);
-    ledger
-        .records
-        .iter()
-        .filter(move |(_, record)| !set.is_empty() && record.set == set)
-        .filter(move |(version, _)| ledger.applied.contains(*version) && lacks(version))
-        .map(|(version, record)| (version.as_str(), record.name.as_str()))
+    Ok(plan.reported_versions())
 }

@@ -53,7 +53,7 @@ pub(crate) fn parse(arguments: TokenStream) -> (Policy, Option<Error>) {
     let mut errors: Option<Error> = None;
     for Named { name, argument } in arguments {
         if known.contains(&name) {
-            let again = Error::new(name.span(), format!("`{name}` is there already"));
+            let again = Error::new(name.span(), format!("`{name}` is set twice"));
             match &mut errors {
                 Some(errors) => errors.combine(again),
                 None => errors = Some(again),
@@ -119,7 +119,7 @@ fn alone(name: &Ident, input: ParseStream<'_>, argument: Argument) -> Result<Arg
 /// Parses a duration: `= "10s"`.
 fn value(name: &Ident, input: ParseStream<'_>) -> Result<Duration> {
     if input.parse::<Token![=]>().is_err() {
-        let message = format!("how long? write `{name} = \"10s\"`");
+        let message = format!("`{name}` needs a duration: write `{name} = \"10s\"`");
         return Err(Error::new(name.span(), message));
     }
     duration(input)
@@ -133,13 +133,13 @@ fn duration(input: ParseStream<'_>) -> Result<Duration> {
         )
     })?;
     match humantime::parse_duration(&text.value()) {
-        Ok(duration) if duration.is_zero() => Err(Error::new_spanned(
-            &text,
-            "a duration of 0 leaves no time for anything",
-        )),
+        Ok(duration) if duration.is_zero() => {
+            Err(Error::new_spanned(&text, "a duration must be more than 0"))
+        }
         Ok(duration) => Ok(duration),
         Err(error) => {
-            let message = format!("no duration such as \"100ms\", \"5s\" or \"1m 30s\": {error}");
+            let message =
+                format!("not a duration such as \"100ms\", \"5s\" or \"1m 30s\": {error}");
             Err(Error::new_spanned(&text, message))
         }
     }
@@ -162,10 +162,7 @@ fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
             _ => false,
         };
         if is_again {
-            return Err(Error::new(
-                name.span(),
-                format!("`{name}` is there already"),
-            ));
+            return Err(Error::new(name.span(), format!("`{name}` is set twice")));
         }
         match name.to_string().as_str() {
             "attempts" => {
@@ -174,7 +171,8 @@ fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
                 let literal: LitInt = content.parse().map_err(wrong)?;
                 let number: usize = literal.base10_parse().map_err(wrong)?;
                 if number < 2 {
-                    let message = "the first attempt is counted, so fewer than 2 are no retry";
+                    let message =
+                        "`attempts` must be at least 2, because it includes the first attempt";
                     return Err(Error::new_spanned(literal, message));
                 }
                 attempts = Some(number);
@@ -191,7 +189,7 @@ fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
         }
     }
     let Some(attempts) = attempts else {
-        let message = "how often? write `retry(attempts = 5)`";
+        let message = "`retry` needs a number of attempts: write `retry(attempts = 5)`";
         return Err(Error::new(name.span(), message));
     };
     let initial = initial.unwrap_or(Duration::from_millis(100));
@@ -216,13 +214,13 @@ fn tags(name: &Ident, input: ParseStream<'_>) -> Result<Vec<LitStr>> {
         )
     })?;
     if tags.is_empty() {
-        let message = "which? write `tags(\"readiness\")`";
+        let message = "`tags` needs at least one tag: write `tags(\"readiness\")`";
         return Err(Error::new(name.span(), message));
     }
     let tags: Vec<LitStr> = tags.into_iter().collect();
     let mut numbered = tags.iter().enumerate();
     match numbered.find(|(position, tag)| tags[..*position].contains(tag)) {
-        Some((_, again)) => Err(Error::new_spanned(again, "this tag is there already")),
+        Some((_, again)) => Err(Error::new_spanned(again, "this tag is set twice")),
         None => Ok(tags),
     }
 }

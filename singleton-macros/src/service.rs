@@ -89,7 +89,7 @@ fn check_generics(declaration: &DeriveInput) -> Result<()> {
     }
     Err(Error::new_spanned(
         &declaration.generics,
-        "a service cannot be generic: there is one instance of it in a process, of one type; \
+        "a service cannot be generic, because it has exactly one instance and so one type; \
          name the concrete types, or write `'static` in place of a lifetime",
     ))
 }

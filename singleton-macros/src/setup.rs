@@ -51,37 +51,37 @@ fn validate(arguments: &TokenStream, function: &ItemFn) -> Result<()> {
     if let Some(asyncness) = &signature.asyncness {
         faults.push(Error::new_spanned(
             asyncness,
-            "a setup function cannot be `async`: it runs before there is an executor",
+            "a `#[setup]` function cannot be `async`: it runs before there is an executor",
         ));
     }
     if let Safety::Unsafe(unsafety) = &signature.safety {
         faults.push(Error::new_spanned(
             unsafety,
-            "a setup function cannot be `unsafe`: put the `unsafe` block into its body",
+            "a `#[setup]` function cannot be `unsafe`: put the `unsafe` block into its body",
         ));
     }
     if let Some(abi) = &signature.abi {
         faults.push(Error::new_spanned(
             abi,
-            "a setup function cannot be `extern`: call that one from a plain `fn`",
+            "a `#[setup]` function cannot be `extern`: call that one from a plain `fn`",
         ));
     }
     if !signature.inputs.is_empty() {
         faults.push(Error::new_spanned(
             &signature.inputs,
-            "a setup function has no arguments: nobody could pass them",
+            "a `#[setup]` function has no arguments: nothing passes them",
         ));
     }
     if !signature.generics.params.is_empty() {
         faults.push(Error::new_spanned(
             &signature.generics,
-            "a setup function cannot be generic",
+            "a `#[setup]` function cannot be generic",
         ));
     }
     if let ReturnType::Default = signature.output {
         faults.push(Error::new_spanned(
             &signature.ident,
-            "a setup function returns `anyhow::Result<()>`",
+            "a `#[setup]` function returns `anyhow::Result<()>`",
         ));
     }
     let all = faults.into_iter().reduce(|mut all, fault| {

@@ -20,16 +20,16 @@ pub(crate) fn expand(arguments: &TokenStream, mut declaration: ItemTrait) -> Tok
 }
 
 fn validate(arguments: &TokenStream, declaration: &ItemTrait) -> Result<()> {
-    let message = "a trait has no policies: give them to the service that implements it";
+    let message = "a trait has no policy: give it to the service that implements the trait";
     let mut faults: Vec<Error> = policy::none(arguments, message).into_iter().collect();
     if !declaration.generics.params.is_empty() {
         let message =
-            "a trait that is a service cannot be generic: there is one implementation of it";
+            "a trait service cannot be generic, because it has exactly one implementation";
         faults.push(Error::new_spanned(&declaration.generics, message));
     }
     let requires = |attribute: &&syn::Attribute| attributes::is_named(attribute, "requires");
     if let Some(requires) = declaration.attrs.iter().find(requires) {
-        let message = "a trait requires nothing: the service that implements it does";
+        let message = "a trait has no dependencies: list them at the service that implements it";
         faults.push(Error::new_spanned(requires, message));
     }
     let all = faults.into_iter().reduce(|mut all, fault| {

@@ -1,4 +1,4 @@
-//! A PgBouncer of a test's own.
+//! A PgBouncer for one test.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cluster;
 use crate::server::TestServer;
-use crate::unprivileged::{self, Supervised};
+use crate::shared_server;
+use crate::unprivileged::{self, Supervisor};
 
-/// Starts it, and ends whichever of its successors runs in the end.
+/// Starts PgBouncer. When its input ends, ends the process that the PID file names then, which is another one after a
+/// restart.
 const SUPERVISOR: &str = r#"
 dir=$1 program=$2 port=$3 server=$4 settings=$5
 cat >"$dir/pgbouncer.ini" <<END &&
@@ -37,30 +38,59 @@ cat >/dev/null
 rm -rf "$dir"
 "#;
 
-/// A PgBouncer in front of a server, which gives each transaction of a pool another of its connections, and ends, and leaves nothing, when it is dropped.
+/// A PgBouncer in front of a [`TestServer`]. Dropping it ends the process and deletes its files.
+///
+/// It listens on 127.0.0.1, accepts any user without a password, and connects to the server as `postgres`. Each pool has up
+/// to four server connections, used in round-robin order.
 #[derive(Debug)]
 pub struct TestPgBouncer {
     program: PathBuf,
-    folder: PathBuf,
+    directory: PathBuf,
     port: u16,
-    _supervised: Supervised,
+    _supervisor: Supervisor,
 }
 
 impl TestPgBouncer {
-    /// Starts one with settings such as `pool_mode = transaction`; `None`, and a line that says so, where PgBouncer is not installed.
+    /// Starts a PgBouncer. `settings` are lines of the section `[pgbouncer]`, such as `pool_mode = transaction`.
+    ///
+    /// Returns `None`, and prints why, if PgBouncer is not installed.
+    ///
+    /// # Panics
+    ///
+    /// Panics if PgBouncer does not accept connections within 10 seconds, or if it is not installed and
+    /// `REQUIRE_POSTGRES=1`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tests::{TestPgBouncer, TestServer};
+    ///
+    /// fn test() {
+    ///     let Some(server) = TestServer::start() else {
+    ///         return;
+    ///     };
+    ///     let Some(bouncer) = TestPgBouncer::start(&server, "pool_mode = transaction") else {
+    ///         return;
+    ///     };
+    ///     assert_ne!(bouncer.port(), server.port());
+    /// }
+    /// # test();
+    /// ```
+    #[track_caller]
     pub fn start(server: &TestServer, settings: &str) -> Option<Self> {
         let Some(program) = program() else {
-            cluster::skip_for_want_of("install PgBouncer (Debian: apt-get install pgbouncer)");
+            shared_server::report_skip("install PgBouncer (Debian: apt-get install pgbouncer)");
             return None;
         };
         Some(Self::launch(program, server, settings).expect("PgBouncer starts"))
     }
 
+    #[track_caller]
     fn launch(program: PathBuf, server: &TestServer, settings: &str) -> anyhow::Result<Self> {
         let temporary = tempfile::Builder::new()
             .prefix("test-pgbouncer-")
             .tempdir()?;
-        let folder = temporary.path().to_owned();
+        let directory = temporary.path().to_owned();
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let arguments = [
             &*program.to_string_lossy(),
@@ -68,39 +98,44 @@ impl TestPgBouncer {
             &server.port().to_string(),
             settings,
         ];
-        let supervised = Supervised::start(temporary, SUPERVISOR, &arguments)?;
+        let supervisor = Supervisor::start(temporary, SUPERVISOR, &arguments)?;
         let bouncer = TestPgBouncer {
             program,
-            folder,
+            directory,
             port,
-            _supervised: supervised,
+            _supervisor: supervisor,
         };
         bouncer.wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
         Ok(bouncer)
     }
 
-    /// The URL of the server's database `postgres`.
+    /// Returns the URL of the server's database `postgres` through this PgBouncer.
     pub fn url(&self) -> String {
         format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// The TCP port on 127.0.0.1.
+    /// Returns the TCP port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Ends it at once, and all connections with it, and starts it again on the same port.
+    /// Ends PgBouncer and all connections at once, and starts it again on the same port.
+    ///
+    /// # Panics
+    ///
+    /// Panics if PgBouncer does not end within 10 seconds, or does not accept connections within 10 seconds after that.
+    #[track_caller]
     pub fn restart(&self) {
-        let file = self.folder.join("pid");
-        let text = fs::read_to_string(&file).expect("PgBouncer runs");
+        let pid_file = self.directory.join("pid");
+        let text = fs::read_to_string(&pid_file).expect("PgBouncer is running");
         let process = text.trim().parse().ok().and_then(Pid::from_raw);
-        kill_process(process.expect("a number"), Signal::TERM).expect("it may be ended");
-        // It removes the file when it ends.
-        self.wait_until(|| !file.exists());
+        kill_process(process.expect("a process ID"), Signal::TERM).expect("a running process");
+        // PgBouncer removes the file when it ends.
+        self.wait_until(|| !pid_file.exists());
         let status = unprivileged::command(&self.program)
-            .expect("an account to run it")
+            .expect("a user to run PgBouncer as")
             .arg("-d")
-            .arg(self.folder.join("pgbouncer.ini"))
+            .arg(self.directory.join("pgbouncer.ini"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -110,11 +145,16 @@ impl TestPgBouncer {
         self.wait_until(|| TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
-    fn wait_until(&self, is_so: impl Fn() -> bool) {
+    #[track_caller]
+    fn wait_until(&self, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !is_so() {
-            let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "PgBouncer: {}", log());
+        while !condition() {
+            let log = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            assert!(
+                Instant::now() < deadline,
+                "PgBouncer did not start or end within 10 s; its log: {}",
+                log()
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -123,8 +163,8 @@ impl TestPgBouncer {
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        // Not everybody's path leads there.
+        // Debian installs PgBouncer there, and the `PATH` of most users lacks that directory.
         .chain([Path::new("/usr/sbin").to_owned()])
-        .map(|folder| folder.join("pgbouncer"))
+        .map(|directory| directory.join("pgbouncer"))
         .find(|program| program.exists())
 }

@@ -1,4 +1,4 @@
-//! Programs that refuse to run as root, under another account.
+//! Programs that refuse to run as root, run as another user and cleaned up in any case.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -10,22 +10,36 @@ use std::process::{ChildStdin, Command, Stdio};
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
-/// Ends what a script has left running in a folder and removes the folder as soon as it is dropped, or however this process ends.
+/// A running shell script that starts a server and cleans up after it.
+///
+/// The script cleans up when its standard input ends. That happens when this value is dropped, and also when this process
+/// is killed.
 #[derive(Debug)]
-pub(crate) struct Supervised {
-    _end_on_drop: ChildStdin,
+pub(crate) struct Supervisor {
+    _clean_up_on_drop: ChildStdin,
 }
 
-impl Supervised {
-    /// Runs a script whose first argument is the folder. It says `ready` when it is, or anything else, waits for the end of its input, and cleans up.
-    pub(crate) fn start(folder: TempDir, script: &str, arguments: &[&str]) -> anyhow::Result<Self> {
-        own(folder.path())?;
+impl Supervisor {
+    /// Runs `script` with `directory` as its first argument and `arguments` after it, and waits until the server is ready.
+    ///
+    /// The script writes the line `ready` once the server has started, or another line if it has not. It then reads its
+    /// standard input to the end, stops the server and removes the directory.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with the file `log` of the directory if the script does not write `ready`.
+    pub(crate) fn start(
+        directory: TempDir,
+        script: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
+        give_to_unprivileged_user(directory.path())?;
         let mut command = command("sh")?;
         command
             .args(["-c", script, "sh"])
-            .arg(folder.path())
+            .arg(directory.path())
             .args(arguments);
-        // A group of its own, so that Ctrl-C at the tests does not stop the cleaning up.
+        // A separate process group, so that Ctrl-C in the terminal does not end the script before it has cleaned up.
         command.process_group(0);
         let mut child = command
             .stdin(Stdio::piped())
@@ -42,32 +56,32 @@ impl Supervised {
         let log = if is_ready {
             String::new()
         } else {
-            fs::read_to_string(folder.path().join("log")).unwrap_or_default()
+            fs::read_to_string(directory.path().join("log")).unwrap_or_default()
         };
-        // From here on the script removes it.
-        let _ = folder.keep();
-        ensure!(is_ready, "it did not start: {log}");
-        Ok(Supervised {
-            _end_on_drop: stdin,
+        // The script removes the directory from now on.
+        let _ = directory.keep();
+        ensure!(is_ready, "the server did not start; its log: {log}");
+        Ok(Supervisor {
+            _clean_up_on_drop: stdin,
         })
     }
 }
 
-/// A command that runs as somebody else where this process is root's.
+/// Returns a command that runs as an unprivileged user if this process runs as root.
 pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> anyhow::Result<Command> {
     let mut command = Command::new(program);
     command.current_dir("/");
     if is_root()? {
-        let (uid, gid) = other_user()?;
+        let (uid, gid) = unprivileged_user()?;
         command.uid(uid).gid(gid);
     }
     Ok(command)
 }
 
-/// Gives a folder or a file to whom the commands run as.
-pub(crate) fn own(path: &Path) -> anyhow::Result<()> {
+/// Makes the user that [`command`] runs programs as the owner of a file or directory.
+pub(crate) fn give_to_unprivileged_user(path: &Path) -> anyhow::Result<()> {
     if is_root()? {
-        let (uid, gid) = other_user()?;
+        let (uid, gid) = unprivileged_user()?;
         chown(path, Some(uid), Some(gid))?;
     }
     Ok(())
@@ -77,8 +91,8 @@ fn is_root() -> io::Result<bool> {
     Ok(fs::metadata("/proc/self")?.uid() == 0)
 }
 
-/// The user and group of an account without rights that every system has, or of PostgreSQL's own.
-fn other_user() -> anyhow::Result<(u32, u32)> {
+/// Returns the user and group ID of `postgres`, or of `nobody` if there is no user `postgres`.
+fn unprivileged_user() -> anyhow::Result<(u32, u32)> {
     let accounts = fs::read_to_string("/etc/passwd")?;
     let find = |name: &str| {
         let fields: Vec<_> = accounts
@@ -89,5 +103,5 @@ fn other_user() -> anyhow::Result<(u32, u32)> {
     };
     find("postgres")
         .or_else(|| find("nobody"))
-        .context("neither a user postgres nor nobody in /etc/passwd")
+        .context("/etc/passwd has neither a user postgres nor a user nobody")
 }

@@ -13,41 +13,42 @@ use crate::sql::{ScriptStatement, side_effects, statements};
 /// Applies a migration after its first `done` statements, which an earlier run has applied.
 pub(crate) fn apply(
     connection: &mut Connection,
-    entry: &Migration,
+    migration: &Migration,
     set: &str,
     done: Option<usize>,
 ) -> Result<(), DbError> {
-    if entry.in_transaction {
-        return whole(connection, entry, &entry.up, |connection| {
-            super::history::record(connection, entry, set, None)
+    if migration.in_transaction {
+        return whole(connection, migration, &migration.up, |connection| {
+            super::history::record(connection, migration, set, None)
         });
     }
     one_by_one(
         connection,
-        entry,
-        &entry.up,
+        migration,
+        &migration.up,
         done.unwrap_or(0),
-        |connection, done| super::history::record(connection, entry, set, Some(done)),
+        |connection, done| super::history::record(connection, migration, set, Some(done)),
     )?;
-    super::history::record(connection, entry, set, None)
+    super::history::record(connection, migration, set, None)
 }
 
 /// Reverts a migration. Outside a transaction, the whole `down.sql` runs, even if the migration was applied only in
 /// part.
-pub(crate) fn revert(connection: &mut Connection, entry: &Migration) -> Result<(), DbError> {
-    let down = entry.down.as_deref().unwrap_or_default();
-    let forget = |connection: &mut Connection| super::history::forget(connection, &entry.version);
-    if entry.in_transaction {
-        return whole(connection, entry, down, forget);
+pub(crate) fn revert(connection: &mut Connection, migration: &Migration) -> Result<(), DbError> {
+    let down = migration.down.as_deref().unwrap_or_default();
+    let forget =
+        |connection: &mut Connection| super::history::forget(connection, &migration.version);
+    if migration.in_transaction {
+        return whole(connection, migration, down, forget);
     }
-    one_by_one(connection, entry, down, 0, |_, _| Ok(()))?;
+    one_by_one(connection, migration, down, 0, |_, _| Ok(()))?;
     forget(connection)
 }
 
 /// Runs a script and `note` in one transaction.
 fn whole(
     connection: &mut Connection,
-    entry: &Migration,
+    migration: &Migration,
     script: &str,
     note: impl FnOnce(&mut Connection) -> Result<(), DbError>,
 ) -> Result<(), DbError> {
@@ -61,14 +62,14 @@ fn whole(
         .map_err(|error| match error {
             // It is unknown whether the migration was rolled back.
             DbError::OutcomeUnknown(_) => error,
-            error => failed(entry, MigrationStop::RolledBack, error),
+            error => failed(migration, MigrationStop::RolledBack, error),
         })
 }
 
 /// Runs the statements of a script after the first `done`, each outside a transaction, and calls `note` after each.
 fn one_by_one(
     connection: &mut Connection,
-    entry: &Migration,
+    migration: &Migration,
     script: &str,
     done: usize,
     mut note: impl FnMut(&mut Connection, usize) -> Result<(), DbError>,
@@ -83,7 +84,7 @@ fn one_by_one(
         };
         execute(connection, text)
             .and_then(|()| note(connection, index + 1))
-            .map_err(|error| failed(entry, stop, error))?;
+            .map_err(|error| failed(migration, stop, error))?;
     }
     Ok(())
 }
@@ -101,9 +102,9 @@ fn execute(connection: &mut Connection, sql: &str) -> Result<(), DbError> {
     Ok(result?)
 }
 
-fn failed(entry: &Migration, stop: MigrationStop, source: DbError) -> DbError {
+fn failed(migration: &Migration, stop: MigrationStop, source: DbError) -> DbError {
     MigrationError::Failed {
-        migration: entry.name.clone(),
+        migration: migration.name.clone(),
         stop,
         source: Box::new(source),
     }

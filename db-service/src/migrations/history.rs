@@ -43,10 +43,11 @@ impl History {
     }
 
     /// Returns whether a migration was changed after it was applied or begun.
-    pub(crate) fn is_changed(&self, entry: &Migration) -> bool {
-        let known = self.applied.contains(&entry.version) || self.done(&entry.version).is_some();
-        let record = self.records.get(&entry.version);
-        known && record.is_some_and(|record| record.checksum != entry.checksum)
+    pub(crate) fn is_changed(&self, migration: &Migration) -> bool {
+        let known =
+            self.applied.contains(&migration.version) || self.done(&migration.version).is_some();
+        let record = self.records.get(&migration.version);
+        known && record.is_some_and(|record| record.checksum != migration.checksum)
     }
 }
 
@@ -65,11 +66,11 @@ pub(crate) fn create(connection: &mut Connection) -> Result<(), DbError> {
 
 /// Reads the history, and changes nothing.
 pub(crate) fn read(connection: &mut Connection) -> Result<History, DbError> {
-    let mut ledger = History::default();
+    let mut history = History::default();
     if exists(connection, TABLES[0])? {
         let sql = "SELECT version FROM __diesel_schema_migrations";
         for row in connection.execute_query(sql, params! {})? {
-            ledger.applied.insert(row.get("version")?);
+            history.applied.insert(row.get("version")?);
         }
     }
     if exists(connection, TABLES[1])? {
@@ -82,20 +83,20 @@ pub(crate) fn read(connection: &mut Connection) -> Result<History, DbError> {
                 checksum: row.get("checksum")?,
                 done: done.and_then(|done| usize::try_from(done).ok()),
             };
-            ledger.records.insert(row.get("version")?, record);
+            history.records.insert(row.get("version")?, record);
         }
     }
-    Ok(ledger)
+    Ok(history)
 }
 
 /// Records that a migration is applied, or with `done` that its first statements are.
 pub(crate) fn record(
     connection: &mut Connection,
-    entry: &Migration,
+    migration: &Migration,
     set: &str,
     done: Option<usize>,
 ) -> Result<(), DbError> {
-    let version = entry.version.as_str();
+    let version = migration.version.as_str();
     if done.is_none() {
         connection.execute_query(
             "INSERT INTO __diesel_schema_migrations (version) VALUES (:version) ON CONFLICT DO NOTHING",
@@ -110,9 +111,9 @@ pub(crate) fn record(
          checksum = excluded.checksum, statements_done = excluded.statements_done",
         params! {
             "version" => version,
-            "name" => entry.name.as_str(),
+            "name" => migration.name.as_str(),
             "set" => set,
-            "checksum" => entry.checksum.as_str(),
+            "checksum" => migration.checksum.as_str(),
             "done" => done.and_then(|done| i64::try_from(done).ok()),
         },
     )?;

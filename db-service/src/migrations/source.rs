@@ -35,7 +35,7 @@ pub(crate) fn read(source: &EmbeddedMigrations) -> Result<Vec<Migration>, DbErro
         source.migrations().map_err(MigrationError::Unreadable)?;
     let mut entries = migrations
         .iter()
-        .map(|migration| entry(&**migration))
+        .map(|migration| convert(&**migration))
         .collect::<Result<Vec<_>, _>>()?;
     entries.sort_by(|left, right| left.version.cmp(&right.version));
     for pair in entries.windows(2) {
@@ -50,7 +50,7 @@ pub(crate) fn read(source: &EmbeddedMigrations) -> Result<Vec<Migration>, DbErro
     Ok(entries)
 }
 
-fn entry(migration: &dyn DieselMigration<AnyBackend>) -> Result<Migration, MigrationError> {
+fn convert(migration: &dyn DieselMigration<AnyBackend>) -> Result<Migration, MigrationError> {
     let mut up = Recorder::default();
     migration.run(&mut up).map_err(MigrationError::Unreadable)?;
     let mut down = Recorder::default();

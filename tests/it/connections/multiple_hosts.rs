@@ -49,7 +49,7 @@ fn writable_host_is_found_before_and_after_failover() {
         DatabaseService::execute_query("CREATE TABLE t (n int)", params! {}).unwrap();
         insert().unwrap();
         assert_eq!(port(), primary.port());
-        standby.catch_up(&primary);
+        standby.wait_for_catchup(&primary);
         primary.crash();
         let lost = insert().unwrap_err();
         assert!(matches!(lost, DbError::ConnectionLost(_)), "{lost}");

@@ -541,7 +541,7 @@ fn postgres_errors_do_not_show_values() {
 
 #[test]
 fn french_postgres_errors_do_not_show_values() {
-    let Some(server) = TestServer::in_language("fr_FR") else {
+    let Some(server) = TestServer::start_in_language("fr_FR") else {
         return;
     };
     let config = DatabaseConfig::new(server.url().parse().unwrap());

@@ -1,4 +1,4 @@
-//! What the three programs do before they use a service: read `.env`, and choose a database where none is named.
+//! The preparation of the programs: reads `.env`, and chooses a database if `DATABASE_URL` is not set.
 
 use std::env;
 use std::fs::{self, File};
@@ -7,18 +7,18 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 
-/// The database that is used where `DATABASE_URL` is not set.
+/// The database if `DATABASE_URL` is not set.
 const DEFAULT_URL: &str = "sqlite:///singleton-services.db";
-/// In the current folder only: anybody may have put one into a folder above it, such as `/tmp`.
+/// Only in the current directory: another user could have put one into a parent directory such as `/tmp`.
 const DOTENV: &str = ".env";
 
-/// Reads `.env` of the current folder, and falls back to a SQLite file, and says so.
+/// Reads `.env` in the current directory. Without a `DATABASE_URL`, chooses a SQLite file and prints its name.
 ///
-/// A `.env` that another user could have written is ignored, with a warning.
+/// A `.env` that another user could have written is ignored with a warning.
 ///
 /// # Errors
 ///
-/// `.env` is there and cannot be read.
+/// Returns an error if `.env` exists and cannot be read.
 pub fn prepare() -> anyhow::Result<()> {
     let dotenv = open_dotenv().context("reading .env")?;
     let ignored = match dotenv {
@@ -57,7 +57,7 @@ fn open_dotenv() -> io::Result<Dotenv> {
         Err(error) => return Err(error),
     }
     let mut options = File::options();
-    // It may have been replaced meanwhile.
+    // The file may have been replaced since the check.
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
@@ -72,7 +72,7 @@ fn open_dotenv() -> io::Result<Dotenv> {
     })
 }
 
-/// Why somebody else may have written a file of the current folder.
+/// Returns the reason why another user could have written the file, if there is one.
 #[cfg(unix)]
 fn distrust(file: &File) -> io::Result<Option<&'static str>> {
     use std::os::unix::fs::MetadataExt;
@@ -93,7 +93,7 @@ fn distrust(file: &File) -> io::Result<Option<&'static str>> {
     })
 }
 
-/// Permissions are not looked at elsewhere.
+/// Permissions are checked only on Unix.
 #[cfg(not(unix))]
 fn distrust(_file: &File) -> io::Result<Option<&'static str>> {
     Ok(None)
@@ -102,7 +102,7 @@ fn distrust(_file: &File) -> io::Result<Option<&'static str>> {
 fn read_dotenv(file: File) -> anyhow::Result<()> {
     match dotenvy::from_read(file) {
         Ok(()) => Ok(()),
-        // Its own text repeats the line, which may hold a password.
+        // dotenvy's message contains the line, which may contain a password.
         Err(dotenvy::Error::LineParse(_, position)) => Err(anyhow!(
             "a line of .env cannot be read, from its character {position} on; write NAME=value"
         )),

@@ -1,5 +1,5 @@
-//! A shop of a dozen services: starts it, prints how that went and what it is made of, and writes the picture
-//! `target/services.svg` where graphviz is installed.
+//! A shop of a dozen services: starts it, prints the report and the graph, and draws `target/services.svg` if graphviz
+//! is installed.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -17,7 +17,7 @@ macro_rules! shop {
 
         impl Service for $name {
             fn initialize() -> anyhow::Result<Self> {
-                // In the place of connecting, reading and warming up.
+                // Stands for connecting, reading and warming up.
                 thread::sleep(Duration::from_millis($milliseconds));
                 Ok($name)
             }

@@ -1,11 +1,11 @@
-//! What an administrator asks of a database: a table's columns and rows, a vacuum, the state of the pool.
+//! Maintenance of a database: a table's columns and rows, a vacuum, the state of the pool.
 
 use db_service::DatabaseService;
 use user_repo::UserRepository;
 
 fn main() -> anyhow::Result<()> {
     examples::prepare()?;
-    // The table is there once the repository has been started.
+    // The repository creates the table when it initializes.
     UserRepository::instance()?;
 
     let table = DatabaseService::get_table_info("users")?;

@@ -1,4 +1,4 @@
-//! The three programs, run as a user runs them.
+//! The programs, run as a user runs them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ fn assert_each(text: &str, lines: &[&str]) {
     }
 }
 
-/// Each program twice, as each can be run again and again.
+/// Runs each program twice, because each must be repeatable.
 fn run_all(folder: &Path, url: Option<&str>) {
     let run = |name| {
         let mut command = program(name, folder);
@@ -94,14 +94,14 @@ fn run_all(folder: &Path, url: Option<&str>) {
 }
 
 #[test]
-fn without_a_url_the_programs_use_a_file_and_say_so() {
+fn programs_without_a_url_use_a_file_and_print_its_name() {
     let folder = tempfile::tempdir().expect("a folder");
     run_all(folder.path(), None);
     assert!(folder.path().join("singleton-services.db").exists());
 }
 
 #[test]
-fn the_same_programs_run_on_postgres() {
+fn programs_run_on_postgres() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
@@ -111,8 +111,8 @@ fn the_same_programs_run_on_postgres() {
     );
 }
 
-/// The table is not there yet, so all of them want to make it.
-fn many_processes_start_at_once(url: &str) {
+/// Starts several processes without the table, so that all of them want to create it.
+fn concurrent_processes_start(url: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let running: Vec<_> = (0..8)
         .map(|_| {
@@ -134,20 +134,20 @@ fn many_processes_start_at_once(url: &str) {
 }
 
 #[test]
-fn many_processes_start_at_once_on_sqlite() {
-    many_processes_start_at_once(TestDatabase::sqlite().url());
+fn concurrent_processes_start_on_sqlite() {
+    concurrent_processes_start(TestDatabase::sqlite().url());
 }
 
 #[test]
-fn many_processes_start_at_once_on_postgres() {
+fn concurrent_processes_start_on_postgres() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    many_processes_start_at_once(database.url());
+    concurrent_processes_start(database.url());
 }
 
 #[test]
-fn a_dotenv_file_is_honoured_and_a_broken_one_not_quoted() {
+fn dotenv_is_read_and_errors_do_not_quote_it() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(
         folder.path().join(".env"),
@@ -178,7 +178,7 @@ fn a_dotenv_file_is_honoured_and_a_broken_one_not_quoted() {
     assert!(!errors.contains("hunter2"), "{errors}");
 }
 
-/// What `maintenance` writes to its standard error, and whether it took its database from `.env`.
+/// Returns the standard error of `maintenance`, and whether it used the database of `.env`.
 #[cfg(unix)]
 #[track_caller]
 fn run_with_dotenv(folder: &Path) -> (String, bool) {
@@ -194,7 +194,7 @@ fn run_with_dotenv(folder: &Path) -> (String, bool) {
 
 #[cfg(unix)]
 #[test]
-fn a_dotenv_file_that_others_can_change_is_ignored_with_a_warning() {
+fn dotenv_that_other_users_can_change_is_ignored_with_a_warning() {
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
@@ -209,7 +209,7 @@ fn a_dotenv_file_that_others_can_change_is_ignored_with_a_warning() {
         set_mode(&path, 0o644);
         path
     };
-    // Each returns whether it could be set up.
+    // Each returns whether it could be prepared.
     let places: [(&str, Place<'_>); 6] = [
         ("others can write to it", &|folder| {
             set_mode(&write(folder), 0o646);
@@ -220,7 +220,7 @@ fn a_dotenv_file_that_others_can_change_is_ignored_with_a_warning() {
             set_mode(folder, 0o757);
             true
         }),
-        // As /tmp is, where only the owner can remove a file, but anyone can create it.
+        // Like /tmp, where anyone can create a file, and only its owner can remove it.
         ("others can write to its folder", &|folder| {
             write(folder);
             set_mode(folder, 0o1777);
@@ -237,7 +237,7 @@ fn a_dotenv_file_that_others_can_change_is_ignored_with_a_warning() {
             made.expect("mkfifo").success()
         }),
         ("it belongs to another user", &|folder| {
-            // Only root can give it to somebody else.
+            // Only root can change a file's owner.
             chown(write(folder), Some(4711), None).is_ok()
         }),
     ];
@@ -255,7 +255,7 @@ fn a_dotenv_file_that_others_can_change_is_ignored_with_a_warning() {
 
 #[cfg(unix)]
 #[test]
-fn a_dotenv_file_of_a_parent_folder_is_not_looked_for() {
+fn dotenv_of_a_parent_directory_is_not_read() {
     let parent = tempfile::tempdir().expect("a folder");
     fs::write(
         parent.path().join(".env"),
@@ -268,7 +268,7 @@ fn a_dotenv_file_of_a_parent_folder_is_not_looked_for() {
 }
 
 #[test]
-fn wrong_settings_are_all_named_and_change_nothing() {
+fn all_invalid_settings_are_reported_and_nothing_is_changed() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = program("quickstart", folder.path())
         .env("DATABASE_URL", "mysql://u:hunter2@h/d")
@@ -291,7 +291,7 @@ fn wrong_settings_are_all_named_and_change_nothing() {
 }
 
 #[test]
-fn the_graph_is_printed_in_every_format() {
+fn graph_is_printed_in_each_format() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = text(program("graph", folder.path()).output().expect("it runs"));
     for part in [

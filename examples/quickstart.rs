@@ -1,4 +1,4 @@
-//! The life of a user: created, found, changed, logged in, listed and counted.
+//! Users: creates, finds, changes, logs in, lists and counts a user.
 
 use db_service::{DatabaseService, params};
 use user_repo::{ListUsers, UserRepository, UserUpdate};
@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Users are never deleted for good, so an earlier run's still has the name.
+/// Removes the user of an earlier run, which would still have the name.
 fn remove_leftovers() -> anyhow::Result<()> {
     UserRepository::instance()?;
     DatabaseService::execute_query(

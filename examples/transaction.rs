@@ -1,4 +1,4 @@
-//! A batch of users in one transaction, then one that fails half-way and leaves nothing.
+//! Transactions: one that creates several users, and one that fails in the middle and changes nothing.
 
 use db_service::{Connection, DatabaseService, DbError, params};
 use user_repo::{PasswordService, UserError, UserRepository};
@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
         created.len()
     );
 
-    // The second name is taken, so the first is not created either.
+    // The second name is taken, so neither user is created.
     match create_users(&[
         ("dave", "dave@example.com"),
         ("alice", "alice@elsewhere.example.com"),
@@ -40,9 +40,9 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Inserts all users or none, with plain SQL, and returns their names and numbers.
+/// Inserts all users or none, and returns their names and ids.
 fn create_users(users: &[(&str, &str)]) -> Result<Vec<(String, i64)>, UserError> {
-    // Hashing takes its time: better before the transaction than inside.
+    // Hashing takes long, so it is done before the transaction.
     let password_hash = PasswordService::hash("password123")?;
     DatabaseService::transaction(|connection| {
         let insert = |(username, email): &(&str, &str)| {
@@ -66,7 +66,7 @@ fn insert_user(
     rows.first().ok_or(DbError::NoRow)?.get("id")
 }
 
-/// Users are never deleted for good, so an earlier run's still have the names.
+/// Removes the users of an earlier run, which would still have the names.
 fn remove_leftovers() -> anyhow::Result<()> {
     let names: Vec<_> = BATCH
         .iter()

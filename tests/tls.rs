@@ -10,16 +10,16 @@ use singleton_core::testing::Scope;
 use tempfile::TempDir;
 use tests::TestServer;
 
-/// The name that the server's certificate is for; the address 127.0.0.1 is not in it.
+/// The name in the server's certificate. The address 127.0.0.1 is not in it.
 const NAME: &str = "localhost";
 
-/// One who signs certificates.
+/// A certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     fn new(name: &str) -> Self {
         let mut parameters = CertificateParams::default();
-        // Named otherwise than what it signs, which would seem to be signed by itself.
+        // A different name than the server certificate's, which would otherwise look self-signed.
         let names = &mut parameters.distinguished_name;
         names.push(DnType::CommonName, name);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -27,7 +27,7 @@ impl Authority {
         Authority(issuer.unwrap())
     }
 
-    /// A certificate for a name, and its key.
+    /// Returns a certificate for a name, and its key.
     fn certify(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let parameters = CertificateParams::new([name.to_owned()]).unwrap();
@@ -35,7 +35,7 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// The file that clients know it by.
+    /// Writes the authority's certificate to a file for clients.
     fn file(&self, folder: &TempDir, name: &str) -> PathBuf {
         let path = folder.path().join(name);
         std::fs::write(&path, self.0.pem()).unwrap();
@@ -43,12 +43,12 @@ impl Authority {
     }
 }
 
-/// Services on a server at `host`, whose connections are encrypted as `mode` says.
+/// Returns a scope with a database at `host` and a TLS mode.
 fn scope(server: &TestServer, host: &str, mode: TlsMode, root: Option<&Path>) -> Scope {
     scope_with(server, host, "", Some(mode), root)
 }
 
-/// Likewise, with parameters in the URL.
+/// Returns a scope with a database at `host`, a TLS mode, and parameters in the URL.
 fn scope_with(
     server: &TestServer,
     host: &str,
@@ -66,7 +66,7 @@ fn scope_with(
     Scope::new().provide(ConfigService::new(config))
 }
 
-/// Whether the connection is encrypted, as the server sees it.
+/// Returns whether the server reports the connection as encrypted.
 fn is_encrypted() -> Result<bool, DbError> {
     let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     DatabaseService::execute_query(sql, params! {})?[0].get("ssl")
@@ -80,7 +80,7 @@ fn assert_refused(scope: Scope, reason: &str) {
 }
 
 #[test]
-fn modes_keep_what_they_promise() {
+fn each_tls_mode_encrypts_and_verifies_as_documented() {
     let Some(server) = TestServer::start() else {
         return;
     };
@@ -120,7 +120,7 @@ fn modes_keep_what_they_promise() {
 }
 
 #[test]
-fn a_root_certificate_alone_checks_the_server() {
+fn root_certificate_without_a_mode_verifies_the_server() {
     let Some(server) = TestServer::start() else {
         return;
     };
@@ -129,7 +129,7 @@ fn a_root_certificate_alone_checks_the_server() {
     let root = authority.file(&folder, "root.crt");
     let other = other.file(&folder, "other.crt");
     let scope = |host, query: &str, mode, root| scope_with(&server, host, query, mode, root);
-    // Not in plain text, where the server can do no better.
+    // The connection is refused if the server does not support TLS.
     let plain = scope(NAME, "", None, Some(&*root));
     assert_refused(plain, "server does not support SSL");
 
@@ -159,7 +159,7 @@ fn a_root_certificate_alone_checks_the_server() {
 }
 
 #[test]
-fn of_two_modes_the_stricter_one_is_used() {
+fn stricter_of_two_tls_modes_is_used() {
     let Some(server) = TestServer::start() else {
         return;
     };
@@ -189,7 +189,7 @@ fn of_two_modes_the_stricter_one_is_used() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_given_up_on_an_encrypted_connection_too() {
+fn statement_times_out_on_an_encrypted_connection() {
     let Some(server) = TestServer::start() else {
         return;
     };
@@ -210,9 +210,9 @@ fn a_server_that_does_not_answer_is_given_up_on_an_encrypted_connection_too() {
     });
 }
 
-/// libpq connects once more, with or without encryption, if its first choice is refused.
+/// libpq connects a second time, with or without encryption, if its first choice is refused.
 #[test]
-fn a_second_choice_of_encryption_is_made_with_a_limit_for_answers_too() {
+fn second_choice_of_encryption_works_with_a_socket_timeout() {
     let Some(server) = TestServer::start() else {
         return;
     };

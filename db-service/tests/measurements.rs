@@ -1,4 +1,4 @@
-//! What the pool tells the `metrics` crate, with the feature of that name.
+//! The pool's metrics, with the feature `metrics`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use singleton_core::testing::Scope;
 
-/// What was measured so far; of histograms the number of values.
+/// The metrics so far. For a histogram, the number of its values.
 struct Measured {
     snapshotter: Snapshotter,
     totals: BTreeMap<String, f64>,
 }
 
 impl Measured {
-    /// Adds what has changed: looking at the recorder sets it back to nothing.
+    /// Adds the changes since the last snapshot, which resets the recorder.
     fn look(&mut self) {
         for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
             let (name, labels) = key.key().clone().into_parts();
@@ -51,7 +51,7 @@ fn connections_are_counted_and_timed_as_metrics() {
         snapshotter: recorder.snapshotter(),
         totals: BTreeMap::new(),
     };
-    // For all threads: connections are opened on one of the pool's own.
+    // Installed for all threads, because the pool opens connections on its own threads.
     recorder.install().unwrap();
 
     let mut config = DatabaseConfig::new("sqlite::memory:".parse().unwrap());

@@ -8,7 +8,7 @@ use tests::TestPgBouncer;
 use crate::outcome::Outcome;
 use crate::postgres::{PAUSE, place, server};
 
-/// In transaction mode, where a session of ours has another of the server's for each transaction.
+/// In transaction mode, where each transaction of a client may run in another server session.
 pub(crate) fn restarts() -> anyhow::Result<Outcome> {
     let server = server()?;
     let bouncer = TestPgBouncer::start(&server, "pool_mode = transaction\nserver_idle_timeout = 1")

@@ -1,4 +1,4 @@
-//! Faults of those who call.
+//! Faults in the calling program.
 
 use std::thread;
 

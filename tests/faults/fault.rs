@@ -1,11 +1,11 @@
-//! All faults, and what each may do to callers.
+//! All faults, and the errors that callers may get from each.
 
 use crate::file_faults::{FULL, LOCKED};
 use crate::outcome::{Allowed, Outcome};
 use crate::postgres::{BROKEN, BROKEN_FOR_LONG, SILENT};
 use crate::{bouncer_faults, caller_faults, file_faults, network_faults, server_faults};
 
-/// A row of the table.
+/// A row of the matrix.
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
     run: fn() -> anyhow::Result<Outcome>,
@@ -30,7 +30,7 @@ impl Fault {
         self
     }
 
-    /// Brings it about, and tells what came of it, and which promises were not kept.
+    /// Causes the fault. Returns its outcome, and the promises that were not kept.
     pub(crate) fn outcome(&self) -> anyhow::Result<(Outcome, Vec<String>)> {
         let outcome = (self.run)()?;
         let broken = outcome.broken_promises(self.allowed);

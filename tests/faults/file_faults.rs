@@ -1,4 +1,4 @@
-//! Faults of a file of SQLite: no room for it, and other processes that use it.
+//! Faults of a SQLite file: a full disk, and other processes that use the file.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,16 +17,16 @@ use crate::seen::Seen;
 
 const POOL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a statement waits for the locks of others.
+/// The maximum time that a statement waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a fault lasts: longer than any call is allowed to take.
+/// The duration of a fault, which is longer than the limit of a call.
 const LASTING: Duration = Duration::from_secs(5);
 
-/// The errors of callers who wait for the locks of others.
+/// The errors of callers that wait for another process's lock.
 pub(crate) const LOCKED: &[&str] = &["LockTimeout", "PoolTimeout"];
 
-/// The error of callers for whose data there is no room.
+/// The error of callers on a full disk.
 pub(crate) const FULL: &[&str] = &["DiskFull"];
 
 fn config(file: &Path) -> anyhow::Result<DatabaseConfig> {
@@ -44,13 +44,13 @@ fn place(file: &Path) -> anyhow::Result<Place> {
     })
 }
 
-/// A process of its own, with mounts of its own that go with it, fills a small disk.
+/// Fills a small disk in a child process with its own mounts, which end with it.
 pub(crate) fn full_disk() -> anyhow::Result<Outcome> {
     let folder = tempfile::tempdir()?;
     OtherProcess::start(Role::FillDisk, folder.path())?.end()
 }
 
-/// What that process does.
+/// The work of that child process.
 pub(crate) fn fill_disk(folder: &Path) -> anyhow::Result<Outcome> {
     let mount = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
@@ -81,10 +81,10 @@ pub(crate) fn locked_file() -> anyhow::Result<Outcome> {
     })
 }
 
-/// What the other process does.
+/// The work of the child process that locks the file.
 pub(crate) fn lock_file(file: &Path) -> anyhow::Result<()> {
     within(config(file)?, || {
-        // The lock is taken at the beginning.
+        // The transaction takes the lock when it begins.
         DatabaseService::transaction(|_| Ok(ready_until_told()?))
     })
 }
@@ -99,7 +99,7 @@ pub(crate) fn two_processes() -> anyhow::Result<Outcome> {
     })
 }
 
-/// What the other process does: the same, with other numbers.
+/// The work of the child process that writes to the same file, with other numbers.
 pub(crate) fn write_file(file: &Path) -> anyhow::Result<Seen> {
     within(config(file)?, || {
         let load = Load::start(ALL_NUMBERS)?;

@@ -1,4 +1,4 @@
-//! The table that the load writes to: numbers, each of which is to be there once, though nothing makes sure of it.
+//! The table that the load writes to: numbers that should be there once, without a unique constraint.
 
 use std::collections::HashMap;
 use std::panic;
@@ -7,20 +7,20 @@ use db_service::{Backend, DatabaseService, DbError, params};
 
 use crate::wait;
 
-/// The panic of a closure, which is part of a fault.
+/// The message of a panic that is part of a fault.
 pub(crate) const ON_PURPOSE: &str = "a panic on purpose";
 
-/// How a number is written.
+/// The way in which a number is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Write {
-    /// By a statement of its own.
+    /// By a statement outside a transaction.
     Alone,
     InTransaction,
     InTransactionThatPanics,
 }
 
 pub(crate) fn create() -> Result<(), DbError> {
-    // Not unique: then nothing could be doubled.
+    // No unique constraint, because it would hide duplicates.
     for sql in [
         "CREATE TABLE ledger (number bigint NOT NULL)",
         "CREATE INDEX ledger_number ON ledger (number)",
@@ -45,14 +45,14 @@ pub(crate) fn write(number: i64, how: Write) -> Result<(), DbError> {
     })
 }
 
-/// Tells whether a number is there.
+/// Returns whether a number is in the table.
 pub(crate) fn read(number: i64) -> Result<bool, DbError> {
     let sql = "SELECT number FROM ledger WHERE number = :number";
     let rows = DatabaseService::execute_query(sql, params! { "number" => number })?;
     Ok(!rows.is_empty())
 }
 
-/// All numbers, and how often each is there, once nobody is left who might still write.
+/// Returns all numbers and how often each is in the table, after all connections of the load have ended.
 pub(crate) fn all() -> anyhow::Result<HashMap<i64, u64>> {
     wait_until_alone()?;
     let sql = "SELECT number, count(*) AS times FROM ledger GROUP BY number";
@@ -62,7 +62,7 @@ pub(crate) fn all() -> anyhow::Result<HashMap<i64, u64>> {
         .collect()
 }
 
-/// A server may still execute a statement whose caller has gone; on SQLite the call is the execution.
+/// Waits until no connection of the load is left, because a server may still execute a statement whose caller is gone.
 fn wait_until_alone() -> anyhow::Result<()> {
     if DatabaseService::connection()?.backend() != Backend::Postgres {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Sixteen threads that write and read by turns, and remember what they were told.
+//! The load: sixteen threads that write and read alternately, and record the results.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +15,13 @@ use crate::seen::{Experience, Seen};
 
 const THREADS: i64 = 16;
 
-/// How many numbers a thread may write.
+/// The maximum number of writes of a thread.
 const NUMBERS: i64 = 1_000_000;
 
-/// How many numbers a load may write.
+/// The maximum number of writes of a load.
 pub(crate) const ALL_NUMBERS: i64 = THREADS * NUMBERS;
 
-/// The threads while they run.
+/// The running threads.
 pub(crate) struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -37,7 +37,7 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts the threads in the current scope, and returns when they are under way; the numbers that they write begin at `first`.
+    /// Starts the threads in the current scope, and waits until they have begun. Their numbers begin at `first`.
     pub(crate) fn start(first: i64) -> anyhow::Result<Self> {
         let scope = Scope::current();
         let shared = Arc::new(Shared::default());
@@ -59,12 +59,12 @@ impl Load {
         Ok(load)
     }
 
-    /// Lets some of the transactions panic, or no more.
+    /// Sets whether some of the transactions panic.
     pub(crate) fn let_panic(&self, panics: bool) {
         self.shared.panics.store(panics, Ordering::Relaxed);
     }
 
-    /// Waits until writes and reads have succeeded after the end of the fault, which is now, and then some more.
+    /// Marks the end of the fault, and waits until writes and reads have succeeded several times.
     pub(crate) fn recover(&self) -> anyhow::Result<()> {
         *lock(&self.shared.healed) = Some(Instant::now());
         self.wait(Seen::has_recovered, "writes and reads to succeed again")?;
@@ -73,7 +73,7 @@ impl Load {
         self.wait(goes_on, "the load to go on")
     }
 
-    /// Ends the threads, each after its call.
+    /// Ends each thread after its present call.
     pub(crate) fn stop(mut self) -> anyhow::Result<Seen> {
         self.shared.is_over.store(true, Ordering::Relaxed);
         for thread in std::mem::take(&mut self.threads) {
@@ -92,7 +92,7 @@ impl Load {
         let (seen, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         ensure!(
             !timeout.timed_out(),
-            "waited {LIMIT:?} in vain for {what}; writes: {:?}, reads: {:?}",
+            "timed out after {LIMIT:?} waiting for {what}; writes: {:?}, reads: {:?}",
             seen.writes,
             seen.reads
         );
@@ -101,17 +101,17 @@ impl Load {
 }
 
 impl Drop for Load {
-    /// Whatever has gone wrong, the threads do not go on for ever.
+    /// Ends the threads after an error too.
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
     }
 }
 
-/// One thread. Writes and reads alternate, whatever becomes of them.
+/// One thread, which alternates writes and reads regardless of their results.
 struct Worker {
     shared: Arc<Shared>,
     next: i64,
-    /// The number whose writing is to be repeated.
+    /// The number whose write must be retried.
     pending: Option<i64>,
     /// The last number that was acknowledged.
     last: Option<i64>,
@@ -177,11 +177,11 @@ impl Worker {
     }
 }
 
-/// A call, whole, as a caller has it.
+/// A measured call.
 struct Call<T> {
     began: Instant,
     ended: Instant,
-    /// An error of `Result`'s is a panic that has passed through the call.
+    /// The outer error is a panic that passed through the call.
     result: thread::Result<Result<T, DbError>>,
 }
 
@@ -211,7 +211,8 @@ impl Shared {
     }
 }
 
-/// Tells whether a write may have been done or not. A transaction whose connection is lost before its end was certainly rolled back.
+/// Returns whether the outcome of a write is unknown. A transaction whose connection is lost before `COMMIT` was
+/// certainly rolled back.
 fn is_unknown(error: &DbError, how: Write) -> bool {
     match error {
         DbError::OutcomeUnknown(_) => true,

@@ -1,9 +1,9 @@
-//! The fault matrix: what sixteen threads that write and read meet with when something breaks.
+//! The fault matrix: the results of sixteen threads that write and read while something breaks.
 //!
-//! `cargo run -q -p tests --bin faults` brings about each fault on real servers and files, prints a table, and fails if a
-//! promise was not kept: nothing acknowledged is lost, nothing is there twice, nobody waits longer than the limit and
-//! a second, and calls succeed again within a second of the fault's end. Words choose the faults whose names
-//! hold one of them; `--write` puts the table into the README.
+//! `cargo run -q -p tests --bin faults` causes each fault on real servers and files, and prints a table. It fails if a
+//! promise is not kept: no acknowledged write is lost, no write is duplicated, no call takes longer than the limit plus
+//! a second, and calls succeed again within a second of the fault's end. Words choose the faults whose names contain
+//! one of them. `--write` puts the table into `db-service/README.md`, section *Behavior under faults*.
 
 mod bouncer_faults;
 mod caller_faults;
@@ -57,7 +57,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
     let is_chosen =
         |fault: &&Fault| words.is_empty() || words.iter().any(|word| fault.name.contains(*word));
     let chosen: Vec<_> = FAULTS.iter().filter(is_chosen).collect();
-    ensure!(!chosen.is_empty(), "no fault is named so");
+    ensure!(!chosen.is_empty(), "no fault has such a name");
     let mut lines = vec![table::HEADING.to_owned()];
     println!("{}", table::HEADING);
     let mut broken = Vec::new();
@@ -78,12 +78,12 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
     }
     ensure!(broken.is_empty(), "\n{}", broken.join("\n"));
     if is_written {
-        table::write(&lines.join("\n")).context("the README could not be written")?;
+        table::write(&lines.join("\n")).context("db-service/README.md could not be written")?;
     }
     Ok(())
 }
 
-/// Panics that are part of a fault are not told.
+/// Suppresses the output of panics that are part of a fault.
 fn expect_panics_on_purpose() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |information| {

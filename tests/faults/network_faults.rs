@@ -1,4 +1,4 @@
-//! Faults of the way to a server.
+//! Faults of the network to a server.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! Another process of this program, in another role.
+//! Child processes: this program in another role.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::file_faults;
 
-/// What the other process is there for.
+/// The role of a child process.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Role {
     LockFile,
@@ -25,7 +25,7 @@ const ROLES: [(&str, Role); 3] = [
 ];
 
 impl Role {
-    /// The role that this process has been started in, and where, if it is not the first.
+    /// Returns the role and the path of this process if it is a child process.
     pub(crate) fn of(arguments: &[String]) -> Option<(Role, &Path)> {
         let [name, path] = arguments else {
             return None;
@@ -34,7 +34,7 @@ impl Role {
         Some((*role, Path::new(path)))
     }
 
-    /// Plays the role, and tells what came of it.
+    /// Runs the role and prints its result.
     pub(crate) fn play(self, path: &Path) -> anyhow::Result<()> {
         match self {
             Role::LockFile => tell(&file_faults::lock_file(path)?),
@@ -52,7 +52,7 @@ impl Role {
         let (name, _) = name.context("each role has a name")?;
         let mut command = if self == Role::FillDisk {
             let mut command = Command::new("unshare");
-            // Who is not root is in there, and may mount.
+            // A user other than root becomes root in a new user namespace, and may mount there.
             let options = if rustix::process::geteuid().is_root() {
                 ["--mount"].as_slice()
             } else {
@@ -68,14 +68,14 @@ impl Role {
     }
 }
 
-/// The process while it runs.
+/// A running child process.
 pub(crate) struct OtherProcess {
     child: Child,
     output: BufReader<ChildStdout>,
 }
 
 impl OtherProcess {
-    /// Starts it, and returns when it is ready.
+    /// Starts a child process, and waits until it is ready.
     pub(crate) fn start(role: Role, path: &Path) -> anyhow::Result<Self> {
         let mut child = role
             .command()?
@@ -95,7 +95,7 @@ impl OtherProcess {
         Ok(process)
     }
 
-    /// Tells it to end, and returns what it has to tell.
+    /// Asks the process to end, and returns its result.
     pub(crate) fn end<T: DeserializeOwned>(mut self) -> anyhow::Result<T> {
         drop(self.child.stdin.take());
         let mut told = String::new();
@@ -108,13 +108,13 @@ impl OtherProcess {
 
 impl Drop for OtherProcess {
     fn drop(&mut self) {
-        // Where it was ended in order there is nothing left to end.
+        // An error means that the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Tells the first process that this one is ready, and waits until it is told to end.
+/// Reports to the parent process that this one is ready, and waits for the request to end.
 pub(crate) fn ready_until_told() -> io::Result<()> {
     say("ready")?;
     io::copy(&mut io::stdin(), &mut io::sink()).map(drop)

@@ -1,4 +1,4 @@
-//! What a fault has done to those who called meanwhile, and whether that was as promised.
+//! The outcome of a fault for its callers, and whether the promises were kept.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -11,33 +11,33 @@ use crate::ledger;
 use crate::load::Load;
 use crate::seen::Seen;
 
-/// What callers are promised on top of their limits, and within which time calls succeed again.
+/// The time that a call may take beyond its limit, and within which calls succeed again after the fault.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What callers have seen, beside what is in the ledger.
+/// The results of the callers, compared with the table.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// How long a call may take: for a connection, and for the answer to a statement.
+    /// The limit of a call: the timeout for a connection plus the timeout of a statement.
     pub(crate) limit: Duration,
     pub(crate) seen: Seen,
-    /// How many numbers are in the ledger.
+    /// The number of rows in the table.
     pub(crate) found: usize,
-    /// Of those whose outcome was unknown to the caller.
+    /// The writes with unknown outcome that are in the table.
     pub(crate) found_of_unknown: usize,
-    /// Acknowledged, and not there.
+    /// The acknowledged writes that are not in the table.
     pub(crate) lost: usize,
-    /// There more than once.
+    /// The writes that are in the table more than once.
     pub(crate) doubled: usize,
-    /// There, although the caller was told that they were not written.
+    /// The writes in the table whose error said that they were not done.
     pub(crate) unwanted: usize,
 }
 
-/// What a fault may do to callers.
+/// The permitted effects of a fault.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowed {
-    /// The errors that they may get.
+    /// The errors that callers may get.
     pub(crate) errors: &'static [&'static str],
-    /// Whether it would be no fault if they noticed nothing.
+    /// Whether callers may notice nothing.
     pub(crate) unnoticed: bool,
 }
 
@@ -64,7 +64,7 @@ impl Outcome {
         }
     }
 
-    /// All promises that were not kept.
+    /// Returns the promises that were not kept.
     pub(crate) fn broken_promises(&self, allowed: Allowed) -> Vec<String> {
         let Seen {
             writes,
@@ -82,14 +82,14 @@ impl Outcome {
         let limit = self.limit;
         promise(
             longest <= limit + GRACE,
-            format!("a caller waited {longest:.1?}, and the limit is {limit:?}"),
+            format!("a call took {longest:.1?}, and the limit is {limit:?}"),
         );
         for (count, what) in [
             (self.lost, "were acknowledged and are lost"),
-            (self.doubled, "are there more than once"),
+            (self.doubled, "are in the table more than once"),
             (
                 self.unwanted,
-                "are there although the caller was told that they are not",
+                "are in the table although their error said that they were not written",
             ),
         ] {
             promise(count == 0, format!("{count} writes {what}"));
@@ -123,19 +123,19 @@ impl Outcome {
     }
 }
 
-/// A database for a load.
+/// The database of a load.
 pub(crate) struct Place {
-    /// How the load reaches it.
+    /// The settings of the load.
     pub(crate) config: DatabaseConfig,
-    /// How long a call may take.
+    /// The limit of a call.
     pub(crate) limit: Duration,
-    /// Where the ledger is read in the end.
+    /// The settings with which the table is read at the end.
     pub(crate) found: DatabaseConfig,
 }
 
 impl Place {
-    /// Lets sixteen threads write and read while `fault` happens, which has ended when it returns, and compares what they were told
-    /// with what is found.
+    /// Runs the load while `fault` runs, and compares its results with the table. The fault has ended when `fault`
+    /// returns.
     pub(crate) fn under_load(
         self,
         fault: impl FnOnce(&Load) -> anyhow::Result<()>,
@@ -143,7 +143,8 @@ impl Place {
         self.under_loads(|load| fault(load).map(|()| None))
     }
 
-    /// The same where another process has written and read as well, and tells what it has seen.
+    /// Runs the load, like [`under_load`](Place::under_load), beside a child process that writes and reads too and
+    /// returns its results.
     pub(crate) fn under_loads(
         self,
         fault: impl FnOnce(&Load) -> anyhow::Result<Option<Seen>>,
@@ -152,7 +153,7 @@ impl Place {
             ledger::create()?;
             let load = Load::start(0)?;
             let fault = fault(&load).and_then(|other| load.recover().map(|()| other));
-            // Before anything is said of the fault: the threads end with it.
+            // First of all, so that the threads end even if the fault failed.
             let mut seen = load.stop()?;
             if let Some(other) = fault? {
                 seen.merge(other);
@@ -164,7 +165,7 @@ impl Place {
     }
 }
 
-/// Does `work` with services of its own, which are shut down afterwards.
+/// Runs `work` in its own scope.
 pub(crate) fn within<T>(
     config: DatabaseConfig,
     work: impl FnOnce() -> anyhow::Result<T>,

@@ -1,4 +1,4 @@
-//! PostgreSQL servers for loads: how they are reached, and how long their callers wait.
+//! PostgreSQL servers for loads: their addresses and timeouts.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use crate::outcome::{Place, within};
 use crate::processes::{Processes, Stopped};
 use crate::wait;
 
-/// How long a caller waits for a connection.
+/// The timeout for a connection.
 const POOL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a statement is waited for.
+/// The timeout of a statement.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a fault lasts that lasts: longer than any call is allowed to take.
+/// The duration of a long fault, which is longer than the limit of a call.
 pub(crate) const LASTING: Duration = Duration::from_secs(5);
 
-/// From one time to the next, of a fault that comes several times.
+/// The pause between the repetitions of a fault.
 pub(crate) const PAUSE: Duration = Duration::from_millis(300);
 
 /// The errors of callers whose connections break.
 pub(crate) const BROKEN: &[&str] = &["ConnectionLost", "OutcomeUnknown"];
 
-/// The errors of callers whose connections break, and for whom there are no others in time.
+/// The errors of callers whose connections break, if new connections are not available in time.
 pub(crate) const BROKEN_FOR_LONG: &[&str] = &["ConnectionLost", "OutcomeUnknown", "PoolTimeout"];
 
 /// The errors of callers whose server does not answer.
@@ -35,7 +35,7 @@ pub(crate) fn server() -> anyhow::Result<TestServer> {
     TestServer::start().context("PostgreSQL is not installed")
 }
 
-/// A server that a load reaches at one or more addresses, which may not be its own.
+/// Returns a server that the load reaches at one or more addresses, for example through a proxy.
 pub(crate) fn place(server: &TestServer, addresses: &str, query: &str) -> anyhow::Result<Place> {
     let url = format!("postgresql://postgres@{addresses}/postgres{query}");
     let mut config = DatabaseConfig::new(url.parse()?);
@@ -49,20 +49,20 @@ pub(crate) fn place(server: &TestServer, addresses: &str, query: &str) -> anyhow
     })
 }
 
-/// A server that a load reaches at its own address.
+/// Returns a server that the load reaches directly.
 pub(crate) fn place_of(server: &TestServer) -> anyhow::Result<Place> {
     place(server, &format!("127.0.0.1:{}", server.port()), "")
 }
 
-/// The processes behind the connections of the load.
+/// Returns the server processes of the load's connections.
 pub(crate) fn backends(server: &TestServer) -> anyhow::Result<Processes> {
     backends_where(server, "true")
 }
 
-/// Stops processes that callers are waiting for.
+/// Stops server processes for which callers are waiting.
 ///
-/// A lock on the table holds the callers up until enough of them wait in the server. Of those, some processes are stopped; the
-/// others go on once the lock is released.
+/// A lock on the table blocks the callers until enough of them wait in the server. Some of their processes are stopped.
+/// The others continue when the lock is released.
 pub(crate) fn stop_busy_backends(server: &TestServer, count: usize) -> anyhow::Result<Stopped> {
     let config = DatabaseConfig::new(server.url().parse()?);
     within(config, || {
@@ -71,7 +71,7 @@ pub(crate) fn stop_busy_backends(server: &TestServer, count: usize) -> anyhow::R
             connection.execute_query(lock, params! {})?;
             let mut busy = Vec::new();
             wait::until("callers to wait for the lock", || {
-                // In a transaction the server would show the same again.
+                // Inside a transaction, the server would return the same snapshot again.
                 let clear = "SELECT pg_stat_clear_snapshot()";
                 connection.execute_query(clear, params! {})?;
                 let sql = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
@@ -101,7 +101,7 @@ fn ids(rows: &[Row]) -> anyhow::Result<Vec<i64>> {
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// Waits until a server lets somebody in.
+/// Waits until a server accepts connections.
 pub(crate) fn wait_until_open(server: &TestServer) -> anyhow::Result<()> {
     let config = DatabaseConfig::new(server.url().parse()?);
     wait::until("the server to let somebody in", || {

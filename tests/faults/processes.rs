@@ -1,4 +1,4 @@
-//! Processes that are stopped and killed.
+//! Processes of the operating system, to stop and kill.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait;
 
-/// Processes, by their numbers.
+/// Processes, by their ids.
 pub(crate) struct Processes(Vec<Pid>);
 
 impl Processes {
@@ -21,7 +21,7 @@ impl Processes {
     /// Stops a process and all its children, until [`Stopped`] is dropped.
     pub(crate) fn stop_family(parent: u32) -> anyhow::Result<Stopped> {
         let parent = process(parent.into())?;
-        // The parent first: it is not to have others meanwhile.
+        // The parent first, so that it cannot start more children.
         let mut family = Processes(vec![parent]).stop()?;
         let children = children(parent)?;
         children.send(Signal::STOP)?;
@@ -29,9 +29,9 @@ impl Processes {
         Ok(family)
     }
 
-    /// Stops them, and returns when they have stopped, or have ended before.
+    /// Stops the processes, and waits until each has stopped or ended.
     pub(crate) fn stop(self) -> anyhow::Result<Stopped> {
-        // Whatever goes wrong, they go on.
+        // Dropping this value continues the processes, also after an error.
         let stopped = Stopped { processes: self };
         stopped.processes.send(Signal::STOP)?;
         wait::until("processes to stop", || {
@@ -42,7 +42,7 @@ impl Processes {
         Ok(stopped)
     }
 
-    /// Kills them, and returns when they have gone, and nobody takes them for running any more.
+    /// Kills the processes, and waits until they are gone.
     pub(crate) fn kill(&self) -> anyhow::Result<()> {
         self.send(Signal::KILL)?;
         self.wait_until_gone()
@@ -54,7 +54,7 @@ impl Processes {
         })
     }
 
-    /// Those that have ended meanwhile are left out.
+    /// Sends a signal to all processes that still exist.
     fn send(&self, signal: Signal) -> anyhow::Result<()> {
         for process in &self.0 {
             match kill_process(*process, signal) {
@@ -72,7 +72,7 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
-    /// Kills them as they are, and returns when they have gone.
+    /// Kills the stopped processes, and waits until they are gone.
     pub(crate) fn kill(self) -> anyhow::Result<()> {
         self.processes.kill()
     }
@@ -109,10 +109,10 @@ fn parent_of(process: Pid) -> Option<Pid> {
     Pid::from_raw(parent.parse().ok()?)
 }
 
-/// The state and the parent of a process, unless it has ended meanwhile.
+/// Returns the state and the parent of a process, or `None` if it has ended.
 fn status(process: Pid) -> Option<(String, String)> {
     let text = fs::read_to_string(folder(process).join("stat")).ok()?;
-    // They stand behind the name, which may hold anything.
+    // Both follow the name, which may contain any character.
     let (_, behind) = text.rsplit_once(") ")?;
     let mut words = behind.split(' ').map(str::to_owned);
     Some((words.next()?, words.next()?))

@@ -1,4 +1,4 @@
-//! A network that can break: a relay of TCP connections on this machine.
+//! A TCP proxy on this machine that simulates network failures.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::{io, thread};
 
 use rustix::net::sockopt::set_socket_linger;
 
-/// Relays connections to a server until it is dropped.
+/// A proxy that forwards connections to a server until it is dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -24,12 +24,12 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Nothing goes through, and nobody is told.
+    /// Whether bytes are held back without an error.
     is_hole: bool,
     connections: Vec<Weak<Relayed>>,
 }
 
-/// A connection of a client, and the one to the server.
+/// A client's connection, and the connection to the server.
 struct Relayed {
     client: TcpStream,
     server: TcpStream,
@@ -48,7 +48,7 @@ impl Proxy {
                 if accepting.is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                // What cannot be relayed is closed.
+                // A connection that cannot be forwarded is closed.
                 let _ = client.and_then(|client| accepting.relay(client, server));
             }
         });
@@ -65,14 +65,14 @@ impl Proxy {
         for relayed in connections.iter().filter_map(Weak::upgrade) {
             relayed.is_reset.store(true, Ordering::Relaxed);
             for end in [&relayed.client, &relayed.server] {
-                // Without lingering an end is reset when it is closed, which it is as soon as its relays have let go of it.
+                // With a linger time of zero, the socket is reset when its forwarding threads close it.
                 let _ = set_socket_linger(end, Some(Duration::ZERO));
                 let _ = end.shutdown(Shutdown::Read);
             }
         }
     }
 
-    /// Swallows whatever is sent, or no more: then what the network has kept arrives.
+    /// Sets whether bytes are held back. Afterwards, the held bytes arrive.
     pub(crate) fn swallow(&self, is_hole: bool) {
         self.shared.state().is_hole = is_hole;
         self.shared.changed.notify_all();
@@ -84,7 +84,7 @@ impl Drop for Proxy {
         self.shared.is_over.store(true, Ordering::Relaxed);
         self.swallow(false);
         self.reset();
-        // Wakes the thread that accepts.
+        // Wakes the accepting thread.
         let _ = TcpStream::connect(self.address);
     }
 }

@@ -1,4 +1,4 @@
-//! What the callers have met with, and what they were told of each number.
+//! The results of the callers: their errors, and the outcome of each write.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use db_service::DbError;
 use serde::{Deserialize, Serialize};
 
-/// What callers of one kind met with.
+/// The results of all writes, or of all reads.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Experience {
     pub(crate) longest: Duration,
     pub(crate) calls: u64,
-    /// By the names of their variants.
+    /// The errors by the names of their variants.
     pub(crate) errors: BTreeMap<String, Errors>,
-    /// From the end of the fault to the first success.
+    /// The time from the end of the fault to the first success.
     pub(crate) recovery: Option<Duration>,
 }
 
@@ -21,28 +21,28 @@ pub(crate) struct Experience {
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Errors {
     pub(crate) count: u64,
-    /// What the first of them said.
+    /// The message of the first one.
     pub(crate) text: String,
 }
 
-/// What became of the numbers that were to be written, as far as those who wrote them were told.
+/// The outcomes of writes, as their callers know them.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Numbers {
-    /// The call returned without an error.
+    /// The numbers whose write returned without an error.
     pub(crate) acknowledged: Vec<i64>,
-    /// The connection broke at a point where nobody can tell whether it was written.
+    /// The numbers whose connection broke at a point where the outcome is unknown.
     pub(crate) unknown: Vec<i64>,
-    /// The error says that it was not written.
+    /// The numbers whose error says that they were not written.
     pub(crate) refused: Vec<i64>,
 }
 
-/// All that the threads of a load have seen.
+/// All results of a load.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(crate) struct Seen {
     pub(crate) writes: Experience,
     pub(crate) reads: Experience,
     pub(crate) numbers: Numbers,
-    /// Reads that did not find what had been acknowledged to the same thread.
+    /// The number of reads that did not find the last acknowledged number of their thread.
     pub(crate) missing: u64,
 }
 
@@ -84,7 +84,7 @@ impl Seen {
         self.writes.recovery.is_some() && self.reads.recovery.is_some()
     }
 
-    /// Adds what another process has seen.
+    /// Adds the results of a child process.
     pub(crate) fn merge(&mut self, other: Seen) {
         self.writes.merge(other.writes);
         self.reads.merge(other.reads);

@@ -38,12 +38,12 @@ pub(crate) fn killed_backends() -> anyhow::Result<Outcome> {
     on_server(|server| {
         for pause in [Duration::ZERO, PAUSE, PAUSE] {
             thread::sleep(pause);
-            // Others may have ended by themselves before they are killed: this one is held.
+            // A process of the load may end by itself before it is killed. A checkout keeps this one alive.
             let mut held = DatabaseService::connection()?;
             let all = backends(server)?;
             let rows = held.execute_query("SELECT pg_backend_pid() AS pid", params! {})?;
             Processes::new([rows[0].get("pid")?])?.kill()?;
-            // The server ends the others as well, since what they share may be damaged, and starts anew.
+            // The server ends its other processes too, because shared memory may be damaged, and restarts.
             all.wait_until_gone()?;
             wait_until_open(server)?;
         }
@@ -100,7 +100,7 @@ pub(crate) fn changed_table() -> anyhow::Result<Outcome> {
     })
 }
 
-/// A write is acknowledged when both servers have it. The load goes to whichever can be written to.
+/// Writes are acknowledged when both servers have them. The load uses the server that accepts writes.
 pub(crate) fn failover() -> anyhow::Result<Outcome> {
     let primary = server()?;
     let standby = primary.standby();

@@ -1,4 +1,4 @@
-//! The table of the README.
+//! The table in `db-service/README.md`.
 
 use std::fs;
 use std::path::Path;
@@ -9,12 +9,12 @@ use anyhow::Context;
 use crate::outcome::Outcome;
 use crate::seen::{Experience, Seen};
 
-/// What the table stands between.
+/// The marks before and after the table.
 const MARKS: [&str; 2] = ["<!-- faults -->\n", "<!-- /faults -->"];
 
 pub(crate) const HEADING: &str = "\
-| fault | limit | longest write, read | errors of writes | errors of reads | first write, read afterwards \
-| acknowledged | found | lost | doubled | unknown, of which found |
+| fault | limit | longest write, read | write errors | read errors | recovery of writes, reads \
+| acknowledged | in the table | lost | doubled | unknown, in the table |
 |---|---|---|---|---|---|---|---|---|---|---|";
 
 pub(crate) fn row(name: &str, outcome: &Outcome) -> String {
@@ -65,11 +65,11 @@ fn errors(experience: &Experience) -> String {
     }
 }
 
-/// Puts the table between its marks in the README.
+/// Replaces the table between its marks in the README.
 pub(crate) fn write(table: &str) -> anyhow::Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../db-service/README.md");
     let readme = fs::read_to_string(&path)?;
-    let missing = "the README has no marks for the table";
+    let missing = "db-service/README.md has no marks for the table";
     let (before, rest) = readme.split_once(MARKS[0]).context(missing)?;
     let (_, after) = rest.split_once(MARKS[1]).context(missing)?;
     fs::write(

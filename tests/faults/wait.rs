@@ -1,4 +1,4 @@
-//! Waiting for what others do.
+//! Waiting for a condition.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use anyhow::ensure;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Asks again and again whether it is so, until it is.
+/// Polls a condition until it holds.
 pub(crate) fn until(
     what: &str,
     mut is_so: impl FnMut() -> anyhow::Result<bool>,
@@ -16,7 +16,7 @@ pub(crate) fn until(
     while !is_so()? {
         ensure!(
             Instant::now() < deadline,
-            "waited {LIMIT:?} in vain for {what}"
+            "timed out after {LIMIT:?} waiting for {what}"
         );
         thread::sleep(Duration::from_millis(5));
     }

@@ -1,4 +1,4 @@
-//! Asks for a second connection when the process has no descriptor left, and prints the error.
+//! Opens a second connection when the process has no file descriptor left, and prints the error.
 
 use std::fs::File;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Connects to the database of its argument, says so, waits for a line, applies the migrations of the shop, or with a second
-//! argument those that never end, and prints how many.
+//! Connects to the database of its argument, prints a line, waits for a line, and applies the migrations of the shop,
+//! or with a second argument those that never end. Prints the number of applied migrations.
 
 use std::io::{self, Write};
 

@@ -1,5 +1,5 @@
-//! Reads more than 150 MB from the database of its argument row by row, and prints how many bytes these were and how many KiB of
-//! memory that took at most.
+//! Reads more than 150 MB from the database of its argument row by row. Prints the number of bytes, and the peak memory
+//! of the process in KiB.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-/// The most memory that this process ever had, in KiB.
+/// Returns the peak memory of this process in KiB.
 fn peak() -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

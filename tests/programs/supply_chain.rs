@@ -27,10 +27,7 @@ fn main() -> anyhow::Result<()> {
     for fault in &faults {
         eprintln!("{fault}");
     }
-    ensure!(
-        faults.is_empty(),
-        "the dependencies are not as in deny.toml"
-    );
+    ensure!(faults.is_empty(), "the dependencies differ from deny.toml");
     let count: usize = graphs.iter().map(Vec::len).sum();
     println!("{count} packages are as in deny.toml");
     Ok(())
@@ -71,13 +68,13 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
-    /// `None` for a crate in a folder.
+    /// `None` for a crate in a local directory.
     source: Option<String>,
     manifest_path: PathBuf,
 }
 
-/// The part of cargo-deny's configuration that is understood here. Any other setting is an error, so that both
-/// programs check the same.
+/// The supported part of cargo-deny's configuration. Any other setting is an error, so that both programs check the
+/// same.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
@@ -124,7 +121,7 @@ enum Deny {
     Deny,
 }
 
-/// A version that may be built beside another one.
+/// A version that is allowed beside another one.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Skip {
@@ -169,7 +166,7 @@ impl List {
         faults
     }
 
-    /// Returns a line for each entry without which there are no more faults than with it.
+    /// Returns a line for each entry that has no effect.
     fn unneeded(&self, root: &Path, graphs: &[Vec<Package>]) -> Vec<String> {
         let faults = self.faults(root, graphs).len();
         let is_unneeded = |shorter: &List| shorter.faults(root, graphs).len() <= faults;
@@ -192,7 +189,7 @@ impl List {
     }
 
     fn allows_license(&self, expression: &str) -> bool {
-        // Old crates separate alternatives by a slash.
+        // Old crates separate alternatives with a slash.
         let spaced = expression
             .replace('/', " OR ")
             .replace('(', " ( ")
@@ -201,7 +198,7 @@ impl List {
         self.any_of(&mut words) == Some(true) && words.next().is_none()
     }
 
-    /// Reads alternatives; `None` if the expression is not valid.
+    /// Evaluates alternatives. Returns `None` if the expression is invalid.
     fn any_of<'a>(&self, words: &mut Peekable<impl Iterator<Item = &'a str>>) -> Option<bool> {
         let mut allowed = self.all_of(words)?;
         while words.next_if_eq(&"OR").is_some() {
@@ -419,7 +416,7 @@ mod tests {
             let Some((_, command)) = line.split_once("cargo ") else {
                 continue;
             };
-            // Formatting resolves no dependencies.
+            // `cargo fmt` resolves no dependencies.
             if !command.starts_with("fmt ") && !command.starts_with("\"${component") {
                 assert!(command.contains(" --locked"), "{line}");
                 locked += 1;

@@ -45,8 +45,8 @@ impl TestDatabase {
 
     /// Creates an empty database on the PostgreSQL server that all tests of this process share.
     ///
-    /// Returns `None`, and prints why, if there is no server. The [crate documentation](crate#postgresql) describes how the
-    /// server is chosen.
+    /// Returns `None`, and prints why, if there is no server. The [crate documentation](crate#postgresql) describes how
+    /// the server is chosen.
     ///
     /// # Panics
     ///

@@ -12,12 +12,12 @@
 //! # PostgreSQL
 //!
 //! [`TestDatabase::postgres`] creates its databases on the server that `TEST_DATABASE_URL` names. Its user needs the
-//! privilege `CREATEDB`. If the variable is not set or empty, the first call starts a temporary server for the whole test
-//! process.
+//! privilege `CREATEDB`. If the variable is not set or empty, the first call starts a temporary server for the whole
+//! test process.
 //!
 //! Servers are started with the programs `initdb`, `pg_ctl` and `pg_basebackup` from `PATH`, or else from the newest
-//! version in `/usr/lib/postgresql`. They do not run as root. In a test process of root, they run as the user `postgres`,
-//! or `nobody` if there is no such user.
+//! version in `/usr/lib/postgresql`. They do not run as root. In a test process of root, they run as the user
+//! `postgres`, or `nobody` if there is no such user.
 //!
 //! If a program is not installed, the constructors print a line that starts with `SKIPPED` to standard error and return
 //! `None`, and the test returns early. With `REQUIRE_POSTGRES=1` they panic.

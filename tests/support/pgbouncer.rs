@@ -40,8 +40,8 @@ rm -rf "$dir"
 
 /// A PgBouncer in front of a [`TestServer`]. Dropping it ends the process and deletes its files.
 ///
-/// It listens on 127.0.0.1, accepts any user without a password, and connects to the server as `postgres`. Each pool has up
-/// to four server connections, used in round-robin order.
+/// It listens on 127.0.0.1, accepts any user without a password, and connects to the server as `postgres`. Each pool
+/// has up to four server connections, used in round-robin order.
 #[derive(Debug)]
 pub struct TestPgBouncer {
     program: PathBuf,

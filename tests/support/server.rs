@@ -51,8 +51,8 @@ rm -rf "$dir"
 
 /// A PostgreSQL server for one test. Dropping it ends the server and deletes its files.
 ///
-/// It listens on 127.0.0.1 and accepts the user `postgres` without a password. `fsync` is off, so its files can be damaged
-/// by a crash of the operating system, but not by [`crash`](Self::crash).
+/// It listens on 127.0.0.1 and accepts the user `postgres` without a password. `fsync` is off, so its files can be
+/// damaged by a crash of the operating system, but not by [`crash`](Self::crash).
 #[derive(Debug)]
 pub struct TestServer {
     binaries: PathBuf,
@@ -68,7 +68,8 @@ impl TestServer {
     ///
     /// # Panics
     ///
-    /// Panics if the server does not start within 60 seconds, or if PostgreSQL is not installed and `REQUIRE_POSTGRES=1`.
+    /// Panics if the server does not start within 60 seconds, or if PostgreSQL is not installed and
+    /// `REQUIRE_POSTGRES=1`.
     ///
     /// # Examples
     ///
@@ -102,8 +103,8 @@ impl TestServer {
 
     /// Starts a server that reports errors in `language`, such as `fr_FR`.
     ///
-    /// Returns `None`, and prints why, if PostgreSQL, its translations, `localedef` or the sources of the locale are not
-    /// installed, or if the server does not start.
+    /// Returns `None`, and prints why, if PostgreSQL, its translations, `localedef` or the sources of the locale are
+    /// not installed, or if the server does not start.
     ///
     /// # Panics
     ///

@@ -11,7 +11,8 @@ enum SharedServer {
     Missing,
 }
 
-/// Returns the URL of the shared server: `TEST_DATABASE_URL`, or that of a temporary server, which the first call starts.
+/// Returns the URL of the shared server: `TEST_DATABASE_URL`, or that of a temporary server, which the first call
+/// starts.
 ///
 /// Returns `None` if PostgreSQL is not installed.
 ///

@@ -12,15 +12,16 @@ use tempfile::TempDir;
 
 /// A running shell script that starts a server and cleans up after it.
 ///
-/// The script cleans up when its standard input ends. That happens when this value is dropped, and also when this process
-/// is killed.
+/// The script cleans up when its standard input ends. That happens when this value is dropped, and also when this
+/// process is killed.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     _clean_up_on_drop: ChildStdin,
 }
 
 impl Supervisor {
-    /// Runs `script` with `directory` as its first argument and `arguments` after it, and waits until the server is ready.
+    /// Runs `script` with `directory` as its first argument and `arguments` after it, and waits until the server is
+    /// ready.
     ///
     /// The script writes the line `ready` once the server has started, or another line if it has not. It then reads its
     /// standard input to the end, stops the server and removes the directory.

@@ -95,9 +95,9 @@ pub(crate) fn start(
 
 /// A start, shared by its threads.
 ///
-/// The calling thread initializes services one after the other. A monitor adds a worker when no service has finished for a while
-/// although others could begin: a second thread would only slow down services that take no time. A worker ends when no service can
-/// begin, so the start does not wait for idle threads.
+/// The calling thread initializes services one after the other. A monitor adds a worker when no service has finished
+/// for a while although others could begin: a second thread would only slow down services that take no time. A worker
+/// ends when no service can begin, so the start does not wait for idle threads.
 struct Start {
     container: ContainerId,
     /// The attempt that the start is part of, if an `initialize` starts services.
@@ -410,7 +410,8 @@ impl Plan {
         }
     }
 
-    /// Records the outcome of a node. Its dependents become ready if it was their last dependency, or are skipped if it failed.
+    /// Records the outcome of a node. Its dependents become ready if it was their last dependency, or are skipped if it
+    /// failed.
     fn finish(&mut self, position: usize, outcome: StartOutcome) {
         self.remaining -= 1;
         let failed_service = match &outcome {
@@ -479,7 +480,8 @@ impl Discovery {
             required: Vec::new(),
             positions: ServiceMap::default(),
         };
-        // The path from a requested service to one of its dependencies, with the number of visited dependencies of each.
+        // The path from a requested service to one of its dependencies, with the number of visited dependencies of
+        // each.
         let mut path: Vec<(Node, usize)> = Vec::new();
         for service in services {
             path.extend(found.visit(container, service));
@@ -498,7 +500,8 @@ impl Discovery {
         found
     }
 
-    /// Creates the node of a service on its first visit. A second visit, also on a cycle of trait objects, returns `None`.
+    /// Creates the node of a service on its first visit. A second visit, also on a cycle of trait objects, returns
+    /// `None`.
     fn visit(
         &mut self,
         container: Option<&Container>,

@@ -1,9 +1,9 @@
 //! The overhead of starting many services.
 //!
-//! `cargo run --release --manifest-path tests/benchmarks/Cargo.toml` prints, for programs of several sizes, the duration of
-//! `start` for a service and all its dependencies, the duration of calling each `initialize` directly, and the difference per
-//! service. It should be at most 1 µs, and the same for each size. The best round shows the overhead; the median includes other
-//! work of the machine.
+//! `cargo run --release --manifest-path tests/benchmarks/Cargo.toml` prints, for programs of several sizes, the
+//! duration of `start` for a service and all its dependencies, the duration of calling each `initialize` directly, and
+//! the difference per service. It should be at most 1 µs, and the same for each size. The best round shows the
+//! overhead; the median includes other work of the machine.
 
 #![allow(dead_code, reason = "most services are started and never used")]
 

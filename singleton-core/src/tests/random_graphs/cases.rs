@@ -1,5 +1,5 @@
-//! What is random in a case: the graph, how its services behave, and what threads do with them; and whether what
-//! happened in a case follows from its graph.
+//! Random cases: the graph, the behavior of its services, and the actions of threads. Also the replay, which checks
+//! that the log of a case follows from its graph.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ pub(super) struct Case {
     pub(super) threads: Vec<Vec<Action>>,
 }
 
-/// How one service behaves.
+/// The behavior of one service.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) requirements: Vec<usize>,
@@ -25,7 +25,7 @@ pub(super) struct Plan {
     pub(super) failure: Option<Failure>,
     pub(super) shutdown: Behavior,
     pub(super) yields: usize,
-    /// With a limit of time, a service is initialised on a thread of its own.
+    /// Whether the service has an `init_timeout`, so that it initializes on its own thread.
     pub(super) on_own_thread: bool,
 }
 
@@ -86,15 +86,15 @@ pub(super) fn cases() -> impl Strategy<Value = Case> {
     })
 }
 
-/// What the services of a case have in common.
+/// The common parameters of a case's services.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
-    /// How many of a hundred fail, and use others undeclared: where all do, nothing much happens.
+    /// The percentages of services that fail, and that use others without a declaration. With 100, little would happen.
     failing: u8,
     using: u8,
-    /// How far down requirements reach: 1 makes chains, a few make lattices.
+    /// The maximum distance to a required service: 1 results in chains, a few in lattices.
     reach: usize,
-    /// Whether most services have requirements, so that chains and lattices are deep.
+    /// Whether most services have dependencies, so that chains and lattices are deep.
     deep: bool,
 }
 
@@ -109,7 +109,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     })
 }
 
-/// A plan before it is known in which graph it is.
+/// A service's plan before its graph is known.
 #[derive(Debug, Clone)]
 struct RawPlan {
     plan: Plan,
@@ -211,25 +211,25 @@ fn actions() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// What happens, in the order in which it was noted.
+/// The events of a case, in the order of the log.
 #[derive(Debug, Clone)]
 pub(super) enum Event {
     Begins(usize),
     Fails(usize),
     Ready(usize),
-    /// What a call got: from a service while it initialises or shuts down, or from a thread.
+    /// The result of a call by a service that initializes or shuts down, or by a thread.
     Answer(Option<usize>, usize, Option<Error>),
     Stops(usize),
     Stopped(usize),
-    /// A start is about to begin; whether it fails is known in hindsight.
+    /// A start is about to begin. Whether it fails is entered later.
     Starts {
         fails: bool,
     },
-    /// It failed and had started these, and nobody else did anything meanwhile.
+    /// A start without concurrent actions failed after it had started these services.
     RolledBack(Vec<usize>),
     /// The whole container is about to be shut down.
     Closing,
-    /// It has been.
+    /// The whole container was shut down.
     Closed,
 }
 
@@ -241,17 +241,17 @@ enum State {
     Stopping,
 }
 
-/// The services of a case as far as the log has been read.
+/// The services of a case at a position of the log.
 pub(super) struct Replay<'a> {
     graph: Graph<'a>,
     states: Vec<State>,
-    /// What each holds on to.
+    /// The dependencies of each service.
     dependencies: Vec<HashSet<usize>>,
-    /// How often each became ready.
+    /// How often each service became ready.
     ready_counts: Vec<usize>,
     closing: bool,
     closed: bool,
-    /// Whether a start fails that has begun: then what it had started is taken back, and may start anew.
+    /// Whether a running start will fail. Then its services are shut down and may start again.
     rolled_back: bool,
 }
 
@@ -269,7 +269,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Reads the whole log; gives how often each service has become ready.
+    /// Replays the whole log. Returns how often each service became ready.
     pub(super) fn read(mut self, log: &[Event]) -> anyhow::Result<Vec<usize>> {
         for (position, event) in log.iter().enumerate() {
             if let Err(error) = self.event(event) {
@@ -371,7 +371,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Checks that a call of the service may fail like this.
+    /// Checks that a call of the service may fail with this error.
     fn failure(&self, number: usize, error: &Error) -> anyhow::Result<()> {
         let graph = &self.graph;
         let may_be_shut_down = self.closing || self.rolled_back;
@@ -431,14 +431,14 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Who may fail of what in a case.
+/// The possible failures of a case's services.
 pub(super) struct Graph<'a> {
     case: &'a Case,
-    /// Whom each service uses, declared or not.
+    /// The services that each service uses, declared or not.
     uses: Vec<Vec<usize>>,
-    /// Without whom it fails.
+    /// The services whose failure makes each service fail.
     required: Vec<Vec<usize>>,
-    /// Whether it uses itself, through however many others.
+    /// Whether each service uses itself, directly or through others.
     is_in_cycle: Vec<bool>,
 }
 
@@ -473,12 +473,12 @@ impl<'a> Graph<'a> {
         &self.case.services[number].requirements
     }
 
-    /// The service and all without which it fails.
+    /// Returns the service, and all services whose failure makes it fail.
     fn required_services(&self, number: usize) -> Vec<usize> {
         reachable(&self.required, &[number])
     }
 
-    /// How many calls the service takes at most, one after the other, until it is ready; none if it may fail for ever.
+    /// Returns the maximum number of consecutive calls until the service is ready, or `None` if it may always fail.
     pub(super) fn calls_until_ready(&self, number: usize) -> Option<usize> {
         let mut calls = 1_usize;
         for required_services in self.required_services(number) {
@@ -492,7 +492,7 @@ impl<'a> Graph<'a> {
         Some(calls)
     }
 
-    /// Tells whether the service itself may fail in this way.
+    /// Returns whether the service itself may fail with this error.
     fn fails(&self, number: usize, behavior: Behavior, step: Step) -> bool {
         let plan = &self.case.services[number];
         let on_error = match behavior {
@@ -507,7 +507,8 @@ impl<'a> Graph<'a> {
             || undeclared.any(|dependency| dependency == (on_error, step))
     }
 
-    /// Checks that each uses the next and that none but the first returns; gives the first.
+    /// Checks that each service of a cycle uses the next, and that only the first one appears twice. Returns the first
+    /// one.
     fn check_cycle(&self, path: &[&str]) -> anyhow::Result<usize> {
         let path: Vec<_> = path.iter().map(|name| number_of(name)).collect();
         let distinct: HashSet<_> = path.iter().collect();
@@ -521,7 +522,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Those, and all that can be reached from them.
+/// Returns the given services, and all that can be reached from them.
 fn reachable(edges: &[Vec<usize>], from: &[usize]) -> Vec<usize> {
     let mut seen = vec![false; edges.len()];
     let (mut pending, mut found) = (from.to_vec(), Vec::new());

@@ -1,7 +1,8 @@
-//! The duration of inserting 10,000 rows in several ways, on SQLite and, if it is installed, on a temporary PostgreSQL server.
+//! The duration of inserting 10,000 rows in several ways, on SQLite and, if it is installed, on a temporary PostgreSQL
+//! server.
 //!
-//! `cargo run --release --manifest-path tests/benchmarks/Cargo.toml --bin bulk` alternates the ways in rounds. It prints the best round
-//! of each way, and its ratio to `bulk_insert`.
+//! `cargo run --release --manifest-path tests/benchmarks/Cargo.toml --bin bulk` alternates the ways in rounds. It
+//! prints the best round of each way, and its ratio to `bulk_insert`.
 
 use std::time::{Duration, Instant};
 

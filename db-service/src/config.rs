@@ -152,7 +152,7 @@ impl DatabaseConfig {
                 "more than 0, or -1 for never",
             ),
             (
-                self.replicas.suit(self.url.backend()),
+                self.replicas.support(self.url.backend()),
                 "DB_REPLICA_URLS",
                 "URLs of PostgreSQL, as DATABASE_URL then is",
             ),

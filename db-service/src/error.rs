@@ -17,7 +17,9 @@ mod violation;
 
 pub use migration::{MigrationError, MigrationStop};
 pub use server::{ConnectError, ServerError};
-pub(crate) use server::{Meaning, compare, meaning, statement_text, without_binds};
+pub(crate) use server::{
+    Meaning, meaning, remember_names_of_statement, statement_text, without_binds,
+};
 
 /// An error of the database service.
 ///
@@ -373,7 +375,7 @@ impl DbError {
     /// Returns the error of an attempt to connect that failed before the driver was called, or that was given up.
     pub(crate) fn not_connected(target: String, reason: String) -> Self {
         DbError::Connect {
-            source: ConnectError::ours(&target, reason),
+            source: ConnectError::from_reason(&target, reason),
             target,
         }
     }
@@ -428,7 +430,7 @@ impl DbError {
     }
 
     /// Returns the error of a `COMMIT`.
-    pub(crate) fn of_commit(source: DieselError) -> Self {
+    pub(crate) fn from_commit(source: DieselError) -> Self {
         match DbError::from(source) {
             DbError::ConnectionLost(source) => DbError::OutcomeUnknown(source),
             error => error,

@@ -5,7 +5,7 @@ mod manager;
 mod metrics;
 mod semaphore;
 
-pub(crate) use manager::CHECK;
+pub(crate) use manager::CHECK_TIMEOUT;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -82,10 +82,10 @@ impl ConnectionPool {
     #[track_caller]
     pub(crate) fn get(&self) -> Result<PooledConnection, DbError> {
         let holder = Location::caller();
-        self.loans.warn_of_leak();
-        let began = Instant::now();
-        let deadline = began + self.timeout.min(MAX_WAIT);
-        let waiting = WaitingGauge::begin(began);
+        self.loans.warn_of_leaks();
+        let started_at = Instant::now();
+        let deadline = started_at + self.timeout.min(MAX_WAIT);
+        let waiting = WaitingGauge::begin(started_at);
         let permit = match self.gate.acquire(deadline) {
             Ok(permit) => permit,
             Err(AcquireError::Closed) => return Err(DbError::Closed),

@@ -163,7 +163,7 @@ mod unix {
             assert_eq!(error.to_string(), expected);
             std::os::unix::fs::chown(&database, Some(other), None).unwrap();
             open_lock(&lock, &database).unwrap();
-            assert_eq!(permissions(&lock), before, "it is not ours to change");
+            assert_eq!(permissions(&lock), before, "another user owns the file");
         }
 
         #[test]

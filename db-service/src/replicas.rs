@@ -28,7 +28,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// The time for which a failed replica is not used.
 const RETRY: Duration = Duration::from_secs(2);
 /// The maximum age of a probe result.
-const FRESH: Duration = Duration::from_secs(3);
+const PROBE_VALIDITY: Duration = Duration::from_secs(3);
 /// The maximum time that a start waits for the first probes.
 const FIRST_PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum time that a read waits for a connection to a replica.
@@ -56,7 +56,7 @@ impl Replicas {
             replicas.all.push(Arc::clone(&replica));
             thread::Builder::new()
                 .name("db-service-replica".to_owned())
-                .spawn(move || replica.look_after())?;
+                .spawn(move || replica.probe_until_closed())?;
         }
         let deadline = Instant::now() + FIRST_PROBE_TIMEOUT;
         for replica in &replicas.all {
@@ -67,16 +67,16 @@ impl Replicas {
 
     /// Returns the usable replicas in round-robin order. Those that have replayed up to `after` come first, then the
     /// others by their position, the most recent first.
-    pub(crate) fn fit(&self, after: WritePosition) -> Vec<&Replica> {
+    pub(crate) fn usable(&self, after: WritePosition) -> Vec<&Replica> {
         let count = self.all.len().max(1);
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % count;
         let (before, first) = self.all.split_at(turn.min(self.all.len()));
         let in_turn = first.iter().chain(before).map(|replica| &**replica);
-        let mut fit: Vec<_> = in_turn
-            .filter_map(|replica| Some((replica.replayed_if_fit()?.min(after), replica)))
+        let mut usable: Vec<_> = in_turn
+            .filter_map(|replica| Some((replica.replayed_if_usable()?.min(after), replica)))
             .collect();
-        fit.sort_by_key(|(replayed, _)| Reverse(*replayed));
-        fit.into_iter().map(|(_, replica)| replica).collect()
+        usable.sort_by_key(|(replayed, _)| Reverse(*replayed));
+        usable.into_iter().map(|(_, replica)| replica).collect()
     }
 
     /// Closes all pools, and waits for connections in use as each pool does.
@@ -125,7 +125,7 @@ struct State {
     /// The last probe's result, or `None` if it failed.
     sight: Option<ProbeResult>,
     /// The time until which the replica is not used, after a failed read.
-    aside_until: Option<Instant>,
+    suspended_until: Option<Instant>,
     last_failure: Option<String>,
 }
 
@@ -153,7 +153,7 @@ impl Replica {
             Err(error) => {
                 // A busy pool says nothing about the replica.
                 if !is_busy(&error) {
-                    self.set_aside(&error.to_string());
+                    self.suspend(&error.to_string());
                 }
                 return None;
             }
@@ -175,15 +175,15 @@ impl Replica {
         let mut pause = Duration::from_millis(1);
         loop {
             let (asked, replayed) = connection
-                .bounded(CHECKOUT_TIMEOUT, probe::ask_replayed)
-                .map_err(|unfinished| self.set_aside(&unfinished.to_string()))
+                .bounded(CHECKOUT_TIMEOUT, probe::query_replayed)
+                .map_err(|unfinished| self.suspend(&unfinished.to_string()))
                 .ok()?;
             connection = asked;
             match replayed {
                 Ok(replayed) if replayed >= after => return Some(connection),
                 Ok(_) if Instant::now() + pause < deadline => thread::sleep(pause),
                 _ => {
-                    self.set_aside_if_lost(&mut connection);
+                    self.suspend_if_lost(&mut connection);
                     return None;
                 }
             }
@@ -194,36 +194,36 @@ impl Replica {
     /// Returns whether a failed read can succeed on another server.
     pub(crate) fn failed(&self, connection: &mut Connection) -> bool {
         // A standby cancels reads that conflict with the replay.
-        self.set_aside_if_lost(connection) || connection.has_conflicted()
+        self.suspend_if_lost(connection) || connection.has_conflicted()
     }
 
     pub(crate) fn succeeded(&self) {
         self.reads.increment();
     }
 
-    fn set_aside_if_lost(&self, connection: &mut Connection) -> bool {
+    fn suspend_if_lost(&self, connection: &mut Connection) -> bool {
         let is_lost = connection.is_lost();
         if is_lost {
-            self.set_aside("a connection was lost");
+            self.suspend("a connection was lost");
         }
         is_lost
     }
 
-    fn set_aside(&self, why: &str) {
+    fn suspend(&self, why: &str) {
         let mut state = self.state.lock();
-        if state.aside_until.is_none() && !state.is_closed {
+        if state.suspended_until.is_none() && !state.is_closed {
             log::warn!(
                 "{} is set aside for {RETRY:?}: {}",
                 self.config.url,
                 Escaped(why)
             );
         }
-        state.aside_until = Some(Instant::now() + RETRY);
+        state.suspended_until = Some(Instant::now() + RETRY);
         state.last_failure = Some(why.to_owned());
     }
 
     /// Returns the replica's replayed position, or `None` if it is not usable.
-    fn replayed_if_fit(&self) -> Option<WritePosition> {
+    fn replayed_if_usable(&self) -> Option<WritePosition> {
         let state = self.state.lock();
         let sight = state.sight?;
         let limit = self.config.replicas.max_lag;
@@ -232,15 +232,15 @@ impl Replica {
         let is_fit = !state.is_closed
             && sight.is_standby
             && !lags
-            && sight.at.elapsed() < FRESH
+            && sight.at.elapsed() < PROBE_VALIDITY
             && state
-                .aside_until
+                .suspended_until
                 .is_none_or(|until| Instant::now() >= until);
         is_fit.then_some(sight.replayed)
     }
 
     /// Probes the replica periodically until the service shuts down.
-    fn look_after(&self) {
+    fn probe_until_closed(&self) {
         let mut lookout = ReplicaProbe::default();
         loop {
             let seen = self.look(&mut lookout);
@@ -254,10 +254,10 @@ impl Replica {
                     }
                     state.sight = Some(sight);
                     if state
-                        .aside_until
+                        .suspended_until
                         .is_some_and(|until| Instant::now() >= until)
                     {
-                        state.aside_until = None;
+                        state.suspended_until = None;
                         state.last_failure = None;
                     }
                 }
@@ -303,7 +303,7 @@ impl Replica {
 
     fn statistics(&self) -> ReplicaStatistics {
         let pool = self.pool.get();
-        let is_fit = self.replayed_if_fit().is_some();
+        let is_fit = self.replayed_if_usable().is_some();
         let state = self.state.lock();
         ReplicaStatistics {
             url: self.config.url.to_string(),

@@ -78,7 +78,7 @@ impl Connection {
     ///
     /// Returns the server's error.
     pub fn list_tables(&mut self) -> Result<Vec<String>, DbError> {
-        connection::with_context(StatementContext::OURS, || list_tables(self))
+        connection::with_context(StatementContext::INTERNAL, || list_tables(self))
     }
 
     /// Describes a table, like [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info). The table
@@ -88,7 +88,7 @@ impl Connection {
     ///
     /// Returns the errors of [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info).
     pub fn get_table_info(&mut self, table: &str) -> Result<TableInfo, DbError> {
-        connection::with_context(StatementContext::OURS, || table_info(self, table))
+        connection::with_context(StatementContext::INTERNAL, || table_info(self, table))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::connection::Connection;
 use crate::connection::TransactionOptions;
 use crate::connection::{self, StatementContext};
 use crate::error::DbError;
-use crate::pool::CHECK;
+use crate::pool::CHECK_TIMEOUT;
 use crate::pool::{ConnectionPool, PooledConnection};
 use crate::replicas::Replicas;
 use crate::statistics::DatabaseStatistics;
@@ -59,7 +59,7 @@ impl Service for DatabaseService {
             Source::Pool(pool) => {
                 let connection = pool.get()?;
                 let (_connection, answer) =
-                    connection.bounded(CHECK, |connection| connection.run("SELECT 1"))?;
+                    connection.bounded(CHECK_TIMEOUT, |connection| connection.run("SELECT 1"))?;
                 Ok(answer.map_err(DbError::from)?)
             }
             Source::Fake(_) => Ok(()),
@@ -303,9 +303,9 @@ fn counted<R>(
     pool: &ConnectionPool,
     work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
 ) -> Result<R, DbError> {
-    let result = pool
-        .get()
-        .and_then(|mut connection| connection::with_context(WHOLE, || work(&mut connection)));
+    let result = pool.get().and_then(|mut connection| {
+        connection::with_context(COUNTED_AS_ONE, || work(&mut connection))
+    });
     let counter = match result {
         Ok(_) => &pool.statistics.successful_queries,
         Err(_) => &pool.statistics.failed_queries,
@@ -315,12 +315,12 @@ fn counted<R>(
 }
 
 /// The context of a call that counts as one query and is measured where it is executed.
-const WHOLE: StatementContext = StatementContext {
+const COUNTED_AS_ONE: StatementContext = StatementContext {
     is_measured: true,
-    ..StatementContext::OURS
+    ..StatementContext::INTERNAL
 };
 
 /// Runs statements of the service itself, which do not count as queries.
 fn uncounted<R>(work: impl FnOnce() -> R) -> R {
-    connection::with_context(StatementContext::OURS, work)
+    connection::with_context(StatementContext::INTERNAL, work)
 }

@@ -65,17 +65,17 @@ impl DatabaseStatistics {
     /// Returns the statistics as JSON, with times in microseconds.
     pub fn to_json(&self) -> serde_json::Value {
         let microseconds = |time: Duration| time.as_nanos() as f64 / 1000.0;
-        let statement = |told: &StatementStatistics| {
+        let statement = |measured_statement: &StatementStatistics| {
             json!({
-                "statement": told.statement,
-                "calls": told.calls,
-                "errors": told.errors,
-                "rows": told.rows,
-                "total_us": microseconds(told.total),
-                "mean_us": microseconds(told.mean),
-                "p95_us": microseconds(told.p95),
-                "p99_us": microseconds(told.p99),
-                "max_us": microseconds(told.max),
+                "statement": measured_statement.statement,
+                "calls": measured_statement.calls,
+                "errors": measured_statement.errors,
+                "rows": measured_statement.rows,
+                "total_us": microseconds(measured_statement.total),
+                "mean_us": microseconds(measured_statement.mean),
+                "p95_us": microseconds(measured_statement.p95),
+                "p99_us": microseconds(measured_statement.p99),
+                "max_us": microseconds(measured_statement.max),
             })
         };
         let statements =
@@ -86,15 +86,15 @@ impl DatabaseStatistics {
                 .map(|(name, count)| (name.to_owned(), serde_json::Value::from(count)))
                 .collect()
         };
-        let replica = |told: &ReplicaStatistics| {
+        let replica = |measured_statement: &ReplicaStatistics| {
             json!({
-                "url": told.url,
-                "is_fit": told.is_fit,
-                "lag_us": told.lag.map(microseconds),
-                "reads": told.reads,
-                "last_failure": told.last_failure,
-                "pool": pool(&told.pool),
-                "statements": statements(&told.statements),
+                "url": measured_statement.url,
+                "is_fit": measured_statement.is_fit,
+                "lag_us": measured_statement.lag.map(microseconds),
+                "reads": measured_statement.reads,
+                "last_failure": measured_statement.last_failure,
+                "pool": pool(&measured_statement.pool),
+                "statements": statements(&measured_statement.statements),
             })
         };
         json!({
@@ -116,15 +116,19 @@ impl fmt::Display for DatabaseStatistics {
             "{:<24} {:>10}",
             "reads_on_primary", self.reads_on_primary
         )?;
-        for told in &self.replicas {
-            let state = if told.is_fit { "fit" } else { "unfit" };
-            let lag = told
+        for measured_statement in &self.replicas {
+            let state = if measured_statement.is_fit {
+                "fit"
+            } else {
+                "unfit"
+            };
+            let lag = measured_statement
                 .lag
                 .map_or("unknown".to_owned(), |lag| format!("{lag:.1?}"));
             writeln!(
                 formatter,
                 "{:<24} {:>10}  {state}, lag {lag}: {}",
-                "reads_on_replica", told.reads, told.url
+                "reads_on_replica", measured_statement.reads, measured_statement.url
             )?;
         }
         writeln!(
@@ -132,16 +136,21 @@ impl fmt::Display for DatabaseStatistics {
             "\n{:>10} {:>8} {:>10} {:>10} {:>10} {:>10} {:>10}  statement",
             "calls", "errors", "rows", "mean", "p95", "p99", "max"
         )?;
-        for told in &self.statements {
-            let [mean, p95, p99, max] =
-                [told.mean, told.p95, told.p99, told.max].map(|time| format!("{time:.1?}"));
+        for measured_statement in &self.statements {
+            let [mean, p95, p99, max] = [
+                measured_statement.mean,
+                measured_statement.p95,
+                measured_statement.p99,
+                measured_statement.max,
+            ]
+            .map(|time| format!("{time:.1?}"));
             writeln!(
                 formatter,
                 "{:>10} {:>8} {:>10} {mean:>10} {p95:>10} {p99:>10} {max:>10}  {}",
-                told.calls,
-                told.errors,
-                told.rows,
-                OneLine(&told.statement)
+                measured_statement.calls,
+                measured_statement.errors,
+                measured_statement.rows,
+                OneLine(&measured_statement.statement)
             )?;
         }
         Ok(())

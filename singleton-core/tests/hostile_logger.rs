@@ -24,7 +24,7 @@ impl Log for Hostile {
 }
 
 macro_rules! service_that {
-    ($name:ident $(requires $requirement:ident)? initialises $initialize:block) => {
+    ($name:ident $(requires $requirement:ident)? initializes $initialize:block) => {
         #[service]
         $(#[requires($requirement)])?
         struct $name;
@@ -46,13 +46,13 @@ macro_rules! service_that {
     };
 }
 
-service_that! { Store initialises {} }
-service_that! { Sink requires Store initialises {} }
-service_that! { User initialises { Asked::put()?; } }
-service_that! { Asked requires Required initialises {} }
-service_that! { Required initialises { User::put()?; } }
-service_that! { Unlucky initialises {} }
-service_that! { Late initialises {} }
+service_that! { Store initializes {} }
+service_that! { Sink requires Store initializes {} }
+service_that! { User initializes { Asked::put()?; } }
+service_that! { Asked requires Required initializes {} }
+service_that! { Required initializes { User::put()?; } }
+service_that! { Unlucky initializes {} }
+service_that! { Late initializes {} }
 
 #[test]
 fn logger_that_uses_services_or_panics_breaks_nothing() {

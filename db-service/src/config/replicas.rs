@@ -46,7 +46,7 @@ impl ReplicaSettings {
     }
 
     /// Returns whether the replicas are PostgreSQL servers like the primary. SQLite has no replicas.
-    pub(crate) fn suit(&self, primary: Backend) -> bool {
+    pub(crate) fn support(&self, primary: Backend) -> bool {
         let mut backends = self.urls.iter().map(DatabaseUrl::backend);
         self.urls.is_empty()
             || primary == Backend::Postgres && backends.all(|backend| backend == Backend::Postgres)

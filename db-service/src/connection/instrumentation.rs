@@ -12,7 +12,7 @@ use diesel::result::Error as DieselError;
 use super::prepared::{CastCache, Prepared};
 use crate::backend::Backend;
 use crate::config::DatabaseConfig;
-use crate::error::{Meaning, compare, meaning, statement_text, without_binds};
+use crate::error::{Meaning, meaning, remember_names_of_statement, statement_text, without_binds};
 use crate::sql::{SideEffects, side_effects};
 use crate::statistics::Call;
 use crate::statistics::Statistics;
@@ -32,7 +32,7 @@ pub(crate) struct StatementContext {
 
 impl StatementContext {
     /// The context of this crate's own statements.
-    pub(crate) const OURS: StatementContext = StatementContext {
+    pub(crate) const INTERNAL: StatementContext = StatementContext {
         side_effects: SideEffects {
             transaction: false,
             session: false,
@@ -86,12 +86,12 @@ pub(crate) struct ConnectionInstrumentation {
     echo_parameters: bool,
     /// The duration from which a statement is logged as slow.
     slow_after: Option<Duration>,
-    began: Option<Instant>,
+    started_at: Option<Instant>,
     /// The text of the running statement, if it is measured here.
     text: Option<String>,
     statistics: Arc<Statistics>,
     /// Whether a raw statement has begun a transaction that diesel does not know.
-    pub(crate) raw_transaction: bool,
+    pub(crate) has_raw_transaction: bool,
     /// Whether a statement has changed session state, such as a setting or a temporary table.
     pub(crate) is_dirty: bool,
     /// The parameter casts of known statements.
@@ -115,7 +115,7 @@ pub(crate) struct ConnectionInstrumentation {
     #[cfg(feature = "postgres")]
     watched: Option<WatchedConnection>,
     /// The timeout after which the connection was closed.
-    pub(crate) gave_up_after: Option<Duration>,
+    pub(crate) timed_out_after: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -138,10 +138,10 @@ impl ConnectionInstrumentation {
             echo: config.echo_sql,
             echo_parameters: config.echo_parameters,
             slow_after: config.slow_query_threshold,
-            began: None,
+            started_at: None,
             text: None,
             statistics,
-            raw_transaction: false,
+            has_raw_transaction: false,
             casts: CastCache::default(),
             prepared: Prepared::new(config.statement_cache_size),
             is_dirty: false,
@@ -159,7 +159,7 @@ impl ConnectionInstrumentation {
             },
             #[cfg(feature = "postgres")]
             watched: None,
-            gave_up_after: None,
+            timed_out_after: None,
             is_lookup: false,
         }
     }
@@ -185,7 +185,7 @@ impl ConnectionInstrumentation {
             && watched.end()
         {
             let limit = watched.limit();
-            self.gave_up_after = Some(limit);
+            self.timed_out_after = Some(limit);
             self.is_lost = true;
             log::warn!("the server has not answered within {limit:?}: the connection was closed");
         }
@@ -201,7 +201,7 @@ impl ConnectionInstrumentation {
     }
 
     /// Marks the connection as lost, and closes it if a relay holds its sockets.
-    pub(crate) fn give_up(&mut self) {
+    pub(crate) fn terminate(&mut self) {
         self.is_lost = true;
         #[cfg(feature = "postgres")]
         if let Some(watched) = &self.watched {
@@ -228,7 +228,7 @@ impl ConnectionInstrumentation {
         }
         let known = KNOWN.get();
         self.text = None;
-        self.began = known
+        self.started_at = known
             .is_none_or(|known| !known.is_measured)
             .then(Instant::now);
         if self.echo {
@@ -246,13 +246,17 @@ impl ConnectionInstrumentation {
                 side_effects
             }
         };
-        self.raw_transaction |= side_effects.transaction;
+        self.has_raw_transaction |= side_effects.transaction;
         self.is_dirty |= side_effects.session;
     }
 
     /// Measures a statement without a known context, and logs a slow one.
     fn measure(&mut self, query: &dyn std::fmt::Display, failed: bool) {
-        let Some(took) = self.began.take().map(|began| began.elapsed()) else {
+        let Some(took) = self
+            .started_at
+            .take()
+            .map(|started_at| started_at.elapsed())
+        else {
             return;
         };
         match self.text.take() {
@@ -353,7 +357,7 @@ impl Instrumentation for ConnectionInstrumentation {
             InstrumentationEvent::FinishQuery { query, error, .. } => {
                 self.measure(&query, error.is_some());
                 if let Some(error) = error {
-                    compare(error, &query);
+                    remember_names_of_statement(error, &query);
                 }
                 self.finished(error);
             }

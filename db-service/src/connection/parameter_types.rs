@@ -37,7 +37,7 @@ impl Connection {
         if let Some(known) = self.observer()?.casts.get(sql) {
             return Some(known);
         }
-        let asked = instrumentation::with_context(StatementContext::OURS, || self.ask(parsed));
+        let asked = instrumentation::with_context(StatementContext::INTERNAL, || self.ask(parsed));
         let casts: ParameterCasts = asked.unwrap_or_default().into();
         self.observer()?.casts.insert(sql, Arc::clone(&casts));
         Some(casts)
@@ -67,7 +67,7 @@ impl Connection {
         // Inside a transaction, a savepoint keeps a failed `PREPARE` from aborting it. Outside, a transaction keeps
         // PgBouncer in transaction mode from sending the statements to different servers.
         let nested = self.transaction_depth() > 0
-            || self.observer().is_some_and(|seen| seen.raw_transaction);
+            || self.observer().is_some_and(|seen| seen.has_raw_transaction);
         let (begin, end, undo) = if nested {
             (
                 "SAVEPOINT db_service_parameters",

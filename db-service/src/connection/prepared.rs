@@ -96,7 +96,7 @@ impl Connection {
         mut run: impl FnMut(&mut Self, Option<ParameterCasts>) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
         if self.is_cache_full() {
-            self.forget_prepared();
+            self.deallocate_prepared();
         }
         let casts = self.casts_for(sql, parsed, has_text);
         let first = run(self, casts.clone());
@@ -109,17 +109,17 @@ impl Connection {
             return first;
         };
         observer.casts.remove(sql);
-        if is_nested || observer.raw_transaction {
+        if is_nested || observer.has_raw_transaction {
             // The transaction has failed. The connection is closed after it, because the stale plan stays.
             observer.is_dirty |= is_stale;
             return first;
         }
         if is_stale {
-            self.forget_prepared();
+            self.deallocate_prepared();
         }
         let now = self.casts_for(sql, parsed, casts.is_some());
         if is_stale || now != casts {
-            return self.unprepared(|connection| run(connection, now));
+            return self.without_prepared_statements(|connection| run(connection, now));
         }
         first
     }
@@ -136,12 +136,12 @@ impl Connection {
     }
 
     /// Drops all prepared statements, in the driver and in the server. Returns `false` if the server refuses.
-    pub(crate) fn forget_prepared(&mut self) -> bool {
+    pub(crate) fn deallocate_prepared(&mut self) -> bool {
         // The server comes first: in a failed transaction it refuses, and then nothing changes.
         if self.backend() == Backend::Postgres && self.run("DEALLOCATE ALL").is_err() {
             return false;
         }
-        self.unprepared(|_| ());
+        self.without_prepared_statements(|_| ());
         if let Some(observer) = self.observer() {
             let limit = observer.prepared.limit;
             observer.prepared = Prepared::new(limit);
@@ -152,7 +152,10 @@ impl Connection {
 
     /// Runs `work` without the statement cache, so that the server plans and executes each statement in one step, and
     /// no table can change between the two.
-    pub(crate) fn unprepared<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn without_prepared_statements<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> T,
+    ) -> T {
         diesel::Connection::set_prepared_statement_cache_size(self, CacheSize::Disabled);
         let result = work(self);
         if self

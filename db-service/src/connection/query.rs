@@ -70,10 +70,10 @@ impl Connection {
         if !instrumentation::is_measured() {
             return work(self);
         }
-        let began = Instant::now();
+        let started_at = Instant::now();
         let result = work(self).map_err(|error| self.classify_timeout(error));
         let call = Call {
-            took: began.elapsed(),
+            took: started_at.elapsed(),
             rows: result.as_ref().map_or(0, rows),
             failed: result.is_err(),
         };
@@ -86,7 +86,9 @@ impl Connection {
     /// Returns [`DbError::NoAnswer`] in place of [`DbError::ConnectionLost`] if the connection was closed after a
     /// timeout.
     pub(crate) fn classify_timeout(&mut self, error: DbError) -> DbError {
-        let limit = self.observer().and_then(|observer| observer.gave_up_after);
+        let limit = self
+            .observer()
+            .and_then(|observer| observer.timed_out_after);
         match (error, limit) {
             (DbError::ConnectionLost(source), Some(limit)) => DbError::NoAnswer { limit, source },
             (error, _) => error,
@@ -100,7 +102,7 @@ impl Connection {
             return Err(DbError::EndsTransaction);
         }
         self.with_stale_plan_retry(sql, &parsed, params.has_text(), |connection, casts| {
-            connection.within_limits(&parsed, |connection| {
+            connection.with_transaction_timeouts(&parsed, |connection| {
                 connection.load(&parsed, params, casts)
             })
         })
@@ -115,7 +117,7 @@ impl Connection {
     ) -> Option<ParameterCasts> {
         match self {
             #[cfg(feature = "postgres")]
-            Connection::Postgres(_) if has_text && parsed.is_repeatable => self.casts(sql, parsed),
+            Connection::Postgres(_) if has_text && parsed.is_preparable => self.casts(sql, parsed),
             _ => {
                 let _ = (sql, parsed, has_text);
                 None
@@ -144,13 +146,13 @@ impl Connection {
                 crate::dialect::sqlite::load(connection, Statement::new(parsed, params, casts)?)
             }
         });
-        self.is_over();
+        self.end_statement();
         rows
     }
 
     /// Ends the timeout of the server's answer. diesel does not report the end of a statement whose values it could not
     /// send.
-    pub(crate) fn is_over(&mut self) {
+    pub(crate) fn end_statement(&mut self) {
         if let Some(observer) = self.observer() {
             observer.end_wait();
         }
@@ -194,7 +196,7 @@ impl Connection {
     /// Runs statements of this crate, which change no session state and are not counted.
     pub(crate) fn run(&mut self, sql: &str) -> Result<(), DieselError> {
         instrumentation::with_context(
-            StatementContext::OURS,
+            StatementContext::INTERNAL,
             || on_each!(self, connection => connection.batch_execute(sql)),
         )
     }
@@ -210,12 +212,12 @@ impl Connection {
     }
 
     /// Returns whether the session is unchanged, so that a reset need not send anything.
-    pub(crate) fn is_untouched(&mut self) -> bool {
+    pub(crate) fn is_clean(&mut self) -> bool {
         let is_in_order = !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection));
         is_in_order
             && self.transaction_depth() == 0
             && self.observer().is_some_and(|observer| {
-                !observer.is_lost && !observer.raw_transaction && !observer.is_waiting()
+                !observer.is_lost && !observer.has_raw_transaction && !observer.is_waiting()
             })
     }
 
@@ -229,8 +231,8 @@ impl Connection {
         // If an answer is still pending, it was not read to its end.
         observer.end_wait();
         let is_lost = observer.is_lost;
-        let raw_transaction = std::mem::take(&mut observer.raw_transaction);
-        if is_lost || raw_transaction && !self.roll_back_raw() {
+        let has_raw_transaction = std::mem::take(&mut observer.has_raw_transaction);
+        if is_lost || has_raw_transaction && !self.roll_back_raw() {
             return false;
         }
         !on_each!(self, connection => AnsiTransactionManager::is_broken_transaction_manager(connection))
@@ -248,7 +250,7 @@ impl Connection {
 
     pub(crate) fn begin(&mut self) -> Result<(), DieselError> {
         if self.transaction_depth() == 0 && self.has_limits() {
-            return self.begin_as("BEGIN");
+            return self.begin_with("BEGIN");
         }
         match self {
             #[cfg(feature = "postgres")]
@@ -257,7 +259,7 @@ impl Connection {
             }
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(connection) => {
-                if depth_of(AnsiTransactionManager::transaction_manager_status_mut(
+                if status_depth(AnsiTransactionManager::transaction_manager_status_mut(
                     connection,
                 )) == 0
                 {
@@ -297,16 +299,16 @@ impl Connection {
                         "a transaction could not be rolled back, so its connection is closed: {error}"
                     );
                 }
-                return self.give_up();
+                return self.terminate();
             }
         }
     }
 
     /// Ends a session whose state or next answer is unknown. Nothing of the transaction is committed, and each later
     /// statement fails, on PostgreSQL also those of diesel's DSL.
-    pub(crate) fn give_up(&mut self) {
+    pub(crate) fn terminate(&mut self) {
         if let Some(observer) = self.observer() {
-            observer.give_up();
+            observer.terminate();
         }
         #[cfg(feature = "postgres")]
         if self.backend() == Backend::Postgres {
@@ -336,7 +338,7 @@ impl Connection {
 
     /// Checks after a failure that answers belong to their statements. If not, gives the connection up.
     #[cfg(feature = "postgres")]
-    pub(crate) fn check_in_step(&mut self) {
+    pub(crate) fn check_in_sync(&mut self) {
         if let Err(error) = self.run("SELECT 1")
             && meaning(&error) == Meaning::Lost
         {
@@ -345,12 +347,12 @@ impl Connection {
                     "a connection was closed because its answers belonged to earlier statements"
                 );
             }
-            self.give_up();
+            self.terminate();
         }
     }
 
     pub(crate) fn transaction_depth(&mut self) -> u32 {
-        on_each!(self, connection => depth_of(AnsiTransactionManager::transaction_manager_status_mut(connection)))
+        on_each!(self, connection => status_depth(AnsiTransactionManager::transaction_manager_status_mut(connection)))
     }
 
     fn roll_back_raw(&mut self) -> bool {
@@ -380,7 +382,7 @@ fn is_closed(error: &DieselError) -> bool {
     has_text && meaning(error) == Meaning::Lost
 }
 
-fn depth_of(status: &TransactionManagerStatus) -> u32 {
+fn status_depth(status: &TransactionManagerStatus) -> u32 {
     match status {
         TransactionManagerStatus::Valid(status) => {
             status.transaction_depth().map_or(0, |depth| depth.get())
@@ -408,17 +410,17 @@ pub(crate) fn execute_many(
             connection.transaction(|connection| match connection {
                 #[cfg(feature = "postgres")]
                 Connection::Postgres(inner) if parsed.row.is_some() && !parsed.names.is_empty() => {
-                    many_at_a_time::execute(inner, &parsed, rows, casts)
+                    multi_row_insert::execute(inner, &parsed, rows, casts)
                 }
-                _ => one_by_one(connection, &parsed, rows, casts),
+                _ => run_statements(connection, &parsed, rows, casts),
             })
         });
-        connection.is_over();
+        connection.end_statement();
         affected
     })
 }
 
-fn one_by_one(
+fn run_statements(
     connection: &mut Connection,
     parsed: &ParsedStatement<'_>,
     rows: &[Params],
@@ -436,7 +438,7 @@ fn one_by_one(
 
 /// `INSERT … VALUES (…), (…), …`: one round trip for many rows.
 #[cfg(feature = "postgres")]
-mod many_at_a_time {
+mod multi_row_insert {
     use diesel::connection::Connection as _;
     use diesel::pg::{Pg, PgConnection};
 

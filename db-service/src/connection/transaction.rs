@@ -99,7 +99,7 @@ impl<E: From<DbError>> Failure<E> {
         match self {
             Failure::Work(error) => error,
             Failure::Begin(error) => connection.classify_timeout(DbError::from(error)).into(),
-            Failure::Commit(error) => DbError::of_commit(error).into(),
+            Failure::Commit(error) => DbError::from_commit(error).into(),
         }
     }
 }
@@ -131,7 +131,7 @@ impl Connection {
                 self.run("PRAGMA query_only = ON").map_err(DbError::from)?;
             }
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-                self.transact(|connection| connection.begin_as(&begin), &mut work)
+                self.transact(|connection| connection.begin_with(&begin), &mut work)
             }));
             let restored = if reads {
                 self.run("PRAGMA query_only = OFF")
@@ -142,7 +142,7 @@ impl Connection {
             restored.map_err(DbError::from)?;
             match outcome {
                 Ok(value) => return Ok(value),
-                Err(failure) => match pauses.next().filter(|_| self.may_repeat()) {
+                Err(failure) => match pauses.next().filter(|_| self.may_retry()) {
                     Some(pause) => thread::sleep(pause),
                     None => return Err(failure.into_error(self)),
                 },
@@ -151,7 +151,7 @@ impl Connection {
     }
 
     /// Returns whether a retry is allowed: the last failure was a conflict, and the connection was not lost since.
-    fn may_repeat(&mut self) -> bool {
+    fn may_retry(&mut self) -> bool {
         self.has_conflicted() && !self.is_lost()
     }
 
@@ -188,7 +188,7 @@ impl Connection {
 
 impl Connection {
     /// Begins an outermost transaction with the statement `sql`.
-    pub(crate) fn begin_as(&mut self, sql: &str) -> Result<(), DieselError> {
+    pub(crate) fn begin_with(&mut self, sql: &str) -> Result<(), DieselError> {
         let sql = self.with_limits(sql);
         on_each!(self, connection => AnsiTransactionManager::begin_transaction_sql(connection, &sql))
     }
@@ -207,14 +207,16 @@ impl Connection {
     }
 
     /// Runs a statement in its own transaction if timeouts must be set for it and it can run in a transaction.
-    pub(crate) fn within_limits<R>(
+    pub(crate) fn with_transaction_timeouts<R>(
         &mut self,
         parsed: &ParsedStatement<'_>,
         work: impl FnOnce(&mut Self) -> Result<R, DbError>,
     ) -> Result<R, DbError> {
         let is_alone = self.transaction_depth() == 0
-            && self.observer().is_some_and(|seen| !seen.raw_transaction);
-        if !is_alone || !parsed.is_repeatable || !self.has_limits() {
+            && self
+                .observer()
+                .is_some_and(|seen| !seen.has_raw_transaction);
+        if !is_alone || !parsed.is_preparable || !self.has_limits() {
             return work(self);
         }
         let begin = self.with_limits("BEGIN");
@@ -227,7 +229,7 @@ impl Connection {
         if result.is_ok() {
             if let Err(error) = self.run("COMMIT") {
                 self.undo("ROLLBACK");
-                return Err(DbError::of_commit(error));
+                return Err(DbError::from_commit(error));
             }
         } else {
             self.undo("ROLLBACK");
@@ -239,7 +241,7 @@ impl Connection {
     /// fails too, gives the connection up, so that the next caller does not get a failed transaction.
     pub(crate) fn undo(&mut self, sql: &str) {
         if self.run(sql).is_err() && self.run(sql).is_err() {
-            self.give_up();
+            self.terminate();
         }
     }
 }

@@ -7,7 +7,7 @@ use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as Diese
 use singleton_core::__private::Escaped;
 
 pub use connect::ConnectError;
-pub(crate) use named::{compare, statement_text, without_binds};
+pub(crate) use named::{remember_names_of_statement, statement_text, without_binds};
 pub(crate) use shapes::{is_name, is_path};
 
 mod connect;

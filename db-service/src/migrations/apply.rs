@@ -22,7 +22,7 @@ pub(crate) fn apply(
             super::history::record(connection, migration, set, None)
         });
     }
-    one_by_one(
+    run_statements(
         connection,
         migration,
         &migration.up,
@@ -41,7 +41,7 @@ pub(crate) fn revert(connection: &mut Connection, migration: &Migration) -> Resu
     if migration.in_transaction {
         return whole(connection, migration, down, forget);
     }
-    one_by_one(connection, migration, down, 0, |_, _| Ok(()))?;
+    run_statements(connection, migration, down, 0, |_, _| Ok(()))?;
     forget(connection)
 }
 
@@ -67,7 +67,7 @@ fn whole(
 }
 
 /// Runs the statements of a script after the first `done`, each outside a transaction, and calls `note` after each.
-fn one_by_one(
+fn run_statements(
     connection: &mut Connection,
     migration: &Migration,
     script: &str,

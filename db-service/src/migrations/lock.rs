@@ -68,9 +68,9 @@ fn wait(
     limit: Duration,
     mut try_lock: impl FnMut() -> Result<bool, DbError>,
 ) -> Result<(), DbError> {
-    let began = Instant::now();
+    let started_at = Instant::now();
     while !try_lock()? {
-        if began.elapsed() >= limit {
+        if started_at.elapsed() >= limit {
             return Err(MigrationError::LockTimeout { limit }.into());
         }
         thread::sleep(INTERVAL);

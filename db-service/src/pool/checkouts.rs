@@ -74,7 +74,7 @@ impl Checkouts {
     }
 
     /// Logs each checkout that exceeds the leak threshold, once. Runs at each checkout and return.
-    pub(crate) fn warn_of_leak(&self) {
+    pub(crate) fn warn_of_leaks(&self) {
         let Some(threshold) = self.threshold else {
             return;
         };
@@ -104,7 +104,7 @@ impl Checkout {
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        self.loans.warn_of_leak();
+        self.loans.warn_of_leaks();
         self.loans.state.lock().out.remove(&self.number);
     }
 }

@@ -27,11 +27,11 @@ use singleton_core::__private::Escaped;
 const ALIVE_WINDOW: Duration = Duration::from_millis(500);
 
 /// The timeout for resetting a returned connection.
-const CLEANING: Duration = Duration::from_secs(5);
+const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The maximum timeout of a check. A check takes at most half of the caller's remaining time, so that the other half is
 /// left for another connection.
-pub(crate) const CHECK: Duration = Duration::from_secs(5);
+pub(crate) const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A check with a shorter timeout may have failed only because of it.
 const SHORT_CHECK: Duration = Duration::from_millis(100);
@@ -218,10 +218,10 @@ impl ManageConnection for Manager {
     type Error = ManagerError;
 
     fn connect(&self) -> Result<ManagedConnection, ManagerError> {
-        let began = Instant::now();
+        let started_at = Instant::now();
         let opened = self.open_another();
         match opened {
-            Ok(_) => metrics::opened(began),
+            Ok(_) => metrics::opened(started_at),
             Err(_) => metrics::not_opened(),
         }
         *self.last_failure.lock() = opened.as_ref().err().map(ToString::to_string);
@@ -242,10 +242,10 @@ impl ManageConnection for Manager {
         if managed.used.elapsed() < ALIVE_WINDOW {
             return Ok(());
         }
-        let left = DEADLINE.get().map_or(CHECK, |deadline| {
+        let left = DEADLINE.get().map_or(CHECK_TIMEOUT, |deadline| {
             deadline.saturating_duration_since(Instant::now()) / 2
         });
-        let limit = left.min(CHECK);
+        let limit = left.min(CHECK_TIMEOUT);
         let answer = managed.bounded(limit, |connection| connection.run("SELECT 1"));
         let failure = match answer {
             Ok(Ok(())) => return Ok(()),
@@ -321,11 +321,11 @@ impl Manager {
             return false;
         }
         let is_full = connection.is_cache_full();
-        if !is_full && connection.is_untouched() {
+        if !is_full && connection.is_clean() {
             return true;
         }
-        let cleaned = managed.bounded(CLEANING, move |connection| {
-            connection.restore() && (!is_full || connection.forget_prepared())
+        let cleaned = managed.bounded(RESET_TIMEOUT, move |connection| {
+            connection.restore() && (!is_full || connection.deallocate_prepared())
         });
         cleaned.unwrap_or_else(|unfinished| {
             log::warn!("a returned connection could not be reset: {unfinished}");

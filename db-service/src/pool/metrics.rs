@@ -43,14 +43,14 @@ impl Drop for ConnectionGauge {
 
 /// A waiting caller's entry in the gauge `db_pool_waiting`, until it is dropped.
 pub(crate) struct WaitingGauge {
-    began: Instant,
+    started_at: Instant,
 }
 
 impl WaitingGauge {
-    pub(crate) fn begin(began: Instant) -> Self {
+    pub(crate) fn begin(started_at: Instant) -> Self {
         #[cfg(feature = "metrics")]
         metrics::gauge!("db_pool_waiting").increment(1);
-        WaitingGauge { began }
+        WaitingGauge { started_at }
     }
 }
 
@@ -58,13 +58,13 @@ impl Drop for WaitingGauge {
     fn drop(&mut self) {
         #[cfg(feature = "metrics")]
         metrics::gauge!("db_pool_waiting").decrement(1);
-        duration("db_pool_wait_seconds", self.began);
+        duration("db_pool_wait_seconds", self.started_at);
     }
 }
 
-pub(crate) fn opened(began: Instant) {
+pub(crate) fn opened(started_at: Instant) {
     count("db_pool_opened_total");
-    duration("db_pool_connect_seconds", began);
+    duration("db_pool_connect_seconds", started_at);
 }
 
 pub(crate) fn not_opened() {
@@ -127,8 +127,8 @@ fn count(name: &'static str) {
 }
 
 #[cfg(feature = "metrics")]
-fn duration(name: &'static str, began: Instant) {
-    metrics::histogram!(name).record(began.elapsed());
+fn duration(name: &'static str, started_at: Instant) {
+    metrics::histogram!(name).record(started_at.elapsed());
 }
 
 #[cfg(not(feature = "metrics"))]

@@ -41,7 +41,8 @@ impl Connection {
 
     fn insert(&mut self, table: &str, rows: &mut Rows<'_>) -> Result<u64, DbError> {
         self.check_usable()?;
-        let table = connection::with_context(StatementContext::OURS, || schema::find(self, table))?;
+        let table =
+            connection::with_context(StatementContext::INTERNAL, || schema::find(self, table))?;
         let columns: Vec<_> = rows.columns.iter().map(|column| quote(column)).collect();
         let target = format!("{} ({})", table.quoted(), columns.join(", "));
         let known = StatementContext {
@@ -52,7 +53,7 @@ impl Connection {
         match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(_) => {
-                let supports_copy = connection::with_context(StatementContext::OURS, || {
+                let supports_copy = connection::with_context(StatementContext::INTERNAL, || {
                     copy::supports_copy(self, &table)
                 })?;
                 let text = if supports_copy {
@@ -64,11 +65,11 @@ impl Connection {
                     Connection::Postgres(inner) if supports_copy => {
                         let copied = copy::copy(inner, &target, rows);
                         if copied.is_err() {
-                            connection.check_in_step();
+                            connection.check_in_sync();
                         }
                         copied
                     }
-                    _ => connection::with_context(StatementContext::OURS, || {
+                    _ => connection::with_context(StatementContext::INTERNAL, || {
                         copy::insert(connection, &target, rows)
                     }),
                 })

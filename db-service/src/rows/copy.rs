@@ -44,7 +44,8 @@ pub(crate) fn supports_copy(
          FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(:table)",
         params! { "table" => table.quoted() },
     )?;
-    rows.first().map_or(Ok(false), |row| row.get("takes_copy"))
+    rows.first()
+        .map_or(Ok(false), |row| row.get("supports_copy"))
 }
 
 /// Inserts all rows into `target`, a table and its columns, by `INSERT`. Returns the number of rows that the server

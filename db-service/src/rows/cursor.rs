@@ -67,7 +67,7 @@ fn attempt(
     let is_in_transaction = connection.transaction_depth() > 0
         || connection
             .observer()
-            .is_some_and(|observer| observer.raw_transaction);
+            .is_some_and(|observer| observer.has_raw_transaction);
     let work = |connection: &mut Connection| {
         let _ = run(connection, statement, known, each)?;
         if is_query {
@@ -132,7 +132,7 @@ fn run(
         #[cfg(feature = "sqlite")]
         Connection::Sqlite(_) => Ok(ControlFlow::Break(())),
     };
-    connection.is_over();
+    connection.end_statement();
     flow
 }
 

@@ -38,19 +38,19 @@ impl Connection {
         params: &Params,
         each: &mut Each<'_>,
     ) -> Result<(), DbError> {
-        let began = Instant::now();
+        let started_at = Instant::now();
         let (mut rows, mut elsewhere) = (0, Duration::ZERO);
         let mut each = |row| {
             rows += 1;
-            let began = Instant::now();
+            let started_at = Instant::now();
             let flow = connection::without_context(|| each(row));
-            elsewhere += began.elapsed();
+            elsewhere += started_at.elapsed();
             flow
         };
         let result = self.stream_rows(sql, params, &mut each);
         let result = result.map_err(|error| self.classify_timeout(error));
         let call = Call {
-            took: began.elapsed().saturating_sub(elsewhere),
+            took: started_at.elapsed().saturating_sub(elsewhere),
             rows,
             failed: result.is_err(),
         };

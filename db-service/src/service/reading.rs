@@ -127,7 +127,7 @@ impl DatabaseService {
         let replicas = Self::replicas()?;
         let after = options.after.unwrap_or(WritePosition::NONE);
         let deadline = Instant::now() + options.patience.min(Duration::from_secs(3600));
-        for replica in replicas.fit(after) {
+        for replica in replicas.usable(after) {
             let Some(mut connection) = replica.connection(after, deadline) else {
                 continue;
             };

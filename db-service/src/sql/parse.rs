@@ -24,7 +24,7 @@ pub(crate) struct ParsedStatement<'a> {
     pub(crate) row: Option<(usize, usize)>,
     pub(crate) side_effects: SideEffects,
     /// Whether PostgreSQL accepts the statement in `PREPARE` and in a transaction.
-    pub(crate) is_repeatable: bool,
+    pub(crate) is_preparable: bool,
     /// Whether the statement stays prepared: it is likely to be sent again, and not too long.
     pub(crate) is_cached: bool,
 }
@@ -43,12 +43,12 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, 
         names: IndexSet::new(),
         row: None,
         side_effects: side_effects(sql, backend),
-        is_repeatable: false,
+        is_preparable: false,
         is_cached: false,
         changes_rows: false,
     };
     let mut outline = StatementShape::default();
-    let mut single = Single::new(backend);
+    let mut single = SingleStatement::new(backend);
     for Token { kind, text } in Tokens::new(sql, backend) {
         if kind == Kind::Placeholder {
             return Err(DbError::raw_placeholder(text));
@@ -74,8 +74,8 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, 
     const CHANGING: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"];
     parsed.changes_rows = CHANGING.iter().any(is);
     const REPEATABLE: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
-    parsed.is_repeatable = REPEATABLE.iter().any(is);
-    parsed.is_cached = parsed.is_repeatable && sql.len() <= MAX_TEXT;
+    parsed.is_preparable = REPEATABLE.iter().any(is);
+    parsed.is_cached = parsed.is_preparable && sql.len() <= MAX_TEXT;
     parsed.row = outline.row().filter(|(open, _)| {
         !parsed.pieces[..*open]
             .iter()
@@ -88,15 +88,15 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, 
 ///
 /// SQLite would run the first of several statements and ignore the others without an error. PostgreSQL would execute
 /// all of them in the simple protocol.
-struct Single {
+struct SingleStatement {
     nesting: BlockNesting,
     has_begun: bool,
     has_ended: bool,
 }
 
-impl Single {
+impl SingleStatement {
     fn new(backend: Backend) -> Self {
-        Single {
+        SingleStatement {
             nesting: BlockNesting::new(backend),
             has_begun: false,
             has_ended: false,

@@ -76,11 +76,11 @@ impl Statements {
             .known
             .read()
             .iter()
-            .map(|(text, measured)| measured.lock().told(text))
+            .map(|(text, measured)| measured.lock().to_statistics(text))
             .collect();
         let others = self.others.lock();
         if others.calls > 0 {
-            all.push(others.told(OTHERS));
+            all.push(others.to_statistics(OTHERS));
         }
         all.sort_by(|left, right| {
             let order = right.total.cmp(&left.total);
@@ -130,7 +130,7 @@ impl Measured {
         let _ = self.times.record(call.took.as_nanos().min(LONGEST) as u64);
     }
 
-    fn told(&self, statement: &str) -> StatementStatistics {
+    fn to_statistics(&self, statement: &str) -> StatementStatistics {
         let quantile = |share| {
             let nanoseconds = self.times.value_at_quantile(share);
             Duration::from_nanos(nanoseconds).min(self.max)
@@ -168,14 +168,24 @@ mod tests {
         for number in (1..=1000).rev() {
             statements.record("SELECT 1", call(Duration::from_millis(number)));
         }
-        let [told] = &statements.snapshot()[..] else {
+        let [measured_statement] = &statements.snapshot()[..] else {
             panic!("one statement");
         };
-        assert_eq!((told.calls, told.rows, told.errors), (1000, 2000, 1));
-        assert_eq!(told.total, Duration::from_millis(500_500));
-        assert_eq!(told.mean, Duration::from_micros(500_500));
-        assert_eq!(told.max, Duration::from_secs(1));
-        for (found, exact) in [(told.p95, 0.950), (told.p99, 0.990)] {
+        assert_eq!(
+            (
+                measured_statement.calls,
+                measured_statement.rows,
+                measured_statement.errors
+            ),
+            (1000, 2000, 1)
+        );
+        assert_eq!(measured_statement.total, Duration::from_millis(500_500));
+        assert_eq!(measured_statement.mean, Duration::from_micros(500_500));
+        assert_eq!(measured_statement.max, Duration::from_secs(1));
+        for (found, exact) in [
+            (measured_statement.p95, 0.950),
+            (measured_statement.p99, 0.990),
+        ] {
             let ratio = found.as_secs_f64() / exact;
             assert!((1.0..1.01).contains(&ratio), "{found:?} for {exact}");
         }
@@ -187,9 +197,15 @@ mod tests {
         for took in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
             statements.record("SELECT 1", call(took));
         }
-        let told = &statements.snapshot()[0];
-        assert_eq!((told.calls, told.max), (3, Duration::MAX));
-        assert!(told.p99 >= Duration::from_secs(3600), "{told:?}");
+        let measured_statement = &statements.snapshot()[0];
+        assert_eq!(
+            (measured_statement.calls, measured_statement.max),
+            (3, Duration::MAX)
+        );
+        assert!(
+            measured_statement.p99 >= Duration::from_secs(3600),
+            "{measured_statement:?}"
+        );
     }
 
     #[test]
@@ -208,25 +224,33 @@ mod tests {
                 });
             }
         });
-        let told = statements.snapshot();
-        let sum = |part: fn(&StatementStatistics) -> u64| told.iter().map(part).sum::<u64>();
-        assert_eq!(told.len(), MAX_STATEMENTS + 1);
+        let measured_statement = statements.snapshot();
+        let sum = |part: fn(&StatementStatistics) -> u64| {
+            measured_statement.iter().map(part).sum::<u64>()
+        };
+        assert_eq!(measured_statement.len(), MAX_STATEMENTS + 1);
         assert_eq!(
             (
-                sum(|told| told.calls),
-                sum(|told| told.rows),
-                sum(|told| told.errors)
+                sum(|measured_statement| measured_statement.calls),
+                sum(|measured_statement| measured_statement.rows),
+                sum(|measured_statement| measured_statement.errors)
             ),
             (32_000, 64_000, 32_000)
         );
-        assert_eq!(sum(|told| told.total.as_secs()), 32_000);
-        let others = told.iter().find(|told| told.statement == OTHERS).unwrap();
+        assert_eq!(
+            sum(|measured_statement| measured_statement.total.as_secs()),
+            32_000
+        );
+        let others = measured_statement
+            .iter()
+            .find(|measured_statement| measured_statement.statement == OTHERS)
+            .unwrap();
         assert_eq!(
             others.calls
-                + told
+                + measured_statement
                     .iter()
-                    .filter(|told| told.statement != OTHERS)
-                    .map(|told| told.calls)
+                    .filter(|measured_statement| measured_statement.statement != OTHERS)
+                    .map(|measured_statement| measured_statement.calls)
                     .sum::<u64>(),
             32_000
         );
@@ -239,16 +263,19 @@ mod tests {
         for took in [Duration::from_secs(2 * 3600), long, Duration::from_nanos(3)] {
             statements.record("SELECT 1", call(took));
         }
-        let told = &statements.snapshot()[0];
+        let measured_statement = &statements.snapshot()[0];
         assert_eq!(
-            (told.max, told.total),
+            (measured_statement.max, measured_statement.total),
             (
                 long,
                 long + Duration::from_secs(2 * 3600) + Duration::from_nanos(3)
             )
         );
         // A longer call counts as an hour in the percentiles.
-        assert!((3600..3700).contains(&told.p99.as_secs()), "{told:?}");
+        assert!(
+            (3600..3700).contains(&measured_statement.p99.as_secs()),
+            "{measured_statement:?}"
+        );
         statements.record("SELECT 2", call(Duration::from_nanos(1_234_567)));
         let short = &statements.snapshot()[1];
         assert_eq!(
@@ -265,19 +292,25 @@ mod tests {
             statements.record(&format!("SELECT {number}"), call(Duration::ZERO));
         }
         statements.record("SELECT 0", call(Duration::ZERO));
-        let told = statements.snapshot();
+        let measured_statement = statements.snapshot();
         let calls = |text: &str| {
-            let found = told.iter().find(|told| told.statement == text);
-            found.map(|told| told.calls)
+            let found = measured_statement
+                .iter()
+                .find(|measured_statement| measured_statement.statement == text);
+            found.map(|measured_statement| measured_statement.calls)
         };
-        assert_eq!(told.len(), MAX_STATEMENTS + 1);
+        assert_eq!(measured_statement.len(), MAX_STATEMENTS + 1);
         assert_eq!((calls("SELECT 0"), calls(OTHERS)), (Some(2), Some(10)));
 
         let statements = Statements::default();
         statements.record(&"é".repeat(MAX_TEXT), call(Duration::ZERO));
         statements.record(&format!("x{}", "é".repeat(MAX_TEXT)), call(Duration::ZERO));
-        let told = statements.snapshot();
-        assert!(told.iter().all(|told| told.statement.len() <= MAX_TEXT));
-        assert_eq!(told.len(), 2);
+        let measured_statement = statements.snapshot();
+        assert!(
+            measured_statement
+                .iter()
+                .all(|measured_statement| measured_statement.statement.len() <= MAX_TEXT)
+        );
+        assert_eq!(measured_statement.len(), 2);
     }
 }

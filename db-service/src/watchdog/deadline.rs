@@ -29,11 +29,11 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// The pending answers by deadline.
-    awaited: BTreeMap<Key, Arc<Link>>,
+    pending: BTreeMap<Key, Arc<Link>>,
     next: u64,
     /// The time at which the thread wakes without a notification.
     wakes_at: Option<Instant>,
-    is_over: bool,
+    end_statement: bool,
 }
 
 /// A deadline, with a number that makes it unique.
@@ -52,7 +52,7 @@ impl Watchdog {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        self.shared.state.lock().is_over = true;
+        self.shared.state.lock().end_statement = true;
         self.shared.changed.notify_one();
     }
 }
@@ -64,7 +64,7 @@ impl Shared {
         let mut state = self.state.lock();
         let key = (deadline, state.next);
         state.next += 1;
-        state.awaited.insert(key, link);
+        state.pending.insert(key, link);
         // Most timeouts are equal, so later deadlines come after the one that the thread sleeps until, and it is rarely
         // woken.
         if state.wakes_at.is_none_or(|wakes_at| deadline < wakes_at) {
@@ -75,21 +75,21 @@ impl Shared {
     }
 
     /// Removes a deadline. Returns `false` if it has passed.
-    fn wait_no_more(&self, key: Key) -> bool {
-        self.state.lock().awaited.remove(&key).is_some()
+    fn remove_deadline(&self, key: Key) -> bool {
+        self.state.lock().pending.remove(&key).is_some()
     }
 
     fn run(&self) {
         let mut state = self.state.lock();
-        while !state.is_over {
+        while !state.end_statement {
             let now = Instant::now();
             // Closed under the lock, so a caller that removes its deadline in time knows that the link stays open.
-            while let Some(first) = state.awaited.first_entry()
+            while let Some(first) = state.pending.first_entry()
                 && first.key().0 <= now
             {
                 first.remove().cut();
             }
-            state.wakes_at = state.awaited.keys().next().map(|(deadline, _)| *deadline);
+            state.wakes_at = state.pending.keys().next().map(|(deadline, _)| *deadline);
             match state.wakes_at {
                 Some(deadline) => {
                     self.changed.wait_until(&mut state, deadline);
@@ -113,7 +113,7 @@ struct Wait {
     watch: Arc<Watchdog>,
     link: Arc<Link>,
     /// The deadline of the answer, and the timeout that it was made from.
-    awaited: Mutex<Option<(Key, Duration)>>,
+    pending: Mutex<Option<(Key, Duration)>>,
 }
 
 thread_local! {
@@ -145,21 +145,21 @@ fn remember(wait: &Arc<Wait>) {
 impl Wait {
     fn begin(&self, limit: Duration) {
         let key = self.watch.shared.wait(limit, Arc::clone(&self.link));
-        *self.awaited.lock() = key.map(|key| (key, limit));
+        *self.pending.lock() = key.map(|key| (key, limit));
     }
 
     /// Ends the wait. Returns `true` if the deadline has passed and the connection was closed.
     fn end(&self) -> bool {
-        let awaited = self.awaited.lock().take();
-        awaited.is_some_and(|(key, _)| !self.watch.shared.wait_no_more(key))
+        let pending = self.pending.lock().take();
+        pending.is_some_and(|(key, _)| !self.watch.shared.remove_deadline(key))
     }
 
     /// Pauses the wait and returns its timeout. Returns `None` without a wait, or after its end.
     fn pause(&self) -> Option<Duration> {
-        let mut awaited = self.awaited.lock();
-        let (key, limit) = (*awaited)?;
-        self.watch.shared.wait_no_more(key).then(|| {
-            *awaited = None;
+        let mut pending = self.pending.lock();
+        let (key, limit) = (*pending)?;
+        self.watch.shared.remove_deadline(key).then(|| {
+            *pending = None;
             limit
         })
     }
@@ -173,7 +173,7 @@ impl WatchedConnection {
             wait: Arc::new(Wait {
                 watch,
                 link,
-                awaited: Mutex::new(None),
+                pending: Mutex::new(None),
             }),
         }
     }
@@ -191,7 +191,7 @@ impl WatchedConnection {
 
     /// Returns whether an answer is pending, or was pending when the connection was closed.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.wait.awaited.lock().is_some()
+        self.wait.pending.lock().is_some()
     }
 
     /// Closes the connection at once.
@@ -255,9 +255,9 @@ mod tests {
         let (_near, link) = pair();
         let mut answered = WatchedConnection::new(Arc::clone(&watch), link, MINUTE);
         answered.begin();
-        assert_eq!(watch.shared.state.lock().awaited.len(), 1);
+        assert_eq!(watch.shared.state.lock().pending.len(), 1);
         assert!(!answered.end());
-        assert!(watch.shared.state.lock().awaited.is_empty());
+        assert!(watch.shared.state.lock().pending.is_empty());
     }
 
     #[test]
@@ -269,14 +269,14 @@ mod tests {
         let mut witness = WatchedConnection::new(Arc::clone(&watch), silent_link, limit);
         watched.begin();
         paused(|| {
-            assert!(watch.shared.state.lock().awaited.is_empty());
+            assert!(watch.shared.state.lock().pending.is_empty());
             witness.begin();
             assert_eq!(silent.read(&mut [0]).unwrap(), 0);
         });
-        assert_eq!(watch.shared.state.lock().awaited.len(), 1, "and then again");
+        assert_eq!(watch.shared.state.lock().pending.len(), 1, "and then again");
         assert!(!watched.end());
         paused(|| ());
-        assert!(watch.shared.state.lock().awaited.is_empty());
+        assert!(watch.shared.state.lock().pending.is_empty());
     }
 
     #[test]

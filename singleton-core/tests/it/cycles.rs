@@ -9,7 +9,7 @@ use singleton_core::{Error, Service, guarded, requires, service};
 use crate::log_capture;
 
 macro_rules! service_that {
-    ($name:ident $(requires $requirement:ident)? initialises $initialize:block pings $ping:block) => {
+    ($name:ident $(requires $requirement:ident)? initializes $initialize:block pings $ping:block) => {
         #[service]
         $(#[requires($requirement)])?
         struct $name;
@@ -36,16 +36,16 @@ macro_rules! service_that {
     };
 }
 
-service_that! { OwnInitialize initialises { OwnInitialize::call()?; } pings {} }
-service_that! { OwnPing initialises {} pings { OwnPing::call()?; } }
-service_that! { A initialises { B::call()?; } pings {} }
-service_that! { B initialises { C::call()?; } pings {} }
-service_that! { C requires D initialises {} pings {} }
-service_that! { D initialises {} pings { A::call()?; } }
-service_that! { Swallows initialises { let _ = Swallows::call(); } pings {} }
-service_that! { FailsOtherwise initialises { let _ = FailsOtherwise::call(); anyhow::bail!("disk full"); #[allow(unreachable_code)] {} } pings {} }
-service_that! { Rewords initialises { Reworded::call().map_err(|error| anyhow::anyhow!("while starting: {error}"))?; } pings {} }
-service_that! { Reworded initialises { Rewords::call().unwrap(); } pings {} }
+service_that! { OwnInitialize initializes { OwnInitialize::call()?; } pings {} }
+service_that! { OwnPing initializes {} pings { OwnPing::call()?; } }
+service_that! { A initializes { B::call()?; } pings {} }
+service_that! { B initializes { C::call()?; } pings {} }
+service_that! { C requires D initializes {} pings {} }
+service_that! { D initializes {} pings { A::call()?; } }
+service_that! { Swallows initializes { let _ = Swallows::call(); } pings {} }
+service_that! { FailsOtherwise initializes { let _ = FailsOtherwise::call(); anyhow::bail!("disk full"); #[allow(unreachable_code)] {} } pings {} }
+service_that! { Rewords initializes { Reworded::call().map_err(|error| anyhow::anyhow!("while starting: {error}"))?; } pings {} }
+service_that! { Reworded initializes { Rewords::call().unwrap(); } pings {} }
 
 #[test]
 fn service_that_calls_itself_gets_self_dependency() {
@@ -97,12 +97,12 @@ fn cycle_is_reported_however_initialize_wraps_it() {
 
 static BOTH_INSIDE: Barrier = Barrier::new(2);
 static ALL_INSIDE: Barrier = Barrier::new(3);
-service_that! { Left initialises { BOTH_INSIDE.wait(); Right::call()?; } pings {} }
-service_that! { Right initialises { BOTH_INSIDE.wait(); Left::call()?; } pings {} }
-service_that! { One initialises { ALL_INSIDE.wait(); Two::call()?; } pings {} }
-service_that! { Two initialises { ALL_INSIDE.wait(); Three::call()?; } pings {} }
-service_that! { Three requires Four initialises {} pings {} }
-service_that! { Four initialises { ALL_INSIDE.wait(); One::call()?; } pings {} }
+service_that! { Left initializes { BOTH_INSIDE.wait(); Right::call()?; } pings {} }
+service_that! { Right initializes { BOTH_INSIDE.wait(); Left::call()?; } pings {} }
+service_that! { One initializes { ALL_INSIDE.wait(); Two::call()?; } pings {} }
+service_that! { Two initializes { ALL_INSIDE.wait(); Three::call()?; } pings {} }
+service_that! { Three requires Four initializes {} pings {} }
+service_that! { Four initializes { ALL_INSIDE.wait(); One::call()?; } pings {} }
 
 /// Runs each call on its own thread, in one scope, and returns their errors.
 fn at_once(calls: &[fn() -> Result<(), Error>]) -> Vec<Error> {
@@ -156,10 +156,10 @@ fn cycle_across_three_threads_is_an_error() {
     }
 }
 
-service_that! { Used initialises {} pings {} }
-service_that! { Deep requires Used initialises {} pings {} }
-service_that! { Forgetful initialises { Used::call()?; Used::call()?; } pings { Used::call()?; } }
-service_that! { Declares requires Deep initialises { Deep::call()?; Used::call()?; } pings {} }
+service_that! { Used initializes {} pings {} }
+service_that! { Deep requires Used initializes {} pings {} }
+service_that! { Forgetful initializes { Used::call()?; Used::call()?; } pings { Used::call()?; } }
+service_that! { Declares requires Deep initializes { Deep::call()?; Used::call()?; } pings {} }
 
 #[test]
 fn undeclared_use_works_and_logs_one_warning() {

@@ -31,7 +31,7 @@ impl ConnectError {
     }
 
     /// Returns the error of an attempt that failed before the driver was called, or that was given up.
-    pub(crate) fn ours(target: &str, reason: String) -> Self {
+    pub(crate) fn from_reason(target: &str, reason: String) -> Self {
         ConnectError {
             is_ours: true,
             ..ConnectError::new(target, ConnectionError::BadConnection(reason))

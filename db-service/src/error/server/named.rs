@@ -19,9 +19,9 @@ thread_local! {
 }
 
 /// Compares the name in an error's message with the names in the failed statement.
-pub(crate) fn compare(error: &DieselError, query: &dyn fmt::Display) {
+pub(crate) fn remember_names_of_statement(error: &DieselError, query: &dyn fmt::Display) {
     let message = candidate(error)
-        .filter(|(_, name)| stands_in(name, &statement_text(query)))
+        .filter(|(_, name)| contains_name(name, &statement_text(query)))
         .map(|(message, _)| message.to_owned());
     // A thread that ends runs no more statements.
     let _ = OF_STATEMENT.try_with(|of_statement| of_statement.replace(message));
@@ -51,7 +51,7 @@ fn candidate(error: &DieselError) -> Option<(&str, &str)> {
 }
 
 /// Returns whether a statement of SQLite has a name, qualified or not.
-fn stands_in(name: &str, sql: &str) -> bool {
+fn contains_name(name: &str, sql: &str) -> bool {
     let stands = |name: &str| {
         Tokens::new(sql, Backend::Sqlite).any(|Token { kind, text }| match kind {
             Kind::Word => text == name,
@@ -101,7 +101,7 @@ mod tests {
 
     #[track_caller]
     fn shown(message: &str, sql: &str) -> String {
-        compare(&error(message), &sql);
+        remember_names_of_statement(&error(message), &sql);
         ServerError::from(error(message)).to_string()
     }
 

@@ -923,13 +923,13 @@ mod tests {
             format!("{} does not exist", "relation \"".repeat(1 << 17)),
             "could not \" file \"".repeat(1 << 16),
         ] {
-            let began = std::time::Instant::now();
+            let started_at = std::time::Instant::now();
             let _ = shown(&text);
             assert!(
-                began.elapsed().as_secs() < 5,
+                started_at.elapsed().as_secs() < 5,
                 "{} bytes took {:?}",
                 text.len(),
-                began.elapsed()
+                started_at.elapsed()
             );
         }
     }

@@ -118,7 +118,7 @@ impl Drop for Links {
 fn accept(listener: &TcpListener, port: u16) -> io::Result<Stream> {
     loop {
         let (stream, peer) = listener.accept()?;
-        if is_own(peer, port)? {
+        if is_from_this_process(peer, port)? {
             stream.set_nodelay(true)?;
             return Ok(Stream::Tcp(stream));
         }
@@ -136,7 +136,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 ///
 /// The kernel lists the inode of each connection's socket, and the sockets of this process. So no other descriptor is
 /// opened or duplicated.
-fn is_own(peer: SocketAddr, port: u16) -> io::Result<bool> {
+fn is_from_this_process(peer: SocketAddr, port: u16) -> io::Result<bool> {
     let IpAddr::V4(address) = peer.ip() else {
         return Ok(false);
     };

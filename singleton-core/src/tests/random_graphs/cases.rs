@@ -392,7 +392,7 @@ impl<'a> Replay<'a> {
             } => {
                 let failed_service = number_of(because_of.unwrap_or(service));
                 let fails = graph.fails(failed_service, Behavior::Error, Step::Initialize);
-                ensure!(fails, "S{failed_service} initialises");
+                ensure!(fails, "S{failed_service} initializes");
                 (Some(*service), failed_service)
             }
             Error::PingFailed {

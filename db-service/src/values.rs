@@ -83,8 +83,8 @@ impl Value {
     }
 }
 
-/// Creates an array of [`Value`]s, such as a row for [`bulk_insert`](crate::DatabaseService::bulk_insert): `values![1,
-/// "x", None::<i32>]`.
+/// Creates an array of [`Value`]s, such as a row for [`bulk_insert`](crate::DatabaseService::bulk_insert):
+/// `values![1, "x", None::<i32>]`.
 ///
 /// # Examples
 ///

@@ -15,8 +15,8 @@ use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 
 /// A separate set of services. Inside a scope, each service is initialized again, except those provided.
 ///
-/// Scopes on different threads do not see each other, so tests can run in parallel. A nested scope starts with no
-/// services too. Code outside scopes keeps its instances. While a scope is open anywhere in the process, each guarded
+/// Scopes on different threads do not see each other, so tests can run in parallel. A nested scope has its own services
+/// too. Code outside scopes keeps its instances. While a scope is open anywhere in the process, each guarded
 /// call takes a lock.
 ///
 /// The `#[setup]` function runs outside scopes. Its `provide` and `bind` apply to the process, not to scopes.

@@ -57,8 +57,3 @@ pub use database::{TestDatabase, cheap_passwords};
 pub use migrations::{ENDLESS_MIGRATIONS, QUICK_MIGRATIONS, SHOP_MIGRATIONS};
 pub use pgbouncer::TestPgBouncer;
 pub use server::{FrozenServer, TestServer};
-
-/// Runs the code blocks of the workspace's README as doctests.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

@@ -21,8 +21,8 @@ const HIDDEN: &str =
 /// An error of the driver or the server, displayed without the values and statements that it quotes.
 ///
 /// `Display` and `Debug` show a message only if it matches a list of known messages. Names of tables, columns and
-/// constraints stay, and values become `…`: `invalid input syntax for type integer: "secret"` appears as `invalid input
-/// syntax for type integer: "…"`.
+/// constraints stay, and values become `…`: `value "4711" is out of range for type integer` appears as
+/// `value "…" is out of range for type integer`.
 ///
 /// A fixed text replaces any other message, such as one that a trigger raises or one in another language than English.
 /// The names of the constraint, table and column that the server sends with the message appear before that text.

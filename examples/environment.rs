@@ -1,4 +1,4 @@
-//! The preparation of the programs: reads `.env`, and chooses a database if `DATABASE_URL` is not set.
+//! Setup that the example programs share: `.env`, logging and a default database.
 
 use std::env;
 use std::fs::{self, File};
@@ -9,33 +9,35 @@ use anyhow::{Context, anyhow};
 
 /// The database if `DATABASE_URL` is not set.
 const DEFAULT_URL: &str = "sqlite:///singleton-services.db";
-/// Only in the current directory: another user could have put one into a parent directory such as `/tmp`.
+/// Only the current directory's file is read. In a directory above it, such as `/tmp`, any user could create one.
 const DOTENV: &str = ".env";
 
-/// Reads `.env` in the current directory. Without a `DATABASE_URL`, chooses a SQLite file and prints its name.
+/// Reads `.env` in the current directory, starts logging, and selects a SQLite file if `DATABASE_URL` is not set.
 ///
-/// A `.env` that another user could have written is ignored with a warning.
+/// Variables that are set take precedence over `.env`. A `.env` that another user can have written is ignored with a
+/// warning. The log level is `warn`, unless `RUST_LOG` is set. The choice of the SQLite file is printed.
 ///
 /// # Errors
 ///
-/// Returns an error if `.env` exists and cannot be read.
+/// Returns an error if `.env` exists and cannot be read, or has a line that is not `NAME=value`.
 pub fn prepare() -> anyhow::Result<()> {
     let dotenv = open_dotenv().context("reading .env")?;
-    let ignored = match dotenv {
+    let warning = match dotenv {
         Dotenv::Missing => None,
-        Dotenv::Ignored(why) => Some(why),
+        Dotenv::Untrusted(reason) => Some(reason),
         Dotenv::Trusted(file) => {
             read_dotenv(file)?;
             None
         }
     };
+    // After `.env`, which may set `RUST_LOG`.
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
-    if let Some(why) = ignored {
-        log::warn!("{DOTENV} of this folder is ignored, since {why}");
+    if let Some(reason) = warning {
+        log::warn!("ignoring {DOTENV} in the current directory: {reason}");
     }
     if env::var_os("DATABASE_URL").is_none_or(|url| url.is_empty()) {
         println!(
-            "DATABASE_URL is not set: using the SQLite file singleton-services.db in this folder."
+            "DATABASE_URL is not set: using the SQLite file singleton-services.db in the current directory."
         );
         dotenvy::from_read_override(format!("DATABASE_URL={DEFAULT_URL}").as_bytes())?;
     }
@@ -44,7 +46,7 @@ pub fn prepare() -> anyhow::Result<()> {
 
 enum Dotenv {
     Missing,
-    Ignored(&'static str),
+    Untrusted(&'static str),
     Trusted(File),
 }
 
@@ -52,12 +54,12 @@ fn open_dotenv() -> io::Result<Dotenv> {
     let path = Path::new(DOTENV);
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
-        Ok(_) => return Ok(Dotenv::Ignored("it is not a regular file")),
+        Ok(_) => return Ok(Dotenv::Untrusted("it is not a regular file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Dotenv::Missing),
         Err(error) => return Err(error),
     }
     let mut options = File::options();
-    // The file may have been replaced since the check.
+    // The file may have been replaced since: do not follow a symbolic link, and do not wait for the writer of a FIFO.
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
@@ -66,43 +68,43 @@ fn open_dotenv() -> io::Result<Dotenv> {
         options.custom_flags(flags.bits().cast_signed());
     }
     let file = options.read(true).open(path)?;
-    Ok(match distrust(&file)? {
-        Some(why) => Dotenv::Ignored(why),
+    Ok(match reason_for_distrust(&file)? {
+        Some(reason) => Dotenv::Untrusted(reason),
         None => Dotenv::Trusted(file),
     })
 }
 
-/// Returns the reason why another user could have written the file, if there is one.
+/// Returns why another user can have written a file in the current directory, or `None` if only this user and root can.
 #[cfg(unix)]
-fn distrust(file: &File) -> io::Result<Option<&'static str>> {
+fn reason_for_distrust(file: &File) -> io::Result<Option<&'static str>> {
     use std::os::unix::fs::MetadataExt;
 
-    const OTHERS_WRITE: u32 = 0o002;
-    let (file, folder) = (file.metadata()?, fs::metadata(".")?);
+    const WRITABLE_BY_ALL: u32 = 0o002;
+    let (file, directory) = (file.metadata()?, fs::metadata(".")?);
     let user = rustix::process::geteuid().as_raw();
     Ok(if !file.is_file() {
         Some("it is not a regular file")
     } else if ![0, user].contains(&file.uid()) {
         Some("it belongs to another user")
-    } else if file.mode() & OTHERS_WRITE != 0 {
-        Some("others can write to it")
-    } else if folder.mode() & OTHERS_WRITE != 0 {
-        Some("others can write to its folder")
+    } else if file.mode() & WRITABLE_BY_ALL != 0 {
+        Some("all users can write to it")
+    } else if directory.mode() & WRITABLE_BY_ALL != 0 {
+        Some("all users can write to its directory")
     } else {
         None
     })
 }
 
-/// Permissions are checked only on Unix.
+/// Returns `None`: permissions are checked on Unix only.
 #[cfg(not(unix))]
-fn distrust(_file: &File) -> io::Result<Option<&'static str>> {
+fn reason_for_distrust(_file: &File) -> io::Result<Option<&'static str>> {
     Ok(None)
 }
 
 fn read_dotenv(file: File) -> anyhow::Result<()> {
     match dotenvy::from_read(file) {
         Ok(()) => Ok(()),
-        // dotenvy's message contains the line, which may contain a password.
+        // The error's own text quotes the line, which may contain a password.
         Err(dotenvy::Error::LineParse(_, position)) => Err(anyhow!(
             "a line of .env cannot be read, from its character {position} on; write NAME=value"
         )),

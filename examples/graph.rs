@@ -1,5 +1,6 @@
-//! A shop of a dozen services: starts it, prints the report and the graph, and draws `target/services.svg` if graphviz
-//! is installed.
+//! Starts a shop of twelve services, and prints how long each took and the dependency graph in each format.
+//!
+//! If Graphviz is installed, the program also draws the graph into `target/services.svg`.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -17,7 +18,7 @@ macro_rules! shop {
 
         impl Service for $name {
             fn initialize() -> anyhow::Result<Self> {
-                // Stands for connecting, reading and warming up.
+                // Stands for the time that a real service needs to connect or to fill its cache.
                 thread::sleep(Duration::from_millis($milliseconds));
                 Ok($name)
             }
@@ -45,18 +46,18 @@ shop! {
     Users takes 8 ms;
     #[service]
     #[requires(Database, Cache)]
-    Catalogue takes 25 ms;
+    Catalog takes 25 ms;
     #[service]
     #[requires(Config)]
     Payments takes 45 ms;
     #[service]
-    #[requires(Users, Catalogue, Payments)]
+    #[requires(Users, Catalog, Payments)]
     Orders takes 12 ms;
     #[service]
     #[requires(Orders, Mail)]
     Invoices takes 6 ms;
     #[service]
-    #[requires(Catalogue)]
+    #[requires(Catalog)]
     Search takes 40 ms;
     #[service(eager)]
     #[requires(Invoices, Search, Telemetry)]
@@ -85,24 +86,24 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn draw(dot: &str) -> anyhow::Result<()> {
-    let drawing = Command::new("dot")
+    let process = Command::new("dot")
         .arg("-Tsvg")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn();
-    let mut drawing = match drawing {
+    let mut process = match process {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            println!("No picture: graphviz is not installed (Debian: apt-get install graphviz)\n");
+            println!("No drawing: Graphviz is not installed (Debian: apt-get install graphviz)\n");
             return Ok(());
         }
-        drawing => drawing.context("dot")?,
+        process => process.context("could not start dot")?,
     };
-    let input = drawing.stdin.take();
+    let input = process.stdin.take();
     input.context("a pipe to dot")?.write_all(dot.as_bytes())?;
-    let drawn = drawing.wait_with_output()?;
-    anyhow::ensure!(drawn.status.success(), "dot failed: {}", drawn.status);
+    let output = process.wait_with_output()?;
+    anyhow::ensure!(output.status.success(), "dot failed: {}", output.status);
     fs::create_dir_all("target")?;
-    fs::write("target/services.svg", drawn.stdout)?;
-    println!("The picture is in target/services.svg\n");
+    fs::write("target/services.svg", output.stdout)?;
+    println!("The drawing is in target/services.svg\n");
     Ok(())
 }

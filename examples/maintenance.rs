@@ -1,15 +1,15 @@
-//! Maintenance of a database: a table's columns and rows, a vacuum, the state of the pool.
+//! Prints the columns and rows of a table, vacuums the table, and prints the state of the connection pool.
 
 use db_service::DatabaseService;
 use user_repo::UserRepository;
 
 fn main() -> anyhow::Result<()> {
     examples::prepare()?;
-    // The repository creates the table when it initializes.
+    // Creates the table on the first run.
     UserRepository::instance()?;
 
     let table = DatabaseService::get_table_info("users")?;
-    println!("Users table has {} rows", table.row_count);
+    println!("Table users has {} rows", table.row_count);
     for column in &table.columns {
         println!(
             "  {} {}{}{}",
@@ -26,11 +26,8 @@ fn main() -> anyhow::Result<()> {
 
     println!("Running VACUUM ANALYZE...");
     DatabaseService::vacuum_analyze(Some("users"))?;
-    println!("Database maintenance completed");
+    println!("Maintenance completed");
 
-    println!(
-        "Connection pool status: {:#?}",
-        DatabaseService::get_pool_status()?
-    );
+    println!("Pool status: {:#?}", DatabaseService::get_pool_status()?);
     Ok(())
 }

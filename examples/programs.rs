@@ -1,4 +1,4 @@
-//! The programs, run as a user runs them.
+//! Tests of the example programs, run as separate processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,18 @@ use std::process::{Command, Output, Stdio};
 
 use tests::TestDatabase;
 
-fn program(name: &str, folder: &Path) -> Command {
-    let here = std::env::current_exe().expect("a path");
-    let built: PathBuf = here
+/// Returns a command that runs an example program in `directory`, without the variables that its settings come from.
+fn program(name: &str, directory: &Path) -> Command {
+    let test = std::env::current_exe().expect("a path");
+    let executable: PathBuf = test
         .ancestors()
         .nth(2)
         .expect("target/<profile>/deps")
         .join("examples")
         .join(name);
-    let mut command = Command::new(built);
+    let mut command = Command::new(executable);
     command
-        .current_dir(folder)
+        .current_dir(directory)
         .env_remove("DATABASE_URL")
         .env_remove("RUST_LOG");
     for variable in [
@@ -31,73 +32,80 @@ fn program(name: &str, folder: &Path) -> Command {
     command
 }
 
+/// Returns the standard output of a program that succeeded without writing to its standard error.
 #[track_caller]
-fn text(output: Output) -> String {
-    let errors = String::from_utf8(output.stderr).expect("text");
+fn successful_output(output: Output) -> String {
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
     assert!(output.status.success(), "{}: {errors}", output.status);
     assert_eq!(errors, "");
-    String::from_utf8(output.stdout).expect("text")
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 #[track_caller]
-fn assert_each(text: &str, lines: &[&str]) {
-    for line in lines {
-        assert!(text.contains(line), "{line:?} is missing in: {text}");
+fn assert_contains_all(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing in: {text}");
     }
 }
 
-/// Runs each program twice, because each must be repeatable.
-fn run_all(folder: &Path, url: Option<&str>) {
-    let run = |name| {
-        let mut command = program(name, folder);
-        if let Some(url) = url {
-            command.env("DATABASE_URL", url);
-        }
-        let text = text(command.output().expect("the program runs"));
-        assert_eq!(
-            text.contains("DATABASE_URL is not set: using the SQLite file"),
-            url.is_none()
-        );
-        text
-    };
+/// The programs that use a database, in the order in which the tests run them, with parts of their output.
+const PROGRAMS: [(&str, &[&str]); 3] = [
+    (
+        "quickstart",
+        &[
+            "Created user: john_doe (ID: ",
+            "Retrieved user: john@example.com",
+            "Updated email: john.doe@example.com",
+            "Password verified",
+            "users\nUser statistics: UserStats {",
+            "Pool status: PoolStatus {\n    pool_size: 5,\n    checked_in: 1,\n    checked_out: 0,\n",
+        ],
+    ),
+    (
+        "transaction",
+        &[
+            "Created 3 users in one transaction: [(\"alice\", ",
+            "Transaction failed and was rolled back: ",
+            "User dave exists: false",
+            ", rolled back: 1",
+        ],
+    ),
+    (
+        "maintenance",
+        &[
+            // One user of `quickstart`, and three of `transaction`.
+            "Table users has 4 rows",
+            "  username ",
+            "Maintenance completed",
+            "pool_size: 5",
+        ],
+    ),
+];
+
+/// Runs each program twice, because a second run finds the users of the first one.
+#[track_caller]
+fn run_programs_twice(directory: &Path, url: Option<&str>) {
     for _ in 0..2 {
-        assert_each(
-            &run("quickstart"),
-            &[
-                "Created user: john_doe (ID: ",
-                "Retrieved user: john@example.com",
-                "Updated email: john.doe@example.com",
-                "Password verification successful",
-                "users\nUser stats: UserStats {",
-                "Pool status: PoolStatus {\n    pool_size: 5,\n    checked_in: 1,\n    checked_out: 0,\n",
-            ],
-        );
-        assert_each(
-            &run("transaction"),
-            &[
-                "Successfully created 3 users in transaction: [(\"alice\", ",
-                "Transaction failed, all changes rolled back: ",
-                "dave exists: false",
-                "rolled back: 1",
-            ],
-        );
-        assert_each(
-            &run("maintenance"),
-            &[
-                "Users table has 4 rows",
-                "  username ",
-                "Database maintenance completed",
-                "pool_size: 5",
-            ],
-        );
+        for (name, parts) in PROGRAMS {
+            let mut command = program(name, directory);
+            if let Some(url) = url {
+                command.env("DATABASE_URL", url);
+            }
+            let output = successful_output(command.output().expect("the program runs"));
+            assert_contains_all(&output, parts);
+            assert_eq!(
+                output.contains("DATABASE_URL is not set: using the SQLite file"),
+                url.is_none()
+            );
+        }
     }
 }
 
 #[test]
-fn programs_without_a_url_use_a_file_and_print_its_name() {
-    let folder = tempfile::tempdir().expect("a folder");
-    run_all(folder.path(), None);
-    assert!(folder.path().join("singleton-services.db").exists());
+fn programs_without_a_url_use_a_sqlite_file_and_report_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    run_programs_twice(directory.path(), None);
+    assert!(directory.path().join("singleton-services.db").exists());
 }
 
 #[test]
@@ -105,18 +113,19 @@ fn programs_run_on_postgres() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    run_all(
-        tempfile::tempdir().expect("a folder").path(),
+    run_programs_twice(
+        tempfile::tempdir().expect("a directory").path(),
         Some(database.url()),
     );
 }
 
-/// Starts several processes without the table, so that all of them want to create it.
-fn concurrent_processes_start(url: &str) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let running: Vec<_> = (0..8)
+/// Starts eight processes at once on an empty database, so that all of them try to create the table.
+#[track_caller]
+fn concurrent_first_runs_succeed(url: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let processes: Vec<_> = (0..8)
         .map(|_| {
-            let mut command = program("maintenance", folder.path());
+            let mut command = program("maintenance", directory.path());
             command
                 .env("DATABASE_URL", url)
                 .stdout(Stdio::piped())
@@ -124,50 +133,50 @@ fn concurrent_processes_start(url: &str) {
             command.spawn().expect("the program runs")
         })
         .collect();
-    for process in running {
-        let shown = text(process.wait_with_output().expect("the program runs"));
-        assert_each(
-            &shown,
-            &["Users table has 0 rows", "Database maintenance completed"],
+    for process in processes {
+        let output = successful_output(process.wait_with_output().expect("the program runs"));
+        assert_contains_all(
+            &output,
+            &["Table users has 0 rows", "Maintenance completed"],
         );
     }
 }
 
 #[test]
-fn concurrent_processes_start_on_sqlite() {
-    concurrent_processes_start(TestDatabase::sqlite().url());
+fn concurrent_first_runs_succeed_on_sqlite() {
+    concurrent_first_runs_succeed(TestDatabase::sqlite().url());
 }
 
 #[test]
-fn concurrent_processes_start_on_postgres() {
+fn concurrent_first_runs_succeed_on_postgres() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    concurrent_processes_start(database.url());
+    concurrent_first_runs_succeed(database.url());
 }
 
 #[test]
-fn dotenv_is_read_and_errors_do_not_quote_it() {
-    let folder = tempfile::tempdir().expect("a folder");
+fn dotenv_file_is_read_and_an_invalid_line_is_not_quoted() {
+    let directory = tempfile::tempdir().expect("a directory");
     fs::write(
-        folder.path().join(".env"),
+        directory.path().join(".env"),
         "DATABASE_URL=sqlite:///from-dotenv.db\nDB_POOL_SIZE=2\n",
     )
     .expect("a file");
-    let shown = text(
-        program("maintenance", folder.path())
+    let output = successful_output(
+        program("maintenance", directory.path())
             .output()
             .expect("the program runs"),
     );
-    assert_each(&shown, &["pool_size: 2"]);
-    assert!(folder.path().join("from-dotenv.db").exists());
+    assert_contains_all(&output, &["pool_size: 2"]);
+    assert!(directory.path().join("from-dotenv.db").exists());
 
     fs::write(
-        folder.path().join(".env"),
+        directory.path().join(".env"),
         "DATABASE_URL=postgres://u:hunter2@h/d oops\n",
     )
     .expect("a file");
-    let output = program("maintenance", folder.path())
+    let output = program("maintenance", directory.path())
         .output()
         .expect("the program runs");
     let errors = String::from_utf8(output.stderr).expect("text");
@@ -178,106 +187,109 @@ fn dotenv_is_read_and_errors_do_not_quote_it() {
     assert!(!errors.contains("hunter2"), "{errors}");
 }
 
-/// Returns the standard error of `maintenance`, and whether it used the database of `.env`.
+/// Runs `maintenance`. Returns its standard error, and whether it has used the database that `.env` names.
 #[cfg(unix)]
 #[track_caller]
-fn run_with_dotenv(folder: &Path) -> (String, bool) {
-    let output = program("maintenance", folder)
+fn run_with_dotenv(directory: &Path) -> (String, bool) {
+    let output = program("maintenance", directory)
         .output()
         .expect("the program runs");
     let errors = String::from_utf8(output.stderr).expect("text");
     assert!(output.status.success(), "{errors}");
-    let is_taken = folder.join("from-dotenv.db").exists();
-    assert_ne!(is_taken, folder.join("singleton-services.db").exists());
-    (errors, is_taken)
+    let is_used = directory.join("from-dotenv.db").exists();
+    assert_ne!(is_used, directory.join("singleton-services.db").exists());
+    (errors, is_used)
 }
 
 #[cfg(unix)]
 #[test]
-fn dotenv_that_other_users_can_change_is_ignored_with_a_warning() {
+fn dotenv_file_that_other_users_can_write_is_ignored_with_a_warning() {
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     const DOTENV: &str = "DATABASE_URL=sqlite:///from-dotenv.db\nPASSWORD=hunter2\n";
     let set_mode = |path: &Path, mode| {
-        fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("a file of this user");
     };
-    type Place<'a> = &'a dyn Fn(&Path) -> bool;
-    let write = |folder: &Path| {
-        let path = folder.join(".env");
+    type Setup<'a> = &'a dyn Fn(&Path) -> bool;
+    let write = |directory: &Path| {
+        let path = directory.join(".env");
         fs::write(&path, DOTENV).expect("a file");
         set_mode(&path, 0o644);
         path
     };
-    // Each returns whether it could be prepared.
-    let places: [(&str, Place<'_>); 6] = [
-        ("others can write to it", &|folder| {
-            set_mode(&write(folder), 0o646);
+    // Each closure creates `.env`, and returns whether it could.
+    let cases: [(&str, Setup<'_>); 6] = [
+        ("all users can write to it", &|directory| {
+            set_mode(&write(directory), 0o646);
             true
         }),
-        ("others can write to its folder", &|folder| {
-            write(folder);
-            set_mode(folder, 0o757);
+        ("all users can write to its directory", &|directory| {
+            write(directory);
+            set_mode(directory, 0o757);
             true
         }),
-        // Like /tmp, where anyone can create a file, and only its owner can remove it.
-        ("others can write to its folder", &|folder| {
-            write(folder);
-            set_mode(folder, 0o1777);
+        // As in /tmp: all users can create files, and only their owners can remove them.
+        ("all users can write to its directory", &|directory| {
+            write(directory);
+            set_mode(directory, 0o1777);
             true
         }),
-        ("it is not a regular file", &|folder| {
-            let elsewhere = folder.join("elsewhere");
-            fs::write(&elsewhere, DOTENV).expect("a file");
-            symlink(elsewhere, folder.join(".env")).expect("a link");
+        ("it is not a regular file", &|directory| {
+            let target = directory.join("target");
+            fs::write(&target, DOTENV).expect("a file");
+            symlink(target, directory.join(".env")).expect("a link");
             true
         }),
-        ("it is not a regular file", &|folder| {
-            let made = Command::new("mkfifo").arg(folder.join(".env")).status();
-            made.expect("mkfifo").success()
+        ("it is not a regular file", &|directory| {
+            let mkfifo = Command::new("mkfifo").arg(directory.join(".env")).status();
+            mkfifo.expect("mkfifo").success()
         }),
-        ("it belongs to another user", &|folder| {
-            // Only root can change a file's owner.
-            chown(write(folder), Some(4711), None).is_ok()
+        ("it belongs to another user", &|directory| {
+            // Only root can change the owner.
+            chown(write(directory), Some(4711), None).is_ok()
         }),
     ];
-    for (why, place) in places {
-        let folder = tempfile::tempdir().expect("a folder");
-        if !place(folder.path()) {
+    for (reason, set_up) in cases {
+        let directory = tempfile::tempdir().expect("a directory");
+        if !set_up(directory.path()) {
             continue;
         }
-        let (errors, is_taken) = run_with_dotenv(folder.path());
-        assert!(!is_taken, "{why}");
-        assert!(errors.contains(".env") && errors.contains(why), "{errors}");
+        let (errors, is_used) = run_with_dotenv(directory.path());
+        assert!(!is_used, "{reason}");
+        assert!(
+            errors.contains(".env") && errors.contains(reason),
+            "{errors}"
+        );
         assert!(!errors.contains("hunter2"), "{errors}");
     }
 }
 
 #[cfg(unix)]
 #[test]
-fn dotenv_of_a_parent_directory_is_not_read() {
-    let parent = tempfile::tempdir().expect("a folder");
+fn dotenv_file_in_a_parent_directory_is_not_read() {
+    let parent = tempfile::tempdir().expect("a directory");
     fs::write(
         parent.path().join(".env"),
         "DATABASE_URL=sqlite:///from-dotenv.db",
     )
     .expect("a file");
-    let folder = parent.path().join("child");
-    fs::create_dir(&folder).expect("a folder");
-    assert_eq!(run_with_dotenv(&folder), (String::new(), false));
+    let directory = parent.path().join("child");
+    fs::create_dir(&directory).expect("a directory");
+    assert_eq!(run_with_dotenv(&directory), (String::new(), false));
 }
 
 #[test]
-fn all_invalid_settings_are_reported_and_nothing_is_changed() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let output = program("quickstart", folder.path())
+fn invalid_settings_are_all_reported_and_create_no_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = program("quickstart", directory.path())
         .env("DATABASE_URL", "mysql://u:hunter2@h/d")
         .env("DB_POOL_SIZE", "0")
         .env("DB_POOL_TIMEOUT", "soon")
         .output()
         .expect("the program runs");
     let errors = String::from_utf8(output.stderr).expect("text");
-    assert_each(
+    assert_contains_all(
         &errors,
         &[
             "failed to initialize UserRepository because of ConfigService: ",
@@ -287,15 +299,22 @@ fn all_invalid_settings_are_reported_and_nothing_is_changed() {
         ],
     );
     assert!(!output.status.success() && !errors.contains("hunter2"));
-    assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    assert_eq!(
+        fs::read_dir(directory.path()).expect("a directory").count(),
+        0
+    );
 }
 
 #[test]
 fn graph_is_printed_in_each_format() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let output = text(program("graph", folder.path()).output().expect("it runs"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = successful_output(
+        program("graph", directory.path())
+            .output()
+            .expect("it runs"),
+    );
     for part in [
-        "critical chain: Config -> Database -> Catalogue -> ",
+        "critical chain: Config -> Database -> Catalog -> ",
         "* Website ",
         "Website (ready, ",
         "digraph services {",
@@ -306,8 +325,8 @@ fn graph_is_printed_in_each_format() {
     ] {
         assert!(output.contains(part), "no {part:?} in\n{output}");
     }
-    let drawn = folder.path().join("target/services.svg").exists();
-    assert!(drawn || output.contains("graphviz is not installed"));
+    let is_drawn = directory.path().join("target/services.svg").exists();
+    assert!(is_drawn || output.contains("Graphviz is not installed"));
 }
 
 /// Returns the code of a program without its `//!` lines.
@@ -322,11 +341,14 @@ fn code(name: &str) -> String {
 fn first_service_of_the_readme_runs_as_pasted() {
     let readme = code("../README.md");
     assert!(readme.contains(&format!("```rust\n{}\n```", code("visits.rs"))));
-    let folder = tempfile::tempdir().expect("a folder");
+    let directory = tempfile::tempdir().expect("a directory");
     for expected in ["1 visits\n", "2 visits\n"] {
-        let mut visits = program("visits", folder.path());
+        let mut visits = program("visits", directory.path());
         visits.env("DATABASE_URL", "sqlite:///visits.db");
-        assert_eq!(text(visits.output().expect("the program runs")), expected);
+        assert_eq!(
+            successful_output(visits.output().expect("the program runs")),
+            expected
+        );
     }
 }
 
@@ -339,13 +361,13 @@ fn application_of_the_readme_starts_and_shuts_down() {
         .expect("a main function")
         .1;
     assert!(readme.contains(main));
-    let folder = tempfile::tempdir().expect("a folder");
-    let output = text(
-        program("application", folder.path())
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = successful_output(
+        program("application", directory.path())
             .output()
             .expect("it runs"),
     );
-    assert_each(
+    assert_contains_all(
         &output,
         &[
             "critical chain: Cache -> Website",

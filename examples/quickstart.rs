@@ -1,11 +1,11 @@
-//! Users: creates, finds, changes, logs in, lists and counts a user.
+//! Creates a user, reads and changes it, verifies its password, and prints statistics.
 
 use db_service::{DatabaseService, params};
 use user_repo::{ListUsers, UserRepository, UserUpdate};
 
 fn main() -> anyhow::Result<()> {
     examples::prepare()?;
-    remove_leftovers()?;
+    delete_user_of_earlier_run()?;
 
     let user = UserRepository::create_user("john_doe", "john@example.com", "secure_password123")?;
     println!("Created user: {} (ID: {})", user.username, user.id);
@@ -19,17 +19,18 @@ fn main() -> anyhow::Result<()> {
         println!("Updated email: {}", updated.email);
     }
     if UserRepository::verify_password("john_doe", "secure_password123")?.is_some() {
-        println!("Password verification successful");
+        println!("Password verified");
     }
     let users = UserRepository::list_users(ListUsers::default().limit(10))?;
     println!("Found {} users", users.len());
-    println!("User stats: {:#?}", UserRepository::get_user_stats()?);
+    println!("User statistics: {:#?}", UserRepository::get_user_stats()?);
     println!("Pool status: {:#?}", DatabaseService::get_pool_status()?);
     Ok(())
 }
 
-/// Removes the user of an earlier run, which would still have the name.
-fn remove_leftovers() -> anyhow::Result<()> {
+/// Deletes the row itself. `delete_user` would keep the row, and its username would stay taken.
+fn delete_user_of_earlier_run() -> anyhow::Result<()> {
+    // Creates the table on the first run.
     UserRepository::instance()?;
     DatabaseService::execute_query(
         "DELETE FROM users WHERE username = :username",

@@ -1,9 +1,9 @@
-//! Transactions: one that creates several users, and one that fails in the middle and changes nothing.
+//! Creates several users in one transaction, and shows that a failing transaction creates none.
 
 use db_service::{Connection, DatabaseService, DbError, params};
 use user_repo::{PasswordService, UserError, UserRepository};
 
-const BATCH: [(&str, &str); 3] = [
+const USERS: [(&str, &str); 3] = [
     ("alice", "alice@example.com"),
     ("bob", "bob@example.com"),
     ("charlie", "charlie@example.com"),
@@ -11,38 +11,39 @@ const BATCH: [(&str, &str); 3] = [
 
 fn main() -> anyhow::Result<()> {
     examples::prepare()?;
+    // Creates the table on the first run.
     UserRepository::instance()?;
-    remove_leftovers()?;
+    delete_users_of_earlier_run()?;
 
-    let created = create_users(&BATCH)?;
+    let created = create_users(&USERS)?;
     println!(
-        "Successfully created {} users in transaction: {created:?}",
+        "Created {} users in one transaction: {created:?}",
         created.len()
     );
 
-    // The second name is taken, so neither user is created.
+    // The second username is taken, so the first user is not created either.
     match create_users(&[
         ("dave", "dave@example.com"),
         ("alice", "alice@elsewhere.example.com"),
     ]) {
-        Ok(_) => anyhow::bail!("a name was given twice"),
-        Err(error) => println!("Transaction failed, all changes rolled back: {error}"),
+        Ok(_) => anyhow::bail!("two users have the same username"),
+        Err(error) => println!("Transaction failed and was rolled back: {error}"),
     }
     println!(
-        "dave exists: {}",
+        "User dave exists: {}",
         UserRepository::get_user_by_username("dave")?.is_some()
     );
     let status = DatabaseService::get_pool_status()?;
     println!(
-        "Committed: {}, rolled back: {}",
+        "Transactions committed: {}, rolled back: {}",
         status.transactions_committed, status.transactions_rolled_back
     );
     Ok(())
 }
 
-/// Inserts all users or none, and returns their names and ids.
+/// Inserts all users or none with SQL, and returns their usernames and IDs.
 fn create_users(users: &[(&str, &str)]) -> Result<Vec<(String, i64)>, UserError> {
-    // Hashing takes long, so it is done before the transaction.
+    // Hashing is slow on purpose. Before the transaction, it holds no connection and no lock.
     let password_hash = PasswordService::hash("password123")?;
     DatabaseService::transaction(|connection| {
         let insert = |(username, email): &(&str, &str)| {
@@ -66,12 +67,12 @@ fn insert_user(
     rows.first().ok_or(DbError::NoRow)?.get("id")
 }
 
-/// Removes the users of an earlier run, which would still have the names.
-fn remove_leftovers() -> anyhow::Result<()> {
-    let names: Vec<_> = BATCH
+/// Deletes the rows themselves. `delete_user` would keep the rows, and their usernames would stay taken.
+fn delete_users_of_earlier_run() -> anyhow::Result<()> {
+    let usernames: Vec<_> = USERS
         .iter()
         .map(|(username, _)| params! { "username" => *username })
         .collect();
-    DatabaseService::execute_many("DELETE FROM users WHERE username = :username", &names)?;
+    DatabaseService::execute_many("DELETE FROM users WHERE username = :username", &usernames)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The pool's metrics, with the feature `metrics`.
+//! The metrics that the pool reports with the feature `metrics`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use singleton_core::testing::Scope;
 
-/// The metrics so far. For a histogram, the number of its values.
-struct Measured {
+/// The metrics recorded so far. The total of a histogram is its number of values.
+struct RecordedMetrics {
     snapshotter: Snapshotter,
     totals: BTreeMap<String, f64>,
 }
 
-impl Measured {
-    /// Adds the changes since the last snapshot, which resets the recorder.
-    fn look(&mut self) {
+impl RecordedMetrics {
+    /// Adds the recorder's snapshot to the totals. Taking a snapshot resets the recorder.
+    fn update(&mut self) {
         for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
             let (name, labels) = key.key().clone().into_parts();
             let labels = labels.iter().map(|label| label.value().to_owned());
@@ -34,24 +34,25 @@ impl Measured {
         }
     }
 
+    /// Asserts the totals of metrics, named `metric` or `metric label`.
     #[track_caller]
-    fn expect(&mut self, expected: &[(&str, f64)]) {
-        self.look();
+    fn assert_totals(&mut self, expected: &[(&str, f64)]) {
+        self.update();
         for (name, value) in expected {
-            let measured = self.totals.get(*name).unwrap_or(&0.0);
-            assert_eq!(measured, value, "{name} of {:?}", self.totals);
+            let recorded = self.totals.get(*name).unwrap_or(&0.0);
+            assert_eq!(recorded, value, "{name} in {:?}", self.totals);
         }
     }
 }
 
 #[test]
-fn connections_are_counted_and_timed_as_metrics() {
+fn pool_reports_connections_waits_and_durations() {
     let recorder = DebuggingRecorder::new();
-    let mut seen = Measured {
+    let mut metrics = RecordedMetrics {
         snapshotter: recorder.snapshotter(),
         totals: BTreeMap::new(),
     };
-    // Installed for all threads, because the pool opens connections on its own threads.
+    // For all threads, because the pool opens connections on its own thread.
     recorder.install().unwrap();
 
     let mut config = DatabaseConfig::new("sqlite::memory:".parse().unwrap());
@@ -60,7 +61,7 @@ fn connections_are_counted_and_timed_as_metrics() {
     let scope = Scope::new().provide(ConfigService::new(config));
     scope.run(|| {
         let first = DatabaseService::connection().unwrap();
-        seen.expect(&[
+        metrics.assert_totals(&[
             ("db_pool_opened_total", 1.0),
             ("db_pool_connect_seconds", 1.0),
             ("db_pool_connections in_use", 1.0),
@@ -70,7 +71,7 @@ fn connections_are_counted_and_timed_as_metrics() {
         let mut second = DatabaseService::connection().unwrap();
         let error = DatabaseService::connection().unwrap_err();
         assert!(matches!(error, DbError::PoolTimeout { .. }));
-        seen.expect(&[
+        metrics.assert_totals(&[
             ("db_pool_opened_total", 2.0),
             ("db_pool_connections in_use", 2.0),
             ("db_pool_wait_seconds", 4.0),
@@ -81,12 +82,12 @@ fn connections_are_counted_and_timed_as_metrics() {
             .execute_query("PRAGMA cache_size = 100", params! {})
             .unwrap();
         drop(second);
-        seen.expect(&[
+        metrics.assert_totals(&[
             ("db_pool_connections in_use", 0.0),
             ("db_pool_connections idle", 1.0),
             ("db_pool_use_seconds", 3.0),
             ("db_pool_closed_total changed", 1.0),
         ]);
     });
-    seen.expect(&[("db_pool_connections idle", 0.0)]);
+    metrics.assert_totals(&[("db_pool_connections idle", 0.0)]);
 }

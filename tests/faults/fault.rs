@@ -1,99 +1,103 @@
-//! All faults, and the errors that callers may get from each.
+//! The list of faults, and the effects that each may have on callers.
 
-use crate::file_faults::{FULL, LOCKED};
-use crate::outcome::{Allowed, Outcome};
-use crate::postgres::{BROKEN, BROKEN_FOR_LONG, SILENT};
-use crate::{bouncer_faults, caller_faults, file_faults, network_faults, server_faults};
+use crate::file_faults::{DISK_FULL, LOCKED};
+use crate::outcome::{AllowedEffects, Outcome};
+use crate::postgres_target::{LOST, LOST_AND_UNREACHABLE, UNRESPONSIVE};
+use crate::{caller_faults, file_faults, network_faults, server_faults};
 
-/// A row of the matrix.
+/// A row of the table.
 pub(crate) struct Fault {
     pub(crate) name: &'static str,
-    run: fn() -> anyhow::Result<Outcome>,
-    allowed: Allowed,
+    scenario: fn() -> anyhow::Result<Outcome>,
+    allowed: AllowedEffects,
 }
 
 impl Fault {
     const fn new(
         name: &'static str,
-        run: fn() -> anyhow::Result<Outcome>,
+        scenario: fn() -> anyhow::Result<Outcome>,
         errors: &'static [&'static str],
     ) -> Self {
-        let allowed = Allowed {
+        let allowed = AllowedEffects {
             errors,
-            unnoticed: false,
+            none: false,
         };
-        Fault { name, run, allowed }
+        Fault {
+            name,
+            scenario,
+            allowed,
+        }
     }
 
-    const fn that_may_go_unnoticed(mut self) -> Self {
-        self.allowed.unnoticed = true;
+    const fn that_may_have_no_effect(mut self) -> Self {
+        self.allowed.none = true;
         self
     }
 
-    /// Causes the fault. Returns its outcome, and the promises that were not kept.
-    pub(crate) fn outcome(&self) -> anyhow::Result<(Outcome, Vec<String>)> {
-        let outcome = (self.run)()?;
-        let broken = outcome.broken_promises(self.allowed);
-        Ok((outcome, broken))
+    /// Runs the load while the fault happens, and returns the outcome and a description of each failed check.
+    pub(crate) fn run(&self) -> anyhow::Result<(Outcome, Vec<String>)> {
+        let outcome = (self.scenario)()?;
+        let failed_checks = outcome.failed_checks(self.allowed);
+        Ok((outcome, failed_checks))
     }
 }
 
 pub(crate) const FAULTS: [Fault; 16] = [
-    Fault::new("TCP reset, six times", network_faults::resets, BROKEN),
-    Fault::new("black hole, 5 s", network_faults::black_hole, SILENT),
+    Fault::new("TCP reset, six times", network_faults::resets, LOST),
+    Fault::new("black hole, 5 s", network_faults::black_hole, UNRESPONSIVE),
     Fault::new(
         "SIGSTOP of four backends, 5 s",
         server_faults::stopped_backends,
-        SILENT,
+        UNRESPONSIVE,
     ),
     Fault::new(
         "SIGSTOP of the server, 5 s",
         server_faults::stopped_server,
-        SILENT,
+        UNRESPONSIVE,
     ),
     Fault::new(
         "kill -9 of a backend, three times",
         server_faults::killed_backends,
-        BROKEN,
+        LOST,
     ),
     Fault::new(
-        "kill -9 of the server, start after 5 s",
+        "kill -9 of the server, started again after 5 s",
         server_faults::killed_server,
-        BROKEN_FOR_LONG,
+        LOST_AND_UNREACHABLE,
     ),
     Fault::new(
-        "restart, three times",
+        "restart of the server, three times",
         server_faults::restarts,
-        BROKEN_FOR_LONG,
+        LOST_AND_UNREACHABLE,
     ),
     Fault::new(
-        "`pg_terminate_backend` of all, five times",
+        "`pg_terminate_backend` of all backends, five times",
         server_faults::terminated_backends,
-        BROKEN,
+        LOST,
     ),
     Fault::new(
         "kill -9 of the primary, promotion of its standby",
         server_faults::failover,
-        BROKEN_FOR_LONG,
+        LOST_AND_UNREACHABLE,
     ),
     Fault::new(
         "restart of PgBouncer, four times",
-        bouncer_faults::restarts,
-        BROKEN,
+        network_faults::pgbouncer_restarts,
+        LOST,
     ),
     Fault::new(
         "`ALTER TABLE`, forty times",
-        server_faults::changed_table,
+        server_faults::altered_table,
         &[],
     )
-    .that_may_go_unnoticed(),
-    Fault::new("panic in a closure", caller_faults::panics, &["panic"]),
+    .that_may_have_no_effect(),
+    Fault::new("panics in transactions", caller_faults::panics, &["panic"]),
     Fault::new(
         "pool exhausted, 5 s",
-        caller_faults::exhausted,
+        caller_faults::exhausted_pool,
         &["PoolTimeout"],
     ),
-    Fault::new("SQLite: disk full, 5 s", file_faults::full_disk, FULL),
+    Fault::new("SQLite: disk full, 5 s", file_faults::full_disk, DISK_FULL),
     Fault::new(
         "SQLite: file locked by another process, 5 s",
         file_faults::locked_file,
@@ -104,5 +108,5 @@ pub(crate) const FAULTS: [Fault; 16] = [
         file_faults::two_processes,
         LOCKED,
     )
-    .that_may_go_unnoticed(),
+    .that_may_have_no_effect(),
 ];

@@ -10,24 +10,24 @@ use std::time::Duration;
 use anyhow::ensure;
 use db_service::{DatabaseConfig, DatabaseService};
 
-use crate::load::{ALL_NUMBERS, Load};
-use crate::other_process::{OtherProcess, Role, ready_until_told};
-use crate::outcome::{Outcome, Place, within};
-use crate::seen::Seen;
+use crate::child_process::{ChildProcess, Role, report_ready_and_wait};
+use crate::load::{Load, NUMBERS_PER_LOAD};
+use crate::observations::Observations;
+use crate::outcome::{Outcome, Target, with_services};
 
 const POOL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The maximum time that a statement waits for another process's lock.
+/// How long a statement waits for a lock of another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The duration of a fault, which is longer than the limit of a call.
-const LASTING: Duration = Duration::from_secs(5);
+/// How long a fault lasts: longer than any call may take.
+const FAULT_DURATION: Duration = Duration::from_secs(5);
 
-/// The errors of callers that wait for another process's lock.
+/// The errors of callers that wait for a lock of another process.
 pub(crate) const LOCKED: &[&str] = &["LockTimeout", "PoolTimeout"];
 
-/// The error of callers on a full disk.
-pub(crate) const FULL: &[&str] = &["DiskFull"];
+/// The error of writes on a full disk.
+pub(crate) const DISK_FULL: &[&str] = &["DiskFull"];
 
 fn config(file: &Path) -> anyhow::Result<DatabaseConfig> {
     let mut config = DatabaseConfig::new(format!("sqlite:///{}", file.display()).parse()?);
@@ -36,29 +36,29 @@ fn config(file: &Path) -> anyhow::Result<DatabaseConfig> {
     Ok(config)
 }
 
-fn place(file: &Path) -> anyhow::Result<Place> {
-    Ok(Place {
+fn target(file: &Path) -> anyhow::Result<Target> {
+    Ok(Target {
         config: config(file)?,
         limit: POOL_TIMEOUT + BUSY_TIMEOUT,
-        found: config(file)?,
+        verification: config(file)?,
     })
 }
 
-/// Fills a small disk in a child process with its own mounts, which end with it.
+/// Runs [`fill_disk`] in a child process with a separate mount namespace. Its mounts disappear with it.
 pub(crate) fn full_disk() -> anyhow::Result<Outcome> {
-    let folder = tempfile::tempdir()?;
-    OtherProcess::start(Role::FillDisk, folder.path())?.end()
+    let directory = tempfile::tempdir()?;
+    ChildProcess::start(Role::FillDisk, directory.path())?.finish()
 }
 
-/// The work of that child process.
-pub(crate) fn fill_disk(folder: &Path) -> anyhow::Result<Outcome> {
+/// Mounts a disk of 8 MiB at `directory`, and fills it while the load runs. [`full_disk`] runs this in a child process.
+pub(crate) fn fill_disk(directory: &Path) -> anyhow::Result<Outcome> {
     let mount = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
-        .arg(folder)
+        .arg(directory)
         .status()?;
     ensure!(mount.success(), "mount: {mount}");
-    place(&folder.join("ledger.db"))?.under_load(|_| {
-        let filler = folder.join("filler");
+    target(&directory.join("numbers.db"))?.run_under_load(|_| {
+        let filler = directory.join("filler");
         let mut file = File::create(&filler)?;
         let error = loop {
             if let Err(error) = file.write_all(&[0; 4096]) {
@@ -66,44 +66,44 @@ pub(crate) fn fill_disk(folder: &Path) -> anyhow::Result<Outcome> {
             }
         };
         ensure!(error.kind() == io::ErrorKind::StorageFull, "{error}");
-        thread::sleep(LASTING);
+        thread::sleep(FAULT_DURATION);
         Ok(fs::remove_file(filler)?)
     })
 }
 
 pub(crate) fn locked_file() -> anyhow::Result<Outcome> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("ledger.db");
-    place(&file)?.under_load(|_| {
-        let other = OtherProcess::start(Role::LockFile, &file)?;
-        thread::sleep(LASTING);
-        other.end()
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("numbers.db");
+    target(&file)?.run_under_load(|_| {
+        let child = ChildProcess::start(Role::LockFile, &file)?;
+        thread::sleep(FAULT_DURATION);
+        child.finish()
     })
 }
 
-/// The work of the child process that locks the file.
+/// Holds the write lock until the parent process stops this one. [`locked_file`] runs this in a child process.
 pub(crate) fn lock_file(file: &Path) -> anyhow::Result<()> {
-    within(config(file)?, || {
-        // The transaction takes the lock when it begins.
-        DatabaseService::transaction(|_| Ok(ready_until_told()?))
+    with_services(config(file)?, || {
+        // A transaction takes the write lock when it begins.
+        DatabaseService::transaction(|_| Ok(report_ready_and_wait()?))
     })
 }
 
 pub(crate) fn two_processes() -> anyhow::Result<Outcome> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("ledger.db");
-    place(&file)?.under_loads(|_| {
-        let other = OtherProcess::start(Role::WriteFile, &file)?;
-        thread::sleep(LASTING);
-        other.end().map(Some)
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("numbers.db");
+    target(&file)?.run_under_two_loads(|_| {
+        let child = ChildProcess::start(Role::WriteFile, &file)?;
+        thread::sleep(FAULT_DURATION);
+        child.finish().map(Some)
     })
 }
 
-/// The work of the child process that writes to the same file, with other numbers.
-pub(crate) fn write_file(file: &Path) -> anyhow::Result<Seen> {
-    within(config(file)?, || {
-        let load = Load::start(ALL_NUMBERS)?;
-        ready_until_told()?;
+/// Runs a second load with different numbers. [`two_processes`] runs this in a child process.
+pub(crate) fn write_file(file: &Path) -> anyhow::Result<Observations> {
+    with_services(config(file)?, || {
+        let load = Load::start(NUMBERS_PER_LOAD)?;
+        report_ready_and_wait()?;
         load.recover()?;
         load.stop()
     })

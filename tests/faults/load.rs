@@ -10,18 +10,18 @@ use anyhow::{Context, ensure};
 use db_service::DbError;
 use singleton_core::testing::Scope;
 
-use crate::ledger::{self, Write};
-use crate::seen::{Experience, Seen};
+use crate::number_table::{self, WriteMethod};
+use crate::observations::{CallStatistics, Observations};
 
 const THREADS: i64 = 16;
 
-/// The maximum number of writes of a thread.
-const NUMBERS: i64 = 1_000_000;
+/// The size of each thread's range of numbers.
+const NUMBERS_PER_THREAD: i64 = 1_000_000;
 
-/// The maximum number of writes of a load.
-pub(crate) const ALL_NUMBERS: i64 = THREADS * NUMBERS;
+/// The size of a load's range of numbers.
+pub(crate) const NUMBERS_PER_LOAD: i64 = THREADS * NUMBERS_PER_THREAD;
 
-/// The running threads.
+/// A running load. Dropping it asks the threads to end, and does not wait for them.
 pub(crate) struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -29,168 +29,181 @@ pub(crate) struct Load {
 
 #[derive(Default)]
 struct Shared {
-    seen: Mutex<Seen>,
+    observations: Mutex<Observations>,
     changed: Condvar,
-    healed: Mutex<Option<Instant>>,
-    is_over: AtomicBool,
+    fault_ended: Mutex<Option<Instant>>,
+    is_stopped: AtomicBool,
     panics: AtomicBool,
 }
 
 impl Load {
-    /// Starts the threads in the current scope, and waits until they have begun. Their numbers begin at `first`.
+    /// Starts the threads in the current scope, and waits until more than 500 writes and 500 reads have succeeded.
+    ///
+    /// The threads write numbers of the range that begins at `first` and has [`NUMBERS_PER_LOAD`] numbers.
     pub(crate) fn start(first: i64) -> anyhow::Result<Self> {
         let scope = Scope::current();
         let shared = Arc::new(Shared::default());
         let start = |thread: i64| {
             let worker = Worker {
                 shared: Arc::clone(&shared),
-                next: first + thread * NUMBERS,
-                pending: None,
-                last: None,
+                next: first + thread * NUMBERS_PER_THREAD,
+                to_repeat: None,
+                last_acknowledged: None,
             };
             let thread = scope.spawn(move || worker.run());
-            thread.context("a thread of the load")
+            thread.context("could not start a thread of the load")
         };
         let threads = (0..THREADS).map(start).collect::<Result<_, _>>()?;
         let load = Load { shared, threads };
-        let is_under_way =
-            |seen: &Seen| seen.numbers.acknowledged.len() > 500 && seen.reads.calls > 500;
-        load.wait(is_under_way, "the load to begin")?;
+        let is_running = |observations: &Observations| {
+            observations.numbers.acknowledged.len() > 500 && observations.reads.calls > 500
+        };
+        load.wait_until(is_running, "the load to start")?;
         Ok(load)
     }
 
-    /// Sets whether some of the transactions panic.
-    pub(crate) fn let_panic(&self, panics: bool) {
+    /// Sets whether one in ten writes panics inside its transaction. The initial value is false.
+    pub(crate) fn set_panics(&self, panics: bool) {
         self.shared.panics.store(panics, Ordering::Relaxed);
     }
 
-    /// Marks the end of the fault, and waits until writes and reads have succeeded several times.
+    /// Records that the fault ends now, and waits until a write and a read have succeeded and 500 more calls have
+    /// ended.
     pub(crate) fn recover(&self) -> anyhow::Result<()> {
-        *lock(&self.shared.healed) = Some(Instant::now());
-        self.wait(Seen::has_recovered, "writes and reads to succeed again")?;
-        let calls = lock(&self.shared.seen).calls();
-        let goes_on = |seen: &Seen| seen.calls() > calls + 500;
-        self.wait(goes_on, "the load to go on")
+        *lock(&self.shared.fault_ended) = Some(Instant::now());
+        self.wait_until(
+            Observations::has_recovered,
+            "writes and reads to succeed again",
+        )?;
+        let calls = lock(&self.shared.observations).calls();
+        let continues = |observations: &Observations| observations.calls() > calls + 500;
+        self.wait_until(continues, "the load to continue")
     }
 
-    /// Ends each thread after its present call.
-    pub(crate) fn stop(mut self) -> anyhow::Result<Seen> {
-        self.shared.is_over.store(true, Ordering::Relaxed);
+    /// Ends each thread after its current call, and returns the results of all calls.
+    pub(crate) fn stop(mut self) -> anyhow::Result<Observations> {
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
         for thread in std::mem::take(&mut self.threads) {
             ensure!(thread.join().is_ok(), "a thread of the load panicked");
         }
-        Ok(std::mem::take(&mut lock(&self.shared.seen)))
+        Ok(std::mem::take(&mut lock(&self.shared.observations)))
     }
 
-    fn wait(&self, is_so: impl Fn(&Seen) -> bool, what: &str) -> anyhow::Result<()> {
-        const LIMIT: Duration = Duration::from_secs(30);
-        let seen = lock(&self.shared.seen);
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(seen, LIMIT, |seen| !is_so(seen));
-        let (seen, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+    fn wait_until(
+        &self,
+        condition: impl Fn(&Observations) -> bool,
+        what: &str,
+    ) -> anyhow::Result<()> {
+        const TIMEOUT: Duration = Duration::from_secs(30);
+        let observations = lock(&self.shared.observations);
+        let result =
+            self.shared
+                .changed
+                .wait_timeout_while(observations, TIMEOUT, |observations| {
+                    !condition(observations)
+                });
+        let (observations, timeout) = result.unwrap_or_else(PoisonError::into_inner);
         ensure!(
             !timeout.timed_out(),
-            "timed out after {LIMIT:?} waiting for {what}; writes: {:?}, reads: {:?}",
-            seen.writes,
-            seen.reads
+            "timed out after {TIMEOUT:?} waiting for {what}; writes: {:?}, reads: {:?}",
+            observations.writes,
+            observations.reads
         );
         Ok(())
     }
 }
 
 impl Drop for Load {
-    /// Ends the threads after an error too.
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Relaxed);
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
     }
 }
 
-/// One thread, which alternates writes and reads regardless of their results.
+/// One thread of the load.
 struct Worker {
     shared: Arc<Shared>,
     next: i64,
-    /// The number whose write must be retried.
-    pending: Option<i64>,
-    /// The last number that was acknowledged.
-    last: Option<i64>,
+    /// The number whose write failed with a retryable error.
+    to_repeat: Option<i64>,
+    last_acknowledged: Option<i64>,
 }
 
 impl Worker {
     fn run(mut self) {
-        while !self.shared.is_over.load(Ordering::Relaxed) {
+        while !self.shared.is_stopped.load(Ordering::Relaxed) {
             self.write();
             self.read();
         }
-        if let Some(number) = self.pending {
-            lock(&self.shared.seen).numbers.refused.push(number);
+        if let Some(number) = self.to_repeat {
+            lock(&self.shared.observations).numbers.failed.push(number);
         }
     }
 
     fn write(&mut self) {
-        let number = self.pending.take().unwrap_or_else(|| {
+        let number = self.to_repeat.take().unwrap_or_else(|| {
             self.next += 1;
             self.next
         });
-        let how = match number % 10 {
-            1 if self.shared.panics.load(Ordering::Relaxed) => Write::InTransactionThatPanics,
-            odd if odd % 2 == 1 => Write::InTransaction,
-            _ => Write::Alone,
+        let method = match number % 10 {
+            1 if self.shared.panics.load(Ordering::Relaxed) => WriteMethod::PanickingTransaction,
+            odd if odd % 2 == 1 => WriteMethod::Transaction,
+            _ => WriteMethod::Statement,
         };
-        let call = Call::make(|| ledger::write(number, how));
-        let mut seen = lock(&self.shared.seen);
-        self.shared.note(&mut seen.writes, &call);
+        let call = Call::run(|| number_table::write(number, method));
+        let mut observations = lock(&self.shared.observations);
+        self.shared.record(&mut observations.writes, &call);
         match call.result {
             Ok(Ok(())) => {
-                self.last = Some(number);
-                seen.numbers.acknowledged.push(number);
+                self.last_acknowledged = Some(number);
+                observations.numbers.acknowledged.push(number);
             }
             Ok(Err(error)) => {
-                seen.writes.error(&error);
+                observations.writes.add_error(&error);
                 match error {
-                    error if error.is_retryable() => self.pending = Some(number),
-                    error if is_unknown(&error, how) => seen.numbers.unknown.push(number),
-                    _ => seen.numbers.refused.push(number),
+                    error if error.is_retryable() => self.to_repeat = Some(number),
+                    error if is_outcome_unknown(&error, method) => {
+                        observations.numbers.unknown.push(number);
+                    }
+                    _ => observations.numbers.failed.push(number),
                 }
             }
             Err(_) => {
-                seen.writes.panic();
-                seen.numbers.refused.push(number);
+                observations.writes.add_panic();
+                observations.numbers.failed.push(number);
             }
         }
     }
 
     fn read(&mut self) {
-        let Some(number) = self.last else {
+        let Some(number) = self.last_acknowledged else {
             return;
         };
-        let call = Call::make(|| ledger::read(number));
-        let mut seen = lock(&self.shared.seen);
-        self.shared.note(&mut seen.reads, &call);
+        let call = Call::run(|| number_table::contains(number));
+        let mut observations = lock(&self.shared.observations);
+        self.shared.record(&mut observations.reads, &call);
         match call.result {
             Ok(Ok(true)) => {}
-            Ok(Ok(false)) => seen.missing += 1,
-            Ok(Err(error)) => seen.reads.error(&error),
-            Err(_) => seen.reads.panic(),
+            Ok(Ok(false)) => observations.missing += 1,
+            Ok(Err(error)) => observations.reads.add_error(&error),
+            Err(_) => observations.reads.add_panic(),
         }
     }
 }
 
-/// A measured call.
+/// A finished call, measured from outside.
 struct Call<T> {
-    began: Instant,
+    started: Instant,
     ended: Instant,
-    /// The outer error is a panic that passed through the call.
+    /// The outer `Err` is a panic that has unwound through the call.
     result: thread::Result<Result<T, DbError>>,
 }
 
 impl<T> Call<T> {
-    fn make(call: impl FnOnce() -> Result<T, DbError>) -> Self {
-        let began = Instant::now();
+    fn run(call: impl FnOnce() -> Result<T, DbError>) -> Self {
+        let started = Instant::now();
         let result = panic::catch_unwind(AssertUnwindSafe(call));
         Call {
-            began,
+            started,
             ended: Instant::now(),
             result,
         }
@@ -198,25 +211,25 @@ impl<T> Call<T> {
 }
 
 impl Shared {
-    fn note<T>(&self, experience: &mut Experience, call: &Call<T>) {
-        experience.calls += 1;
-        experience.longest = experience.longest.max(call.ended - call.began);
+    fn record<T>(&self, statistics: &mut CallStatistics, call: &Call<T>) {
+        statistics.calls += 1;
+        statistics.longest = statistics.longest.max(call.ended - call.started);
         if matches!(call.result, Ok(Ok(_)))
-            && experience.recovery.is_none()
-            && let Some(healed) = *lock(&self.healed)
+            && statistics.recovery.is_none()
+            && let Some(fault_ended) = *lock(&self.fault_ended)
         {
-            experience.recovery = call.ended.checked_duration_since(healed);
+            statistics.recovery = call.ended.checked_duration_since(fault_ended);
         }
         self.changed.notify_all();
     }
 }
 
-/// Returns whether the outcome of a write is unknown. A transaction whose connection is lost before `COMMIT` was
-/// certainly rolled back.
-fn is_unknown(error: &DbError, how: Write) -> bool {
+/// Returns whether a failed write may have been done. The server rolls back a transaction whose connection is lost
+/// before its `COMMIT`, so its outcome is known.
+fn is_outcome_unknown(error: &DbError, method: WriteMethod) -> bool {
     match error {
         DbError::OutcomeUnknown(_) => true,
-        DbError::ConnectionLost(_) | DbError::NoAnswer { .. } => how == Write::Alone,
+        DbError::ConnectionLost(_) | DbError::NoAnswer { .. } => method == WriteMethod::Statement,
         _ => false,
     }
 }

@@ -1,39 +1,54 @@
-//! The fault matrix: the results of sixteen threads that write and read while something breaks.
+//! The fault matrix: how calls behave while servers, networks, disks and other processes fail.
 //!
-//! `cargo run -q -p tests --bin faults` causes each fault on real servers and files, and prints a table. It fails if a
-//! promise is not kept: no acknowledged write is lost, no write is duplicated, no call takes longer than the limit plus
-//! a second, and calls succeed again within a second of the fault's end. Words choose the faults whose names contain
-//! one of them. `--write` puts the table into `db-service/README.md`, section *Behavior under faults*.
+//! ```sh
+//! cargo run -q -p tests --bin faults                     # all faults
+//! cargo run -q -p tests --bin faults -- SQLite kill      # faults whose names contain one of the words
+//! cargo run -q -p tests --bin faults -- --write          # all faults, and the table in db-service/README.md
+//! ```
+//!
+//! For each fault, sixteen threads write and read alternately on a separate server or file while the fault happens. The
+//! program prints one table row per fault. All faults take about two minutes. The program fails if one of these checks
+//! fails:
+//!
+//! - No acknowledged write is lost, and no write is in the table twice.
+//! - No write is in the table whose error said that it failed.
+//! - Each thread reads what it has written.
+//! - No call takes longer than its limit plus one second.
+//! - Writes and reads succeed again within one second of the end of the fault.
+//! - Calls return no errors other than those of the fault's list in [`fault::FAULTS`].
+//! - The fault affects at least one call, except where [`fault::FAULTS`] allows that it does not.
+//!
+//! `--write` replaces the text between `<!-- faults -->` and `<!-- /faults -->` in `db-service/README.md`, section
+//! *Behavior under faults*. It does so only if all checks succeed.
 
-mod bouncer_faults;
 mod caller_faults;
+mod child_process;
 mod fault;
 mod file_faults;
-mod ledger;
 mod load;
 mod network_faults;
-mod other_process;
+mod number_table;
+mod observations;
 mod outcome;
-mod postgres;
+mod postgres_target;
 mod processes;
-mod proxy;
-mod seen;
+mod report;
 mod server_faults;
-mod table;
+mod tcp_proxy;
 mod wait;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 
+use crate::child_process::Role;
 use crate::fault::{FAULTS, Fault};
-use crate::other_process::Role;
 
 fn main() -> ExitCode {
-    expect_panics_on_purpose();
+    hide_intentional_panics();
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let result = match Role::of(&arguments) {
-        Some((role, path)) => role.play(path),
+    let result = match Role::from_arguments(&arguments) {
+        Some((role, path)) => role.run(path),
         None => run(&arguments),
     };
     match result {
@@ -46,49 +61,57 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> anyhow::Result<()> {
-    let (options, words): (Vec<_>, Vec<_>) =
-        arguments.iter().partition(|word| word.starts_with("--"));
-    let is_written = !options.is_empty();
+    let (options, words): (Vec<_>, Vec<_>) = arguments
+        .iter()
+        .partition(|argument| argument.starts_with("--"));
+    let writes_readme = !options.is_empty();
     ensure!(
         options.iter().all(|option| *option == "--write"),
         "usage: faults [--write] [WORD…]"
     );
-    ensure!(!is_written || words.is_empty(), "--write takes all faults");
-    let is_chosen =
+    ensure!(
+        !writes_readme || words.is_empty(),
+        "--write runs all faults and takes no words"
+    );
+    let is_selected =
         |fault: &&Fault| words.is_empty() || words.iter().any(|word| fault.name.contains(*word));
-    let chosen: Vec<_> = FAULTS.iter().filter(is_chosen).collect();
-    ensure!(!chosen.is_empty(), "no fault has such a name");
-    let mut lines = vec![table::HEADING.to_owned()];
-    println!("{}", table::HEADING);
-    let mut broken = Vec::new();
-    for fault in chosen {
-        match fault.outcome() {
-            Ok((outcome, promises)) => {
-                let row = table::row(fault.name, &outcome);
+    let selected: Vec<_> = FAULTS.iter().filter(is_selected).collect();
+    ensure!(
+        !selected.is_empty(),
+        "no fault's name contains one of the words"
+    );
+    let mut lines = vec![report::HEADING.to_owned()];
+    println!("{}", report::HEADING);
+    let mut failures = Vec::new();
+    for fault in selected {
+        match fault.run() {
+            Ok((outcome, failed_checks)) => {
+                let row = report::row(fault.name, &outcome);
                 println!("{row}");
                 lines.push(row);
-                broken.extend(
-                    promises
+                failures.extend(
+                    failed_checks
                         .iter()
-                        .map(|promise| format!("{}: {promise}", fault.name)),
+                        .map(|check| format!("{}: {check}", fault.name)),
                 );
             }
-            Err(error) => broken.push(format!("{}: {error:#}", fault.name)),
+            Err(error) => failures.push(format!("{}: {error:#}", fault.name)),
         }
     }
-    ensure!(broken.is_empty(), "\n{}", broken.join("\n"));
-    if is_written {
-        table::write(&lines.join("\n")).context("db-service/README.md could not be written")?;
+    ensure!(failures.is_empty(), "\n{}", failures.join("\n"));
+    if writes_readme {
+        report::write_to_readme(&lines.join("\n"))
+            .context("could not write the table to the README")?;
     }
     Ok(())
 }
 
-/// Suppresses the output of panics that are part of a fault.
-fn expect_panics_on_purpose() {
-    let usual = std::panic::take_hook();
+/// Installs a panic hook that prints nothing for the panics that are part of a fault.
+fn hide_intentional_panics() {
+    let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |information| {
-        if information.payload().downcast_ref() != Some(&ledger::ON_PURPOSE) {
-            usual(information);
+        if information.payload().downcast_ref() != Some(&number_table::INTENTIONAL_PANIC) {
+            default_hook(information);
         }
     }));
 }

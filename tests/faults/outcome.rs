@@ -1,4 +1,4 @@
-//! The outcome of a fault for its callers, and whether the promises were kept.
+//! A load on one database during a fault: how it runs, its outcome, and the checks of the outcome.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -7,166 +7,168 @@ use db_service::{ConfigService, DatabaseConfig};
 use serde::{Deserialize, Serialize};
 use singleton_core::testing::Scope;
 
-use crate::ledger;
 use crate::load::Load;
-use crate::seen::Seen;
+use crate::number_table;
+use crate::observations::Observations;
 
-/// The time that a call may take beyond its limit, and within which calls succeed again after the fault.
-const GRACE: Duration = Duration::from_secs(1);
+/// The tolerance of a call's limit, and the longest recovery after the end of the fault.
+const TOLERANCE: Duration = Duration::from_secs(1);
 
-/// The results of the callers, compared with the table.
+/// The results of a load's calls, compared with the table.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// The limit of a call: the timeout for a connection plus the timeout of a statement.
+    /// How long a call may take: the timeout of the checkout plus that of a statement.
     pub(crate) limit: Duration,
-    pub(crate) seen: Seen,
-    /// The number of rows in the table.
-    pub(crate) found: usize,
-    /// The writes with unknown outcome that are in the table.
-    pub(crate) found_of_unknown: usize,
-    /// The acknowledged writes that are not in the table.
+    pub(crate) observations: Observations,
+    /// How many different numbers are in the table.
+    pub(crate) present: usize,
+    /// How many writes with an unknown outcome are in the table.
+    pub(crate) unknown_present: usize,
+    /// How many acknowledged writes are not in the table.
     pub(crate) lost: usize,
-    /// The writes that are in the table more than once.
-    pub(crate) doubled: usize,
-    /// The writes in the table whose error said that they were not done.
-    pub(crate) unwanted: usize,
+    /// How many numbers are in the table more than once.
+    pub(crate) duplicated: usize,
+    /// How many failed writes are in the table.
+    pub(crate) failed_present: usize,
 }
 
-/// The permitted effects of a fault.
+/// The effects that a fault may have on callers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Allowed {
-    /// The errors that callers may get.
+pub(crate) struct AllowedEffects {
+    /// The errors that calls may return: names of `DbError` variants, or `panic`.
     pub(crate) errors: &'static [&'static str],
-    /// Whether callers may notice nothing.
-    pub(crate) unnoticed: bool,
+    /// Whether the fault may leave all calls unaffected.
+    pub(crate) none: bool,
 }
 
 impl Outcome {
-    pub(crate) fn new(limit: Duration, seen: Seen, ledger: &HashMap<i64, u64>) -> Self {
-        let numbers = &seen.numbers;
-        let is_there = |number: &&i64| ledger.contains_key(*number);
-        let known: HashSet<_> = numbers
+    fn new(limit: Duration, observations: Observations, table: &HashMap<i64, u64>) -> Self {
+        let numbers = &observations.numbers;
+        let is_present = |number: &&i64| table.contains_key(*number);
+        let expected: HashSet<_> = numbers
             .acknowledged
             .iter()
             .chain(&numbers.unknown)
             .collect();
+        let acknowledged_present = numbers.acknowledged.iter().filter(is_present).count();
         Outcome {
             limit,
-            found: ledger.len(),
-            found_of_unknown: numbers.unknown.iter().filter(is_there).count(),
-            lost: numbers.acknowledged.len() - numbers.acknowledged.iter().filter(is_there).count(),
-            doubled: ledger.values().filter(|times| **times > 1).count(),
-            unwanted: ledger
+            present: table.len(),
+            unknown_present: numbers.unknown.iter().filter(is_present).count(),
+            lost: numbers.acknowledged.len() - acknowledged_present,
+            duplicated: table.values().filter(|times| **times > 1).count(),
+            failed_present: table
                 .keys()
-                .filter(|number| !known.contains(number))
+                .filter(|number| !expected.contains(number))
                 .count(),
-            seen,
+            observations,
         }
     }
 
-    /// Returns the promises that were not kept.
-    pub(crate) fn broken_promises(&self, allowed: Allowed) -> Vec<String> {
-        let Seen {
+    /// Returns a description of each check that fails.
+    pub(crate) fn failed_checks(&self, allowed: AllowedEffects) -> Vec<String> {
+        let Observations {
             writes,
             reads,
             missing,
             ..
-        } = &self.seen;
-        let mut broken = Vec::new();
-        let mut promise = |is_kept: bool, otherwise: String| {
-            if !is_kept {
-                broken.push(otherwise);
+        } = &self.observations;
+        let mut failed = Vec::new();
+        let mut check = |succeeds: bool, failure: String| {
+            if !succeeds {
+                failed.push(failure);
             }
         };
         let longest = writes.longest.max(reads.longest);
         let limit = self.limit;
-        promise(
-            longest <= limit + GRACE,
-            format!("a call took {longest:.1?}, and the limit is {limit:?}"),
+        check(
+            longest <= limit + TOLERANCE,
+            format!("a call took {longest:.1?}; its limit is {limit:?}"),
         );
         for (count, what) in [
-            (self.lost, "were acknowledged and are lost"),
-            (self.doubled, "are in the table more than once"),
+            (self.lost, "were acknowledged and are not in the table"),
+            (self.duplicated, "are in the table more than once"),
             (
-                self.unwanted,
-                "are in the table although their error said that they were not written",
+                self.failed_present,
+                "are in the table although their calls failed",
             ),
         ] {
-            promise(count == 0, format!("{count} writes {what}"));
+            check(count == 0, format!("{count} writes {what}"));
         }
-        promise(
+        check(
             *missing == 0,
-            format!("{missing} reads did not find what their thread had written"),
+            format!("{missing} reads did not find the last acknowledged write of their thread"),
         );
-        for (kind, experience) in [("write", writes), ("read", reads)] {
-            let recovery = experience.recovery.unwrap_or(Duration::MAX);
-            promise(
-                recovery <= GRACE,
+        for (kind, statistics) in [("write", writes), ("read", reads)] {
+            let recovery = statistics.recovery.unwrap_or(Duration::MAX);
+            check(
+                recovery <= TOLERANCE,
                 format!(
-                    "the first {kind} succeeded {recovery:.1?} after the end, not within {GRACE:?}"
+                    "the first successful {kind} ended {recovery:.1?} after the fault, not within {TOLERANCE:?}"
                 ),
             );
         }
         for (variant, errors) in writes.errors.iter().chain(&reads.errors) {
-            promise(
+            check(
                 allowed.errors.contains(&variant.as_str()),
-                format!("{variant} is not to be expected here: {}", errors.text),
+                format!("unexpected error {variant}: {}", errors.first_message),
             );
         }
         let has_errors = !(writes.errors.is_empty() && reads.errors.is_empty());
-        let was_noticed = has_errors || longest > GRACE / 2;
-        promise(
-            was_noticed || allowed.unnoticed,
-            "nobody has noticed the fault, so it proves nothing".to_owned(),
+        let has_effect = has_errors || longest > TOLERANCE / 2;
+        check(
+            has_effect || allowed.none,
+            "the fault affected no call, so this row proves nothing".to_owned(),
         );
-        broken
+        failed
     }
 }
 
-/// The database of a load.
-pub(crate) struct Place {
-    /// The settings of the load.
+/// A database for a load.
+pub(crate) struct Target {
+    /// The settings of the load's services.
     pub(crate) config: DatabaseConfig,
-    /// The limit of a call.
+    /// How long a call may take.
     pub(crate) limit: Duration,
-    /// The settings with which the table is read at the end.
-    pub(crate) found: DatabaseConfig,
+    /// The settings with which the table is read after the load.
+    pub(crate) verification: DatabaseConfig,
 }
 
-impl Place {
-    /// Runs the load while `fault` runs, and compares its results with the table. The fault has ended when `fault`
-    /// returns.
-    pub(crate) fn under_load(
+impl Target {
+    /// Runs a load until `fault` has returned and calls have recovered, and compares the results with the table.
+    ///
+    /// The fault must be over when `fault` returns.
+    pub(crate) fn run_under_load(
         self,
         fault: impl FnOnce(&Load) -> anyhow::Result<()>,
     ) -> anyhow::Result<Outcome> {
-        self.under_loads(|load| fault(load).map(|()| None))
+        self.run_under_two_loads(|load| fault(load).map(|()| None))
     }
 
-    /// Runs the load, like [`under_load`](Place::under_load), beside a child process that writes and reads too and
-    /// returns its results.
-    pub(crate) fn under_loads(
+    /// Runs a load like [`run_under_load`](Self::run_under_load). `fault` may return the observations of a second load,
+    /// which another process has run on the same table.
+    pub(crate) fn run_under_two_loads(
         self,
-        fault: impl FnOnce(&Load) -> anyhow::Result<Option<Seen>>,
+        fault: impl FnOnce(&Load) -> anyhow::Result<Option<Observations>>,
     ) -> anyhow::Result<Outcome> {
-        let seen = within(self.config, || {
-            ledger::create()?;
+        let observations = with_services(self.config, || {
+            number_table::create()?;
             let load = Load::start(0)?;
             let fault = fault(&load).and_then(|other| load.recover().map(|()| other));
-            // First of all, so that the threads end even if the fault failed.
-            let mut seen = load.stop()?;
+            // Ends the threads even if the fault returned an error.
+            let mut observations = load.stop()?;
             if let Some(other) = fault? {
-                seen.merge(other);
+                observations.merge(other);
             }
-            Ok(seen)
+            Ok(observations)
         })?;
-        let ledger = within(self.found, ledger::all)?;
-        Ok(Outcome::new(self.limit, seen, &ledger))
+        let table = with_services(self.verification, number_table::counts)?;
+        Ok(Outcome::new(self.limit, observations, &table))
     }
 }
 
-/// Runs `work` in its own scope.
-pub(crate) fn within<T>(
+/// Runs `work` in a scope with separate services, and shuts them down.
+pub(crate) fn with_services<T>(
     config: DatabaseConfig,
     work: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {

@@ -7,62 +7,63 @@ use db_service::{DatabaseService, params};
 use tests::TestServer;
 
 use crate::outcome::Outcome;
-use crate::postgres::{
-    LASTING, PAUSE, backends, place, place_of, server, stop_busy_backends, wait_until_open,
+use crate::postgres_target::{
+    FAULT_DURATION, REPEAT_INTERVAL, backends, direct_target, start_server, stop_busy_backends,
+    target_at, wait_until_reachable,
 };
 use crate::processes::Processes;
 use crate::wait;
 
-fn on_server(fault: impl FnOnce(&TestServer) -> anyhow::Result<()>) -> anyhow::Result<Outcome> {
-    let server = server()?;
-    place_of(&server)?.under_load(|_| fault(&server))
+fn during_load(fault: impl FnOnce(&TestServer) -> anyhow::Result<()>) -> anyhow::Result<Outcome> {
+    let server = start_server()?;
+    direct_target(&server)?.run_under_load(|_| fault(&server))
 }
 
 pub(crate) fn stopped_backends() -> anyhow::Result<Outcome> {
-    on_server(|server| {
+    during_load(|server| {
         let _stopped = stop_busy_backends(server, 4)?;
-        thread::sleep(LASTING);
+        thread::sleep(FAULT_DURATION);
         Ok(())
     })
 }
 
 pub(crate) fn stopped_server() -> anyhow::Result<Outcome> {
-    on_server(|server| {
-        let _stopped = Processes::stop_family(server.process_id())?;
-        thread::sleep(LASTING);
+    during_load(|server| {
+        let _stopped = Processes::stop_with_children(server.process_id())?;
+        thread::sleep(FAULT_DURATION);
         Ok(())
     })
 }
 
 pub(crate) fn killed_backends() -> anyhow::Result<Outcome> {
-    on_server(|server| {
-        for pause in [Duration::ZERO, PAUSE, PAUSE] {
+    during_load(|server| {
+        for pause in [Duration::ZERO, REPEAT_INTERVAL, REPEAT_INTERVAL] {
             thread::sleep(pause);
-            // A process of the load may end by itself before it is killed. A checkout keeps this one alive.
+            // The pool may close an idle connection before its backend is killed. This connection is checked out.
             let mut held = DatabaseService::connection()?;
-            let all = backends(server)?;
+            let backends = backends(server)?;
             let rows = held.execute_query("SELECT pg_backend_pid() AS pid", params! {})?;
             Processes::new([rows[0].get("pid")?])?.kill()?;
-            // The server ends its other processes too, because shared memory may be damaged, and restarts.
-            all.wait_until_gone()?;
-            wait_until_open(server)?;
+            // The server ends all other backends too, because their shared memory may be damaged, and restarts them.
+            backends.wait_until_gone()?;
+            wait_until_reachable(server)?;
         }
         Ok(())
     })
 }
 
 pub(crate) fn killed_server() -> anyhow::Result<Outcome> {
-    on_server(|server| {
-        Processes::stop_family(server.process_id())?.kill()?;
-        thread::sleep(LASTING);
+    during_load(|server| {
+        Processes::stop_with_children(server.process_id())?.kill()?;
+        thread::sleep(FAULT_DURATION);
         server.start_again();
         Ok(())
     })
 }
 
 pub(crate) fn restarts() -> anyhow::Result<Outcome> {
-    on_server(|server| {
-        for pause in [Duration::ZERO, PAUSE, PAUSE] {
+    during_load(|server| {
+        for pause in [Duration::ZERO, REPEAT_INTERVAL, REPEAT_INTERVAL] {
             thread::sleep(pause);
             server.stop();
             server.start_again();
@@ -72,20 +73,20 @@ pub(crate) fn restarts() -> anyhow::Result<Outcome> {
 }
 
 pub(crate) fn terminated_backends() -> anyhow::Result<Outcome> {
-    on_server(|server| {
+    during_load(|server| {
         for _ in 0..5 {
             server.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
             );
-            thread::sleep(PAUSE);
+            thread::sleep(REPEAT_INTERVAL);
         }
         Ok(())
     })
 }
 
-pub(crate) fn changed_table() -> anyhow::Result<Outcome> {
-    on_server(|server| {
+pub(crate) fn altered_table() -> anyhow::Result<Outcome> {
+    during_load(|server| {
         for _ in 0..10 {
             for change in [
                 "ADD COLUMN remark text DEFAULT 'none'",
@@ -93,28 +94,30 @@ pub(crate) fn changed_table() -> anyhow::Result<Outcome> {
                 "DROP COLUMN remark",
                 "ALTER COLUMN number TYPE bigint",
             ] {
-                server.execute(&format!("ALTER TABLE ledger {change}"));
+                server.execute(&format!("ALTER TABLE numbers {change}"));
             }
         }
         Ok(())
     })
 }
 
-/// Writes are acknowledged when both servers have them. The load uses the server that accepts writes.
+/// Kills the primary and promotes its synchronous standby, so that both servers have each acknowledged write.
+///
+/// The load's URL names both servers, and its connections go to the one that accepts writes.
 pub(crate) fn failover() -> anyhow::Result<Outcome> {
-    let primary = server()?;
+    let primary = start_server()?;
     let standby = primary.standby();
     primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'");
     primary.execute("SELECT pg_reload_conf()");
     let is_synchronous = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
-    wait::until("the standby to be a synchronous one", || {
+    wait::until("the standby to become synchronous", || {
         Ok(!primary.execute(is_synchronous).is_empty())
     })?;
     let addresses = format!("127.0.0.1:{},127.0.0.1:{}", primary.port(), standby.port());
-    let place = place(&standby, &addresses, "?target_session_attrs=read-write")?;
-    place.under_load(|_| {
-        Processes::stop_family(primary.process_id())?.kill()?;
-        thread::sleep(PAUSE);
+    let target = target_at(&standby, &addresses, "?target_session_attrs=read-write")?;
+    target.run_under_load(|_| {
+        Processes::stop_with_children(primary.process_id())?.kill()?;
+        thread::sleep(REPEAT_INTERVAL);
         standby.promote();
         Ok(())
     })

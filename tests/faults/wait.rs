@@ -1,22 +1,27 @@
-//! Waiting for a condition.
+//! Waiting for servers and other processes.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Polls a condition until it holds.
+/// Waits until `condition` returns true, and checks it every 5 ms. `what` completes the error's "timed out waiting
+/// for".
+///
+/// # Errors
+///
+/// Returns an error after 30 seconds, or the first error of `condition`.
 pub(crate) fn until(
     what: &str,
-    mut is_so: impl FnMut() -> anyhow::Result<bool>,
+    mut condition: impl FnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    while !is_so()? {
+    let deadline = Instant::now() + TIMEOUT;
+    while !condition()? {
         ensure!(
             Instant::now() < deadline,
-            "timed out after {LIMIT:?} waiting for {what}"
+            "timed out after {TIMEOUT:?} waiting for {what}"
         );
         thread::sleep(Duration::from_millis(5));
     }

@@ -1,13 +1,17 @@
-//! Opens a second connection when the process has no file descriptor left, and prints the error.
+//! Opens files until the process has no file descriptor left, checks out a second connection, and prints the error.
+//!
+//! The first argument is the database's URL. With the second argument `relay`, `DB_SOCKET_TIMEOUT` is 1 second, and
+//! connections go through db-service's relay.
 
 use std::fs::File;
 use std::time::Duration;
 
+use anyhow::Context;
 use db_service::{ConfigService, DatabaseConfig, DatabaseService};
 use singleton_core::testing::Scope;
 
 fn main() -> anyhow::Result<()> {
-    let url = std::env::args().nth(1).unwrap_or_default();
+    let url = std::env::args().nth(1).context("usage: URL [relay]")?;
     let mut config = DatabaseConfig::new(url.parse()?);
     config.pool_timeout = Duration::from_secs(2);
     if std::env::args().nth(2).as_deref() == Some("relay") {
@@ -20,7 +24,7 @@ fn main() -> anyhow::Result<()> {
             files.push(file);
         }
         match DatabaseService::connection() {
-            Ok(_) => anyhow::bail!("there was a descriptor left"),
+            Ok(_) => anyhow::bail!("the second connection opened without a free file descriptor"),
             Err(error) => println!("{error}"),
         }
         Ok(())

@@ -1,5 +1,8 @@
-//! Connects to the database of its argument, prints a line, waits for a line, and applies the migrations of the shop,
-//! or with a second argument those that never end. Prints the number of applied migrations.
+//! Applies migrations when it receives a line on its standard input.
+//!
+//! The program connects to the database, prints `ready`, reads a line, applies the migrations, and prints how many it
+//! applied. The first argument is the database's URL. With any second argument, it applies the endless migrations in
+//! place of the shop's.
 
 use std::io::{self, Write};
 
@@ -8,7 +11,7 @@ use db_service::{ConfigService, DatabaseConfig, DatabaseService, params};
 use singleton_core::testing::Scope;
 
 fn main() -> anyhow::Result<()> {
-    let url = std::env::args().nth(1).context("the URL of a database")?;
+    let url = std::env::args().nth(1).context("usage: URL [endless]")?;
     let source = match std::env::args().nth(2) {
         None => &tests::SHOP_MIGRATIONS,
         Some(_) => &tests::ENDLESS_MIGRATIONS,

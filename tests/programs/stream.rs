@@ -1,5 +1,7 @@
-//! Reads more than 150 MB from the database of its argument row by row. Prints the number of bytes, and the peak memory
-//! of the process in KiB.
+//! Reads more than 150 MB from a database row by row, and prints two numbers.
+//!
+//! The first number is the number of bytes read. The second one is by how many KiB the process's peak memory has grown.
+//! The argument is the database's URL.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -9,8 +11,9 @@ use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params
 use singleton_core::testing::Scope;
 
 fn main() -> anyhow::Result<()> {
-    let url = std::env::args().nth(1).context("the URL of a database")?;
-    let numbers = if url.starts_with("postgres") {
+    let url = std::env::args().nth(1).context("usage: URL")?;
+    // 100,000 rows of 1 to 2 KB, and five rows of 4 MB.
+    let sql = if url.starts_with("postgres") {
         "SELECT repeat('x', 1000 + n % 1000) AS x FROM generate_series(1, 100000) AS n \
          UNION ALL SELECT repeat('x', 4000000) FROM generate_series(1, 5)"
     } else {
@@ -20,21 +23,23 @@ fn main() -> anyhow::Result<()> {
     let config = ConfigService::new(DatabaseConfig::new(url.parse()?));
     Scope::new().provide(config).run(|| {
         DatabaseService::execute_query("SELECT 1", params! {})?;
-        let before = peak()?;
+        let peak_before = peak_memory_kib()?;
         let mut bytes = 0;
-        DatabaseService::for_each_row(numbers, params! {}, |row| {
+        DatabaseService::for_each_row(sql, params! {}, |row| {
             bytes += row.get::<String>("x")?.len();
             Ok::<_, DbError>(ControlFlow::Continue(()))
         })?;
-        println!("{bytes} {}", peak()? - before);
+        println!("{bytes} {}", peak_memory_kib()? - peak_before);
         Ok(())
     })
 }
 
-/// Returns the peak memory of this process in KiB.
-fn peak() -> anyhow::Result<u64> {
+fn peak_memory_kib() -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let figure = line.and_then(|line| line.trim().strip_suffix("kB"));
-    Ok(figure.context("VmHWM in kB")?.trim().parse()?)
+    let peak = line.and_then(|line| line.trim().strip_suffix("kB"));
+    Ok(peak
+        .context("/proc/self/status has no VmHWM in kB")?
+        .trim()
+        .parse()?)
 }

@@ -1,5 +1,8 @@
-//! Compares the dependencies in both lock files with `deny.toml`: their licenses, their sources, and crates in several
-//! versions.
+//! Checks the dependencies in both lock files against `deny.toml`.
+//!
+//! The program reports each license and each source that the file does not allow, each crate in several versions, and
+//! each entry of the file that no dependency needs. It fails if it reports anything. `cargo deny` reads the same file,
+//! but has to be installed first.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,18 +25,21 @@ fn main() -> anyhow::Result<()> {
         .iter()
         .map(|manifest| packages(&root.join(manifest)))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let mut faults = list.faults(&root, &graphs);
-    faults.extend(list.unneeded(&root, &graphs));
-    for fault in &faults {
-        eprintln!("{fault}");
+    let mut problems = list.problems(&root, &graphs);
+    problems.extend(list.unused_entries(&root, &graphs));
+    for problem in &problems {
+        eprintln!("{problem}");
     }
-    ensure!(faults.is_empty(), "the dependencies differ from deny.toml");
+    ensure!(
+        problems.is_empty(),
+        "the dependencies do not match deny.toml"
+    );
     let count: usize = graphs.iter().map(Vec::len).sum();
-    println!("{count} packages are as in deny.toml");
+    println!("{count} packages match deny.toml");
     Ok(())
 }
 
-/// Returns all packages that the lock file of `manifest` can build, on any target and with any feature.
+/// Returns all packages in the dependency graph of `manifest`, for all targets and with all features.
 fn packages(manifest: &Path) -> anyhow::Result<Vec<Package>> {
     let cargo = std::env::var_os("CARGO").unwrap_or(OsString::from("cargo"));
     let output = Command::new(cargo)
@@ -68,17 +74,17 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
-    /// `None` for a crate in a local directory.
+    /// `None` for a path dependency.
     source: Option<String>,
     manifest_path: PathBuf,
 }
 
-/// The supported part of cargo-deny's configuration. Any other setting is an error, so that both programs check the
-/// same.
+/// The settings of cargo-deny that this program supports. Any other setting is an error, so that both programs check
+/// the same things.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct List {
-    #[expect(dead_code, reason = "only cargo-deny can be without features")]
+    #[expect(dead_code, reason = "this program always checks all features")]
     graph: Graph,
     licenses: Licenses,
     sources: Sources,
@@ -88,7 +94,7 @@ struct List {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Graph {
-    #[expect(dead_code, reason = "only cargo-deny can be without features")]
+    #[expect(dead_code, reason = "this program always checks all features")]
     all_features: bool,
 }
 
@@ -121,73 +127,75 @@ enum Deny {
     Deny,
 }
 
-/// A version that is allowed beside another one.
+/// A version of a crate that is allowed beside another version.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Skip {
-    /// The name and the first parts of the version, as in `syn@2`.
+    /// The name, and the version or its first components, as in `syn@2`.
     #[serde(rename = "crate")]
     spec: String,
     reason: String,
 }
 
 impl List {
-    /// Returns a line for each license, source or version that the list does not allow.
-    fn faults(&self, root: &Path, graphs: &[Vec<Package>]) -> Vec<String> {
-        let mut faults = Vec::new();
+    /// Returns a line for each license, source or version that the list does not allow, and for each version without a
+    /// reason.
+    fn problems(&self, root: &Path, graphs: &[Vec<Package>]) -> Vec<String> {
+        let mut problems = Vec::new();
         for packages in graphs {
             let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
             for package in packages {
                 let Package { name, version, .. } = package;
                 match &package.license {
                     Some(license) if self.allows_license(license) => {}
-                    Some(license) => faults.push(format!("{name} {version}: license {license}")),
-                    None => faults.push(format!("{name} {version}: no license")),
+                    Some(license) => problems.push(format!("{name} {version}: license {license}")),
+                    None => problems.push(format!("{name} {version}: no license")),
                 }
                 match &package.source {
                     Some(source) if self.allows_source(source) => {}
-                    Some(source) => faults.push(format!("{name} {version}: source {source}")),
+                    Some(source) => problems.push(format!("{name} {version}: source {source}")),
                     None if package.manifest_path.starts_with(root) => {}
-                    None => faults.push(format!("{name} {version}: outside the repository")),
+                    None => problems.push(format!("{name} {version}: outside the repository")),
                 }
                 if !self.bans.skip.iter().any(|skip| skip.matches(package)) {
                     versions.entry(name).or_default().push(version);
                 }
             }
             for (name, versions) in versions.iter().filter(|(_, versions)| versions.len() > 1) {
-                faults.push(format!("{name}: versions {}", versions.join(" and ")));
+                problems.push(format!("{name}: versions {}", versions.join(" and ")));
             }
         }
         for skip in &self.bans.skip {
             if skip.reason.trim().is_empty() {
-                faults.push(format!("{}: no reason", skip.spec));
+                problems.push(format!("{}: no reason", skip.spec));
             }
         }
-        faults
+        problems
     }
 
-    /// Returns a line for each entry that has no effect.
-    fn unneeded(&self, root: &Path, graphs: &[Vec<Package>]) -> Vec<String> {
-        let faults = self.faults(root, graphs).len();
-        let is_unneeded = |shorter: &List| shorter.faults(root, graphs).len() <= faults;
-        let mut unneeded = Vec::new();
+    /// Returns a line for each license and version that can be removed from the list without a new problem.
+    fn unused_entries(&self, root: &Path, graphs: &[Vec<Package>]) -> Vec<String> {
+        let problems = self.problems(root, graphs).len();
+        let is_unused = |shorter: &List| shorter.problems(root, graphs).len() <= problems;
+        let mut unused = Vec::new();
         for (position, license) in self.licenses.allow.iter().enumerate() {
             let mut shorter = self.clone();
             shorter.licenses.allow.remove(position);
-            if is_unneeded(&shorter) {
-                unneeded.push(format!("{license}: no dependency needs this license"));
+            if is_unused(&shorter) {
+                unused.push(format!("{license}: no dependency needs this license"));
             }
         }
         for (position, skip) in self.bans.skip.iter().enumerate() {
             let mut shorter = self.clone();
             shorter.bans.skip.remove(position);
-            if is_unneeded(&shorter) {
-                unneeded.push(format!("{}: not a second version", skip.spec));
+            if is_unused(&shorter) {
+                unused.push(format!("{}: not a second version", skip.spec));
             }
         }
-        unneeded
+        unused
     }
 
+    /// Returns whether the list allows an SPDX expression. An invalid expression is not allowed.
     fn allows_license(&self, expression: &str) -> bool {
         // Old crates separate alternatives with a slash.
         let spaced = expression
@@ -198,7 +206,7 @@ impl List {
         self.any_of(&mut words) == Some(true) && words.next().is_none()
     }
 
-    /// Evaluates alternatives. Returns `None` if the expression is invalid.
+    /// Evaluates alternatives separated by `OR`. Returns `None` if the expression is invalid.
     fn any_of<'a>(&self, words: &mut Peekable<impl Iterator<Item = &'a str>>) -> Option<bool> {
         let mut allowed = self.all_of(words)?;
         while words.next_if_eq(&"OR").is_some() {
@@ -207,6 +215,7 @@ impl List {
         Some(allowed)
     }
 
+    /// Evaluates licenses separated by `AND`, which binds more tightly than `OR`.
     fn all_of<'a>(&self, words: &mut Peekable<impl Iterator<Item = &'a str>>) -> Option<bool> {
         let mut allowed = self.license(words)?;
         while words.next_if_eq(&"AND").is_some() {
@@ -215,6 +224,7 @@ impl List {
         Some(allowed)
     }
 
+    /// Evaluates a license with an optional exception, or an expression in parentheses.
     fn license<'a>(&self, words: &mut Peekable<impl Iterator<Item = &'a str>>) -> Option<bool> {
         match words.next()? {
             "(" => {
@@ -287,9 +297,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_faults(packages: Vec<Package>, expected: &[&str]) {
+    fn assert_problems(packages: Vec<Package>, expected: &[&str]) {
         assert_eq!(
-            list().faults(Path::new("/repository"), &[packages]),
+            list().problems(Path::new("/repository"), &[packages]),
             expected
         );
     }
@@ -320,23 +330,23 @@ mod tests {
     }
 
     #[test]
-    fn other_licenses_are_faults() {
+    fn licenses_not_on_the_list_are_reported() {
         let mut unlicensed = package("b", "1.0.0", "", CRATES_IO);
         unlicensed.license = None;
-        assert_faults(
+        assert_problems(
             vec![package("a", "1.0.0", "GPL-3.0", CRATES_IO), unlicensed],
             &["a 1.0.0: license GPL-3.0", "b 1.0.0: no license"],
         );
     }
 
     #[test]
-    fn other_sources_are_faults() {
+    fn sources_not_on_the_list_are_reported() {
         let mut inside = package("inside", "1.0.0", "MIT", "");
         inside.source = None;
         inside.manifest_path = PathBuf::from("/repository/inside/Cargo.toml");
         let mut outside = package("outside", "1.0.0", "MIT", "");
         outside.source = None;
-        assert_faults(
+        assert_problems(
             vec![
                 package("a", "1.0.0", "MIT", CRATES_IO),
                 package("b", "1.0.0", "MIT", "git+https://example.com/b#0123456"),
@@ -353,8 +363,8 @@ mod tests {
     }
 
     #[test]
-    fn several_versions_are_faults() {
-        assert_faults(
+    fn crates_in_several_versions_are_reported() {
+        assert_problems(
             vec![
                 package("rand", "0.9.5", "MIT", CRATES_IO),
                 package("rand", "0.10.4", "MIT", CRATES_IO),
@@ -363,7 +373,7 @@ mod tests {
             ],
             &["rand: versions 0.9.5 and 0.10.4"],
         );
-        assert_faults(
+        assert_problems(
             vec![
                 package("syn", "20.0.0", "MIT", CRATES_IO),
                 package("syn", "3.0.10", "MIT", CRATES_IO),
@@ -373,14 +383,14 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_nothing_needs_are_faults() {
+    fn unused_entries_are_reported() {
         let packages = vec![
             package("a", "1.0.0", "Apache-2.0", CRATES_IO),
             package("b", "1.0.0", "MIT", CRATES_IO),
             package("syn", "2.0.119", "MIT OR Unicode-3.0", CRATES_IO),
         ];
         assert_eq!(
-            list().unneeded(Path::new("/repository"), &[packages]),
+            list().unused_entries(Path::new("/repository"), &[packages]),
             [
                 "Unicode-3.0: no dependency needs this license",
                 "syn@2: not a second version"
@@ -389,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_are_not_understood_are_errors() {
+    fn unsupported_settings_are_errors() {
         let text = include_str!("../../deny.toml");
         toml::from_str::<List>(text).unwrap();
         for (known, unknown) in [
@@ -416,7 +426,7 @@ mod tests {
             let Some((_, command)) = line.split_once("cargo ") else {
                 continue;
             };
-            // `cargo fmt` resolves no dependencies.
+            // `cargo fmt` and `cargo <component> --version` resolve no dependencies.
             if !command.starts_with("fmt ") && !command.starts_with("\"${component") {
                 assert!(command.contains(" --locked"), "{line}");
                 locked += 1;

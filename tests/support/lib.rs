@@ -3,7 +3,7 @@
 //! | type | what it is | needs |
 //! |---|---|---|
 //! | [`TestDatabase`] | an empty database for one test | nothing for SQLite; a PostgreSQL server for PostgreSQL |
-//! | [`TestServer`] | a PostgreSQL server that a test can stop, crash, freeze, copy or promote | PostgreSQL's programs |
+//! | [`TestServer`] | a PostgreSQL server to stop, crash, freeze, copy or promote | PostgreSQL's programs |
 //! | [`TestPgBouncer`] | a PgBouncer in front of a [`TestServer`] | PgBouncer |
 //!
 //! Each value removes its files, databases and processes when it is dropped. The servers also end when the test process

@@ -284,10 +284,14 @@ impl TestServer {
     ///
     /// # Examples
     ///
-    /// ```no_run
-    /// # let server = tests::TestServer::start().unwrap();
-    /// // Rejects connections without TLS.
-    /// server.set_access_rules("hostssl all all 127.0.0.1/32 trust\n");
+    /// ```
+    /// # fn test() {
+    /// # let Some(server) = tests::TestServer::start() else { return };
+    /// // Accepts the user `postgres` only.
+    /// server.set_access_rules("host all postgres 127.0.0.1/32 trust\n");
+    /// server.execute("SELECT 1");
+    /// # }
+    /// # test();
     /// ```
     #[track_caller]
     pub fn set_access_rules(&self, rules: &str) {

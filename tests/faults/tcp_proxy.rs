@@ -1,4 +1,4 @@
-//! A TCP proxy on this machine that simulates network failures.
+//! A TCP proxy on the loopback interface that simulates network faults.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,8 +9,8 @@ use std::{io, thread};
 
 use rustix::net::sockopt::set_socket_linger;
 
-/// A proxy that forwards connections to a server until it is dropped.
-pub(crate) struct Proxy {
+/// A proxy in front of a server. Dropping it resets all connections and stops listening.
+pub(crate) struct TcpProxy {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -19,24 +19,25 @@ pub(crate) struct Proxy {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    is_over: AtomicBool,
+    is_stopped: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    /// Whether bytes are held back without an error.
-    is_hole: bool,
-    connections: Vec<Weak<Relayed>>,
+    /// Whether data and new connections are held back.
+    is_stalled: bool,
+    connections: Vec<Weak<ProxiedConnection>>,
 }
 
-/// A client's connection, and the connection to the server.
-struct Relayed {
+/// A client's connection, and the connection to the server that belongs to it.
+struct ProxiedConnection {
     client: TcpStream,
     server: TcpStream,
     is_reset: AtomicBool,
 }
 
-impl Proxy {
+impl TcpProxy {
+    /// Starts a proxy on a free port for the server at port `server` of 127.0.0.1.
     pub(crate) fn start(server: u16) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
@@ -44,17 +45,18 @@ impl Proxy {
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming() {
-                accepting.wait_until_through();
-                if accepting.is_over.load(Ordering::Relaxed) {
+                accepting.wait_while_stalled();
+                if accepting.is_stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                // A connection that cannot be forwarded is closed.
-                let _ = client.and_then(|client| accepting.relay(client, server));
+                // On an error, the client's connection is closed.
+                let _ = client.and_then(|client| accepting.forward(client, server));
             }
         });
-        Ok(Proxy { address, shared })
+        Ok(TcpProxy { address, shared })
     }
 
+    /// Returns the TCP port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
@@ -62,29 +64,30 @@ impl Proxy {
     /// Resets all connections, on both sides.
     pub(crate) fn reset(&self) {
         let connections = std::mem::take(&mut self.shared.state().connections);
-        for relayed in connections.iter().filter_map(Weak::upgrade) {
-            relayed.is_reset.store(true, Ordering::Relaxed);
-            for end in [&relayed.client, &relayed.server] {
-                // With a linger time of zero, the socket is reset when its forwarding threads close it.
-                let _ = set_socket_linger(end, Some(Duration::ZERO));
-                let _ = end.shutdown(Shutdown::Read);
+        for connection in connections.iter().filter_map(Weak::upgrade) {
+            connection.is_reset.store(true, Ordering::Relaxed);
+            for socket in [&connection.client, &connection.server] {
+                // With a linger time of 0, closing the socket sends a reset. The shutdown ends the two threads that use
+                // the socket, and the last of them closes it.
+                let _ = set_socket_linger(socket, Some(Duration::ZERO));
+                let _ = socket.shutdown(Shutdown::Read);
             }
         }
     }
 
-    /// Sets whether bytes are held back. Afterwards, the held bytes arrive.
-    pub(crate) fn swallow(&self, is_hole: bool) {
-        self.shared.state().is_hole = is_hole;
+    /// Sets whether the proxy holds back all data and all new connections. What it has held back arrives afterwards.
+    pub(crate) fn set_stalled(&self, is_stalled: bool) {
+        self.shared.state().is_stalled = is_stalled;
         self.shared.changed.notify_all();
     }
 }
 
-impl Drop for Proxy {
+impl Drop for TcpProxy {
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Relaxed);
-        self.swallow(false);
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
+        self.set_stalled(false);
         self.reset();
-        // Wakes the accepting thread.
+        // Wakes the thread that accepts connections, so that it ends.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -94,32 +97,34 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait_until_through(&self) {
-        let state = self.changed.wait_while(self.state(), |state| state.is_hole);
+    fn wait_while_stalled(&self) {
+        let state = self
+            .changed
+            .wait_while(self.state(), |state| state.is_stalled);
         drop(state.unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn relay(self: &Arc<Self>, client: TcpStream, server: u16) -> io::Result<()> {
+    fn forward(self: &Arc<Self>, client: TcpStream, server: u16) -> io::Result<()> {
         let server = TcpStream::connect(("127.0.0.1", server))?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
-        let relayed = Arc::new(Relayed {
+        let connection = Arc::new(ProxiedConnection {
             client,
             server,
             is_reset: AtomicBool::new(false),
         });
-        self.state().connections.push(Arc::downgrade(&relayed));
+        self.state().connections.push(Arc::downgrade(&connection));
         for is_upstream in [true, false] {
-            let (relayed, shared) = (Arc::clone(&relayed), Arc::clone(self));
+            let (connection, shared) = (Arc::clone(&connection), Arc::clone(self));
             thread::spawn(move || {
-                let (client, server) = (&relayed.client, &relayed.server);
+                let (client, server) = (&connection.client, &connection.server);
                 let (from, to) = if is_upstream {
                     (client, server)
                 } else {
                     (server, client)
                 };
                 shared.copy(from, to);
-                if !relayed.is_reset.load(Ordering::Relaxed) {
+                if !connection.is_reset.load(Ordering::Relaxed) {
                     let _ = to.shutdown(Shutdown::Write);
                 }
             });
@@ -130,11 +135,11 @@ impl Shared {
     fn copy(&self, mut from: &TcpStream, mut to: &TcpStream) {
         let mut buffer = [0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
-            self.wait_until_through();
+            self.wait_while_stalled();
             if to.write_all(&buffer[..length]).is_err() {
                 break;
             }
         }
-        self.wait_until_through();
+        self.wait_while_stalled();
     }
 }

@@ -1,0 +1,82 @@
+//! The table that the load writes to. Each number should be in it once, but no constraint ensures that.
+
+use std::collections::HashMap;
+use std::panic;
+
+use db_service::{Backend, DatabaseService, DbError, params};
+
+use crate::wait;
+
+/// The payload of the panics that are part of a fault.
+pub(crate) const INTENTIONAL_PANIC: &str = "intentional panic";
+
+/// How a number is written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum WriteMethod {
+    /// A single statement outside a transaction.
+    Statement,
+    Transaction,
+    /// A transaction that panics after its statement.
+    PanickingTransaction,
+}
+
+/// Creates the table.
+pub(crate) fn create() -> Result<(), DbError> {
+    // The index is not unique. A unique index would prevent the duplicates that the checks look for.
+    for sql in [
+        "CREATE TABLE numbers (number bigint NOT NULL)",
+        "CREATE INDEX numbers_number ON numbers (number)",
+    ] {
+        DatabaseService::execute_query(sql, params! {})?;
+    }
+    Ok(())
+}
+
+/// Inserts a number.
+pub(crate) fn write(number: i64, method: WriteMethod) -> Result<(), DbError> {
+    let sql = "INSERT INTO numbers (number) VALUES (:number)";
+    let params = params! { "number" => number };
+    if method == WriteMethod::Statement {
+        return DatabaseService::execute_query(sql, params).map(drop);
+    }
+    DatabaseService::transaction(|connection| {
+        connection.execute_query(sql, params)?;
+        if method == WriteMethod::PanickingTransaction {
+            panic::panic_any(INTENTIONAL_PANIC);
+        }
+        Ok(())
+    })
+}
+
+/// Returns whether a number is in the table.
+pub(crate) fn contains(number: i64) -> Result<bool, DbError> {
+    let sql = "SELECT number FROM numbers WHERE number = :number";
+    let rows = DatabaseService::execute_query(sql, params! { "number" => number })?;
+    Ok(!rows.is_empty())
+}
+
+/// Waits until no other session can write any more, and returns all numbers and how often each is in the table.
+pub(crate) fn counts() -> anyhow::Result<HashMap<i64, u64>> {
+    wait_for_other_sessions()?;
+    let sql = "SELECT number, count(*) AS times FROM numbers GROUP BY number";
+    let rows = DatabaseService::execute_query(sql, params! {})?;
+    rows.iter()
+        .map(|row| Ok((row.get("number")?, row.get("times")?)))
+        .collect()
+}
+
+/// Waits until this session is the only one on a PostgreSQL server, which may still execute a statement after its
+/// caller has received an error.
+///
+/// SQLite executes statements within the call.
+fn wait_for_other_sessions() -> anyhow::Result<()> {
+    if DatabaseService::connection()?.backend() != Backend::Postgres {
+        return Ok(());
+    }
+    let sql = "SELECT count(*) AS others FROM pg_stat_activity \
+               WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    wait::until("the sessions of the load to end", || {
+        let rows = DatabaseService::execute_query(sql, params! {})?;
+        Ok(rows[0].get::<i64>("others")? == 0)
+    })
+}

@@ -24,7 +24,7 @@ impl Service for Late {
 
 #[test]
 fn open_scope_disables_the_fast_path_until_it_ends() {
-    assert!(ready::<Early>().is_err(), "nobody has used it");
+    assert!(ready::<Early>().is_err(), "it has not been used");
     assert!(Early::instance().is_ok() && ready::<Early>().is_ok());
     Scope::new().run(|| {
         assert!(ready::<Early>().is_err() && !Early::is_initialized());
@@ -34,7 +34,7 @@ fn open_scope_disables_the_fast_path_until_it_ends() {
         assert_eq!(outside.join().unwrap(), (true, true));
         assert!(
             ready::<Late>().is_err(),
-            "what starts meanwhile stays diverted"
+            "a service that starts while a scope is open stays on the slow path"
         );
     });
     assert!(ready::<Early>().is_ok() && ready::<Late>().is_ok());

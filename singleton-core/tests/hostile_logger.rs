@@ -48,51 +48,51 @@ macro_rules! service_that {
 
 service_that! { Store initializes {} }
 service_that! { Sink requires Store initializes {} }
-service_that! { User initializes { Asked::put()?; } }
-service_that! { Asked requires Required initializes {} }
+service_that! { User initializes { Middle::put()?; } }
+service_that! { Middle requires Required initializes {} }
 service_that! { Required initializes { User::put()?; } }
-service_that! { Unlucky initializes {} }
+service_that! { LoggedWithPanic initializes {} }
 service_that! { Late initializes {} }
 
 #[test]
 fn logger_that_uses_services_or_panics_breaks_nothing() {
     log::set_logger(&Hostile).unwrap();
     log::set_max_level(LevelFilter::Debug);
-    let circle = User::put().unwrap_err();
+    let error = User::put().unwrap_err();
     assert_eq!(
-        circle.to_string(),
-        "circular dependency: User -> Asked -> Required -> User"
+        error.to_string(),
+        "circular dependency: User -> Middle -> Required -> User"
     );
     assert!(Sink::put().is_ok());
 
     PANICS.store(true, Ordering::Relaxed);
-    let error = Unlucky::put().unwrap_err();
+    let error = LoggedWithPanic::put().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "failed to initialize Unlucky: panicked: no space left on device"
+        "failed to initialize LoggedWithPanic: panicked: no space left on device"
     );
     PANICS.store(false, Ordering::Relaxed);
-    assert!(Unlucky::put().is_ok());
+    assert!(LoggedWithPanic::put().is_ok());
 
     destructors_of_thread_locals_may_start_services();
 }
 
 /// A thread-local value that starts a service in its destructor.
-struct AtTheEnd;
+struct StartsServiceOnDrop;
 
-impl Drop for AtTheEnd {
+impl Drop for StartsServiceOnDrop {
     fn drop(&mut self) {
         assert!(Late::put().is_ok());
     }
 }
 
 thread_local! {
-    static AT_THE_END: AtTheEnd = const { AtTheEnd };
+    static STARTS_SERVICE_ON_DROP: StartsServiceOnDrop = const { StartsServiceOnDrop };
 }
 
 fn destructors_of_thread_locals_may_start_services() {
     let thread = thread::spawn(|| {
-        AT_THE_END.with(|_| ());
+        STARTS_SERVICE_ON_DROP.with(|_| ());
         Store::put().unwrap();
     });
     assert!(thread.join().is_ok());

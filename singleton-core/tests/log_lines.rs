@@ -64,7 +64,7 @@ impl Service for DropHostile {
     }
 
     fn ping(&self) -> anyhow::Result<()> {
-        anyhow::bail!("it does not work");
+        anyhow::bail!("not available");
     }
 }
 
@@ -96,7 +96,7 @@ impl BackgroundService for RunsHostile {
 }
 
 #[track_caller]
-fn logged_on_one_line(service: &str, count: usize) {
+fn assert_logged_on_one_line(service: &str, count: usize) {
     let records = log_capture::warnings_with(service);
     assert_eq!(records.len(), count, "{records:?}");
     for record in &records {
@@ -110,24 +110,24 @@ fn text_from_services_starts_no_log_line() {
     log_capture::install();
     Scope::new().run(|| {
         assert!(FailsHostile::instance().is_err());
-        logged_on_one_line("FailsHostile", 1);
+        assert_logged_on_one_line("FailsHostile", 1);
         assert!(PanicsHostile::instance().is_err());
-        logged_on_one_line("PanicsHostile", 1);
+        assert_logged_on_one_line("PanicsHostile", 1);
         assert!(RetriesHostile::instance().is_err());
-        logged_on_one_line("RetriesHostile", 2);
+        assert_logged_on_one_line("RetriesHostile", 2);
         assert!(DegradedHostile::instance().is_ok());
-        logged_on_one_line("DegradedHostile is degraded", 1);
+        assert_logged_on_one_line("DegradedHostile is degraded", 1);
         assert!(DropHostile::instance().is_err());
-        logged_on_one_line("DropHostile panicked while it was dropped", 1);
+        assert_logged_on_one_line("DropHostile panicked while it was dropped", 1);
         assert!(RunsHostile::instance().is_ok());
-        // The first run fails by itself, and the second one when it is asked to stop.
+        // The first run fails at once, and the second one when the shutdown requests its stop.
         while log_capture::warnings_with("run of RunsHostile").is_empty() {
             std::thread::yield_now();
         }
         let report = registry().shutdown_all();
         assert!(!report.is_clean(), "{report}");
-        logged_on_one_line("DegradedHostile failed to shut down", 1);
+        assert_logged_on_one_line("DegradedHostile failed to shut down", 1);
         let ended = log_capture::warnings_with("run of RunsHostile");
-        logged_on_one_line("run of RunsHostile", ended.len());
+        assert_logged_on_one_line("run of RunsHostile", ended.len());
     });
 }

@@ -16,7 +16,7 @@ fn scenario() -> String {
     env::args().nth(1).unwrap_or_default()
 }
 
-fn say(line: &str) {
+fn print(line: &str) {
     println!("{line}");
 }
 
@@ -30,7 +30,7 @@ fn configure() -> anyhow::Result<()> {
         "setup panics" => panic!("torn settings"),
         "setup uses a service" => {
             let error = Store::instance().err().map(|error| error.to_string());
-            say(&error.unwrap_or_default());
+            print(&error.unwrap_or_default());
         }
         _ => {}
     }
@@ -46,14 +46,14 @@ impl Service for Store {
         assert_eq!(
             SETUPS.load(Ordering::SeqCst),
             1,
-            "set up before anything starts"
+            "the setup function must run before the first service"
         );
-        say("store starts");
+        print("store starts");
         Ok(Store)
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        say("store stops");
+        print("store stops");
         if scenario() == "hanging shutdown" {
             Stop::wait_for_request(NEVER.get_or_init(never));
         }
@@ -66,7 +66,7 @@ fn never() -> &'static Stop {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::mem::forget(sender);
     let _: Result<(), _> = receiver.recv();
-    unreachable!("nobody sends")
+    unreachable!("the sender exists and sends nothing")
 }
 
 static NEVER: std::sync::OnceLock<&'static Stop> = std::sync::OnceLock::new();
@@ -104,9 +104,9 @@ impl Service for Worker {
 
 impl BackgroundService for Worker {
     fn run(&self, stop: &Stop) -> anyhow::Result<()> {
-        say("worker runs");
+        print("worker runs");
         stop.wait_for_request();
-        say("worker ends");
+        print("worker ends");
         Ok(())
     }
 }
@@ -118,9 +118,9 @@ struct Trouble;
 impl Service for Trouble {
     fn initialize() -> anyhow::Result<Self> {
         match scenario().as_str() {
-            "failing start" => anyhow::bail!("no luck"),
+            "failing start" => anyhow::bail!("no connection"),
             "hanging start" => {
-                say("trouble hangs");
+                print("trouble hangs");
                 never();
             }
             _ => {}
@@ -129,13 +129,13 @@ impl Service for Trouble {
     }
 }
 
-fn play(scenario: &str) {
+fn run_scenario(scenario: &str) {
     match scenario {
         "setup fails" | "setup panics" => {
             for _ in 0..2 {
-                say(&Store::instance().err().unwrap().to_string());
+                print(&Store::instance().err().unwrap().to_string());
             }
-            say(&registry().start_all().unwrap_err().to_string());
+            print(&registry().start_all().unwrap_err().to_string());
             assert_eq!(SETUPS.load(Ordering::SeqCst), 1);
         }
         "setup uses a service" => drop(Store::instance().unwrap()),
@@ -158,16 +158,20 @@ fn play(scenario: &str) {
             assert!(!Store::is_initialized());
         }
         "setup chooses" => {
-            // If the first use is in a scope, the set-up still applies to the process, and runs before the start.
+            // Even if the first use is in a scope, the setup function runs before the start. Its binding applies to
+            // the process.
             let inside = Scope::new().run(|| <dyn Shelf>::instance().map(|_| ()));
-            assert!(inside.is_err(), "the scope has to choose for itself");
+            assert!(
+                inside.is_err(),
+                "a scope must not use the binding of the process"
+            );
             let report = registry().start::<dyn Shelf>().unwrap();
             let names: Vec<_> = report
                 .services()
                 .iter()
                 .map(|service| service.name())
                 .collect();
-            say(&names.join(" "));
+            print(&names.join(" "));
         }
         _ => {
             if scenario == "hostile logger" {
@@ -175,11 +179,11 @@ fn play(scenario: &str) {
                 log::set_max_level(log::LevelFilter::Info);
             }
             match registry().run_until_signal() {
-                Ok(report) => say(&report.to_string()),
-                Err(error) => say(&error.to_string()),
+                Ok(report) => print(&report.to_string()),
+                Err(error) => print(&error.to_string()),
             }
             if scenario == "afterwards" {
-                say("afterwards");
+                print("afterwards");
                 never();
             }
         }
@@ -193,7 +197,7 @@ struct Process {
 }
 
 impl Process {
-    fn of(scenario: &str) -> Self {
+    fn start(scenario: &str) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .arg(scenario)
             .stdout(Stdio::piped())
@@ -217,7 +221,7 @@ impl Process {
     }
 
     /// Returns the remaining output and the exit status.
-    fn end(mut self) -> (String, ExitStatus) {
+    fn finish(mut self) -> (String, ExitStatus) {
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).unwrap();
         (rest, self.child.wait().unwrap())
@@ -231,103 +235,103 @@ fn check(name: &str, test: impl FnOnce()) {
 
 fn main() {
     if !scenario().is_empty() && !scenario().starts_with("--") {
-        return play(&scenario());
+        return run_scenario(&scenario());
     }
     check(
-        "the set-up function runs once, before the first service",
+        "the setup function runs once, before the first service",
         || {
-            let (_, status) = Process::of("setup runs once").end();
+            let (_, status) = Process::start("setup runs once").finish();
             assert!(status.success());
         },
     );
-    check("no service starts when it fails", || {
+    check("no service starts if the setup function fails", || {
         for (scenario, cause) in [
             ("setup fails", "no settings"),
             ("setup panics", "panicked: torn settings"),
         ] {
-            let (output, status) = Process::of(scenario).end();
+            let (output, status) = Process::start(scenario).finish();
             let text = format!("setup function process::configure failed: {cause}");
             let start = format!("4 of 4 services did not start: {text}");
             assert_eq!(output.lines().collect::<Vec<_>>(), [&text, &text, &start]);
             assert!(status.success());
         }
     });
-    check("it cannot use services", || {
-        let (output, status) = Process::of("setup uses a service").end();
+    check("the setup function cannot use services", || {
+        let (output, status) = Process::start("setup uses a service").finish();
         let text = "Store was used in the setup function, which runs before any service";
         assert_eq!(output.lines().collect::<Vec<_>>(), [text, "store starts"]);
         assert!(status.success());
     });
-    check("the process's own services can be shut down", || {
-        let (output, status) = Process::of("shutdown").end();
+    check("services outside scopes can be shut down", || {
+        let (output, status) = Process::start("shutdown").finish();
         assert!(status.success(), "{output}");
     });
     for signal in ["INT", "TERM"] {
-        check("a signal ends an application in order", || {
-            let mut process = Process::of("runs");
+        check("a signal shuts the services down in order", || {
+            let mut process = Process::start("runs");
             process.read_until("worker runs");
             process.signal(signal);
-            let (output, status) = process.end();
+            let (output, status) = process.finish();
             assert!(output.starts_with("worker ends\nstore stops\n"), "{output}");
             assert!(output.contains("shut down in ") && status.success());
         });
     }
-    check(
-        "a logger that panics keeps no signal from being obeyed",
-        || {
-            let mut process = Process::of("hostile logger");
-            process.read_until("worker runs");
-            process.signal("TERM");
-            let (output, status) = process.end();
-            assert!(output.starts_with("worker ends\nstore stops\n"), "{output}");
-            assert!(status.success());
-        },
-    );
-    check("afterwards a signal has its default action", || {
-        let mut process = Process::of("afterwards");
+    check("a logger that panics does not block signals", || {
+        let mut process = Process::start("hostile logger");
         process.read_until("worker runs");
-        process.signal("INT");
-        process.read_until("afterwards");
-        process.signal("INT");
-        assert_eq!(process.end().1.signal(), Some(2));
+        process.signal("TERM");
+        let (output, status) = process.finish();
+        assert!(output.starts_with("worker ends\nstore stops\n"), "{output}");
+        assert!(status.success());
     });
     check(
-        "what is chosen in the set-up function is chosen for the process",
+        "after the shutdown, a signal has its default action",
         || {
-            let (output, status) = Process::of("setup chooses").end();
+            let mut process = Process::start("afterwards");
+            process.read_until("worker runs");
+            process.signal("INT");
+            process.read_until("afterwards");
+            process.signal("INT");
+            assert_eq!(process.finish().1.signal(), Some(2));
+        },
+    );
+    check(
+        "a binding in the setup function applies to the process",
+        || {
+            let (output, status) = Process::start("setup chooses").finish();
             assert_eq!(output, "store starts\nStore dyn Shelf\n");
             assert!(status.success());
         },
     );
-    check("a start that hangs is given up at a signal", || {
-        let mut process = Process::of("hanging start");
+    check("a signal interrupts a start that hangs", || {
+        let mut process = Process::start("hanging start");
         process.read_until("trouble hangs");
         process.signal("INT");
-        let (output, status) = process.end();
+        let (output, status) = process.finish();
         assert!(output.contains("store stops\n"), "{output}");
         assert!(
             output.contains("still initializing") && status.success(),
             "{output}"
         );
     });
-    check("a start that fails shuts down what had started", || {
-        let (output, status) = Process::of("failing start").end();
+    check("a start that fails shuts down the started services", || {
+        let (output, status) = Process::start("failing start").finish();
         assert!(output.contains("store stops\n"), "{output}");
         assert!(
             output.ends_with(
-                "1 of 3 services did not start: failed to initialize Trouble: no luck\n"
+                "1 of 3 services did not start: failed to initialize Trouble: no connection\n"
             ),
             "{output}"
         );
         assert!(status.success());
     });
     check("a second signal ends the process at once", || {
-        let mut process = Process::of("hanging shutdown");
+        let mut process = Process::start("hanging shutdown");
         process.read_until("worker runs");
         process.signal("TERM");
         process.read_until("store stops");
         process.signal("INT");
-        let (_, status) = process.end();
+        let (_, status) = process.finish();
         assert_eq!(status.code(), Some(128 + 2));
     });
 }

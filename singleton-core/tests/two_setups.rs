@@ -5,7 +5,7 @@ use singleton_core::{Service, service, setup};
 
 #[setup]
 fn configure() -> anyhow::Result<()> {
-    panic!("which of the two should come first?")
+    panic!("neither setup function may run")
 }
 
 // The expansion of the attribute in another crate. A second `#[setup]` in this crate would not compile.

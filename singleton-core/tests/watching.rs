@@ -31,7 +31,7 @@ macro_rules! plain {
 }
 plain! { Base Middle Top }
 
-/// The nesting of opened spans.
+/// The parent of each opened span, by the names of their services.
 #[derive(Clone, Default)]
 struct Nesting(Arc<Mutex<HashMap<String, Option<String>>>>);
 
@@ -40,17 +40,17 @@ struct ServiceName(String);
 
 impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Nesting {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        struct Find(Option<String>);
-        impl tracing::field::Visit for Find {
+        struct NameVisitor(Option<String>);
+        impl tracing::field::Visit for NameVisitor {
             fn record_str(&mut self, _: &tracing::field::Field, value: &str) {
                 self.0 = Some(value.to_owned());
             }
 
             fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn std::fmt::Debug) {}
         }
-        let mut find = Find(None);
-        attributes.record(&mut find);
-        let name = find.0.unwrap();
+        let mut visitor = NameVisitor(None);
+        attributes.record(&mut visitor);
+        let name = visitor.0.unwrap();
         let span = context.span(id).unwrap();
         let parent = span.parent().and_then(|parent| {
             parent

@@ -1,7 +1,7 @@
 //! The compile-fail cases without their mistakes.
 #![forbid(unsafe_code)]
 #![deny(warnings, missing_docs)]
-#![allow(unreachable_pub, reason = "public in a program of its own")]
+#![allow(unreachable_pub, reason = "a library would export these items")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -14,7 +14,7 @@ static instance: u8 = 0;
 static implementation: u8 = 0;
 static service: u8 = 0;
 
-/// A trait of the name of the commonest parameter, and without `'static`.
+/// A trait with the most common name of a type parameter, and without `'static`.
 #[service]
 trait T: Send + Sync {
     fn hour(&self) -> u8;

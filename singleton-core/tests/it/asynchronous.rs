@@ -101,7 +101,11 @@ fn concurrent_tasks_get_one_instance() {
                 assert_eq!(task.await.unwrap().unwrap(), 9);
             }
             assert_eq!(Middle::thread().await.unwrap(), "init Middle");
-            assert_eq!(Base::blocking().unwrap(), 7, "ready is ready");
+            assert_eq!(
+                Base::blocking().unwrap(),
+                7,
+                "a blocking call of a ready service must succeed"
+            );
             Scope::current().assert_initialized(["Base", "Middle"]);
         }));
         assert_eq!(INITIALIZED.load(Ordering::SeqCst), before + 1);
@@ -137,7 +141,7 @@ impl Future for Steps {
     }
 }
 
-static BEGUN: AtomicU32 = AtomicU32::new(0);
+static STARTED: AtomicU32 = AtomicU32::new(0);
 static ENDED: AtomicU32 = AtomicU32::new(0);
 
 #[service(async)]
@@ -145,7 +149,7 @@ struct Stepwise;
 
 impl AsyncService for Stepwise {
     async fn initialize() -> anyhow::Result<Self> {
-        BEGUN.fetch_add(1, Ordering::SeqCst);
+        STARTED.fetch_add(1, Ordering::SeqCst);
         Steps(10).await;
         ENDED.fetch_add(1, Ordering::SeqCst);
         Ok(Stepwise)
@@ -155,7 +159,7 @@ impl AsyncService for Stepwise {
 #[test]
 fn cancellation_neither_loses_nor_repeats_the_initialization() {
     for polls in 0..15 {
-        let before = (BEGUN.load(Ordering::SeqCst), ENDED.load(Ordering::SeqCst));
+        let before = (STARTED.load(Ordering::SeqCst), ENDED.load(Ordering::SeqCst));
         Scope::new().run(|| {
             {
                 let mut first = pin!(Stepwise::instance_async());
@@ -169,7 +173,7 @@ fn cancellation_neither_loses_nor_repeats_the_initialization() {
             // No executor, only a thread that polls.
             pollster::block_on(Stepwise::instance_async()).unwrap();
         });
-        let after = (BEGUN.load(Ordering::SeqCst), ENDED.load(Ordering::SeqCst));
+        let after = (STARTED.load(Ordering::SeqCst), ENDED.load(Ordering::SeqCst));
         assert_eq!(
             after,
             (before.0 + 1, before.1 + 1),

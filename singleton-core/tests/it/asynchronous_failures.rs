@@ -70,19 +70,19 @@ struct Never;
 impl AsyncService for Never {
     async fn initialize() -> anyhow::Result<Self> {
         if env::var("NEVER") == Ok("fails".to_owned()) {
-            anyhow::bail!("again and again");
+            anyhow::bail!("not available");
         }
         std::future::pending().await
     }
 }
 
 #[service(async, retry(attempts = 3, initial = "1ms", max = "1ms"))]
-struct Panicky;
+struct Panicking;
 
-impl AsyncService for Panicky {
+impl AsyncService for Panicking {
     async fn initialize() -> anyhow::Result<Self> {
         task::yield_now().await;
-        panic!("out of breath")
+        panic!("out of range")
     }
 }
 
@@ -101,13 +101,13 @@ fn timeouts_and_panics_are_errors() {
             );
         }
         let error = Scope::new()
-            .run_async(Panicky::instance_async())
+            .run_async(Panicking::instance_async())
             .await
             .err()
             .unwrap();
         assert_eq!(
             error.to_string(),
-            "failed to initialize Panicky: panicked: out of breath"
+            "failed to initialize Panicking: panicked: out of range"
         );
     });
 }

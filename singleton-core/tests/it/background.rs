@@ -13,9 +13,9 @@ use singleton_core::{
 };
 
 static EVENTS: Mutex<Option<Sender<String>>> = Mutex::new(None);
-static TURN: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn tell(event: impl Into<String>) {
+fn send_event(event: impl Into<String>) {
     let events = EVENTS.lock().unwrap();
     events.as_ref().unwrap().send(event.into()).unwrap();
 }
@@ -29,7 +29,7 @@ impl Service for Queue {
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        tell("queue stops");
+        send_event("queue stops");
         Ok(())
     }
 }
@@ -44,7 +44,7 @@ impl Service for Worker {
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        tell("worker stops");
+        send_event("worker stops");
         Ok(())
     }
 }
@@ -59,28 +59,32 @@ impl Worker {
 impl BackgroundService for Worker {
     fn run(&self, stop: &Stop) -> anyhow::Result<()> {
         // `run` can call the service itself, in its scope.
-        tell(format!(
+        send_event(format!(
             "{} runs on {}",
             Worker::name()?,
             thread::current().name().unwrap()
         ));
         stop.wait_for_request();
         assert!(stop.wait(Duration::from_secs(600)) && stop.is_requested());
-        tell("run ends");
+        send_event("run ends");
         Ok(())
     }
 }
 
 #[test]
 fn run_has_a_thread_with_the_services_name_until_shutdown() {
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     let (sender, events) = mpsc::channel();
     *EVENTS.lock().unwrap() = Some(sender);
     Scope::new().run(|| {
         let options = PingOptions::new().tag("worker");
         let report = registry().ping_all(&options);
         assert_eq!(report.services()[0].health(), Health::NotStarted);
-        assert_eq!(report.health(), Health::Unhealthy, "it is to run by itself");
+        assert_eq!(
+            report.health(),
+            Health::Unhealthy,
+            "a background service must be started"
+        );
         Worker::instance().unwrap();
         assert_eq!(events.recv().unwrap(), "worker runs on Worker");
         assert_eq!(registry().ping_all(&options).health(), Health::Healthy);
@@ -94,25 +98,25 @@ fn run_has_a_thread_with_the_services_name_until_shutdown() {
 
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
-#[service(background, tags("falls"))]
-struct Stumbling;
+#[service(background, tags("unstable"))]
+struct Unstable;
 
-impl Service for Stumbling {
+impl Service for Unstable {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(Stumbling)
+        Ok(Unstable)
     }
 }
 
-impl BackgroundService for Stumbling {
+impl BackgroundService for Unstable {
     fn run(&self, stop: &Stop) -> anyhow::Result<()> {
         match RUNS.fetch_add(1, Ordering::SeqCst) {
             0 => Ok(()),
-            1 => anyhow::bail!("lost the way"),
-            2 => panic!("fell"),
+            1 => anyhow::bail!("connection lost"),
+            2 => panic!("out of range"),
             _ => {
-                tell("stands");
+                send_event("stable");
                 stop.wait_for_request();
-                panic!("falls in the end, too")
+                panic!("panics when it stops, too")
             }
         }
     }
@@ -120,47 +124,50 @@ impl BackgroundService for Stumbling {
 
 #[test]
 fn run_that_ends_early_is_restarted_and_counted() {
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     let (sender, events) = mpsc::channel();
     *EVENTS.lock().unwrap() = Some(sender);
     super::log_capture::install();
     Scope::new().run(|| {
-        Stumbling::instance().unwrap();
-        assert_eq!(events.recv().unwrap(), "stands");
-        let report = registry().ping_all(&PingOptions::new().tag("falls"));
+        Unstable::instance().unwrap();
+        assert_eq!(events.recv().unwrap(), "stable");
+        let report = registry().ping_all(&PingOptions::new().tag("unstable"));
         let health = &report.services()[0];
         assert_eq!(
             (health.restarts(), health.health()),
             (Some(3), Health::Degraded)
         );
-        assert_eq!(health.error(), Some("restarted after: panicked: fell"));
+        assert_eq!(
+            health.error(),
+            Some("restarted after: panicked: out of range")
+        );
         assert!(registry().shutdown_all().is_clean());
     });
-    let logged = super::log_capture::warnings_with("run of Stumbling ended before it was asked to");
-    for why in ["it returned", "lost the way", "panicked: fell"] {
+    let logged = super::log_capture::warnings_with("run of Unstable ended before it was asked to");
+    for reason in ["it returned", "connection lost", "panicked: out of range"] {
         assert_eq!(
-            logged.iter().filter(|line| line.contains(why)).count(),
+            logged.iter().filter(|line| line.contains(reason)).count(),
             1,
             "{logged:?}"
         );
     }
 }
 
-static DEAF: Mutex<Option<(Sender<()>, mpsc::Receiver<()>)>> = Mutex::new(None);
+static IGNORES_STOP: Mutex<Option<(Sender<()>, mpsc::Receiver<()>)>> = Mutex::new(None);
 
 #[service(background, shutdown_timeout = "20ms")]
-struct Deaf;
+struct IgnoresStop;
 
-impl Service for Deaf {
+impl Service for IgnoresStop {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(Deaf)
+        Ok(IgnoresStop)
     }
 }
 
-impl BackgroundService for Deaf {
+impl BackgroundService for IgnoresStop {
     fn run(&self, _: &Stop) -> anyhow::Result<()> {
-        let (begun, gate) = DEAF.lock().unwrap().take().unwrap();
-        begun.send(())?;
+        let (started, gate) = IGNORES_STOP.lock().unwrap().take().unwrap();
+        started.send(())?;
         let _ = gate.recv();
         Ok(())
     }
@@ -169,11 +176,11 @@ impl BackgroundService for Deaf {
 #[test]
 fn run_that_ignores_stop_does_not_block_the_shutdown() {
     let (open, gate) = mpsc::channel();
-    let (begun, has_begun) = mpsc::channel();
-    *DEAF.lock().unwrap() = Some((begun, gate));
+    let (started, has_started) = mpsc::channel();
+    *IGNORES_STOP.lock().unwrap() = Some((started, gate));
     Scope::new().run(|| {
-        Deaf::instance().unwrap();
-        has_begun.recv().unwrap();
+        IgnoresStop::instance().unwrap();
+        has_started.recv().unwrap();
         let report = registry().shutdown_all();
         assert_eq!(*report.services()[0].outcome(), ShutdownOutcome::Overran);
     });
@@ -183,7 +190,7 @@ fn run_that_ignores_stop_does_not_block_the_shutdown() {
 #[test]
 fn provided_background_service_starts_no_thread() {
     let (sender, events) = mpsc::channel();
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     *EVENTS.lock().unwrap() = Some(sender);
     Scope::new()
         .provide(Worker)

@@ -16,25 +16,25 @@ use tokio::sync::Notify;
 use super::asynchronous::runtimes;
 
 /// A value that panics when it is dropped early.
-struct Bomb;
+struct PanicsOnDrop;
 
-impl Drop for Bomb {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
-        panic!("dropped half-way");
+        panic!("dropped early");
     }
 }
 
 #[service(async, init_timeout = "20ms")]
-struct Explosive;
+struct PanicsWhenDropped;
 
-impl AsyncService for Explosive {
+impl AsyncService for PanicsWhenDropped {
     async fn initialize() -> anyhow::Result<Self> {
-        let bomb = Bomb;
+        let guard = PanicsOnDrop;
         if env::var("STUCK").is_ok() {
             Stuck::instance_async().await?;
         }
-        std::mem::forget(bomb);
-        Ok(Explosive)
+        std::mem::forget(guard);
+        Ok(PanicsWhenDropped)
     }
 }
 
@@ -63,12 +63,12 @@ fn panic_in_a_future_dropped_after_a_timeout_is_contained() {
     for runtime in runtimes() {
         runtime.block_on(Scope::new().env("STUCK", "1").run_async(async {
             for _ in 0..2 {
-                let error = Explosive::instance_async().await.err().unwrap();
+                let error = PanicsWhenDropped::instance_async().await.err().unwrap();
                 assert!(
                     matches!(
                         error,
                         Error::TimedOut {
-                            service: "Explosive",
+                            service: "PanicsWhenDropped",
                             because_of: Some("Stuck"),
                             ..
                         }
@@ -86,18 +86,18 @@ fn panic_in_a_future_dropped_after_a_timeout_is_contained() {
     }
 }
 
-static LATE_BEGUN: Notify = Notify::const_new();
+static LATE_STARTED: Notify = Notify::const_new();
 static LATE_MAY_END: Notify = Notify::const_new();
 static LATE_STOPPED: AtomicU32 = AtomicU32::new(0);
 
 #[service(async, shutdown_timeout = "500ms")]
-struct LateOne;
+struct Late;
 
-impl AsyncService for LateOne {
+impl AsyncService for Late {
     async fn initialize() -> anyhow::Result<Self> {
-        LATE_BEGUN.notify_one();
+        LATE_STARTED.notify_one();
         LATE_MAY_END.notified().await;
-        Ok(LateOne)
+        Ok(Late)
     }
 
     async fn shutdown(&self) -> anyhow::Result<()> {
@@ -113,8 +113,8 @@ fn late_instance_is_shut_down_by_its_task() {
     for runtime in runtimes() {
         let before = LATE_STOPPED.load(Ordering::SeqCst);
         runtime.block_on(Scope::new().run_async(async {
-            let late = tokio::spawn(Scope::current().carry(LateOne::instance_async()));
-            LATE_BEGUN.notified().await;
+            let late = tokio::spawn(Scope::current().carry(Late::instance_async()));
+            LATE_STARTED.notified().await;
             let report = registry().shutdown_all_async(&ShutdownOptions::new()).await;
             assert!(!report.is_clean(), "{report}");
             LATE_MAY_END.notify_one();
@@ -131,12 +131,12 @@ fn late_instance_is_shut_down_by_its_task() {
 static RETRIED: Notify = Notify::const_new();
 
 #[service(async, retry(attempts = 2, initial = "1h", max = "2h"))]
-struct Patient;
+struct RetriesHourly;
 
-impl AsyncService for Patient {
+impl AsyncService for RetriesHourly {
     async fn initialize() -> anyhow::Result<Self> {
         RETRIED.notify_one();
-        anyhow::bail!("not today")
+        anyhow::bail!("not available")
     }
 }
 
@@ -144,29 +144,29 @@ impl AsyncService for Patient {
 fn shutdown_interrupts_the_pause_between_retries() {
     for runtime in runtimes() {
         runtime.block_on(Scope::new().run_async(async {
-            let patient = tokio::spawn(Scope::current().carry(Patient::instance_async()));
+            let caller = tokio::spawn(Scope::current().carry(RetriesHourly::instance_async()));
             RETRIED.notified().await;
             let options = ShutdownOptions::new().timeout(Duration::from_secs(600));
             let report = registry().shutdown_all_async(&options).await;
             assert!(report.is_clean(), "{report}");
-            let error = patient.await.unwrap().err().unwrap();
-            assert!(error.to_string().contains("not today"), "{error}");
+            let error = caller.await.unwrap().err().unwrap();
+            assert!(error.to_string().contains("not available"), "{error}");
         }));
     }
 }
 
 static FIRST: LazyLock<[Mutex<Option<mpsc::Sender<()>>>; 2]> = LazyLock::new(Default::default);
 static HELD: Mutex<Option<mpsc::Receiver<()>>> = Mutex::new(None);
-static SECOND_MADE: AtomicU32 = AtomicU32::new(0);
+static SECOND_INITIALIZATIONS: AtomicU32 = AtomicU32::new(0);
 
 #[service]
 struct First;
 
 impl Service for First {
     fn initialize() -> anyhow::Result<Self> {
-        let begun = FIRST[0].lock().unwrap().take().unwrap();
+        let started = FIRST[0].lock().unwrap().take().unwrap();
         let held = HELD.lock().unwrap().take().unwrap();
-        begun.send(())?;
+        started.send(())?;
         held.recv()?;
         Ok(First)
     }
@@ -183,17 +183,17 @@ struct Second;
 
 impl Service for Second {
     fn initialize() -> anyhow::Result<Self> {
-        SECOND_MADE.fetch_add(1, Ordering::SeqCst);
+        SECOND_INITIALIZATIONS.fetch_add(1, Ordering::SeqCst);
         Ok(Second)
     }
 }
 
 #[test]
 fn cancelled_start_stops_and_is_rolled_back() {
-    let (begun, has_begun) = mpsc::channel();
+    let (started, has_started) = mpsc::channel();
     let (stopped, has_stopped) = mpsc::channel();
     let (release, held) = mpsc::channel();
-    *FIRST[0].lock().unwrap() = Some(begun);
+    *FIRST[0].lock().unwrap() = Some(started);
     *FIRST[1].lock().unwrap() = Some(stopped);
     *HELD.lock().unwrap() = Some(held);
     Scope::new().run(|| {
@@ -201,11 +201,11 @@ fn cancelled_start_stops_and_is_rolled_back() {
         let mut start = Box::pin(registry.start_async::<Second>());
         let polled = start.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
-        has_begun.recv_timeout(Duration::from_secs(60)).unwrap();
+        has_started.recv_timeout(Duration::from_secs(60)).unwrap();
         drop(start);
         release.send(()).unwrap();
         has_stopped.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert_eq!(SECOND_MADE.load(Ordering::SeqCst), 0);
+        assert_eq!(SECOND_INITIALIZATIONS.load(Ordering::SeqCst), 0);
     });
 }
 
@@ -250,7 +250,7 @@ fn unfinished_check_continues_in_the_next_report() {
                 .tag("slow answer")
                 .timeout(Duration::from_millis(20))
                 .reuse_for(Duration::from_secs(600));
-            // Timed out, cancelled, timed out: it is the same check each time, and no result is kept.
+            // Two reports time out and one is cancelled. All of them wait for the same check, and none keeps a result.
             let report = registry().ping_all_async(&options).await;
             assert_eq!(report.health(), Health::Unhealthy);
             let registry = registry();

@@ -81,7 +81,7 @@ fn sixty_four_threads_initialize_each_service_once() {
     });
 }
 
-macro_rules! fresh_services {
+macro_rules! process_services {
     ($($name:ident)*) => {
         $(
             #[service]
@@ -99,7 +99,7 @@ macro_rules! fresh_services {
 }
 
 static PROCESS_STARTS: AtomicUsize = AtomicUsize::new(0);
-fresh_services! { P00 P01 P02 P03 P04 P05 P06 P07 P08 P09 P10 P11 P12 P13 P14 P15 P16 P17 P18 P19 P20 P21 P22 P23 }
+process_services! { P00 P01 P02 P03 P04 P05 P06 P07 P08 P09 P10 P11 P12 P13 P14 P15 P16 P17 P18 P19 P20 P21 P22 P23 }
 
 #[test]
 fn racing_threads_outside_scopes_get_one_instance() {
@@ -132,10 +132,10 @@ struct Slow;
 
 impl Service for Slow {
     fn initialize() -> anyhow::Result<Self> {
-        let (started, go_on) = SLOW_GATE.lock().unwrap().take().unwrap();
+        let (started, released) = SLOW_GATE.lock().unwrap().take().unwrap();
         started.send(())?;
-        go_on.recv()?;
-        anyhow::bail!("slow, then broken")
+        released.recv()?;
+        anyhow::bail!("slow, then failed")
     }
 }
 
@@ -157,11 +157,11 @@ fn independent_services_do_not_wait_and_waiters_share_a_failure() {
     has_started.recv().unwrap();
     assert!(
         Independent::instance().is_ok(),
-        "the initialization of one service delays another's"
+        "an initialization must not delay independent services"
     );
 
     // Only the first attempt waits at the gate, so a caller with its own attempt would get another error.
-    let (about_to_wait, threads_that_wait) = mpsc::channel();
+    let (about_to_wait, waiting_threads) = mpsc::channel();
     let waiters: Vec<_> = (0..4)
         .map(|_| {
             let about_to_wait = about_to_wait.clone();
@@ -173,7 +173,7 @@ fn independent_services_do_not_wait_and_waiters_share_a_failure() {
             })
         })
         .collect();
-    for thread in threads_that_wait.iter().take(4) {
+    for thread in waiting_threads.iter().take(4) {
         wait_until_asleep(&thread);
     }
     release.send(()).unwrap();
@@ -181,7 +181,7 @@ fn independent_services_do_not_wait_and_waiters_share_a_failure() {
         let error = outcome.join().unwrap().err().unwrap();
         assert_eq!(
             error.to_string(),
-            "failed to initialize Slow: slow, then broken"
+            "failed to initialize Slow: slow, then failed"
         );
     }
 }

@@ -42,10 +42,10 @@ service_that! { A initializes { B::call()?; } pings {} }
 service_that! { B initializes { C::call()?; } pings {} }
 service_that! { C requires D initializes {} pings {} }
 service_that! { D initializes {} pings { A::call()?; } }
-service_that! { Swallows initializes { let _ = Swallows::call(); } pings {} }
-service_that! { FailsOtherwise initializes { let _ = FailsOtherwise::call(); anyhow::bail!("disk full"); #[allow(unreachable_code)] {} } pings {} }
-service_that! { Rewords initializes { Reworded::call().map_err(|error| anyhow::anyhow!("while starting: {error}"))?; } pings {} }
-service_that! { Reworded initializes { Rewords::call().unwrap(); } pings {} }
+service_that! { IgnoresError initializes { let _ = IgnoresError::call(); } pings {} }
+service_that! { ReplacesError initializes { let _ = ReplacesError::call(); anyhow::bail!("disk full"); #[allow(unreachable_code)] {} } pings {} }
+service_that! { WrapsError initializes { Wrapped::call().map_err(|error| anyhow::anyhow!("while starting: {error}"))?; } pings {} }
+service_that! { Wrapped initializes { WrapsError::call().unwrap(); } pings {} }
 
 #[test]
 fn service_that_calls_itself_gets_self_dependency() {
@@ -83,16 +83,19 @@ fn cycle_on_one_thread_is_reported_with_its_path() {
 #[test]
 fn cycle_is_reported_however_initialize_wraps_it() {
     assert!(
-        Swallows::call().is_ok(),
-        "an error that was dealt with is none"
+        IgnoresError::call().is_ok(),
+        "`initialize` ignored the error, so it succeeds"
     );
-    let error = FailsOtherwise::call().unwrap_err();
+    let error = ReplacesError::call().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "failed to initialize FailsOtherwise: disk full"
+        "failed to initialize ReplacesError: disk full"
     );
-    let text = Rewords::call().unwrap_err().to_string();
-    assert_eq!(text, "circular dependency: Rewords -> Reworded -> Rewords");
+    let text = WrapsError::call().unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "circular dependency: WrapsError -> Wrapped -> WrapsError"
+    );
 }
 
 static BOTH_INSIDE: Barrier = Barrier::new(2);
@@ -105,7 +108,7 @@ service_that! { Three requires Four initializes {} pings {} }
 service_that! { Four initializes { ALL_INSIDE.wait(); One::call()?; } pings {} }
 
 /// Runs each call on its own thread, in one scope, and returns their errors.
-fn at_once(calls: &[fn() -> Result<(), Error>]) -> Vec<Error> {
+fn run_concurrently(calls: &[fn() -> Result<(), Error>]) -> Vec<Error> {
     Scope::new().run(|| {
         let scope = &Scope::current();
         thread::scope(|threads| {
@@ -122,7 +125,7 @@ fn at_once(calls: &[fn() -> Result<(), Error>]) -> Vec<Error> {
 }
 
 #[track_caller]
-fn assert_circle(error: &Error, names: &[&str]) {
+fn assert_cycle(error: &Error, names: &[&str]) {
     let Error::CircularDependency { path, .. } = error else {
         panic!("{error}")
     };
@@ -137,22 +140,22 @@ fn assert_circle(error: &Error, names: &[&str]) {
 #[test]
 fn cycle_across_two_threads_is_an_error() {
     for _ in 0..200 {
-        let errors = at_once(&[Left::call, Right::call]);
+        let errors = run_concurrently(&[Left::call, Right::call]);
         assert_eq!(errors.len(), 2);
         errors
             .iter()
-            .for_each(|error| assert_circle(error, &["Left", "Right"]));
+            .for_each(|error| assert_cycle(error, &["Left", "Right"]));
     }
 }
 
 #[test]
 fn cycle_across_three_threads_is_an_error() {
     for _ in 0..200 {
-        let errors = at_once(&[One::call, Two::call, Three::call]);
+        let errors = run_concurrently(&[One::call, Two::call, Three::call]);
         assert_eq!(errors.len(), 3);
         errors
             .iter()
-            .for_each(|error| assert_circle(error, &["One", "Two", "Three", "Four"]));
+            .for_each(|error| assert_cycle(error, &["One", "Two", "Three", "Four"]));
     }
 }
 

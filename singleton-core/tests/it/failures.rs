@@ -14,21 +14,21 @@ const FAILS: usize = 1;
 const PING_FAILS: usize = 2;
 const PANICS: usize = 3;
 const PING_PANICS: usize = 4;
-const PANICS_WITH_NO_TEXT: usize = 5;
+const PANICS_WITHOUT_TEXT: usize = 5;
 const DROP_PANICS: usize = 6;
 
 #[service]
-struct Moody {
+struct Flaky {
     drop_panics: bool,
 }
 
-impl Service for Moody {
+impl Service for Flaky {
     fn initialize() -> anyhow::Result<Self> {
         match MODE.load(Ordering::SeqCst) {
             FAILS => Err(io::Error::from(io::ErrorKind::NotFound)).context("reading the settings"),
             PANICS => panic!("number {}", 7),
-            PANICS_WITH_NO_TEXT => std::panic::panic_any(PanicsAgain),
-            mode => Ok(Moody {
+            PANICS_WITHOUT_TEXT => std::panic::panic_any(PanicsOnDrop),
+            mode => Ok(Flaky {
                 drop_panics: mode == DROP_PANICS,
             }),
         }
@@ -43,21 +43,21 @@ impl Service for Moody {
     }
 }
 
-impl Drop for Moody {
+impl Drop for Flaky {
     fn drop(&mut self) {
         assert!(!self.drop_panics, "dropped");
     }
 }
 
-struct PanicsAgain;
+struct PanicsOnDrop;
 
-impl Drop for PanicsAgain {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
-        panic!("once more");
+        panic!("dropped again");
     }
 }
 
-impl Moody {
+impl Flaky {
     #[guarded]
     fn call(&self) -> Result<u32, Error> {
         Ok(1)
@@ -65,7 +65,7 @@ impl Moody {
 }
 
 #[service]
-#[requires(Moody)]
+#[requires(Flaky)]
 struct Middle;
 
 impl Service for Middle {
@@ -89,7 +89,7 @@ struct Explains;
 
 impl Service for Explains {
     fn initialize() -> anyhow::Result<Self> {
-        Moody::call().context("asking Moody")?;
+        Flaky::call().context("calling Flaky")?;
         Ok(Explains)
     }
 }
@@ -99,7 +99,7 @@ struct Undeclared;
 
 impl Service for Undeclared {
     fn initialize() -> anyhow::Result<Self> {
-        Moody::call()?;
+        Flaky::call()?;
         Ok(Undeclared)
     }
 }
@@ -115,64 +115,64 @@ fn each_failure_is_reported_and_the_next_call_retries() {
         for (mode, own, through_others) in [
             (
                 FAILS,
-                "failed to initialize Moody: reading the settings",
-                "failed to initialize Outer because of Moody: reading the settings",
+                "failed to initialize Flaky: reading the settings",
+                "failed to initialize Outer because of Flaky: reading the settings",
             ),
             (
                 PING_FAILS,
-                "failed to initialize Moody: ping failed: no answer",
-                "failed to initialize Outer because of Moody: ping failed: no answer",
+                "failed to initialize Flaky: ping failed: no answer",
+                "failed to initialize Outer because of Flaky: ping failed: no answer",
             ),
             (
                 PANICS,
-                "failed to initialize Moody: panicked: number 7",
-                "failed to initialize Outer because of Moody: panicked: number 7",
+                "failed to initialize Flaky: panicked: number 7",
+                "failed to initialize Outer because of Flaky: panicked: number 7",
             ),
             (
                 PING_PANICS,
-                "failed to initialize Moody: panicked: static text",
-                "failed to initialize Outer because of Moody: panicked: static text",
+                "failed to initialize Flaky: panicked: static text",
+                "failed to initialize Outer because of Flaky: panicked: static text",
             ),
             (
-                PANICS_WITH_NO_TEXT,
-                "failed to initialize Moody: panicked: with a value that is no text",
-                "failed to initialize Outer because of Moody: panicked: with a value that is no text",
+                PANICS_WITHOUT_TEXT,
+                "failed to initialize Flaky: panicked: with a value that is no text",
+                "failed to initialize Outer because of Flaky: panicked: with a value that is no text",
             ),
             (
                 DROP_PANICS,
-                "failed to initialize Moody: ping failed: no answer",
-                "failed to initialize Outer because of Moody: ping failed: no answer",
+                "failed to initialize Flaky: ping failed: no answer",
+                "failed to initialize Outer because of Flaky: ping failed: no answer",
             ),
         ] {
             MODE.store(mode, Ordering::SeqCst);
-            assert_eq!(error_of(Moody::call()).to_string(), own);
+            assert_eq!(error_of(Flaky::call()).to_string(), own);
             assert_eq!(error_of(Outer::instance()).to_string(), through_others);
-            assert_eq!(error_of(Undeclared::instance()).to_string(), own.replace("Moody", "Undeclared because of Moody"));
+            assert_eq!(error_of(Undeclared::instance()).to_string(), own.replace("Flaky", "Undeclared because of Flaky"));
             for service in registry().services() {
                 assert_ne!(service.state(), State::Initializing, "{service:?} is stuck");
             }
         }
         MODE.store(FAILS, Ordering::SeqCst);
         let error = error_of(Outer::instance());
-        assert!(matches!(error, Error::InitializationFailed { service: "Outer", because_of: Some("Moody"), .. }));
+        assert!(matches!(error, Error::InitializationFailed { service: "Outer", because_of: Some("Flaky"), .. }));
         let cause = error.source().unwrap();
         assert_eq!(cause.to_string(), "reading the settings");
-        assert_eq!(format!("{error:#}"), "failed to initialize Outer because of Moody: reading the settings: entity not found");
+        assert_eq!(format!("{error:#}"), "failed to initialize Outer because of Flaky: reading the settings: entity not found");
         let root = cause.source().unwrap().downcast_ref::<io::Error>().unwrap();
         assert_eq!(root.kind(), io::ErrorKind::NotFound);
 
         let explained = error_of(Explains::instance());
-        let text = "failed to initialize Explains: asking Moody: failed to initialize Moody: reading the settings";
+        let text = "failed to initialize Explains: calling Flaky: failed to initialize Flaky: reading the settings";
         assert!(format!("{explained:#}").starts_with(text), "{explained:#}");
 
         MODE.store(WORKS, Ordering::SeqCst);
-        assert_eq!(Moody::call().unwrap(), 1);
+        assert_eq!(Flaky::call().unwrap(), 1);
         assert!(Outer::instance().is_ok() && Undeclared::instance().is_ok());
     });
 }
 
 #[test]
-fn errors_travel_between_threads() {
-    fn check<T: std::error::Error + Clone + Send + Sync + 'static>() {}
-    check::<Error>();
+fn errors_can_be_sent_between_threads() {
+    fn assert_bounds<T: std::error::Error + Clone + Send + Sync + 'static>() {}
+    assert_bounds::<Error>();
 }

@@ -1,46 +1,59 @@
-//! Synchronization of a test's threads.
+//! Gates, which synchronize the threads of a test.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-/// A timeout that only a hanging test reaches.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// The timeout of each wait. Only a test that hangs reaches it.
+pub(crate) const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A gate at which one side waits until the other side opens it. The other side can wait until the first one has
-/// arrived.
+/// A gate at which one thread waits until another thread opens it. The other thread can first wait for its arrival.
 pub(crate) struct Gate {
-    come: (Mutex<Sender<()>>, Mutex<Receiver<()>>),
-    open: (Mutex<Sender<()>>, Mutex<Receiver<()>>),
+    arrivals: (Mutex<Sender<()>>, Mutex<Receiver<()>>),
+    openings: (Mutex<Sender<()>>, Mutex<Receiver<()>>),
 }
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        let both = || {
+        let channels = || {
             let (sender, receiver) = channel();
             (Mutex::new(sender), Mutex::new(receiver))
         };
         Gate {
-            come: both(),
-            open: both(),
+            arrivals: channels(),
+            openings: channels(),
         }
     }
 
-    pub(crate) fn come(&self) {
-        self.come.0.lock().unwrap().send(()).unwrap();
+    /// Reports an arrival without waiting.
+    pub(crate) fn arrive(&self) {
+        self.arrivals.0.lock().unwrap().send(()).unwrap();
     }
 
-    pub(crate) fn pass(&self) {
-        self.come();
-        self.open.1.lock().unwrap().recv_timeout(LONG).unwrap();
+    /// Reports an arrival, and waits until the gate is opened.
+    pub(crate) fn arrive_and_wait(&self) {
+        self.arrive();
+        self.openings
+            .1
+            .lock()
+            .unwrap()
+            .recv_timeout(HANG_TIMEOUT)
+            .unwrap();
     }
 
-    pub(crate) fn await_someone(&self) {
-        self.come.1.lock().unwrap().recv_timeout(LONG).unwrap();
+    /// Waits for one arrival.
+    pub(crate) fn wait_for_arrival(&self) {
+        self.arrivals
+            .1
+            .lock()
+            .unwrap()
+            .recv_timeout(HANG_TIMEOUT)
+            .unwrap();
     }
 
+    /// Lets one waiting thread, or the next one that arrives, continue.
     pub(crate) fn open(&self) {
-        self.open.0.lock().unwrap().send(()).unwrap();
+        self.openings.0.lock().unwrap().send(()).unwrap();
     }
 }
 

@@ -30,20 +30,20 @@ macro_rules! checked {
 }
 
 checked! {
-    Well("states") => || Ok(());
-    Ailing("states") => || Err(Degraded::because("2 of 3 replicas").into());
-    Sick("states") => || {
-        anyhow::ensure!(SICK.load(Ordering::SeqCst) == 0, "disk full");
+    Working("states") => || Ok(());
+    Limited("states") => || Err(Degraded::because("2 of 3 replicas").into());
+    Failing("states") => || {
+        anyhow::ensure!(FAIL.load(Ordering::SeqCst) == 0, "disk full");
         Ok(())
     };
-    Lazy("states") => || panic!("nobody asked for it");
-    Awaited("eager") [eager] => || Ok(());
+    Lazy("states") => || panic!("must not be checked");
+    Eager("eager") [eager] => || Ok(());
     Panicking("panics") => || {
-        assert!(SICK.load(Ordering::SeqCst) == 0, "boom");
+        assert!(FAIL.load(Ordering::SeqCst) == 0, "boom");
         Ok(())
     };
     Hanging("hangs") => || {
-        if let Some(gate) = HANG.lock().unwrap().take() {
+        if let Some(gate) = HANG_GATE.lock().unwrap().take() {
             RUNS.fetch_add(1, Ordering::SeqCst);
             let _ = gate.recv();
         }
@@ -63,13 +63,13 @@ checked! {
     };
 }
 
-static SICK: AtomicU32 = AtomicU32::new(0);
-static HANG: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+static FAIL: AtomicU32 = AtomicU32::new(0);
+static HANG_GATE: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 static RUNS: AtomicU32 = AtomicU32::new(0);
 static PAIR: Barrier = Barrier::new(2);
 static BOTH: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 static COUNT: AtomicU32 = AtomicU32::new(0);
-static TURN: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn tagged(tag: &str) -> PingOptions {
     PingOptions::new().tag(tag).timeout(Duration::from_secs(60))
@@ -82,16 +82,17 @@ fn of<'a>(report: &'a HealthReport, name: &str) -> &'a ServiceHealth {
 
 #[test]
 fn each_state_is_reported_and_unused_services_stay_unused() {
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     Scope::new().run(|| {
-        Well::instance().unwrap();
-        Ailing::instance().expect("degraded is good enough to start");
-        Sick::instance().unwrap();
-        SICK.store(1, Ordering::SeqCst);
+        Working::instance().unwrap();
+        Limited::instance().expect("a degraded service starts");
+        Failing::instance().unwrap();
+        FAIL.store(1, Ordering::SeqCst);
         let report = registry().ping_all(&tagged("states"));
-        SICK.store(0, Ordering::SeqCst);
+        FAIL.store(0, Ordering::SeqCst);
         assert_eq!(report.services().len(), 4, "{report}");
-        let states = ["Well", "Ailing", "Sick", "Lazy"].map(|name| of(&report, name).health());
+        let states =
+            ["Working", "Limited", "Failing", "Lazy"].map(|name| of(&report, name).health());
         assert_eq!(
             states,
             [
@@ -101,9 +102,11 @@ fn each_state_is_reported_and_unused_services_stay_unused() {
                 Health::NotStarted
             ]
         );
-        assert_eq!(of(&report, "Ailing").error(), Some("2 of 3 replicas"));
-        assert_eq!(of(&report, "Sick").error(), Some("disk full"));
-        assert!(of(&report, "Well").latency().is_some() && of(&report, "Well").age().is_some());
+        assert_eq!(of(&report, "Limited").error(), Some("2 of 3 replicas"));
+        assert_eq!(of(&report, "Failing").error(), Some("disk full"));
+        assert!(
+            of(&report, "Working").latency().is_some() && of(&report, "Working").age().is_some()
+        );
         assert!(!Lazy::is_initialized());
         assert_eq!(
             (report.health(), report.http_status()),
@@ -129,22 +132,22 @@ fn each_state_is_reported_and_unused_services_stay_unused() {
 
 #[test]
 fn eager_service_that_is_not_started_is_unhealthy() {
-    Scope::new().env("Well", "fails").run(|| {
+    Scope::new().env("Working", "fails").run(|| {
         let report = registry().ping_all(&tagged("eager"));
-        assert_eq!(of(&report, "Awaited").health(), Health::NotStarted);
+        assert_eq!(of(&report, "Eager").health(), Health::NotStarted);
         assert_eq!(report.health(), Health::Unhealthy);
-        Awaited::instance().unwrap();
+        Eager::instance().unwrap();
         assert_eq!(
             registry().ping_all(&tagged("eager")).health(),
             Health::Healthy
         );
 
-        assert!(Well::instance().is_err());
+        assert!(Working::instance().is_err());
         let report = registry().ping_all(&tagged("states"));
-        assert_eq!(of(&report, "Well").health(), Health::Unhealthy);
+        assert_eq!(of(&report, "Working").health(), Health::Unhealthy);
         assert_eq!(
-            of(&report, "Well").error(),
-            Some("failed to initialize Well: does not start")
+            of(&report, "Working").error(),
+            Some("failed to initialize Working: does not start")
         );
         assert!(
             registry()
@@ -160,7 +163,7 @@ fn checks_run_in_parallel() {
     Scope::new().run(|| {
         One::instance().unwrap();
         Other::instance().unwrap();
-        // Neither check passes the barrier alone.
+        // Each check waits at the barrier for the other one.
         BOTH.store(true, Ordering::SeqCst);
         let report = registry().ping_all(&tagged("pair"));
         BOTH.store(false, Ordering::SeqCst);
@@ -173,7 +176,7 @@ fn hanging_check_times_out_and_is_not_started_twice() {
     Scope::new().run(|| {
         Hanging::instance().unwrap();
         let (open, gate) = mpsc::channel();
-        *HANG.lock().unwrap() = Some(gate);
+        *HANG_GATE.lock().unwrap() = Some(gate);
         let short = tagged("hangs").timeout(Duration::from_millis(20));
         for _ in 0..3 {
             let report = registry().ping_all(&short);
@@ -193,12 +196,12 @@ fn hanging_check_times_out_and_is_not_started_twice() {
 
 #[test]
 fn panic_in_ping_is_unhealthy() {
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     Scope::new().run(|| {
         Panicking::instance().unwrap();
-        SICK.store(1, Ordering::SeqCst);
+        FAIL.store(1, Ordering::SeqCst);
         let report = registry().ping_all(&tagged("panics"));
-        SICK.store(0, Ordering::SeqCst);
+        FAIL.store(0, Ordering::SeqCst);
         assert_eq!(of(&report, "Panicking").error(), Some("panicked: boom"));
         assert_eq!(
             registry().ping_all(&tagged("panics")).health(),

@@ -10,14 +10,16 @@ use singleton_core::{
     BackgroundService, Error, Service, ShutdownOptions, Stop, env, registry, requires, service,
 };
 
-use super::gate::{LONG, gate};
+use super::gate::{HANG_TIMEOUT, gate};
 
 /// Runs `work`, which may deadlock, on its own thread with a timeout.
 #[track_caller]
 fn without_deadlock<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = channel();
     thread::spawn(move || sender.send(work()));
-    receiver.recv_timeout(LONG).expect("it ends")
+    receiver
+        .recv_timeout(HANG_TIMEOUT)
+        .expect("the work ends before the timeout")
 }
 
 #[service]
@@ -68,17 +70,17 @@ fn starting_a_service_inside_its_own_initialize_is_an_error() {
 
 /// An error whose destructor uses a service, or panics.
 #[derive(Debug)]
-struct Loaded;
+struct ErrorWithDestructor;
 
-impl fmt::Display for Loaded {
+impl fmt::Display for ErrorWithDestructor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("loaded")
+        formatter.write_str("an error with a destructor")
     }
 }
 
-impl std::error::Error for Loaded {}
+impl std::error::Error for ErrorWithDestructor {}
 
-impl Drop for Loaded {
+impl Drop for ErrorWithDestructor {
     fn drop(&mut self) {
         if env::var("PANIC").is_ok() {
             panic!("dropped");
@@ -88,15 +90,15 @@ impl Drop for Loaded {
 }
 
 #[service]
-struct FailsLoaded;
+struct FailsWithDestructor;
 
-static TRIES: AtomicU32 = AtomicU32::new(0);
+static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
 
-impl Service for FailsLoaded {
+impl Service for FailsWithDestructor {
     fn initialize() -> anyhow::Result<Self> {
-        match TRIES.fetch_add(1, Ordering::SeqCst) % 3 {
-            2 => Ok(FailsLoaded),
-            _ => Err(Loaded.into()),
+        match ATTEMPTS.fetch_add(1, Ordering::SeqCst) % 3 {
+            2 => Ok(FailsWithDestructor),
+            _ => Err(ErrorWithDestructor.into()),
         }
     }
 }
@@ -108,17 +110,17 @@ fn error_destructors_run_with_the_engine_unlocked() {
             scope.run(|| {
                 // The service holds the last reference to an error when the next outcome replaces it.
                 for _ in 0..2 {
-                    let _ = std::panic::catch_unwind(|| drop(FailsLoaded::instance()));
+                    let _ = std::panic::catch_unwind(|| drop(FailsWithDestructor::instance()));
                 }
-                FailsLoaded::instance().unwrap();
-                assert!(FailsLoaded::is_initialized());
+                FailsWithDestructor::instance().unwrap();
+                assert!(FailsWithDestructor::is_initialized());
             });
         });
     }
     // The remaining errors of a scope are dropped with it.
     without_deadlock(|| {
-        Scope::new().run(|| drop(FailsLoaded::instance()));
-        TRIES.store(0, Ordering::SeqCst);
+        Scope::new().run(|| drop(FailsWithDestructor::instance()));
+        ATTEMPTS.store(0, Ordering::SeqCst);
     });
 }
 
@@ -135,12 +137,12 @@ impl Service for Slow {
 
     fn shutdown(&self) -> anyhow::Result<()> {
         if STOPS.fetch_add(1, Ordering::SeqCst) == 0 {
-            let own = Slow::instance().err();
+            let error = Slow::instance().err();
             assert!(
-                matches!(own, Some(Error::ShutDown { .. })),
-                "no wait for oneself"
+                matches!(error, Some(Error::ShutDown { .. })),
+                "a call inside `shutdown` must not wait for that shutdown"
             );
-            STOPPING.pass();
+            STOPPING.arrive_and_wait();
         }
         Ok(())
     }
@@ -152,7 +154,7 @@ struct FailsOnSlow;
 
 impl Service for FailsOnSlow {
     fn initialize() -> anyhow::Result<Self> {
-        anyhow::bail!("no luck")
+        anyhow::bail!("cannot start")
     }
 }
 
@@ -161,7 +163,7 @@ fn calls_wait_while_a_failed_start_is_rolled_back() {
     Scope::new().run(|| {
         let scope = Scope::current();
         let start = scope.spawn(|| registry().start::<FailsOnSlow>().unwrap_err());
-        STOPPING.await_someone();
+        STOPPING.wait_for_arrival();
         let (calling, called) = channel();
         let call = scope.spawn(move || {
             calling.send(()).unwrap();
@@ -170,70 +172,70 @@ fn calls_wait_while_a_failed_start_is_rolled_back() {
         called.recv().unwrap();
         STOPPING.open();
         let error = start.unwrap().join().unwrap();
-        assert!(error.to_string().contains("no luck"), "{error}");
+        assert!(error.to_string().contains("cannot start"), "{error}");
         assert!(error.taken_back().is_clean(), "{}", error.taken_back());
         call.unwrap().join().unwrap().unwrap();
         assert!(Slow::is_initialized());
     });
 }
 
-gate!(STUBBORN);
-gate!(STUBBORN_RUNS);
-static RUNS: AtomicU32 = AtomicU32::new(0);
-static MOST_RUNS: AtomicU32 = AtomicU32::new(0);
+gate!(MAY_STOP);
+gate!(RUN_STARTED);
+static CONCURRENT_RUNS: AtomicU32 = AtomicU32::new(0);
+static MAX_CONCURRENT_RUNS: AtomicU32 = AtomicU32::new(0);
 
 #[service(background, shutdown_timeout = "30ms")]
-struct Stubborn;
+struct StopsLate;
 
-impl Service for Stubborn {
+impl Service for StopsLate {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(Stubborn)
+        Ok(StopsLate)
     }
 }
 
-impl BackgroundService for Stubborn {
+impl BackgroundService for StopsLate {
     fn run(&self, stop: &Stop) -> anyhow::Result<()> {
-        let running = RUNS.fetch_add(1, Ordering::SeqCst) + 1;
-        MOST_RUNS.fetch_max(running, Ordering::SeqCst);
-        STUBBORN_RUNS.come();
+        let running = CONCURRENT_RUNS.fetch_add(1, Ordering::SeqCst) + 1;
+        MAX_CONCURRENT_RUNS.fetch_max(running, Ordering::SeqCst);
+        RUN_STARTED.arrive();
         stop.wait_for_request();
-        STUBBORN.pass();
-        RUNS.fetch_sub(1, Ordering::SeqCst);
+        MAY_STOP.arrive_and_wait();
+        CONCURRENT_RUNS.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     }
 }
 
 #[service]
-#[requires(Stubborn)]
-struct FailsOnStubborn;
+#[requires(StopsLate)]
+struct FailsOnStopsLate;
 
-impl Service for FailsOnStubborn {
+impl Service for FailsOnStopsLate {
     fn initialize() -> anyhow::Result<Self> {
-        STUBBORN_RUNS.await_someone();
-        anyhow::bail!("no luck")
+        RUN_STARTED.wait_for_arrival();
+        anyhow::bail!("cannot start")
     }
 }
 
 #[test]
 fn background_service_that_does_not_stop_is_not_run_twice() {
     Scope::new().run(|| {
-        registry().start::<FailsOnStubborn>().unwrap_err();
-        STUBBORN.await_someone();
-        let error = Stubborn::instance().err();
+        registry().start::<FailsOnStopsLate>().unwrap_err();
+        MAY_STOP.wait_for_arrival();
+        let error = StopsLate::instance().err();
         assert!(matches!(error, Some(Error::ShutDown { .. })), "{error:?}");
-        STUBBORN.open();
-        while Stubborn::instance().is_err() {
+        MAY_STOP.open();
+        while StopsLate::instance().is_err() {
             thread::yield_now();
         }
-        STUBBORN_RUNS.await_someone();
+        RUN_STARTED.wait_for_arrival();
         let options = ShutdownOptions::new();
         let scope = Scope::current();
-        let end = scope.spawn(move || registry().shutdown_all_with(&options));
-        STUBBORN.await_someone();
-        STUBBORN.open();
-        end.unwrap().join().unwrap();
+        let shutdown = scope.spawn(move || registry().shutdown_all_with(&options));
+        MAY_STOP.wait_for_arrival();
+        MAY_STOP.open();
+        shutdown.unwrap().join().unwrap();
     });
-    assert_eq!(MOST_RUNS.load(Ordering::SeqCst), 1);
+    assert_eq!(MAX_CONCURRENT_RUNS.load(Ordering::SeqCst), 1);
 }
 
 #[service]
@@ -243,11 +245,11 @@ static PROVIDED_STOPS: AtomicU32 = AtomicU32::new(0);
 
 impl Service for Provided {
     fn initialize() -> anyhow::Result<Self> {
-        anyhow::bail!("comes from main")
+        anyhow::bail!("must be provided")
     }
 
     fn ping(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(self.0 > 0, "of no value");
+        anyhow::ensure!(self.0 > 0, "the value is 0");
         Ok(())
     }
 
@@ -263,7 +265,7 @@ struct FailsOnProvided;
 
 impl Service for FailsOnProvided {
     fn initialize() -> anyhow::Result<Self> {
-        anyhow::bail!("no luck")
+        anyhow::bail!("cannot start")
     }
 }
 
@@ -274,7 +276,11 @@ fn provided_value_is_kept_for_the_next_start_and_replaceable_after_a_failure() {
         assert!(Provided::instance().is_err());
         Provided::provide(Provided(7)).unwrap();
         registry().start::<FailsOnProvided>().unwrap_err();
-        assert_eq!(PROVIDED_STOPS.load(Ordering::SeqCst), 0, "it is used again");
+        assert_eq!(
+            PROVIDED_STOPS.load(Ordering::SeqCst),
+            0,
+            "the provided value must be kept"
+        );
         assert_eq!(Provided::instance().unwrap().0, 7);
     });
     assert_eq!(PROVIDED_STOPS.load(Ordering::SeqCst), 1);

@@ -7,7 +7,7 @@ use std::thread;
 use singleton_core::testing::Scope;
 use singleton_core::{Error, Service, StartOutcome, env, registry, service};
 
-use super::gate::{LONG, gate};
+use super::gate::{HANG_TIMEOUT, gate};
 
 gate!(LATE);
 gate!(LATE_STOP);
@@ -17,18 +17,18 @@ struct Late;
 
 impl Service for Late {
     fn initialize() -> anyhow::Result<Self> {
-        LATE.pass();
+        LATE.arrive_and_wait();
         Ok(Late)
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        let seen = env::var("LATE").or_else(|_| env::var("PATH"));
+        let variable = env::var("LATE").or_else(|_| env::var("PATH"));
         assert_eq!(
-            seen.ok(),
+            variable.ok(),
             env::var("LATE").ok(),
-            "the process's variables are none of its"
+            "the service must not see the variables of the process"
         );
-        LATE_STOP.pass();
+        LATE_STOP.arrive_and_wait();
         Ok(())
     }
 }
@@ -41,12 +41,12 @@ fn late_instance_of_a_failed_start_is_shut_down_unless_requested() {
             error.report().services()[0].outcome(),
             StartOutcome::Failed(Error::TimedOut { .. })
         ));
-        LATE.await_someone();
+        LATE.wait_for_arrival();
     };
     Scope::new().env("LATE", "1").run(|| {
         fail();
         LATE.open();
-        LATE_STOP.await_someone();
+        LATE_STOP.wait_for_arrival();
         assert!(!Late::is_initialized());
         LATE_STOP.open();
         while Late::is_initialized() {
@@ -62,39 +62,44 @@ fn late_instance_of_a_failed_start_is_shut_down_unless_requested() {
         }
         LATE_STOP.open();
     });
-    LATE_STOP.await_someone();
+    LATE_STOP.wait_for_arrival();
 }
 
 gate!(ORPHAN);
-static ORPHAN_SAW: Mutex<Option<Sender<bool>>> = Mutex::new(None);
+static ORPHAN_HAS_PATH: Mutex<Option<Sender<bool>>> = Mutex::new(None);
 
-// A service with `init_timeout` initializes on another thread, which is not in the caller's scope by itself.
+// A service with `init_timeout` initializes on another thread, which must enter the caller's scope explicitly.
 #[service(init_timeout = "10m", shutdown_timeout = "30ms")]
 struct Orphan;
 
 impl Service for Orphan {
     fn initialize() -> anyhow::Result<Self> {
-        ORPHAN.pass();
+        ORPHAN.arrive_and_wait();
         Ok(Orphan)
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        let saw = env::var("PATH").is_ok();
-        ORPHAN_SAW.lock().unwrap().take().unwrap().send(saw)?;
+        let has_path = env::var("PATH").is_ok();
+        ORPHAN_HAS_PATH
+            .lock()
+            .unwrap()
+            .take()
+            .unwrap()
+            .send(has_path)?;
         Ok(())
     }
 }
 
 #[test]
 fn late_instance_of_an_ended_scope_is_shut_down_without_process_variables() {
-    let (sender, seen) = channel();
-    *ORPHAN_SAW.lock().unwrap() = Some(sender);
+    let (sender, has_path) = channel();
+    *ORPHAN_HAS_PATH.lock().unwrap() = Some(sender);
     let call = Scope::new().run(|| {
         let call = Scope::current().spawn(|| Orphan::instance().map(drop));
-        ORPHAN.await_someone();
+        ORPHAN.wait_for_arrival();
         call.unwrap()
     });
     ORPHAN.open();
-    assert!(!seen.recv_timeout(LONG).unwrap());
+    assert!(!has_path.recv_timeout(HANG_TIMEOUT).unwrap());
     assert!(matches!(call.join().unwrap(), Err(Error::ShutDown { .. })));
 }

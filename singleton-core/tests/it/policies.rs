@@ -11,35 +11,35 @@ use singleton_core::{Error, Service, registry, requires, service};
 static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
 
 #[service(retry(attempts = 4, initial = "1ms", max = "2ms"))]
-struct Stubborn;
+struct ReadyAtFourthAttempt;
 
-impl Service for Stubborn {
+impl Service for ReadyAtFourthAttempt {
     fn initialize() -> anyhow::Result<Self> {
         let attempt = ATTEMPTS.fetch_add(1, Ordering::SeqCst) + 1;
         anyhow::ensure!(attempt.is_multiple_of(4), "attempt {attempt} fails");
-        Ok(Stubborn)
+        Ok(ReadyAtFourthAttempt)
     }
 }
 
 #[service(retry(attempts = 3, initial = "1ms", max = "1ms"))]
-#[requires(Hopeless)]
-struct BehindHopeless;
+#[requires(Unhealthy)]
+struct RequiresUnhealthy;
 
-impl Service for BehindHopeless {
+impl Service for RequiresUnhealthy {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(BehindHopeless)
+        Ok(RequiresUnhealthy)
     }
 }
 
-static HOPELESS: AtomicU32 = AtomicU32::new(0);
+static UNHEALTHY_ATTEMPTS: AtomicU32 = AtomicU32::new(0);
 
 #[service(retry(attempts = 3, initial = "1ms", max = "1ms"))]
-struct Hopeless;
+struct Unhealthy;
 
-impl Service for Hopeless {
+impl Service for Unhealthy {
     fn initialize() -> anyhow::Result<Self> {
-        HOPELESS.fetch_add(1, Ordering::SeqCst);
-        Ok(Hopeless)
+        UNHEALTHY_ATTEMPTS.fetch_add(1, Ordering::SeqCst);
+        Ok(Unhealthy)
     }
 
     fn ping(&self) -> anyhow::Result<()> {
@@ -50,17 +50,17 @@ impl Service for Hopeless {
 #[test]
 fn service_is_retried_by_its_policy_and_not_for_a_failed_dependency() {
     Scope::new().run(|| {
-        Stubborn::instance().unwrap();
+        ReadyAtFourthAttempt::instance().unwrap();
         assert_eq!(ATTEMPTS.load(Ordering::SeqCst), 4);
-        let error = BehindHopeless::instance().err().unwrap();
+        let error = RequiresUnhealthy::instance().err().unwrap();
         assert_eq!(
             error.to_string(),
-            "failed to initialize BehindHopeless because of Hopeless: ping failed: never"
+            "failed to initialize RequiresUnhealthy because of Unhealthy: ping failed: never"
         );
         assert_eq!(
-            HOPELESS.load(Ordering::SeqCst),
+            UNHEALTHY_ATTEMPTS.load(Ordering::SeqCst),
             3,
-            "three attempts, not nine"
+            "the dependent must not retry the dependency"
         );
     });
 }
@@ -87,11 +87,11 @@ impl Service for Stuck {
 
 #[service(init_timeout = "50ms", tags("readiness", "slow"))]
 #[requires(Stuck)]
-struct Impatient;
+struct HasTimeout;
 
-impl Service for Impatient {
+impl Service for HasTimeout {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(Impatient)
+        Ok(HasTimeout)
     }
 }
 
@@ -99,15 +99,15 @@ impl Service for Impatient {
 fn caller_times_out_and_a_late_success_makes_the_service_ready() {
     let open = gate();
     Scope::new().run(|| {
-        let error = Impatient::instance().err().unwrap();
+        let error = HasTimeout::instance().err().unwrap();
         assert_eq!(
             error.to_string(),
-            "failed to initialize Impatient because of Stuck: not ready after 50ms"
+            "failed to initialize HasTimeout because of Stuck: not ready after 50ms"
         );
         assert!(matches!(
-            Impatient::instance(),
+            HasTimeout::instance(),
             Err(Error::TimedOut {
-                service: "Impatient",
+                service: "HasTimeout",
                 ..
             })
         ));
@@ -115,17 +115,17 @@ fn caller_times_out_and_a_late_success_makes_the_service_ready() {
         open.send(Ok(())).unwrap();
         waiter.join().unwrap().unwrap();
         // After the timeout a call does not wait, so poll until the service is ready.
-        while !Impatient::is_initialized() {
+        while !HasTimeout::is_initialized() {
             thread::yield_now();
         }
-        Impatient::instance().unwrap();
+        HasTimeout::instance().unwrap();
     });
 }
 
 #[test]
 fn next_call_retries_after_a_late_failure() {
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap();
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     let (open, gate) = mpsc::channel::<()>();
     *LATE.lock().unwrap() = Some(gate);
     Scope::new().run(|| {
@@ -139,14 +139,17 @@ fn next_call_retries_after_a_late_failure() {
         drop(open);
         let error = loop {
             match Late::instance() {
-                // The error of the first attempt, before and at its end.
+                // The first attempt times out for its callers, and then fails.
                 Err(Error::TimedOut { .. } | Error::InitializationFailed { .. }) => {
                     thread::yield_now();
                 }
                 other => break other,
             }
         };
-        assert!(error.is_ok(), "the second attempt finds no gate");
+        assert!(
+            error.is_ok(),
+            "the second attempt does not wait at the gate"
+        );
     });
 }
 
@@ -168,9 +171,9 @@ impl Service for Late {
 #[test]
 fn registry_lists_tags() {
     let services = registry().services();
-    let impatient = services
+    let has_timeout = services
         .iter()
-        .find(|service| service.name() == "Impatient")
+        .find(|service| service.name() == "HasTimeout")
         .unwrap();
-    assert_eq!(impatient.tags(), ["readiness", "slow"]);
+    assert_eq!(has_timeout.tags(), ["readiness", "slow"]);
 }

@@ -49,7 +49,7 @@ fn provided_instance_replaces_initialize_and_is_pinged() {
         assert_eq!(Settings::port().unwrap(), 8080);
         assert!(
             Base::is_initialized(),
-            "what it requires is there all the same"
+            "the dependencies of a provided service must be initialized"
         );
         let late = Settings::provide(Settings { port: 1 }).unwrap_err();
         assert_eq!(
@@ -79,7 +79,7 @@ trait Clock: Send + Sync + 'static {
 }
 
 static STOPPED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
-static TURN: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// An implementation that is a service itself.
 #[service]
@@ -135,7 +135,7 @@ impl Greeter {
 
 #[test]
 fn trait_implementation_can_be_provided_or_bound() {
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     Scope::new().run(|| {
         let error = Greeter::hour().unwrap_err();
         assert_eq!(
@@ -156,7 +156,7 @@ fn trait_implementation_can_be_provided_or_bound() {
 
 #[test]
 fn bound_service_is_part_of_the_graph() {
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     Scope::new().run(|| {
         <dyn Clock>::bind::<SystemClock>().unwrap();
         assert!(matches!(
@@ -185,34 +185,34 @@ fn bound_service_is_part_of_the_graph() {
 /// A service that requires the trait to which it is bound. This cycle is found only at run time.
 #[service]
 #[requires(dyn Loop)]
-struct Circle;
+struct Cyclic;
 
 #[service]
 trait Loop: Send + Sync + 'static {}
 
-impl Loop for Circle {}
+impl Loop for Cyclic {}
 
-impl Service for Circle {
+impl Service for Cyclic {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(Circle)
+        Ok(Cyclic)
     }
 }
 
 #[test]
 fn cycle_through_a_trait_is_an_error() {
     Scope::new().run(|| {
-        <dyn Loop>::bind::<Circle>().unwrap();
-        let error = Circle::instance().err().unwrap();
+        <dyn Loop>::bind::<Cyclic>().unwrap();
+        let error = Cyclic::instance().err().unwrap();
         assert_eq!(
             error.to_string(),
-            "circular dependency: Circle -> dyn Loop -> Circle"
+            "circular dependency: Cyclic -> dyn Loop -> Cyclic"
         );
-        let report = registry().start::<Circle>().unwrap_err();
+        let report = registry().start::<Cyclic>().unwrap_err();
         assert!(
             report.to_string().contains("circular dependency"),
             "{report}"
         );
-        assert!(registry().graph().to_string().contains("Circle"));
+        assert!(registry().graph().to_string().contains("Cyclic"));
     });
 }
 

@@ -54,7 +54,7 @@ impl Service for Diary {
             .lock()
             .unwrap()
             .push(format!("diary stops at {}", Clock::hour()?));
-        panic!("a diary that fails to stop stops nobody else");
+        panic!("the diary cannot stop");
     }
 }
 
@@ -67,14 +67,14 @@ fn fake_replaces_a_service_only_inside_its_scope() {
         .run(|| *Clock::hour().unwrap());
     assert_eq!(
         inside, 30,
-        "neither initialize nor ping is run for a provided instance, and the last one counts"
+        "the last provided instance is used, without `initialize` and `ping`"
     );
     assert_eq!(std::ptr::from_ref(Clock::hour().unwrap()), outside);
     Scope::new().run(|| {
         assert_ne!(
             std::ptr::from_ref(Clock::hour().unwrap()),
             outside,
-            "a scope starts fresh"
+            "each scope must have a separate instance"
         )
     });
 }
@@ -119,7 +119,7 @@ fn handle_carries_the_scope_and_can_outlive_it() {
         assert_eq!(
             outside.enter(|| *Clock::hour().unwrap()),
             1,
-            "the handle of no scope leaves all scopes"
+            "a handle from outside all scopes must leave the current scope"
         );
         assert_eq!(*Clock::hour().unwrap(), 7);
         handle
@@ -149,7 +149,11 @@ fn scope_shuts_down_in_reverse_order_even_after_a_panic() {
         .cloned()
         .collect::<Vec<_>>();
     assert_eq!(events, ["diary stops at 12", "clock 12 stops"]);
-    assert_eq!(*Clock::hour().unwrap(), 1, "the thread is outside again");
+    assert_eq!(
+        *Clock::hour().unwrap(),
+        1,
+        "the thread must have left the scope"
+    );
 }
 
 #[test]
@@ -160,7 +164,11 @@ fn provided_service_shuts_down_before_its_dependencies() {
             .provide(Diary)
             .provide(Clock { hour: 21 })
             .run(|| ());
-        assert_eq!(*Clock::hour().unwrap(), 1, "started after its dependent");
+        assert_eq!(
+            *Clock::hour().unwrap(),
+            1,
+            "the clock initializes after its dependent"
+        );
     });
     let events = EVENTS.lock().unwrap();
     let position = |event: &str| events.iter().position(|known| known == event);

@@ -10,9 +10,9 @@ use singleton_core::{
 };
 
 static EVENTS: Mutex<Vec<&str>> = Mutex::new(Vec::new());
-static HANG: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+static SLOW_GATE: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 static SIDES: Barrier = Barrier::new(2);
-static TURN: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 macro_rules! services {
     ($($name:ident ($($requirement:ident)*) $([$($policy:tt)*])? => $shutdown:expr;)*) => {$(
@@ -37,21 +37,21 @@ macro_rules! services {
 
 services! {
     Ground() => || Ok(());
-    // They are independent. Neither passes the barrier alone.
+    // Both are independent, and each waits at the barrier for the other one.
     East(Ground) => || { SIDES.wait(); Ok(()) };
     West(Ground) => || { SIDES.wait(); Ok(()) };
     Top(East West) => || {
-        assert!(Ground::is_initialized(), "what it requires is still there");
+        assert!(Ground::is_initialized(), "a dependency must shut down after its dependent");
         Ok(())
     };
     Fails(Ground) => || anyhow::bail!("the tape is full");
     Panics(Ground) => || panic!("the tape tore");
     Slow(Ground) [shutdown_timeout = "20ms"] => || {
-        let gate = HANG.lock().unwrap().take();
+        let gate = SLOW_GATE.lock().unwrap().take();
         if let Some(gate) = gate { let _ = gate.recv(); }
         Ok(())
     };
-    Unused() => || panic!("nobody used it");
+    Unused() => || panic!("an unused service must not shut down");
 }
 
 #[service]
@@ -64,10 +64,7 @@ impl Service for User {
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            Used::is_initialized(),
-            "the one that was used stopped first"
-        );
+        anyhow::ensure!(Used::is_initialized(), "the dependency shut down first");
         Ok(())
     }
 }
@@ -86,7 +83,7 @@ fn outcome<'a>(report: &'a ShutdownReport, name: &str) -> &'a ShutdownOutcome {
 
 #[test]
 fn dependents_shut_down_first_and_independent_services_in_parallel() {
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     Scope::new().run(|| {
         Top::instance().unwrap();
         EVENTS.lock().unwrap().clear();
@@ -105,14 +102,14 @@ fn dependents_shut_down_first_and_independent_services_in_parallel() {
         assert!(registry().start::<Top>().is_err());
         assert!(
             registry().shutdown_all().services().is_empty(),
-            "there is nothing left"
+            "a second shutdown must find no services"
         );
     });
 }
 
 #[test]
 fn failures_and_panics_do_not_stop_the_shutdown_of_others() {
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     Scope::new().run(|| {
         Fails::instance().unwrap();
         Panics::instance().unwrap();
@@ -132,9 +129,9 @@ fn failures_and_panics_do_not_stop_the_shutdown_of_others() {
 
 #[test]
 fn service_that_exceeds_its_timeout_does_not_block_others() {
-    let _turn = TURN.lock().unwrap();
+    let _guard = ONE_AT_A_TIME.lock().unwrap();
     let (open, gate) = mpsc::channel();
-    *HANG.lock().unwrap() = Some(gate);
+    *SLOW_GATE.lock().unwrap() = Some(gate);
     Scope::new().run(|| {
         Slow::instance().unwrap();
         // The service's own timeout overrides this one.
@@ -158,7 +155,7 @@ fn undeclared_dependency_shuts_down_after_its_dependent() {
 }
 
 static STARTING: Mutex<Option<Receiver<()>>> = Mutex::new(None);
-static BEGUN: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
+static STARTED: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
 
 #[service(shutdown_timeout = "20ms")]
 #[requires(Used)]
@@ -166,7 +163,7 @@ struct Starting;
 
 impl Service for Starting {
     fn initialize() -> anyhow::Result<Self> {
-        BEGUN.lock().unwrap().take().unwrap().send(())?;
+        STARTED.lock().unwrap().take().unwrap().send(())?;
         let gate = STARTING.lock().unwrap().take().unwrap();
         let _ = gate.recv();
         Ok(Starting)
@@ -182,15 +179,15 @@ static ORPHANED: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
 
 #[test]
 fn shutdown_waits_for_running_initializations_up_to_the_timeout() {
-    let (begun, has_begun) = mpsc::channel();
+    let (started, has_started) = mpsc::channel();
     let (open, gate) = mpsc::channel();
     let (orphan, orphaned) = mpsc::channel();
-    *BEGUN.lock().unwrap() = Some(begun);
+    *STARTED.lock().unwrap() = Some(started);
     *STARTING.lock().unwrap() = Some(gate);
     *ORPHANED.lock().unwrap() = Some(orphan);
     Scope::new().run(|| {
         let starter = Scope::current().spawn(Starting::instance).unwrap();
-        has_begun.recv().unwrap();
+        has_started.recv().unwrap();
         let report = registry().shutdown_all();
         assert_eq!(
             *outcome(&report, "Starting"),
@@ -200,8 +197,6 @@ fn shutdown_waits_for_running_initializations_up_to_the_timeout() {
         drop(open);
         let error = starter.join().unwrap().err().unwrap();
         assert_eq!(error.to_string(), "Starting has been shut down");
-        orphaned
-            .recv()
-            .expect("the instance that came too late is shut down");
+        orphaned.recv().expect("the late instance is shut down");
     });
 }

@@ -8,7 +8,7 @@ use singleton_core::{Error, Service, StartOutcome, StartReport, env, registry, r
 
 static EVENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-fn note(event: &str) {
+fn record(event: &str) {
     EVENTS.lock().unwrap().push(event.to_owned());
 }
 
@@ -25,7 +25,7 @@ macro_rules! services {
             }
 
             fn shutdown(&self) -> anyhow::Result<()> {
-                note(concat!(stringify!($name), " stops"));
+                record(concat!(stringify!($name), " stops"));
                 Ok(())
             }
         }
@@ -130,10 +130,13 @@ fn all_failures_are_reported_and_started_services_are_rolled_back() {
 
         assert!(
             !Base::is_initialized(),
-            "it had been started for the printer alone"
+            "a failed start must shut down the services that it started"
         );
         assert_eq!(error.taken_back().services()[0].name(), "Base");
-        assert!(Base::instance().is_ok(), "and can be started again");
+        assert!(
+            Base::instance().is_ok(),
+            "a service that was rolled back must start again"
+        );
     });
 }
 

@@ -11,21 +11,9 @@ impl Service for Clock {
 
 impl Clock {
     #[guarded]
-    #[unsafe(no_mangle)]
+    #[unsafe(link_section = ".text.clock")]
     fn hour(&self) -> Result<u8, Error> {
         Ok(7)
-    }
-
-    #[guarded]
-    #[unsafe(export_name = "minute_of_clock")]
-    fn minute(&self) -> Result<u8, Error> {
-        Ok(30)
-    }
-
-    #[guarded]
-    #[unsafe(link_section = ".text.clock")]
-    fn second(&self) -> Result<u8, Error> {
-        Ok(0)
     }
 }
 

@@ -1,10 +1,9 @@
-//! Programs that must compile without a warning. They are part of this binary, so that the compile-fail cases need no
-//! code generation.
+//! Programs that must compile without a warning. Each is a module of this binary.
 
+#[path = "compile_pass/corrected_cases.rs"]
+mod corrected_cases;
 #[path = "compile_pass/inner_attributes.rs"]
 mod inner_attributes;
-#[path = "compile_pass/twins.rs"]
-mod twins;
 #[path = "compile_pass/unusual_names.rs"]
 mod unusual_names;
 
@@ -15,7 +14,7 @@ fn inner_attributes_and_nested_setup_compile() {
 
 #[test]
 fn corrected_compile_fail_cases_compile() {
-    twins::main();
+    corrected_cases::main();
 }
 
 #[test]

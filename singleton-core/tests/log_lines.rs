@@ -1,4 +1,4 @@
-//! Text from a service cannot start a log line.
+//! Text from a service, such as its errors, cannot start a log line.
 //!
 //! This is a separate binary, because its services would fail each start of all services.
 
@@ -8,59 +8,59 @@ use singleton_core::{BackgroundService, Degraded, Service, Stop, registry, servi
 #[path = "it/log_capture.rs"]
 mod log_capture;
 
-const HOSTILE: &str = "lost\r\nERROR forged \u{1b}[2J\u{2028}\u{202e}";
-const SHOWN: &str = r"lost\r\nERROR forged \u{1b}[2J\u{2028}\u{202e}";
+const UNTRUSTED: &str = "lost\r\nERROR forged \u{1b}[2J\u{2028}\u{202e}";
+const ESCAPED: &str = r"lost\r\nERROR forged \u{1b}[2J\u{2028}\u{202e}";
 
 #[service]
-struct FailsHostile;
+struct FailsWithText;
 
-impl Service for FailsHostile {
+impl Service for FailsWithText {
     fn initialize() -> anyhow::Result<Self> {
-        anyhow::bail!("{HOSTILE}");
+        anyhow::bail!("{UNTRUSTED}");
     }
 }
 
 #[service]
-struct PanicsHostile;
+struct PanicsWithText;
 
-impl Service for PanicsHostile {
+impl Service for PanicsWithText {
     fn initialize() -> anyhow::Result<Self> {
-        panic!("{HOSTILE}");
+        panic!("{UNTRUSTED}");
     }
 }
 
 #[service(retry(attempts = 2, initial = "1ms"))]
-struct RetriesHostile;
+struct RetriesWithText;
 
-impl Service for RetriesHostile {
+impl Service for RetriesWithText {
     fn initialize() -> anyhow::Result<Self> {
-        anyhow::bail!("{HOSTILE}");
+        anyhow::bail!("{UNTRUSTED}");
     }
 }
 
 #[service]
-struct DegradedHostile;
+struct DegradedWithText;
 
-impl Service for DegradedHostile {
+impl Service for DegradedWithText {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(DegradedHostile)
+        Ok(DegradedWithText)
     }
 
     fn ping(&self) -> anyhow::Result<()> {
-        Err(Degraded::because(HOSTILE).into())
+        Err(Degraded::because(UNTRUSTED).into())
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        anyhow::bail!("{HOSTILE}");
+        anyhow::bail!("{UNTRUSTED}");
     }
 }
 
 #[service]
-struct DropHostile;
+struct PanicsOnDrop;
 
-impl Service for DropHostile {
+impl Service for PanicsOnDrop {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(DropHostile)
+        Ok(PanicsOnDrop)
     }
 
     fn ping(&self) -> anyhow::Result<()> {
@@ -68,22 +68,22 @@ impl Service for DropHostile {
     }
 }
 
-impl Drop for DropHostile {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
-        panic!("{HOSTILE}");
+        panic!("{UNTRUSTED}");
     }
 }
 
 #[service(background)]
-struct RunsHostile;
+struct RunFailsWithText;
 
-impl Service for RunsHostile {
+impl Service for RunFailsWithText {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(RunsHostile)
+        Ok(RunFailsWithText)
     }
 }
 
-impl BackgroundService for RunsHostile {
+impl BackgroundService for RunFailsWithText {
     fn run(&self, stop: &Stop) -> anyhow::Result<()> {
         static FIRST: std::sync::Once = std::sync::Once::new();
         let mut is_first = false;
@@ -91,7 +91,7 @@ impl BackgroundService for RunsHostile {
         if !is_first {
             stop.wait_for_request();
         }
-        anyhow::bail!("{HOSTILE}");
+        anyhow::bail!("{UNTRUSTED}");
     }
 }
 
@@ -100,8 +100,8 @@ fn assert_logged_on_one_line(service: &str, count: usize) {
     let records = log_capture::warnings_with(service);
     assert_eq!(records.len(), count, "{records:?}");
     for record in &records {
-        assert!(record.contains(SHOWN), "{record:?}");
-        assert!(!record.contains(HOSTILE), "{record:?}");
+        assert!(record.contains(ESCAPED), "{record:?}");
+        assert!(!record.contains(UNTRUSTED), "{record:?}");
     }
 }
 
@@ -109,25 +109,25 @@ fn assert_logged_on_one_line(service: &str, count: usize) {
 fn text_from_services_starts_no_log_line() {
     log_capture::install();
     Scope::new().run(|| {
-        assert!(FailsHostile::instance().is_err());
-        assert_logged_on_one_line("FailsHostile", 1);
-        assert!(PanicsHostile::instance().is_err());
-        assert_logged_on_one_line("PanicsHostile", 1);
-        assert!(RetriesHostile::instance().is_err());
-        assert_logged_on_one_line("RetriesHostile", 2);
-        assert!(DegradedHostile::instance().is_ok());
-        assert_logged_on_one_line("DegradedHostile is degraded", 1);
-        assert!(DropHostile::instance().is_err());
-        assert_logged_on_one_line("DropHostile panicked while it was dropped", 1);
-        assert!(RunsHostile::instance().is_ok());
+        assert!(FailsWithText::instance().is_err());
+        assert_logged_on_one_line("FailsWithText", 1);
+        assert!(PanicsWithText::instance().is_err());
+        assert_logged_on_one_line("PanicsWithText", 1);
+        assert!(RetriesWithText::instance().is_err());
+        assert_logged_on_one_line("RetriesWithText", 2);
+        assert!(DegradedWithText::instance().is_ok());
+        assert_logged_on_one_line("DegradedWithText is degraded", 1);
+        assert!(PanicsOnDrop::instance().is_err());
+        assert_logged_on_one_line("PanicsOnDrop panicked while it was dropped", 1);
+        assert!(RunFailsWithText::instance().is_ok());
         // The first run fails at once, and the second one when the shutdown requests its stop.
-        while log_capture::warnings_with("run of RunsHostile").is_empty() {
+        while log_capture::warnings_with("run of RunFailsWithText").is_empty() {
             std::thread::yield_now();
         }
         let report = registry().shutdown_all();
         assert!(!report.is_clean(), "{report}");
-        assert_logged_on_one_line("DegradedHostile failed to shut down", 1);
-        let ended = log_capture::warnings_with("run of RunsHostile");
-        assert_logged_on_one_line("run of RunsHostile", ended.len());
+        assert_logged_on_one_line("DegradedWithText failed to shut down", 1);
+        let ended = log_capture::warnings_with("run of RunFailsWithText");
+        assert_logged_on_one_line("run of RunFailsWithText", ended.len());
     });
 }

@@ -27,7 +27,7 @@ fn configure() -> anyhow::Result<()> {
     SETUPS.fetch_add(1, Ordering::SeqCst);
     match scenario().as_str() {
         "setup fails" => anyhow::bail!("no settings"),
-        "setup panics" => panic!("torn settings"),
+        "setup panics" => panic!("damaged settings"),
         "setup uses a service" => {
             let error = Store::instance().err().map(|error| error.to_string());
             print(&error.unwrap_or_default());
@@ -55,21 +55,17 @@ impl Service for Store {
     fn shutdown(&self) -> anyhow::Result<()> {
         print("store stops");
         if scenario() == "hanging shutdown" {
-            Stop::wait_for_request(NEVER.get_or_init(never));
+            block_forever();
         }
         Ok(())
     }
 }
 
-/// Returns a stop that is never requested.
-fn never() -> &'static Stop {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::mem::forget(sender);
-    let _: Result<(), _> = receiver.recv();
-    unreachable!("the sender exists and sends nothing")
+fn block_forever() -> ! {
+    loop {
+        thread::park();
+    }
 }
-
-static NEVER: std::sync::OnceLock<&'static Stop> = std::sync::OnceLock::new();
 
 /// A trait whose implementation the `#[setup]` function chooses.
 #[service]
@@ -78,9 +74,9 @@ trait Shelf: Send + Sync {}
 impl Shelf for Store {}
 
 /// A logger that panics at each record.
-struct Hostile;
+struct PanickingLogger;
 
-impl log::Log for Hostile {
+impl log::Log for PanickingLogger {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
@@ -121,7 +117,7 @@ impl Service for Trouble {
             "failing start" => anyhow::bail!("no connection"),
             "hanging start" => {
                 print("trouble hangs");
-                never();
+                block_forever();
             }
             _ => {}
         }
@@ -174,8 +170,8 @@ fn run_scenario(scenario: &str) {
             print(&names.join(" "));
         }
         _ => {
-            if scenario == "hostile logger" {
-                log::set_logger(&Hostile).unwrap();
+            if scenario == "panicking logger" {
+                log::set_logger(&PanickingLogger).unwrap();
                 log::set_max_level(log::LevelFilter::Info);
             }
             match registry().run_until_signal() {
@@ -184,7 +180,7 @@ fn run_scenario(scenario: &str) {
             }
             if scenario == "afterwards" {
                 print("afterwards");
-                never();
+                block_forever();
             }
         }
     }
@@ -247,7 +243,7 @@ fn main() {
     check("no service starts if the setup function fails", || {
         for (scenario, cause) in [
             ("setup fails", "no settings"),
-            ("setup panics", "panicked: torn settings"),
+            ("setup panics", "panicked: damaged settings"),
         ] {
             let (output, status) = Process::start(scenario).finish();
             let text = format!("setup function process::configure failed: {cause}");
@@ -277,7 +273,7 @@ fn main() {
         });
     }
     check("a logger that panics does not block signals", || {
-        let mut process = Process::start("hostile logger");
+        let mut process = Process::start("panicking logger");
         process.read_until("worker runs");
         process.signal("TERM");
         let (output, status) = process.finish();

@@ -26,7 +26,8 @@ macro_rules! plain {
 }
 plain! { Config Database Cache Users }
 
-fn here() -> Graph {
+/// Returns the graph of the services that this module defines.
+fn own_graph() -> Graph {
     let path = concat!(module_path!(), "::");
     registry().graph().only(|service| {
         let name = service.path().strip_prefix(path);
@@ -52,14 +53,14 @@ fn tree_shows_dependencies_and_dependents() {
     Scope::new().run(|| {
         Cache::instance().unwrap();
         assert_eq!(
-            without_times(&here().to_string()),
+            without_times(&own_graph().to_string()),
             "Users (uninitialized)\n\
              ├── Database (uninitialized)\n\
              │   └── Config (ready), required by Cache, Database\n\
              └── Cache (ready)\n    \
                  └── Config (ready), required by Cache, Database\n"
         );
-        let graph = here();
+        let graph = own_graph();
         let config = &graph.services()[0];
         assert_eq!(
             (config.name(), config.dependents()),
@@ -93,12 +94,12 @@ fn dot_mermaid_and_json_are_well_formed() {
     Scope::new().run(|| {
         Cache::instance().unwrap();
         assert_eq!(
-            without_times(&here().to_mermaid()),
+            without_times(&own_graph().to_mermaid()),
             "flowchart LR\n    s0[\"Config<br/>ready\"]\n    s1[\"Cache<br/>ready\"]\n    \
              s2[\"Database<br/>uninitialized\"]\n    s3[\"Users<br/>uninitialized\"]\n    \
              s1 --> s0\n    s2 --> s0\n    s3 --> s2\n    s3 --> s1\n"
         );
-        let dot = without_times(&here().to_dot());
+        let dot = without_times(&own_graph().to_dot());
         assert!(
             dot.starts_with("digraph services {\n") && dot.ends_with("    s3 -> s1;\n}\n"),
             "{dot}"
@@ -108,7 +109,7 @@ fn dot_mermaid_and_json_are_well_formed() {
             "{dot}"
         );
 
-        let json: serde_json::Value = serde_json::from_str(&here().to_json()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&own_graph().to_json()).unwrap();
         let users = &json["services"][3];
         assert_eq!(users["name"], "Users");
         assert_eq!(users["state"], "uninitialized");

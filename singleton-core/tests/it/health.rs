@@ -75,7 +75,7 @@ fn tagged(tag: &str) -> PingOptions {
     PingOptions::new().tag(tag).timeout(Duration::from_secs(60))
 }
 
-fn of<'a>(report: &'a HealthReport, name: &str) -> &'a ServiceHealth {
+fn health_of<'a>(report: &'a HealthReport, name: &str) -> &'a ServiceHealth {
     let mut services = report.services().iter();
     services.find(|service| service.name() == name).unwrap()
 }
@@ -92,7 +92,7 @@ fn each_state_is_reported_and_unused_services_stay_unused() {
         FAIL.store(0, Ordering::SeqCst);
         assert_eq!(report.services().len(), 4, "{report}");
         let states =
-            ["Working", "Limited", "Failing", "Lazy"].map(|name| of(&report, name).health());
+            ["Working", "Limited", "Failing", "Lazy"].map(|name| health_of(&report, name).health());
         assert_eq!(
             states,
             [
@@ -102,10 +102,14 @@ fn each_state_is_reported_and_unused_services_stay_unused() {
                 Health::NotStarted
             ]
         );
-        assert_eq!(of(&report, "Limited").error(), Some("2 of 3 replicas"));
-        assert_eq!(of(&report, "Failing").error(), Some("disk full"));
+        assert_eq!(
+            health_of(&report, "Limited").error(),
+            Some("2 of 3 replicas")
+        );
+        assert_eq!(health_of(&report, "Failing").error(), Some("disk full"));
         assert!(
-            of(&report, "Working").latency().is_some() && of(&report, "Working").age().is_some()
+            health_of(&report, "Working").latency().is_some()
+                && health_of(&report, "Working").age().is_some()
         );
         assert!(!Lazy::is_initialized());
         assert_eq!(
@@ -134,7 +138,7 @@ fn each_state_is_reported_and_unused_services_stay_unused() {
 fn eager_service_that_is_not_started_is_unhealthy() {
     Scope::new().env("Working", "fails").run(|| {
         let report = registry().ping_all(&tagged("eager"));
-        assert_eq!(of(&report, "Eager").health(), Health::NotStarted);
+        assert_eq!(health_of(&report, "Eager").health(), Health::NotStarted);
         assert_eq!(report.health(), Health::Unhealthy);
         Eager::instance().unwrap();
         assert_eq!(
@@ -144,9 +148,9 @@ fn eager_service_that_is_not_started_is_unhealthy() {
 
         assert!(Working::instance().is_err());
         let report = registry().ping_all(&tagged("states"));
-        assert_eq!(of(&report, "Working").health(), Health::Unhealthy);
+        assert_eq!(health_of(&report, "Working").health(), Health::Unhealthy);
         assert_eq!(
-            of(&report, "Working").error(),
+            health_of(&report, "Working").error(),
             Some("failed to initialize Working: does not start")
         );
         assert!(
@@ -180,7 +184,7 @@ fn hanging_check_times_out_and_is_not_started_twice() {
         let short = tagged("hangs").timeout(Duration::from_millis(20));
         for _ in 0..3 {
             let report = registry().ping_all(&short);
-            let hanging = of(&report, "Hanging");
+            let hanging = health_of(&report, "Hanging");
             assert_eq!(hanging.health(), Health::Unhealthy);
             assert_eq!(hanging.error(), Some("no answer within 20ms"));
             assert!(hanging.latency().unwrap() >= Duration::from_millis(20));
@@ -202,7 +206,10 @@ fn panic_in_ping_is_unhealthy() {
         FAIL.store(1, Ordering::SeqCst);
         let report = registry().ping_all(&tagged("panics"));
         FAIL.store(0, Ordering::SeqCst);
-        assert_eq!(of(&report, "Panicking").error(), Some("panicked: boom"));
+        assert_eq!(
+            health_of(&report, "Panicking").error(),
+            Some("panicked: boom")
+        );
         assert_eq!(
             registry().ping_all(&tagged("panics")).health(),
             Health::Healthy
@@ -285,7 +292,7 @@ fn unknown_tag_makes_the_report_unhealthy() {
     });
 }
 
-macro_rules! hanging_together {
+macro_rules! blocking_together {
     ($($name:ident)*) => {
         $(
             #[service(tags("together"))]
@@ -297,10 +304,10 @@ macro_rules! hanging_together {
                 }
 
                 fn ping(&self) -> anyhow::Result<()> {
-                    if TOGETHER.load(Ordering::SeqCst) > 0 {
-                        COME.lock().unwrap().as_ref().unwrap().send(())?;
-                        // Waits until the sender is dropped.
-                        drop(LEAVE.read().unwrap());
+                    if BLOCKS.load(Ordering::SeqCst) > 0 {
+                        CHECK_STARTED.lock().unwrap().as_ref().unwrap().send(())?;
+                        // Waits until the test drops its write guard.
+                        drop(CHECKS_BLOCKED.read().unwrap());
                     }
                     Ok(())
                 }
@@ -318,32 +325,32 @@ macro_rules! hanging_together {
     };
 }
 
-static TOGETHER: AtomicU32 = AtomicU32::new(0);
-static COME: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
-static LEAVE: std::sync::RwLock<()> = std::sync::RwLock::new(());
+static BLOCKS: AtomicU32 = AtomicU32::new(0);
+static CHECK_STARTED: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
+static CHECKS_BLOCKED: std::sync::RwLock<()> = std::sync::RwLock::new(());
 
-hanging_together! { A0 A1 A2 A3 A4 A5 A6 A7 A8 A9 }
+blocking_together! { A0 A1 A2 A3 A4 A5 A6 A7 A8 A9 }
 
 #[test]
 fn waits_for_checks_of_another_report_do_not_add_up() {
     const LIMIT: Duration = Duration::from_secs(2);
     Scope::new().run(|| {
         let count = start_together();
-        let (come, has_come) = mpsc::channel();
-        *COME.lock().unwrap() = Some(come);
-        let leave = LEAVE.write().unwrap();
-        TOGETHER.store(1, Ordering::SeqCst);
+        let (started, has_started) = mpsc::channel();
+        *CHECK_STARTED.lock().unwrap() = Some(started);
+        let blocked = CHECKS_BLOCKED.write().unwrap();
+        BLOCKS.store(1, Ordering::SeqCst);
         let other = Scope::current().spawn(|| registry().ping_all(&tagged("together")));
         for _ in 0..count {
-            has_come.recv().unwrap();
+            has_started.recv().unwrap();
         }
-        TOGETHER.store(0, Ordering::SeqCst);
-        let asked = std::time::Instant::now();
+        BLOCKS.store(0, Ordering::SeqCst);
+        let start = std::time::Instant::now();
         let report = registry().ping_all(&PingOptions::new().tag("together").timeout(LIMIT));
         // A timeout for each check would add up to twenty seconds.
-        assert!(asked.elapsed() < 4 * LIMIT, "{:?}", asked.elapsed());
+        assert!(start.elapsed() < 4 * LIMIT, "{:?}", start.elapsed());
         assert_eq!(report.health(), Health::Unhealthy);
-        drop(leave);
+        drop(blocked);
         assert_eq!(other.unwrap().join().unwrap().health(), Health::Healthy);
     });
 }

@@ -26,7 +26,8 @@ macro_rules! plain {
 }
 plain! { Root Left Right Diamond }
 
-fn here() -> Vec<ServiceInfo> {
+/// Returns the services that this module defines, in the order of the registry.
+fn own_services() -> Vec<ServiceInfo> {
     registry()
         .services()
         .into_iter()
@@ -37,7 +38,7 @@ fn here() -> Vec<ServiceInfo> {
 #[test]
 fn services_are_listed_in_topological_order_without_initialization() {
     Scope::new().run(|| {
-        let services = here();
+        let services = own_services();
         let names: Vec<_> = services.iter().map(ServiceInfo::name).collect();
         let ranks: Vec<_> = services.iter().map(ServiceInfo::rank).collect();
         assert_eq!(names, ["Root", "Left", "Right", "Diamond"]);
@@ -50,7 +51,7 @@ fn services_are_listed_in_topological_order_without_initialization() {
         );
 
         Right::instance().unwrap();
-        let states: Vec<_> = here()
+        let states: Vec<_> = own_services()
             .iter()
             .map(|service| service.state().to_string())
             .collect();

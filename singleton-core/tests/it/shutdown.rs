@@ -45,7 +45,7 @@ services! {
         Ok(())
     };
     Fails(Ground) => || anyhow::bail!("the tape is full");
-    Panics(Ground) => || panic!("the tape tore");
+    Panics(Ground) => || panic!("the tape broke");
     Slow(Ground) [shutdown_timeout = "20ms"] => || {
         let gate = SLOW_GATE.lock().unwrap().take();
         if let Some(gate) = gate { let _ = gate.recv(); }
@@ -121,7 +121,7 @@ fn failures_and_panics_do_not_stop_the_shutdown_of_others() {
         );
         assert_eq!(
             *outcome(&report, "Panics"),
-            ShutdownOutcome::Failed("panicked: the tape tore".to_owned())
+            ShutdownOutcome::Failed("panicked: the tape broke".to_owned())
         );
         assert_eq!(*outcome(&report, "Ground"), ShutdownOutcome::Done);
     });

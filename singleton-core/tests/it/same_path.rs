@@ -3,7 +3,7 @@
 use singleton_core::testing::Scope;
 use singleton_core::{Service, registry, requires, service};
 
-/// Returns the instance of one of two services with the same path.
+/// Uses one of two services with the same path, through its dependent. Returns which of them is ready.
 fn twin(first: bool) -> &'static str {
     if first {
         #[service]
@@ -15,13 +15,13 @@ fn twin(first: bool) -> &'static str {
         }
         #[service]
         #[requires(Twin)]
-        struct NeedsTwin;
-        impl Service for NeedsTwin {
+        struct RequiresTwin;
+        impl Service for RequiresTwin {
             fn initialize() -> anyhow::Result<Self> {
-                Ok(NeedsTwin)
+                Ok(RequiresTwin)
             }
         }
-        NeedsTwin::instance().map(|_| "first").unwrap()
+        RequiresTwin::instance().map(|_| "first").unwrap()
     } else {
         #[service]
         struct Twin;
@@ -32,13 +32,13 @@ fn twin(first: bool) -> &'static str {
         }
         #[service]
         #[requires(Twin)]
-        struct NeedsOther;
-        impl Service for NeedsOther {
+        struct RequiresOther;
+        impl Service for RequiresOther {
             fn initialize() -> anyhow::Result<Self> {
-                Ok(NeedsOther)
+                Ok(RequiresOther)
             }
         }
-        NeedsOther::instance().map_or("none", |_| "second")
+        RequiresOther::instance().map_or("none", |_| "second")
     }
 }
 
@@ -47,17 +47,17 @@ fn services_with_the_same_path_are_distinct() {
     Scope::new().run(|| {
         assert_eq!((twin(true), twin(false)), ("first", "none"));
         let graph = registry().graph();
-        let needs = graph
+        let dependent = graph
             .services()
             .iter()
-            .find(|service| service.name() == "NeedsTwin");
-        assert_eq!(needs.unwrap().dependencies(), ["Twin"]);
+            .find(|service| service.name() == "RequiresTwin");
+        assert_eq!(dependent.unwrap().dependencies(), ["Twin"]);
         let twins = graph
             .services()
             .iter()
             .filter(|service| service.name() == "Twin");
         let mut dependents: Vec<_> = twins.map(|twin| twin.dependents().to_vec()).collect();
         dependents.sort();
-        assert_eq!(dependents, [["NeedsOther"], ["NeedsTwin"]]);
+        assert_eq!(dependents, [["RequiresOther"], ["RequiresTwin"]]);
     });
 }

@@ -1,4 +1,4 @@
-//! Loggers that use services or panic. The engine must work with them.
+//! A logger that uses services, and that can panic. The engine must work with it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -6,11 +6,12 @@ use std::thread;
 use log::{LevelFilter, Log, Metadata, Record};
 use singleton_core::{Error, Service, guarded, requires, service};
 
+/// Whether the logger panics at each record.
 static PANICS: AtomicBool = AtomicBool::new(false);
 
-struct Hostile;
+struct UnusualLogger;
 
-impl Log for Hostile {
+impl Log for UnusualLogger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
@@ -56,7 +57,7 @@ service_that! { Late initializes {} }
 
 #[test]
 fn logger_that_uses_services_or_panics_breaks_nothing() {
-    log::set_logger(&Hostile).unwrap();
+    log::set_logger(&UnusualLogger).unwrap();
     log::set_max_level(LevelFilter::Debug);
     let error = User::put().unwrap_err();
     assert_eq!(

@@ -41,12 +41,12 @@ pub enum Value {
     TimestampTz(DateTime<Utc>),
     /// A uuid.
     Uuid(Uuid),
-    /// A decimal of any size and scale.
+    /// A decimal of any precision and scale.
     Decimal(BigDecimal),
     /// JSON.
     Json(serde_json::Value),
-    /// A PostgreSQL value without a suitable variant, such as one of another type, the date `infinity`, the time 24:00
-    /// or the numeric `NaN`. Cast it in the statement, as in `column::text`.
+    /// A PostgreSQL value that fits no other variant: a value of another type, or a special value such as the date
+    /// `infinity`, the time 24:00 or the numeric `NaN`. Cast it in the statement, as in `column::text`.
     #[non_exhaustive]
     Other {
         /// The type's object identifier, as in `pg_type`.

@@ -1,4 +1,4 @@
-//! The slow path of a guarded call: finds the instance, waits for it, or makes it.
+//! The slow path of a `#[guarded]` call: returns the instance, waits for another thread that creates it, or creates it.
 
 mod asynchronous;
 mod blocking;

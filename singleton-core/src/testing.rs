@@ -13,10 +13,11 @@ use crate::invoke::{Driver, off_thread};
 use crate::panics::catch_panic;
 use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 
-/// A separate set of services. Inside a scope, each service is initialized again, except those provided.
+/// A separate set of services. Inside a scope, each service is initialized again, except those passed
+/// to [`provide`](Scope::provide).
 ///
-/// Scopes on different threads do not see each other, so tests can run in parallel. A nested scope has its own services
-/// too. Code outside scopes keeps its instances. While a scope is open anywhere in the process, each guarded
+/// Scopes on different threads do not see each other, so tests can run in parallel. A nested scope inherits no service
+/// from the outer scope. Code outside scopes keeps its instances. While a scope is open anywhere in the process, each guarded
 /// call takes a lock.
 ///
 /// The `#[setup]` function runs outside scopes. Its `provide` and `bind` apply to the process, not to scopes.
@@ -89,7 +90,7 @@ impl Scope {
         self
     }
 
-    /// Provides `implementation` for a trait with `#[service]`, like [`provide`](Scope::provide).
+    /// Like [`provide`](Scope::provide), for a trait service.
     pub fn provide_trait<D: TraitService + ?Sized>(mut self, implementation: Box<D>) -> Self {
         let service = D::descriptor();
         self.provided.retain(|(provided, _)| *provided != service);
@@ -122,7 +123,7 @@ impl Scope {
 
     /// Runs a future inside the scope, on any thread, and then shuts the scope's services down.
     ///
-    /// If the future is dropped before its end, the services are shut down by the drop.
+    /// If the future is dropped before it completes, dropping it shuts the services down.
     pub async fn run_async<R>(self, work: impl Future<Output = R>) -> R {
         let container = self.open();
         let shutdown_on_drop = ShutdownOnDrop(container);

@@ -112,7 +112,7 @@ fn alone(name: &Ident, input: ParseStream<'_>, argument: Argument) -> Result<Arg
     if input.is_empty() || input.peek(Token![,]) {
         return Ok(argument);
     }
-    let message = format!("`{name}` has no value: write `{name}` alone, or leave it out");
+    let message = format!("`{name}` takes no value: write only `{name}`, or remove it");
     Err(Error::new(input.span(), message))
 }
 
@@ -166,7 +166,7 @@ fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
         }
         match name.to_string().as_str() {
             "attempts" => {
-                let message = "a number of attempts, such as 5";
+                let message = "`attempts` must be an integer, such as 5";
                 let wrong = |error: Error| Error::new(error.span(), message);
                 let literal: LitInt = content.parse().map_err(wrong)?;
                 let number: usize = literal.base10_parse().map_err(wrong)?;
@@ -278,7 +278,7 @@ fn option(value: Option<TokenStream>) -> TokenStream {
     }
 }
 
-/// Returns an error if an attribute without arguments has some.
+/// Returns an error if arguments were given to an attribute that takes none.
 pub(crate) fn none(arguments: &TokenStream, message: &str) -> Option<Error> {
     let first = arguments.clone().into_iter().next()?;
     let span: Span = first.span();

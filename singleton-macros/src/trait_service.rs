@@ -20,7 +20,7 @@ pub(crate) fn expand(arguments: &TokenStream, mut declaration: ItemTrait) -> Tok
 }
 
 fn validate(arguments: &TokenStream, declaration: &ItemTrait) -> Result<()> {
-    let message = "a trait has no policy: give it to the service that implements the trait";
+    let message = "`#[service]` on a trait takes no arguments: write them on the service that implements the trait";
     let mut faults: Vec<Error> = policy::none(arguments, message).into_iter().collect();
     if !declaration.generics.params.is_empty() {
         let message =
@@ -29,7 +29,8 @@ fn validate(arguments: &TokenStream, declaration: &ItemTrait) -> Result<()> {
     }
     let requires = |attribute: &&syn::Attribute| attributes::is_named(attribute, "requires");
     if let Some(requires) = declaration.attrs.iter().find(requires) {
-        let message = "a trait has no dependencies: list them at the service that implements it";
+        let message =
+            "a trait cannot have `#[requires]`: write it on the service that implements the trait";
         faults.push(Error::new_spanned(requires, message));
     }
     let all = faults.into_iter().reduce(|mut all, fault| {
@@ -83,7 +84,7 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             ///
             /// # Errors
             ///
-            /// Returns the errors of `instance`.
+            /// Returns an error in the same cases as `instance`.
             #visibility async fn instance_async() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
                 #private::chosen_async::<Self>().await
             }
@@ -97,7 +98,8 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             ///
             /// # Errors
             ///
-            /// Returns an error if an implementation was chosen before, or if the service was used or shut down before.
+            /// Returns an error if an implementation was chosen before, or if this trait's service was already used or shut
+            /// down.
             #visibility fn provide(__implementation: impl #name + 'static) -> ::core::result::Result<(), ::singleton_core::Error> {
                 #private::provide_chosen::<Self>(::std::boxed::Box::new(__implementation))
             }
@@ -106,7 +108,7 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             ///
             /// # Errors
             ///
-            /// Returns the errors of `provide`.
+            /// Returns an error in the same cases as `provide`.
             #visibility fn bind<__Service: ::singleton_core::Singleton + #name>() -> ::core::result::Result<(), ::singleton_core::Error> {
                 #private::bind::<Self, __Service>(|__implementation| __implementation)
             }

@@ -43,8 +43,7 @@ pub enum MigrationError {
         /// The changed migrations.
         migrations: Vec<String>,
     },
-    /// The database has applied migrations that the named source lacks, and that are older than the source's newest
-    /// migration.
+    /// The source lacks migrations that were applied to the database, although they are older than its newest one.
     #[error("applied, but not in the source: {}; was a migration deleted or renamed?", migrations.join(", "))]
     #[non_exhaustive]
     Missing {
@@ -62,7 +61,7 @@ pub enum MigrationError {
         /// The server's error.
         source: Box<DbError>,
     },
-    /// A migration that runs outside a transaction failed in the middle and was changed since.
+    /// A migration that runs outside a transaction failed partway, and its file has been changed since.
     #[error(
         "{migration} was changed after it failed with {done} of its statements applied; restore it, or finish it manually \
          and accept it with baseline_migrations"

@@ -14,9 +14,9 @@ mod connect;
 mod named;
 mod shapes;
 
-/// The replacement of an unknown message, which may contain values.
+/// The replacement for an unknown message, which may contain values.
 const HIDDEN: &str =
-    "the server's message is not shown because it may hold values; see driver_error()";
+    "the server's message is not shown because it may contain values; see driver_error()";
 
 /// An error of the driver or the server, displayed without the values and statements that it quotes.
 ///
@@ -24,15 +24,15 @@ const HIDDEN: &str =
 /// constraints stay, and values become `…`: `value "4711" is out of range for type integer` appears as
 /// `value "…" is out of range for type integer`.
 ///
-/// A fixed text replaces any other message, such as one that a trigger raises or one in another language than English.
+/// A fixed text replaces any other message, such as one that a trigger raises or one in a language other than English.
 /// The names of the constraint, table and column that the server sends with the message appear before that text.
 /// Details, hints and contexts are never shown. [`driver_error`](Self::driver_error) returns everything.
 ///
-/// If a statement converts a value to a name, as `:p::regclass` does, PostgreSQL reports the value as a name, and
-/// `relation "…" does not exist` shows it.
+/// There is one exception. If a statement converts a value to a name, as `:p::regclass` does, PostgreSQL reports the
+/// value as a name, and the message shows it: `relation "value" does not exist`.
 pub struct ServerError {
     error: DieselError,
-    /// Whether the statement contains the message's name as a name.
+    /// Whether the name that the message quotes is an identifier in the statement.
     is_of_statement: bool,
 }
 
@@ -90,8 +90,7 @@ impl fmt::Debug for ServerError {
 
 impl std::error::Error for ServerError {}
 
-/// Writes an error without values. For the driver's other errors, writes only the kind, because they can contain any
-/// text.
+/// Writes an error without values. A fixed text replaces the errors of the driver that may contain any text.
 fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     match error {
         DieselError::DatabaseError(kind, information) => match message(*kind, &**information) {
@@ -117,14 +116,14 @@ fn show(error: &DieselError, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             out.write_str("the query could not be built; see driver_error()")
         }
         DieselError::SerializationError(_) => {
-            out.write_str("a value could not be written for the server; see driver_error()")
+            out.write_str("a value could not be serialized; see driver_error()")
         }
         // The message contains byte positions and no text.
         DieselError::DeserializationError(error) if error.is::<std::str::Utf8Error>() => {
             write!(out, "{error}")
         }
         DieselError::DeserializationError(_) => {
-            out.write_str("a value could not be read; see driver_error()")
+            out.write_str("a value could not be deserialized; see driver_error()")
         }
         DieselError::RollbackErrorOnCommit {
             rollback_error,
@@ -151,7 +150,7 @@ fn message(
     information: &(dyn DatabaseErrorInformation + Send + Sync),
 ) -> Option<String> {
     let message = information.message().trim_end();
-    // A function that raises an error chooses its text, but rarely its kind.
+    // A function of the user can raise a text that looks like a constraint error, but it rarely sets the error code.
     let is_constraint = message.contains(" constraint failed: ")
         || message.contains(" violates ") && message.contains(" constraint");
     match kind {
@@ -165,8 +164,8 @@ fn message(
 
 /// Returns the meaning of an error.
 ///
-/// If diesel's kind is unspecific, the beginning of the English message decides; a server with another language needs
-/// `lc_messages = C`. Only known messages count, because an unknown one may quote a value that looks like another
+/// If diesel's kind is too general, the beginning of the English message decides. A server that uses another language
+/// needs `lc_messages = C`. Only known messages count, because an unknown one may quote a value that looks like another
 /// message.
 pub(crate) fn meaning(error: &DieselError) -> Meaning {
     const BEGINNINGS: [(&str, Meaning); 23] = [
@@ -213,7 +212,7 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
         DatabaseErrorKind::CheckViolation => Meaning::Check,
         DatabaseErrorKind::SerializationFailure => Meaning::Conflict,
         DatabaseErrorKind::ReadOnlyTransaction => Meaning::ReadOnly,
-        // libpq refuses it and sends nothing.
+        // libpq rejects a statement with too many parameters and sends nothing, so the connection is not lost.
         DatabaseErrorKind::UnableToSendCommand
             if information.message().starts_with("number of parameters") =>
         {
@@ -225,7 +224,7 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
         _ => {
             let message = information.message();
             let is_near = message.starts_with("near \"") && message.ends_with("\": syntax error");
-            // PostgreSQL writes the file's name between the two.
+            // PostgreSQL writes the name of the file between this beginning and this end.
             let is_full =
                 message.starts_with("could not ") && message.ends_with("No space left on device");
             let line = connect::without_severity(message.lines().next().unwrap_or_default());

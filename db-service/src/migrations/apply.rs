@@ -10,7 +10,7 @@ use crate::error::DbError;
 use crate::error::{MigrationError, MigrationStop};
 use crate::sql::{ScriptStatement, side_effects, statements};
 
-/// Applies a migration after its first `done` statements, which an earlier run has applied.
+/// Applies a migration. Skips its first `done` statements, which an earlier run has applied.
 pub(crate) fn apply(
     connection: &mut Connection,
     migration: &Migration,
@@ -45,7 +45,7 @@ pub(crate) fn revert(connection: &mut Connection, migration: &Migration) -> Resu
     forget(connection)
 }
 
-/// Runs a script and `note` in one transaction.
+/// Runs a script, and `note`, which records the result, in one transaction.
 fn whole(
     connection: &mut Connection,
     migration: &Migration,

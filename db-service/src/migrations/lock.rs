@@ -1,4 +1,4 @@
-//! The migration lock, which keeps other processes from migrating at the same time. diesel takes no lock.
+//! The migration lock, which keeps other processes from migrating at the same time. diesel's migrations do not lock.
 
 #[cfg(feature = "sqlite")]
 use std::fs::{File, TryLockError};
@@ -33,7 +33,8 @@ pub(crate) fn with_lock<R>(
 ) -> Result<R, DbError> {
     match config.url.target() {
         Target::Postgres(_) => {
-            // The lock belongs to a transaction, because PgBouncer in transaction mode shares sessions between clients.
+            // The lock is held by a transaction, not by a session, because PgBouncer in transaction mode shares sessions
+            // between clients.
             let mut lock = Connector::new(config, Arc::new(Statistics::default()))?.open()?;
             wait(limit, || try_lock_server(&mut lock))?;
             let result = work(connection);
@@ -78,10 +79,10 @@ fn wait(
     Ok(())
 }
 
-/// Tries to acquire the advisory lock, without waiting inside the server.
+/// Tries once to acquire the advisory lock, so that no statement waits on the server.
 ///
-/// The snapshot of a waiting statement would block a `CREATE INDEX CONCURRENTLY` of the process that holds the lock: a
-/// deadlock, which the server resolves by failing the migration. The transaction does not stay open between attempts
+/// A waiting statement would hold a snapshot. `CREATE INDEX CONCURRENTLY`, run by the lock's holder, waits for such
+/// snapshots: a deadlock, which the server resolves by failing the migration. The transaction does not stay open between attempts
 /// either, because PgBouncer may have no more server connections than there are processes.
 fn try_lock_server(connection: &mut Connection) -> Result<bool, DbError> {
     // A READ COMMITTED transaction has no snapshot between statements.
@@ -98,11 +99,12 @@ fn try_lock_server(connection: &mut Connection) -> Result<bool, DbError> {
     Ok(locked)
 }
 
-/// Takes the lock in the migration's transaction too, so that the lock outlives a killed process until this transaction
-/// has ended.
+/// Takes a second lock in the migration's transaction. If this process is killed, the server holds that lock until it
+/// has ended the transaction.
 ///
 /// The server notices a dead client only after the running statement, unless `client_connection_check_interval` is set
-/// (from version 14). The idle connection that holds the migration lock would end earlier.
+/// (from version 14). The first lock's connection is idle, so the server releases that lock
+/// at once, while the statement still runs.
 pub(crate) fn hold_until_commit(connection: &mut Connection) -> Result<(), DbError> {
     if connection.backend() == Backend::Postgres {
         connection.run(
@@ -117,11 +119,11 @@ pub(crate) fn hold_until_commit(connection: &mut Connection) -> Result<(), DbErr
     Ok(())
 }
 
-/// Opens the lock file beside the database. The file is never removed, because another process could have locked it
-/// meanwhile.
+/// Opens the lock file beside the database. The file is never removed, because another process may already have
+/// it open.
 ///
-/// The lock is a lock of the operating system. A lock of SQLite, held throughout, would not allow statements that
-/// cannot run in a transaction.
+/// The operating system provides the lock. SQLite's own lock would need an open transaction, in which some statements
+/// cannot run.
 #[cfg(feature = "sqlite")]
 struct LockFile {
     file: File,

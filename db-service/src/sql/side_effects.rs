@@ -5,16 +5,16 @@ use crate::tokens::{Kind, Token, Tokens};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct SideEffects {
-    /// The text begins a transaction that the driver does not know.
+    /// The text begins a transaction that the driver does not track.
     pub(crate) transaction: bool,
-    /// The text ends the present transaction.
+    /// The text ends the current transaction.
     pub(crate) end: bool,
     /// The text changes session state that outlives transactions: a setting, a temporary table, a session lock, a
     /// subscription.
     pub(crate) session: bool,
 }
 
-/// Returns the side effects of one or several statements, by their words.
+/// Returns the side effects of one or several statements, judged by their keywords.
 pub(crate) fn side_effects(sql: &str, backend: Backend) -> SideEffects {
     let mut side_effects = SideEffects::default();
     let mut statement = WordPosition::default();

@@ -1,5 +1,5 @@
-//! Type erasure: turns a service's type into a [`Descriptor`] and its instances into [`Instance`]s. `#[service]` calls
-//! it.
+//! Type erasure: turns a service's type into a [`Descriptor`] and its instances into [`Instance`]s. The
+//! expansion of `#[service]` calls these functions.
 
 use std::any::Any;
 use std::fmt;
@@ -45,7 +45,7 @@ impl<T: AsyncService> Instance for AsyncInstance<T> {
     }
 }
 
-/// Returns the kind of a [`Service`].
+/// Returns how a [`Service`] is created and erased.
 pub const fn blocking<T: Service>() -> Kind<T> {
     Kind {
         initialize: Initialize::Blocking(|| Ok(Box::new(BlockingInstance(T::initialize()?)))),
@@ -103,7 +103,7 @@ fn publish<T: Singleton>(instance: Option<&'static dyn Instance>) {
 }
 
 impl Registration {
-    /// Registers the service `T`.
+    /// Creates the registration of a service or trait service.
     pub const fn of<T: Requirement + ?Sized>() -> Self {
         Registration {
             descriptor: T::descriptor,
@@ -121,8 +121,8 @@ impl<D: ?Sized> fmt::Debug for Chosen<D> {
 }
 
 impl<D: ?Sized + Send + Sync> Instance for Chosen<D> {
-    // A bound service is checked and shut down under its own type. For any other value there is no `ping` or
-    // `shutdown`.
+    // These do nothing. A service chosen with `bind` has a descriptor of its own, with its `ping` and `shutdown`. A
+    // value chosen with `provide` has neither method.
     fn ping(&self) -> Work<'_> {
         Work::Done(Ok(()))
     }
@@ -136,7 +136,7 @@ impl<D: ?Sized + Send + Sync> Instance for Chosen<D> {
     }
 }
 
-/// `dyn Trait` of a trait with `#[service]`. Only the attribute implements this trait.
+/// Implemented for `dyn Trait` if `Trait` has `#[service]`. Only the attribute implements `TraitService`.
 pub trait TraitService: Requirement + Send + Sync {
     #[doc(hidden)]
     fn ready() -> &'static Ready<Chosen<Self>>;

@@ -1,4 +1,4 @@
-//! The fast path: the pointer that a guarded call loads, and the crate's only `unsafe`.
+//! The fast path: the pointer that a `#[guarded]` call loads, and the crate's only `unsafe`.
 
 #![allow(
     unsafe_code,
@@ -12,7 +12,7 @@ use crate::sync::{AtomicPtr, Ordering};
 /// The pointer to a service's instance that a guarded call loads. Null sends the call to the slow path.
 ///
 /// Null does not mean uninitialized. While a [`Scope`](crate::testing::Scope) is open anywhere, all
-/// pointers are null, and each call looks up its scope. So the pointer must be resettable, which a `OnceLock` is not.
+/// pointers are null, so each guarded call looks up the scope of its thread. So the pointer must be resettable, which a `OnceLock` is not.
 #[derive(Debug)]
 pub struct Ready<T> {
     instance: AtomicPtr<T>,
@@ -28,7 +28,7 @@ impl<T> Ready<T> {
         }
     }
 
-    /// Creates a null pointer. The model checker's atomics have no `const` constructor.
+    /// Creates a null pointer. loom's atomics have no `const` constructor.
     #[cfg(loom)]
     #[allow(clippy::new_without_default, reason = "as above")]
     pub fn new() -> Self {

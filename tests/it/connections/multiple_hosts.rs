@@ -53,7 +53,7 @@ fn writable_host_is_found_before_and_after_failover() {
         primary.crash();
         let lost = insert().unwrap_err();
         assert!(matches!(lost, DbError::ConnectionLost(_)), "{lost}");
-        // A call that comes before the promotion waits for it.
+        // A call before the promotion of the standby waits for the promotion.
         let waiting = Scope::current().spawn(move || insert().map(drop)).unwrap();
         standby.promote();
         waiting.join().unwrap().unwrap();
@@ -75,7 +75,7 @@ fn read_only_host_is_replaced_after_one_failed_write() {
         assert_eq!(port(), first.port());
         first.execute("ALTER SYSTEM SET default_transaction_read_only = on");
         first.execute("SELECT pg_reload_conf()");
-        // Its connections stay open, as when a DNS name or a proxy gradually switches to another server.
+        // The connections to the old server stay open, as when a DNS name or a proxy gradually switches to another server.
         let deadline = Instant::now() + Duration::from_secs(60);
         let refused = loop {
             assert!(

@@ -189,7 +189,7 @@ mod tests {
             ),
             (
                 "connection to server at \"127.0.0.1\", port 1 failed: FATAL:  secret\nDETAIL:  secret\n",
-                "connection to server at \"127.0.0.1\", port 1 failed: FATAL:  the server's message is not shown because it may hold values; see driver_error()",
+                "connection to server at \"127.0.0.1\", port 1 failed: FATAL:  the server's message is not shown because it may contain values; see driver_error()",
             ),
             (" \n", "the driver gives no reason"),
             (

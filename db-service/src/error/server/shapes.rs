@@ -31,7 +31,8 @@ pub(crate) fn is_path(text: &str) -> bool {
     }
 }
 
-/// Returns whether a text can be a name. It contains no quotes, so it cannot end the quotes around it in a message.
+/// Returns whether a text can be a name. A text with quotes or line breaks cannot, because it could close the quotes
+/// around it in a message.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= LONGEST && !text.contains(['"', '\n', '\r'])
 }
@@ -47,7 +48,7 @@ fn word(text: &str) -> Option<&str> {
     starts_well.then_some(&text[end..])
 }
 
-/// Matches a text with a pattern. Returns the text without its values if it matches.
+/// Matches a text against a pattern. Returns the text without its values if it matches.
 pub(super) fn fill(shape: &str, text: &str) -> Option<String> {
     let Some((literal, rest)) = shape.split_once('{') else {
         return (shape == text).then(|| text.to_owned());
@@ -123,7 +124,8 @@ fn is_one_of(texts: &[&str], text: &str) -> bool {
     texts.contains(&text)
 }
 
-/// `integer`, `"Mood"`, `public.mood[]`, `character varying(10)`, `timestamp(3) without time zone`.
+/// Returns whether a text is a type's name, such as `integer`, `"Mood"`, `public.mood[]`, `character varying(10)` or
+/// `timestamp(3) without time zone`.
 fn is_type(text: &str) -> bool {
     const WORDS: &str = "bit character day double hour interval minute month precision second time timestamp to varying with \
                          without year zone";
@@ -151,7 +153,7 @@ fn is_type(text: &str) -> bool {
             .all(|word| WORDS.split_whitespace().any(|known| known == word))
 }
 
-/// `INSERT`, `CREATE INDEX CONCURRENTLY`, `nextval()`.
+/// Returns whether a text is a command or a function, such as `INSERT`, `CREATE INDEX CONCURRENTLY` or `nextval()`.
 fn is_command(text: &str) -> bool {
     let is_words = |text: &str| {
         text.bytes()
@@ -245,7 +247,7 @@ const NEAR: &[&str] = &[
     "zero-length delimited identifier",
 ];
 
-/// The modes of libpq's `sslmode`.
+/// The values of libpq's `sslmode`.
 pub(super) const MODES: &[&str] = &[
     "disable",
     "allow",
@@ -314,11 +316,12 @@ const SYSTEM: &[&str] = &[
     "unsupported protocol",
 ];
 
-/// More PostgreSQL messages, without slots: those in the translation files of version 15 that a client can cause, one
-/// per line.
+/// PostgreSQL's messages without slots, one per line: those in the translation files of version 15 that a client can
+/// cause.
 const POSTGRES_TEXTS: &str = include_str!("postgres_texts.txt");
 
-/// The message patterns. No name may follow a `{value}`, because the value can contain the literal between the two.
+/// The message patterns. No `{name}` may follow a `{value}`: a value that contains the literal between them could pass
+/// a part of itself off as the name.
 const SHAPES: &[&str] = &[
     // This crate.
     "the server did not answer within {duration}",

@@ -17,7 +17,7 @@ const CHUNK: usize = 64 * 1024;
 /// The stack size of the forwarding threads, which make few nested calls.
 const STACK: usize = 128 * 1024;
 
-/// A connection to a server, waiting for the driver to connect.
+/// A relay that is connected to the server and waits for the driver.
 #[derive(Debug)]
 pub(crate) struct Relay {
     server: Stream,
@@ -31,7 +31,7 @@ pub(crate) struct Relay {
 struct Route {
     destination: Destination,
     keepalive: Keepalive,
-    /// The timeout of each address of a host name.
+    /// The connection timeout for each address of the host.
     limit: Option<Duration>,
 }
 
@@ -63,7 +63,7 @@ impl Relay {
         self.port
     }
 
-    /// Accepts the driver's connection, and forwards bytes until either side closes.
+    /// Starts a thread that accepts the driver's connection and forwards bytes until either side closes.
     ///
     /// With `sslmode=prefer` and `allow`, libpq may connect a second time, with or without encryption. Then the relay
     /// connects to the server a second time too.
@@ -82,7 +82,7 @@ impl Relay {
                 // If the server is unreachable now, the driver's connection is closed.
                 let Ok(server) = server else { continue };
                 let link = Arc::new(Link { driver, server });
-                // Sent before the first byte, so that the link is available when the driver has an answer.
+                // The link is sent before any byte is forwarded, so that it is available once the driver has connected.
                 let is_wanted = sender.send(Arc::clone(&link)).is_ok();
                 if !is_wanted || link.start().is_err() {
                     link.cut();
@@ -101,7 +101,8 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Returns the link of the connected driver: the last one, because earlier ones were refused.
+    /// Returns the link of the connected driver: the last one, because libpq connects again only after the
+    /// server refused the previous connection.
     pub(crate) fn last(self) -> Option<Arc<Link>> {
         self.links.try_iter().last()
     }
@@ -114,7 +115,7 @@ impl Drop for Links {
     }
 }
 
-/// Accepts a connection, and refuses one from another process: to the server, each client of the relay is this process.
+/// Accepts a connection. Rejects those of other processes, because the server would take them for this process.
 fn accept(listener: &TcpListener, port: u16) -> io::Result<Stream> {
     loop {
         let (stream, peer) = listener.accept()?;
@@ -134,8 +135,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 /// Returns whether a connection from `peer` to `port` on 127.0.0.1 comes from this process.
 ///
-/// The kernel lists the inode of each connection's socket, and the sockets of this process. So no other descriptor is
-/// opened or duplicated.
+/// Compares the socket's inode in the kernel's table of connections with those of this process's descriptors, whose
+/// names are read in `/proc`. The descriptors themselves, which may belong to other code, are not used.
 fn is_from_this_process(peer: SocketAddr, port: u16) -> io::Result<bool> {
     let IpAddr::V4(address) = peer.ip() else {
         return Ok(false);
@@ -161,7 +162,7 @@ fn is_from_this_process(peer: SocketAddr, port: u16) -> io::Result<bool> {
         .any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == socket)))
 }
 
-/// The two sockets of a connection. The relay has opened both.
+/// The two sockets of a connection. The relay owns both.
 #[derive(Debug)]
 pub(crate) struct Link {
     driver: Stream,
@@ -184,7 +185,7 @@ impl Link {
 
     fn pass_to_server(&self) {
         pass(&self.driver, &self.server);
-        // A stopped server does not close its side, so this side must.
+        // A suspended server (SIGSTOP) does not close its side, so the relay closes it.
         self.server.shutdown(Shutdown::Both);
     }
 
@@ -203,7 +204,7 @@ impl Link {
     }
 }
 
-/// Forwards bytes from one socket to the other until one of them ends or fails, and then ends the other.
+/// Forwards bytes from one socket to the other until the input ends, or until a read or a write fails.
 fn pass(mut from: &Stream, mut to: &Stream) {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -224,7 +225,7 @@ enum Stream {
 
 impl Stream {
     fn shutdown(&self, how: Shutdown) {
-        // An error means that the socket has ended already.
+        // An error means that the socket is already closed.
         let _ = match self {
             Stream::Tcp(stream) => stream.shutdown(how),
             Stream::Unix(stream) => stream.shutdown(how),

@@ -35,9 +35,9 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) struct ConnectionPool {
     /// `None` after the service was shut down.
     pool: RwLock<Option<r2d2::Pool<Manager>>>,
-    gate: Arc<FairSemaphore>,
+    semaphore: Arc<FairSemaphore>,
     pub(crate) statistics: Arc<Statistics>,
-    loans: Arc<Checkouts>,
+    checkouts: Arc<Checkouts>,
     last_failure: LastFailure,
     timeout: Duration,
     drain_timeout: Duration,
@@ -67,9 +67,9 @@ impl ConnectionPool {
             })?;
         Ok(ConnectionPool {
             pool: RwLock::new(Some(pool)),
-            gate: FairSemaphore::new(maximum as usize),
+            semaphore: FairSemaphore::new(maximum as usize),
             statistics,
-            loans: Arc::new(Checkouts::new(config.leak_threshold)),
+            checkouts: Arc::new(Checkouts::new(config.leak_threshold)),
             last_failure,
             timeout: config.pool_timeout,
             drain_timeout: config.drain_timeout,
@@ -82,11 +82,11 @@ impl ConnectionPool {
     #[track_caller]
     pub(crate) fn get(&self) -> Result<PooledConnection, DbError> {
         let holder = Location::caller();
-        self.loans.warn_of_leaks();
+        self.checkouts.warn_of_leaks();
         let started_at = Instant::now();
         let deadline = started_at + self.timeout.min(MAX_WAIT);
         let waiting = WaitingGauge::begin(started_at);
-        let permit = match self.gate.acquire(deadline) {
+        let permit = match self.semaphore.acquire(deadline) {
             Ok(permit) => permit,
             Err(AcquireError::Closed) => return Err(DbError::Closed),
             Err(AcquireError::TimedOut) => return Err(self.timed_out(None)),
@@ -101,7 +101,7 @@ impl ConnectionPool {
         Ok(PooledConnection {
             connection,
             statistics: Arc::clone(&self.statistics),
-            loan: Checkouts::begin(&self.loans, holder),
+            checkout: Checkouts::begin(&self.checkouts, holder),
             _permit: permit,
         })
     }
@@ -127,11 +127,14 @@ impl ConnectionPool {
     /// Closes the pool: refuses checkouts, waits up to the drain timeout for connections in use, and closes the idle
     /// ones. A connection that is still in use afterwards is closed when it is returned.
     pub(crate) fn close(&self) {
-        self.gate.close();
+        self.semaphore.close();
         let deadline = Instant::now() + self.drain_timeout.min(MAX_WAIT);
-        let left = self.gate.drain(deadline);
+        let left = self.semaphore.drain(deadline);
         if left > 0 {
-            let longest = self.loans.longest().map(|longest| format!("; {longest}"));
+            let longest = self
+                .checkouts
+                .longest()
+                .map(|longest| format!("; {longest}"));
             log::warn!(
                 "{left} connections are still in use after {:?}{}",
                 self.drain_timeout,
@@ -148,7 +151,7 @@ impl ConnectionPool {
 
     fn timed_out(&self, source: Option<r2d2::Error>) -> DbError {
         metrics::timed_out();
-        let ((open, idle), (in_use, waiting)) = (self.size(), self.gate.load());
+        let ((open, idle), (in_use, waiting)) = (self.size(), self.semaphore.load());
         DbError::PoolTimeout {
             timeout: self.timeout,
             open,
@@ -156,7 +159,7 @@ impl ConnectionPool {
             idle,
             in_use,
             waiting,
-            longest: self.loans.longest(),
+            longest: self.checkouts.longest(),
             last_failure: self.last_failure.lock().clone(),
             source,
         }
@@ -169,7 +172,7 @@ impl ConnectionPool {
 pub struct PooledConnection {
     connection: r2d2::PooledConnection<Manager>,
     statistics: Arc<Statistics>,
-    loan: Checkout,
+    checkout: Checkout,
     // The last field, so that the connection is in the pool before the next caller gets the permit.
     _permit: Permit,
 }
@@ -203,7 +206,7 @@ impl DerefMut for PooledConnection {
 impl Drop for PooledConnection {
     fn drop(&mut self) {
         self.statistics.active_connections.decrement();
-        metrics::used(self.loan.since());
+        metrics::used(self.checkout.since());
     }
 }
 

@@ -60,7 +60,7 @@ impl Replicas {
         }
         let deadline = Instant::now() + FIRST_PROBE_TIMEOUT;
         for replica in &replicas.all {
-            replica.wait_for_first_look(deadline);
+            replica.wait_for_first_probe(deadline);
         }
         Ok(replicas)
     }
@@ -121,9 +121,9 @@ pub(crate) struct Replica {
 #[derive(Default)]
 struct State {
     is_closed: bool,
-    is_looked_at: bool,
+    is_probed: bool,
     /// The last probe's result, or `None` if it failed.
-    sight: Option<ProbeResult>,
+    last_probe: Option<ProbeResult>,
     /// The time until which the replica is not used, after a failed read.
     suspended_until: Option<Instant>,
     last_failure: Option<String>,
@@ -158,8 +158,12 @@ impl Replica {
                 return None;
             }
         };
-        let has_come = self.state.lock().sight.map(|sight| sight.replayed >= after);
-        if has_come == Some(true) {
+        let has_replayed = self
+            .state
+            .lock()
+            .last_probe
+            .map(|probe| probe.replayed >= after);
+        if has_replayed == Some(true) {
             return Some(connection);
         }
         self.wait_for(connection, after, deadline)
@@ -225,34 +229,34 @@ impl Replica {
     /// Returns the replica's replayed position, or `None` if it is not usable.
     fn replayed_if_usable(&self) -> Option<WritePosition> {
         let state = self.state.lock();
-        let sight = state.sight?;
+        let last_probe = state.last_probe?;
         let limit = self.config.replicas.max_lag;
-        let lags = limit.is_some_and(|limit| sight.lag.is_none_or(|lag| lag > limit));
+        let lags = limit.is_some_and(|limit| last_probe.lag.is_none_or(|lag| lag > limit));
         // A server that is not a standby may be the primary, which is the fallback anyway, or a stale former primary.
         let is_fit = !state.is_closed
-            && sight.is_standby
+            && last_probe.is_standby
             && !lags
-            && sight.at.elapsed() < PROBE_VALIDITY
+            && last_probe.at.elapsed() < PROBE_VALIDITY
             && state
                 .suspended_until
                 .is_none_or(|until| Instant::now() >= until);
-        is_fit.then_some(sight.replayed)
+        is_fit.then_some(last_probe.replayed)
     }
 
     /// Probes the replica periodically until the service shuts down.
     fn probe_until_closed(&self) {
-        let mut lookout = ReplicaProbe::default();
+        let mut probe = ReplicaProbe::default();
         loop {
-            let seen = self.look(&mut lookout);
+            let outcome = self.run(&mut probe);
             let mut state = self.state.lock();
-            let pause = if seen.is_ok() { INTERVAL } else { RETRY };
-            match seen {
-                Ok(sight) => {
-                    if state.sight.is_none() {
+            let pause = if outcome.is_ok() { INTERVAL } else { RETRY };
+            match outcome {
+                Ok(result) => {
+                    if state.last_probe.is_none() {
                         log::info!("{} can be read from", self.config.url);
                         state.last_failure = None;
                     }
-                    state.sight = Some(sight);
+                    state.last_probe = Some(result);
                     if state
                         .suspended_until
                         .is_some_and(|until| Instant::now() >= until)
@@ -262,18 +266,18 @@ impl Replica {
                     }
                 }
                 Err(error) => {
-                    if state.sight.is_some() || !state.is_looked_at {
+                    if state.last_probe.is_some() || !state.is_probed {
                         log::warn!(
                             "{} cannot be read from: {}",
                             self.config.url,
                             Escaped(&error)
                         );
                     }
-                    state.sight = None;
+                    state.last_probe = None;
                     state.last_failure = Some(error.to_string());
                 }
             }
-            state.is_looked_at = true;
+            state.is_probed = true;
             self.changed.notify_all();
             let end = Instant::now() + pause;
             while !state.is_closed && !self.changed.wait_until(&mut state, end).timed_out() {}
@@ -283,8 +287,8 @@ impl Replica {
         }
     }
 
-    fn look(&self, lookout: &mut ReplicaProbe) -> Result<ProbeResult, DbError> {
-        let sight = lookout.look(&self.config)?;
+    fn run(&self, probe: &mut ReplicaProbe) -> Result<ProbeResult, DbError> {
+        let result = probe.run(&self.config)?;
         if self.pool.get().is_none() {
             let pool = ConnectionPool::open(&self.config)?;
             let pool = self.pool.get_or_init(|| pool);
@@ -293,12 +297,12 @@ impl Replica {
                 pool.close();
             }
         }
-        Ok(sight)
+        Ok(result)
     }
 
-    fn wait_for_first_look(&self, deadline: Instant) {
+    fn wait_for_first_probe(&self, deadline: Instant) {
         let mut state = self.state.lock();
-        while !state.is_looked_at && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+        while !state.is_probed && !self.changed.wait_until(&mut state, deadline).timed_out() {}
     }
 
     fn statistics(&self) -> ReplicaStatistics {
@@ -308,7 +312,7 @@ impl Replica {
         ReplicaStatistics {
             url: self.config.url.to_string(),
             is_fit,
-            lag: state.sight.and_then(|sight| sight.lag),
+            lag: state.last_probe.and_then(|probe| probe.lag),
             reads: self.reads.get(),
             last_failure: state.last_failure.clone(),
             pool: pool.map(ConnectionPool::status).unwrap_or_default(),

@@ -7,12 +7,13 @@ use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as Diese
 use singleton_core::__private::Escaped;
 
 pub use connect::ConnectError;
+pub(crate) use matching::{is_name, is_path};
 pub(crate) use named::{remember_names_of_statement, statement_text, without_binds};
-pub(crate) use shapes::{is_name, is_path};
 
 mod connect;
+mod matching;
 mod named;
-mod shapes;
+mod patterns;
 
 /// The replacement for an unknown message, which may contain values.
 const HIDDEN: &str =
@@ -156,9 +157,9 @@ fn message(
     match kind {
         DatabaseErrorKind::Unknown if is_constraint => None,
         DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
-            shapes::shown(message).or_else(|| connect::lines(message, HIDDEN))
+            matching::shown(message).or_else(|| connect::lines(message, HIDDEN))
         }
-        _ => shapes::shown(message),
+        _ => matching::shown(message),
     }
 }
 
@@ -237,8 +238,8 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
             };
             let is_known = match meaning {
                 // libpq appends lines.
-                Meaning::Lost => shapes::shown(line).is_some(),
-                _ => shapes::shown(message).is_some(),
+                Meaning::Lost => matching::shown(line).is_some(),
+                _ => matching::shown(message).is_some(),
             };
             if is_known { meaning } else { Meaning::Other }
         }

@@ -35,7 +35,7 @@ struct Outstanding {
 pub(crate) struct Checkout {
     number: u64,
     since: Instant,
-    loans: Arc<Checkouts>,
+    checkouts: Arc<Checkouts>,
 }
 
 impl Checkouts {
@@ -46,8 +46,11 @@ impl Checkouts {
         }
     }
 
-    pub(crate) fn begin(loans: &Arc<Checkouts>, location: &'static Location<'static>) -> Checkout {
-        let mut state = loans.state.lock();
+    pub(crate) fn begin(
+        checkouts: &Arc<Checkouts>,
+        location: &'static Location<'static>,
+    ) -> Checkout {
+        let mut state = checkouts.state.lock();
         let number = state.next;
         state.next += 1;
         let since = Instant::now();
@@ -60,7 +63,7 @@ impl Checkouts {
         Checkout {
             number,
             since,
-            loans: Arc::clone(loans),
+            checkouts: Arc::clone(checkouts),
         }
     }
 
@@ -104,7 +107,7 @@ impl Checkout {
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        self.loans.warn_of_leaks();
-        self.loans.state.lock().out.remove(&self.number);
+        self.checkouts.warn_of_leaks();
+        self.checkouts.state.lock().out.remove(&self.number);
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn by<R>(deadline: Instant, work: impl FnOnce() -> R) -> R {
 /// Opens, checks and resets connections for r2d2.
 pub(crate) struct Manager {
     config: DatabaseConfig,
-    opener: Connector,
+    connector: Connector,
     statistics: Arc<Statistics>,
     /// The connection that the start has opened. It becomes the pool's first one.
     initial_connection: Mutex<Option<Connection>>,
@@ -149,13 +149,13 @@ impl Manager {
         config: &DatabaseConfig,
         statistics: Arc<Statistics>,
     ) -> Result<Self, DbError> {
-        let opener = Connector::new(config, Arc::clone(&statistics))?;
-        let first = opener.open_first()?;
+        let connector = Connector::new(config, Arc::clone(&statistics))?;
+        let first = connector.open_first()?;
         let is_in_memory = matches!(config.url.target(), Target::SqliteMemory);
-        let anchor = is_in_memory.then(|| opener.open()).transpose()?;
+        let anchor = is_in_memory.then(|| connector.open()).transpose()?;
         Ok(Manager {
             config: config.clone(),
-            opener,
+            connector,
             statistics,
             initial_connection: Mutex::new(Some(first)),
             _keep_alive: Mutex::new(anchor),
@@ -178,7 +178,7 @@ impl Manager {
         let connection = match first {
             Some(connection) => connection,
             // If opening panicked, r2d2 would lose one of its slots forever.
-            None => panic::catch_unwind(AssertUnwindSafe(|| self.opener.open()))
+            None => panic::catch_unwind(AssertUnwindSafe(|| self.connector.open()))
                 .map_err(|_| ManagerError::Panicked)??,
         };
         *self.idle.lock() += 1;
@@ -188,7 +188,7 @@ impl Manager {
             generation,
             used: Instant::now(),
             presence: ConnectionGauge::of_idle(),
-            calls: self.opener.calls().clone(),
+            calls: self.connector.calls().clone(),
         })
     }
 

@@ -47,7 +47,7 @@ pub(crate) enum AcquireError {
 /// The right to hold one connection. Dropping it returns the permit.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    gate: Arc<FairSemaphore>,
+    semaphore: Arc<FairSemaphore>,
 }
 
 impl FairSemaphore {
@@ -128,14 +128,14 @@ impl FairSemaphore {
 
     fn permit(self: &Arc<Self>) -> Permit {
         Permit {
-            gate: Arc::clone(self),
+            semaphore: Arc::clone(self),
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.gate.state.lock();
+        let mut state = self.semaphore.state.lock();
         match state.waiting.pop_front() {
             Some(next) => {
                 *next.answer.lock() = Some(Answer::Granted);
@@ -143,7 +143,7 @@ impl Drop for Permit {
             }
             None => {
                 state.free += 1;
-                self.gate.drained.notify_all();
+                self.semaphore.drained.notify_all();
             }
         }
     }
@@ -162,35 +162,35 @@ mod tests {
 
     #[test]
     fn permits_are_limited_and_reusable() {
-        let gate = FairSemaphore::new(2);
-        let first = gate.acquire(Instant::now());
-        let second = gate.acquire(Instant::now());
+        let semaphore = FairSemaphore::new(2);
+        let first = semaphore.acquire(Instant::now());
+        let second = semaphore.acquire(Instant::now());
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(
-            gate.acquire(Instant::now() + SOON).err(),
+            semaphore.acquire(Instant::now() + SOON).err(),
             Some(AcquireError::TimedOut)
         );
         assert!(
-            gate.state.lock().waiting.is_empty(),
+            semaphore.state.lock().waiting.is_empty(),
             "who gave up does not wait"
         );
         drop(first);
-        assert!(gate.acquire(Instant::now()).is_ok());
+        assert!(semaphore.acquire(Instant::now()).is_ok());
     }
 
     #[test]
     fn waiters_acquire_in_fifo_order() {
-        let gate = FairSemaphore::new(1);
-        let held = gate.acquire(Instant::now());
+        let semaphore = FairSemaphore::new(1);
+        let held = semaphore.acquire(Instant::now());
         let (served, order) = mpsc::channel();
         let waiters: Vec<_> = (0..8)
             .map(|number| {
-                let (waiter_gate, served) = (Arc::clone(&gate), served.clone());
+                let (waiter_semaphore, served) = (Arc::clone(&semaphore), served.clone());
                 let waiter = thread::spawn(move || {
-                    let permit = waiter_gate.acquire(Instant::now() + LATE);
+                    let permit = waiter_semaphore.acquire(Instant::now() + LATE);
                     served.send((number, permit)).unwrap();
                 });
-                while gate.state.lock().waiting.len() <= number {
+                while semaphore.state.lock().waiting.len() <= number {
                     thread::yield_now();
                 }
                 waiter
@@ -209,25 +209,29 @@ mod tests {
 
     #[test]
     fn close_wakes_waiters_and_waits_for_all_permits() {
-        let gate = FairSemaphore::new(1);
-        let held = gate.acquire(Instant::now()).unwrap();
+        let semaphore = FairSemaphore::new(1);
+        let held = semaphore.acquire(Instant::now()).unwrap();
         let waiting = {
-            let gate = Arc::clone(&gate);
-            thread::spawn(move || gate.acquire(Instant::now() + Duration::from_secs(60)).err())
+            let semaphore = Arc::clone(&semaphore);
+            thread::spawn(move || {
+                semaphore
+                    .acquire(Instant::now() + Duration::from_secs(60))
+                    .err()
+            })
         };
-        while gate.load() != (1, 1) {
+        while semaphore.load() != (1, 1) {
             thread::yield_now();
         }
-        gate.close();
+        semaphore.close();
         assert_eq!(waiting.join().unwrap(), Some(AcquireError::Closed));
         assert_eq!(
-            gate.acquire(Instant::now()).err(),
+            semaphore.acquire(Instant::now()).err(),
             Some(AcquireError::Closed)
         );
-        assert_eq!(gate.drain(Instant::now() + SOON), 1);
+        assert_eq!(semaphore.drain(Instant::now() + SOON), 1);
         let draining = {
-            let gate = Arc::clone(&gate);
-            thread::spawn(move || gate.drain(Instant::now() + Duration::from_secs(60)))
+            let semaphore = Arc::clone(&semaphore);
+            thread::spawn(move || semaphore.drain(Instant::now() + Duration::from_secs(60)))
         };
         drop(held);
         assert_eq!(draining.join().unwrap(), 0);

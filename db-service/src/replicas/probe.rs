@@ -34,7 +34,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(crate) struct ReplicaProbe {
     /// Opens the connection. It is kept between probes, because it limits the number of concurrent attempts.
-    opener: Option<Connector>,
+    connector: Option<Connector>,
     connection: Option<Connection>,
     /// The time of the last probe that found everything received replayed.
     current_at: Option<Instant>,
@@ -42,37 +42,37 @@ pub(crate) struct ReplicaProbe {
 
 impl ReplicaProbe {
     /// Probes the replica, and connects first if necessary.
-    pub(crate) fn look(&mut self, config: &DatabaseConfig) -> Result<ProbeResult, DbError> {
+    pub(crate) fn run(&mut self, config: &DatabaseConfig) -> Result<ProbeResult, DbError> {
         let held = self.connection.take();
-        let opener = self.opener(config)?;
+        let connector = self.connector(config)?;
         let mut connection = match held {
             Some(connection) => connection,
-            None => opener.open()?,
+            None => connector.open()?,
         };
         let at = Instant::now();
-        let asked = watchdog::run_with_timeout(opener.calls(), PROBE_TIMEOUT, move || {
+        let asked = watchdog::run_with_timeout(connector.calls(), PROBE_TIMEOUT, move || {
             let rows = ask(&mut connection);
             (connection, rows)
         });
         let (connection, row) = asked.map_err(|unfinished| unfinished.into_error(config))?;
         let row = row?;
         let behind = row.get::<Option<f64>>("behind")?;
-        let sight = ProbeResult {
+        let result = ProbeResult {
             at,
             is_standby: row.get("is_standby")?,
             lag: self.lag(at, row.get("is_current")?, behind),
             replayed: replayed(&row)?,
         };
         self.connection = Some(connection);
-        Ok(sight)
+        Ok(result)
     }
 
-    fn opener(&mut self, config: &DatabaseConfig) -> Result<&Connector, DbError> {
-        let opener = match self.opener.take() {
-            Some(opener) => opener,
+    fn connector(&mut self, config: &DatabaseConfig) -> Result<&Connector, DbError> {
+        let connector = match self.connector.take() {
+            Some(connector) => connector,
             None => Connector::new(config, Arc::new(Statistics::default()))?,
         };
-        Ok(self.opener.insert(opener))
+        Ok(self.connector.insert(connector))
     }
 
     /// Returns the maximum lag. `behind` is the age of the last replayed commit, which is too large if the primary was
@@ -132,18 +132,18 @@ mod tests {
 
     #[test]
     fn replica_that_replayed_everything_has_no_lag_even_if_the_primary_is_idle() {
-        let mut lookout = ReplicaProbe::default();
+        let mut probe = ReplicaProbe::default();
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(lookout.lag(start, false, None), None, "nothing is known");
-        assert_eq!(lookout.lag(start, false, Some(3600.0)), seconds(3600));
-        assert_eq!(lookout.lag(start, true, Some(3600.0)), seconds(0));
+        assert_eq!(probe.lag(start, false, None), None, "nothing is known");
+        assert_eq!(probe.lag(start, false, Some(3600.0)), seconds(3600));
+        assert_eq!(probe.lag(start, true, Some(3600.0)), seconds(0));
         // After an idle hour, the first commit is received and not yet replayed.
         let later = start + second;
-        assert_eq!(lookout.lag(later, false, Some(3600.0)), seconds(1));
+        assert_eq!(probe.lag(later, false, Some(3600.0)), seconds(1));
         let later = start + 9 * second;
-        assert_eq!(lookout.lag(later, false, Some(2.0)), seconds(2));
-        assert_eq!(lookout.lag(later, false, Some(-5.0)), seconds(0));
-        assert_eq!(lookout.lag(later, false, None), seconds(9));
+        assert_eq!(probe.lag(later, false, Some(2.0)), seconds(2));
+        assert_eq!(probe.lag(later, false, Some(-5.0)), seconds(0));
+        assert_eq!(probe.lag(later, false, None), seconds(9));
     }
 }

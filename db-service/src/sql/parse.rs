@@ -47,7 +47,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, 
         is_cached: false,
         changes_rows: false,
     };
-    let mut outline = StatementShape::default();
+    let mut shape = StatementShape::default();
     let mut single = SingleStatement::new(backend);
     for Token { kind, text } in Tokens::new(sql, backend) {
         if kind == Kind::Placeholder {
@@ -62,13 +62,13 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, 
             Kind::EscapedColon => parsed.pieces.push(Piece::Text(&text[1..])),
             _ => parsed.pieces.push(Piece::Text(text)),
         }
-        outline.note(kind, text, parsed.pieces.len() - 1);
+        shape.note(kind, text, parsed.pieces.len() - 1);
     }
-    let Some(first) = outline.first_word else {
+    let Some(first) = shape.first_word else {
         return Err(DbError::EmptyStatement);
     };
     let is = |word: &&str| word.eq_ignore_ascii_case(first);
-    if is(&"COPY") && outline.is_copy_with_client {
+    if is(&"COPY") && shape.is_copy_with_client {
         return Err(DbError::CopyUnsupported);
     }
     const CHANGING: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"];
@@ -76,7 +76,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, 
     const REPEATABLE: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
     parsed.is_preparable = REPEATABLE.iter().any(is);
     parsed.is_cached = parsed.is_preparable && sql.len() <= MAX_TEXT;
-    parsed.row = outline.row().filter(|(open, _)| {
+    parsed.row = shape.row().filter(|(open, _)| {
         !parsed.pieces[..*open]
             .iter()
             .any(|piece| matches!(piece, Piece::Parameter(_)))

@@ -4,7 +4,7 @@ use std::fmt;
 
 use diesel::ConnectionError;
 
-use super::{HIDDEN, shapes};
+use super::{HIDDEN, matching, patterns};
 use singleton_core::__private::Escaped;
 
 /// The driver's error from opening a connection, displayed on one line and without the URL's secrets.
@@ -48,7 +48,7 @@ impl ConnectError {
     fn is_public(&self, name: &str) -> bool {
         self.target.contains(name)
             || name.starts_with('/')
-            || shapes::MODES.contains(&name)
+            || patterns::MODES.contains(&name)
             || name.parse::<std::net::IpAddr>().is_ok()
     }
 }
@@ -138,13 +138,13 @@ fn whole_line(line: &str) -> Option<String> {
         let server = format!("{server} failed");
         let shown = SERVERS
             .iter()
-            .find_map(|shape| shapes::fill(shape, &server));
+            .find_map(|pattern| matching::fill(pattern, &server));
         Some((format!("{}: ", shown?), rest))
     });
     let (server, rest) = of_server.unwrap_or((String::new(), line));
     let said = without_severity(rest);
     let severity = &rest[..rest.len() - said.len()];
-    match shapes::shown(said) {
+    match matching::shown(said) {
         Some(shown) => Some(format!("{server}{severity}{shown}")),
         None if server.is_empty() => None,
         None => Some(format!("{server}{severity}{HIDDEN}")),

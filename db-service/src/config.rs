@@ -2,6 +2,7 @@
 
 mod environment;
 mod error;
+mod libpq_parameters;
 mod postgres_url;
 mod replicas;
 mod settings;

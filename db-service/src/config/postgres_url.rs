@@ -5,12 +5,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 use percent_encoding::percent_decode_str;
 #[cfg(any(feature = "postgres", test))]
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::libpq_parameters::{
+    PARAMETERS, Parameter, Shape, is_plain_path, is_port, known, similar,
+};
 use super::settings::TlsMode;
 use super::url::UrlError;
 use singleton_core::__private::Escaped;
@@ -46,124 +48,6 @@ pub(crate) struct Host<'a> {
     pub(crate) hostaddr: Option<&'a str>,
     pub(crate) port: Option<u16>,
 }
-
-/// A parameter of libpq, in a version from 13 to 18.
-#[derive(PartialEq, Eq)]
-struct Parameter {
-    name: &'static str,
-    shape: Shape,
-}
-
-/// The form of a parameter's value.
-#[derive(PartialEq, Eq)]
-enum Shape {
-    /// Never shown.
-    Secret,
-    /// Shown if it is a plain name.
-    Name,
-    /// Shown if it is a plain path.
-    Path,
-    Hosts,
-    Addresses,
-    Ports,
-    /// A whole number up to a maximum, and the range in an error.
-    Number(i32, &'static str),
-    /// One of these words.
-    Word(&'static str),
-    /// One of these words, in any case, or nothing.
-    OptionalWord(&'static str),
-    /// A comma-separated list of these words, each with or without an exclamation mark.
-    Words(&'static str),
-}
-
-const fn parameter(name: &'static str, shape: Shape) -> Parameter {
-    Parameter { name, shape }
-}
-
-/// libpq's parameters, from the table `PQconninfoOptions` in its `fe-connect.c`. The values are those that its
-/// `pqConnectOptions2` accepts.
-static PARAMETERS: [Parameter; 53] = {
-    use Shape::{Addresses, Hosts, Name, Number, OptionalWord, Path, Ports, Secret, Word, Words};
-    const TLS_VERSIONS: &str = "one of TLSv1, TLSv1.1, TLSv1.2, TLSv1.3";
-    const PROTOCOL_VERSIONS: &str = "one of 3.0, 3.2, latest";
-    const SWITCH: &str = "one of 0, 1";
-    const NUMBER: Shape = Number(i32::MAX, "a whole number up to 2147483647");
-    const UP_TO_32767: Shape = Number(32_767, "a whole number up to 32767");
-    [
-        parameter("user", Name),
-        parameter("password", Secret),
-        parameter("host", Hosts),
-        parameter("port", Ports),
-        parameter("dbname", Name),
-        parameter("hostaddr", Addresses),
-        parameter("service", Name),
-        parameter("passfile", Path),
-        parameter("channel_binding", Word("one of disable, prefer, require")),
-        // Before libpq 17 the time is counted in milliseconds, in 32 bits.
-        parameter(
-            "connect_timeout",
-            Number(2_147_483, "a whole number up to 2147483"),
-        ),
-        parameter("client_encoding", Name),
-        // It may set parameters of an application, which may be secrets.
-        parameter("options", Secret),
-        parameter("application_name", Name),
-        parameter("fallback_application_name", Name),
-        parameter("keepalives", NUMBER),
-        // What Linux accepts.
-        parameter("keepalives_idle", UP_TO_32767),
-        parameter("keepalives_interval", UP_TO_32767),
-        parameter("keepalives_count", Number(127, "a whole number up to 127")),
-        parameter("tcp_user_timeout", NUMBER),
-        parameter(
-            "sslmode",
-            Word("one of disable, allow, prefer, require, verify-ca, verify-full"),
-        ),
-        parameter("sslnegotiation", Word("one of postgres, direct")),
-        parameter("sslcompression", Word(SWITCH)),
-        parameter("sslcert", Path),
-        parameter("sslkey", Path),
-        parameter("sslcertmode", Word("one of disable, allow, require")),
-        parameter("sslpassword", Secret),
-        parameter("sslrootcert", Path),
-        parameter("sslcrl", Path),
-        parameter("sslcrldir", Path),
-        parameter("sslsni", Word(SWITCH)),
-        parameter("sslkeylogfile", Path),
-        parameter("requirepeer", Name),
-        parameter(
-            "require_auth",
-            Words("a list of password, md5, gss, sspi, scram-sha-256, oauth, none"),
-        ),
-        parameter("min_protocol_version", Word(PROTOCOL_VERSIONS)),
-        parameter("max_protocol_version", Word(PROTOCOL_VERSIONS)),
-        parameter("ssl_min_protocol_version", OptionalWord(TLS_VERSIONS)),
-        parameter("ssl_max_protocol_version", OptionalWord(TLS_VERSIONS)),
-        parameter("gssencmode", Word("one of disable, prefer, require")),
-        parameter("krbsrvname", Name),
-        parameter("gsslib", OptionalWord("one of gssapi, sspi")),
-        parameter("gssdelegation", Word(SWITCH)),
-        parameter(
-            "replication",
-            OptionalWord("one of database, true, on, yes, 1, false, off, no, 0"),
-        ),
-        parameter(
-            "target_session_attrs",
-            Word("one of any, read-write, read-only, primary, standby, prefer-standby"),
-        ),
-        parameter("load_balance_hosts", Word("one of disable, random")),
-        parameter("scram_client_key", Secret),
-        parameter("scram_server_key", Secret),
-        parameter("oauth_issuer", Secret),
-        parameter("oauth_client_id", Secret),
-        parameter("oauth_client_secret", Secret),
-        parameter("oauth_scope", Secret),
-        // Ignored by libpq 13, and unknown to later versions.
-        parameter("authtype", Secret),
-        parameter("tty", Secret),
-        parameter("requiressl", Word(SWITCH)),
-    ]
-};
 
 impl PostgresUrl {
     /// Parses what follows `postgresql://`, as `conninfo_uri_parse_options` of libpq does.
@@ -442,67 +326,6 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
-impl Parameter {
-    /// Refuses what libpq would quote in an error.
-    fn check(&self, value: &str) -> Result<(), UrlError> {
-        let words_of = |expected: &'static str| {
-            let list = expected.trim_start_matches("one of ");
-            list.trim_start_matches("a list of ").split(", ")
-        };
-        let all = |is_right: fn(&str) -> bool| value.split(',').all(is_right);
-        let (is_right, expected) = match self.shape {
-            Shape::Secret | Shape::Path => return Ok(()),
-            // A password may follow an encoded colon.
-            Shape::Name if self.name == "user" => (!value.contains(':'), "a name without a colon"),
-            Shape::Name => return Ok(()),
-            Shape::Hosts => (
-                all(is_host),
-                "a list of host names, IP addresses and absolute paths",
-            ),
-            Shape::Addresses => (all(is_address), "a list of IP addresses"),
-            Shape::Ports => (all(is_port), "a list of numbers between 1 and 65535"),
-            Shape::Number(maximum, expected) => (
-                value.parse().is_ok_and(|number: i32| number <= maximum),
-                expected,
-            ),
-            Shape::Word(words) => (words_of(words).any(|word| word == value), words),
-            Shape::OptionalWord(words) => {
-                let is_known = words_of(words).any(|word| word.eq_ignore_ascii_case(value));
-                (value.is_empty() || is_known, words)
-            }
-            Shape::Words(words) => {
-                let is_known = |method: &str| {
-                    let method = method.strip_prefix('!').unwrap_or(method);
-                    words_of(words).any(|word| word == method)
-                };
-                (value.is_empty() || value.split(',').all(is_known), words)
-            }
-        };
-        let name = self.name;
-        is_right
-            .then_some(())
-            .ok_or(UrlError::InvalidParameter { name, expected })
-    }
-}
-
-fn known(name: &str) -> &'static Parameter {
-    let known = PARAMETERS.iter().find(|known| known.name == name);
-    known.expect("it is in the table")
-}
-
-/// The parameter that was probably meant; the name in the URL may be a piece of a password.
-fn similar(name: &str) -> Option<&'static str> {
-    let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
-    let (name, min) = (plain(name), 4);
-    let mut known = PARAMETERS.iter().map(|known| known.name);
-    known.find(|known| {
-        let known = plain(known);
-        known == name
-            || name.len() >= min && known.starts_with(&name)
-            || known.len() >= min && name.starts_with(&known)
-    })
-}
-
 /// The hosts and ports before the path as two lists, still encoded.
 fn hosts_and_ports(hosts: &str) -> Result<(String, String), UrlError> {
     let (mut names, mut ports) = (Vec::new(), Vec::new());
@@ -526,41 +349,6 @@ fn hosts_and_ports(hosts: &str) -> Result<(String, String), UrlError> {
         ports.push(port);
     }
     Ok((names.join(","), ports.join(",")))
-}
-
-fn is_host(host: &str) -> bool {
-    if host.starts_with(['/', '@']) {
-        is_plain_path(host)
-    } else if cfg!(windows) && host.get(1..3) == Some(":\\") {
-        is_plain_path(&host[3..])
-    } else if host.contains(':') {
-        is_address(host)
-    } else {
-        // An address of fe80::1%eth0 has a colon.
-        host.chars()
-            .all(|next| next.is_alphanumeric() || "-._".contains(next))
-    }
-}
-
-fn is_address(address: &str) -> bool {
-    let (plain, zone) = address.split_once('%').unwrap_or((address, ""));
-    address.is_empty()
-        || address.parse::<Ipv4Addr>().is_ok()
-        || plain.parse::<Ipv6Addr>().is_ok()
-            && zone
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-}
-
-/// An empty port is the default one.
-fn is_port(port: &str) -> bool {
-    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
-    port.is_empty() || is_number && port.parse::<u16>().is_ok_and(|port| port > 0)
-}
-
-fn is_plain_path(path: &str) -> bool {
-    let mut chars = path.chars();
-    chars.all(|next| next.is_alphanumeric() || "/._-+~@ ()\\".contains(next))
 }
 
 fn decoded(text: &str) -> Result<Cow<'_, str>, UrlError> {

@@ -6,14 +6,14 @@ pub use crate::escaped::Escaped;
 pub use crate::init::{bind, provide, provide_chosen};
 pub use crate::invoke::Setup;
 pub use crate::service::{
-    Chosen, Descriptor, Kind, Policy, Ready, Registration, Retry, TraitService, asynchronous,
-    blocking, describe, run,
+    Chosen, Descriptor, Kind, Ready, Registration, Retry, ServicePolicy, TraitService,
+    asynchronous, blocking, describe, run,
 };
 
-use crate::engine;
+use crate::engine::{self, ContainerId};
 use crate::error::Error;
 use crate::init;
-use crate::service::{Requirement, Singleton, State};
+use crate::service::{Instance, Requirement, Singleton, State};
 
 /// The slow path, which a guarded call takes if the instance is not ready.
 pub type Initialize<T> = fn() -> Result<&'static T, Error>;
@@ -33,55 +33,63 @@ pub fn instance<T: Singleton>() -> Result<&'static T, Error> {
 #[cold]
 #[inline(never)]
 fn resolve<T: Singleton>() -> Result<&'static T, Error> {
-    let descriptor = T::descriptor();
-    let instance = init::resolve(descriptor)?;
-    Ok(instance
-        .as_any()
-        .downcast_ref()
-        .expect("a slot holds an instance of the type that its descriptor names"))
+    if let Some(instance) = ready_in_context(T::ready(), T::descriptor) {
+        return Ok(instance);
+    }
+    Ok(downcast(init::resolve(T::descriptor())?))
 }
 
 /// Returns the instance, like [`instance`], without blocking the thread.
 pub async fn instance_async<T: Singleton>() -> Result<&'static T, Error> {
-    match ready() {
-        Ok(instance) => Ok(instance),
+    let ready = ready().ok();
+    match ready.or_else(|| ready_in_context(T::ready(), T::descriptor)) {
+        Some(instance) => Ok(instance),
         // Boxed, because the future is large and rarely needed.
-        Err(_) => Box::pin(resolve_async::<T>()).await,
+        None => Ok(downcast(
+            Box::pin(init::resolve_async(T::descriptor())).await?,
+        )),
     }
 }
 
-async fn resolve_async<T: Singleton>() -> Result<&'static T, Error> {
-    let instance = init::resolve_async(T::descriptor()).await?;
-    Ok(instance
+/// Returns the instance if it is ready in the caller's context, without a lock.
+fn ready_in_context<T: Sync + 'static>(
+    ready: &Ready<T>,
+    descriptor: fn() -> &'static Descriptor,
+) -> Option<&'static T> {
+    match engine::current_container() {
+        ContainerId::PROCESS => ready.of_process(),
+        _ => engine::ready_in_scope(descriptor()).map(downcast),
+    }
+}
+
+fn downcast<T: 'static>(instance: &'static dyn Instance) -> &'static T {
+    instance
         .as_any()
         .downcast_ref()
-        .expect("a slot holds an instance of the type that its descriptor names"))
+        .expect("a slot holds an instance of the type that its descriptor names")
 }
 
 /// Returns the chosen implementation of a trait service. Initializes it on first use.
 pub fn chosen<D: TraitService + ?Sized>() -> Result<&'static D, Error> {
-    if let Some(chosen) = D::ready().get() {
+    if let Some(chosen) = ready_choice::<D>() {
         return Ok(chosen.0);
     }
-    let instance = init::resolve(D::descriptor())?;
-    let chosen: &'static Chosen<D> = instance
-        .as_any()
-        .downcast_ref()
-        .expect("a slot holds an instance of the type that its descriptor names");
+    let chosen: &'static Chosen<D> = downcast(init::resolve(D::descriptor())?);
     Ok(chosen.0)
 }
 
 /// Returns the chosen implementation, like [`chosen`], without blocking the thread.
 pub async fn chosen_async<D: TraitService + ?Sized>() -> Result<&'static D, Error> {
-    if let Some(chosen) = D::ready().get() {
+    if let Some(chosen) = ready_choice::<D>() {
         return Ok(chosen.0);
     }
-    let instance = init::resolve_async(D::descriptor()).await?;
-    let chosen: &'static Chosen<D> = instance
-        .as_any()
-        .downcast_ref()
-        .expect("a slot holds an instance of the type that its descriptor names");
+    let chosen: &'static Chosen<D> = downcast(init::resolve_async(D::descriptor()).await?);
     Ok(chosen.0)
+}
+
+fn ready_choice<D: TraitService + ?Sized>() -> Option<&'static Chosen<D>> {
+    let chosen = D::ready().get();
+    chosen.or_else(|| ready_in_context(D::ready(), D::descriptor))
 }
 
 /// Returns whether `T` is ready in the caller's container.

@@ -6,12 +6,11 @@ mod shutdown;
 mod signals;
 mod start;
 mod start_report;
-mod worker_pool;
 
 pub(crate) use health::ping_all;
 pub use health::{HealthReport, PingOptions, ServiceHealth};
 pub use shutdown::{ServiceShutdown, ShutdownOptions, ShutdownOutcome, ShutdownReport};
-pub(crate) use shutdown::{ShutdownScope, shut_down};
+pub(crate) use shutdown::{ShutdownScope, has_something_to_shut_down, shut_down};
 #[cfg(unix)]
 pub use signals::RunError;
 #[cfg(unix)]

@@ -6,16 +6,19 @@
 mod attempt;
 mod container;
 mod current;
+mod scope_state;
+mod start_run;
 mod state;
 mod supervision;
 
-pub(crate) use attempt::{Attempt, Outcome, Timing};
+pub(crate) use attempt::{Attempt, Origin, Outcome, Timing};
 pub(crate) use container::{Cast, Container, ContainerId, Provided, ServiceMap, Slot};
 pub(crate) use current::{
-    AttemptGuard, InAttempt, InContainer, ShutdownGuard, current_attempt, current_container, enter,
-    is_shutting_down,
+    AttemptGuard, Context, InAttempt, InContext, OwnServiceGuard, current_attempt,
+    current_container, is_shutting_down, own_instance, ready_in_scope,
 };
-pub(crate) use state::{Engine, lock};
+pub(crate) use start_run::StartRun;
+pub(crate) use state::{Engine, FinishedAttempt, lock};
 pub(crate) use supervision::{
     CheckClaim, CheckResult, HealthCheck, RECOVERY_TIME, RunHistory, Supervision,
 };

@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
 
 mod application;
+mod context;
 mod engine;
 pub mod env;
 mod error;
@@ -15,6 +16,7 @@ mod sync;
 mod telemetry;
 pub mod testing;
 mod text_table;
+mod threads;
 
 #[doc(hidden)]
 pub mod __private;
@@ -26,10 +28,12 @@ pub use application::{
     ShutdownOutcome, ShutdownReport, StartError, StartOptions, StartOutcome, StartReport,
     Waterfall,
 };
-pub use error::Error;
+pub use context::ServiceContext;
+pub use error::{Error, ErrorKind};
 pub use registry::{Graph, GraphService, Registry, ServiceInfo, registry};
 pub use service::{
-    AsyncService, BackgroundService, Degraded, Health, Requirement, Service, Singleton, State, Stop,
+    AsyncService, BackgroundService, Degraded, Health, Policy, Requirement, Retry, Service,
+    Singleton, State, Stop,
 };
 pub use singleton_macros::{guarded, requires, service, setup};
 

@@ -1,5 +1,6 @@
 //! The services that are linked into the program.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::LazyLock;
@@ -11,9 +12,10 @@ use crate::application::{
 };
 #[cfg(unix)]
 use crate::application::{RunError, run_until_signal};
-use crate::engine;
-use crate::invoke::{Driver, off_thread};
-use crate::service::{Descriptor, Registration, Requirement, State};
+use crate::engine::{self, Context, Slot};
+use crate::error::{Error, Reason};
+use crate::invoke::{Driver, ensure_setup, off_thread};
+use crate::service::{Descriptor, Policy, Registration, Requirement, State};
 
 mod graph;
 
@@ -65,6 +67,10 @@ impl Registry {
             state: engine.state(id, descriptor),
             own_time: container
                 .and_then(|container| Some(container.get(descriptor)?.timing?.own_time)),
+            tags: container.map_or_else(
+                || descriptor.policy.tags.clone(),
+                |container| container.policy(descriptor).tags.clone(),
+            ),
             bound: container.and_then(|container| {
                 container
                     .requirements(descriptor)
@@ -90,6 +96,55 @@ impl Registry {
         Graph::new(&self.services())
     }
 
+    /// Changes the policy of a service before its first use. What `policy` does not set keeps the value of the
+    /// service's attribute.
+    ///
+    /// The change counts for the process, or for the caller's [`Scope`](crate::testing::Scope) if there is one. The
+    /// natural place is the `#[setup]` function.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ErrorKind::ConfiguredTooLate`](crate::ErrorKind::ConfiguredTooLate) after the service's first use,
+    /// and [`ErrorKind::ShutDown`](crate::ErrorKind::ShutDown) after a shutdown.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use singleton_core::{Error, Policy, Retry, Service, registry, requires, service};
+    ///
+    /// // Of a library, which does not know how long its users want to wait.
+    /// #[service]
+    /// struct Database;
+    /// # impl Service for Database { fn initialize() -> anyhow::Result<Self> { Ok(Database) } }
+    ///
+    /// fn main() -> Result<(), Error> {
+    ///     registry().configure::<Database>(Policy::new().retry(Retry::new(10)).eager())?;
+    ///     // …
+    /// #   Database::instance()?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn configure<S: Requirement + ?Sized>(&self, policy: Policy) -> Result<(), Error> {
+        let service = S::descriptor();
+        let failed = |reason| Err(Error::new(service.name(), reason));
+        let mut engine = engine::lock();
+        let Some(container) = engine.container_mut(engine::current_container()) else {
+            return failed(Reason::ShutDown);
+        };
+        if container.closing.is_requested() {
+            return failed(Reason::ShutDown);
+        }
+        let entry = container.get_mut(service);
+        if !matches!(entry.slot, Slot::Idle) || entry.was_used {
+            return failed(Reason::ConfiguredTooLate);
+        }
+        let configured = entry
+            .policy
+            .get_or_insert_with(|| Box::new(service.policy.clone()));
+        configured.merge(policy);
+        Ok(())
+    }
+
     /// Initializes all services in parallel, each as soon as its dependencies are ready.
     ///
     /// # Errors
@@ -107,12 +162,7 @@ impl Registry {
     ///
     /// Returns the errors of [`start_all`](Registry::start_all).
     pub fn start_all_with(&self, options: &StartOptions) -> Result<StartReport, StartError> {
-        start(
-            engine::current_container(),
-            all().to_vec(),
-            options,
-            &Driver::Here,
-        )
+        start(&Context::current(), all().to_vec(), options, &Driver::Here)
     }
 
     /// Initializes all services, like [`start_all`](Registry::start_all), without blocking the thread.
@@ -125,12 +175,7 @@ impl Registry {
     pub async fn start_all_async(&self) -> Result<StartReport, StartError> {
         off_thread(|driver| {
             let options = StartOptions::default();
-            start(
-                engine::current_container(),
-                all().to_vec(),
-                &options,
-                driver,
-            )
+            start(&Context::current(), all().to_vec(), &options, driver)
         })
         .await
     }
@@ -142,7 +187,7 @@ impl Registry {
     /// Returns the errors of [`start_all`](Registry::start_all).
     pub fn start_eager(&self) -> Result<StartReport, StartError> {
         start(
-            engine::current_container(),
+            &Context::current(),
             eager(),
             &StartOptions::default(),
             &Driver::Here,
@@ -159,7 +204,7 @@ impl Registry {
     pub async fn start_eager_async(&self) -> Result<StartReport, StartError> {
         off_thread(|driver| {
             start(
-                engine::current_container(),
+                &Context::current(),
                 eager(),
                 &StartOptions::default(),
                 driver,
@@ -176,7 +221,7 @@ impl Registry {
     pub fn start<T: Requirement + ?Sized>(&self) -> Result<StartReport, StartError> {
         let services = vec![T::descriptor()];
         start(
-            engine::current_container(),
+            &Context::current(),
             services,
             &StartOptions::default(),
             &Driver::Here,
@@ -194,7 +239,7 @@ impl Registry {
         off_thread(|driver| {
             let services = vec![T::descriptor()];
             start(
-                engine::current_container(),
+                &Context::current(),
                 services,
                 &StartOptions::default(),
                 driver,
@@ -208,12 +253,7 @@ impl Registry {
     /// A check that times out makes its service unhealthy. It keeps running, and no second check of the service starts
     /// until it has ended.
     pub fn ping_all(&self, options: &PingOptions) -> HealthReport {
-        ping_all(
-            engine::current_container(),
-            all().to_vec(),
-            options,
-            &Driver::Here,
-        )
+        ping_all(&Context::current(), all().to_vec(), options, &Driver::Here)
     }
 
     /// Returns the health of all services, like [`ping_all`](Registry::ping_all), without blocking the thread.
@@ -222,20 +262,13 @@ impl Registry {
     /// report ends or is cancelled, the next report continues to poll it.
     pub async fn ping_all_async(&self, options: &PingOptions) -> HealthReport {
         let options = options.clone();
-        off_thread(move |driver| {
-            ping_all(
-                engine::current_container(),
-                all().to_vec(),
-                &options,
-                driver,
-            )
-        })
-        .await
+        off_thread(move |driver| ping_all(&Context::current(), all().to_vec(), &options, driver))
+            .await
     }
 
     /// Shuts all services down in parallel, each after its dependents.
     ///
-    /// From this call on, no service starts. Guarded calls then return [`Error::ShutDown`](crate::Error::ShutDown),
+    /// From this call on, no service starts. Guarded calls then return [`ErrorKind::ShutDown`](crate::ErrorKind::ShutDown),
     /// also for services that were never used. The call waits for running initializations up to the timeout, and drops
     /// asynchronous ones that no task awaits. If two threads call it, the second call runs after the first.
     ///
@@ -249,7 +282,7 @@ impl Registry {
     /// Shuts all services down, like [`shutdown_all`](Registry::shutdown_all), with options.
     pub fn shutdown_all_with(&self, options: &ShutdownOptions) -> ShutdownReport {
         shut_down(
-            engine::current_container(),
+            &Context::current(),
             ShutdownScope::All,
             options,
             &Driver::Here,
@@ -262,12 +295,7 @@ impl Registry {
     pub async fn shutdown_all_async(&self, options: &ShutdownOptions) -> ShutdownReport {
         let options = options.clone();
         off_thread(move |driver| {
-            shut_down(
-                engine::current_container(),
-                ShutdownScope::All,
-                &options,
-                driver,
-            )
+            shut_down(&Context::current(), ShutdownScope::All, &options, driver)
         })
         .await
     }
@@ -313,19 +341,20 @@ impl Registry {
 }
 
 /// One service of the registry.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct ServiceInfo {
     pub(crate) descriptor: &'static Descriptor,
     pub(crate) state: State,
     pub(crate) own_time: Option<Duration>,
+    pub(crate) tags: Cow<'static, [&'static str]>,
     /// The service that was bound to a trait object.
     pub(crate) bound: Option<&'static Descriptor>,
 }
 
 impl ServiceInfo {
-    /// Returns the name of the struct.
+    /// Returns the name of the struct, with as many modules as it takes to tell services of one name apart.
     pub fn name(&self) -> &'static str {
-        self.descriptor.name
+        self.descriptor.name()
     }
 
     /// Returns the name of the struct with its crate and modules, such as `shop::orders::OrderService`.
@@ -342,9 +371,7 @@ impl ServiceInfo {
     /// Returns the names of the services that `#[requires]` lists, in that order. For a trait object, returns the
     /// service that is bound to it.
     pub fn dependencies(&self) -> Vec<&'static str> {
-        self.requirements()
-            .map(|requirement| requirement.name)
-            .collect()
+        self.requirements().map(Descriptor::name).collect()
     }
 
     /// Returns the services whose names [`dependencies`](Self::dependencies) returns.
@@ -352,9 +379,9 @@ impl ServiceInfo {
         self.descriptor.requirements().chain(self.bound)
     }
 
-    /// Returns the tags of `#[service(tags(…))]`.
-    pub fn tags(&self) -> &'static [&'static str] {
-        self.descriptor.policy.tags
+    /// Returns the tags of `#[service(tags(…))]` or of [`configure`](Registry::configure).
+    pub fn tags(&self) -> &[&'static str] {
+        &self.tags
     }
 
     /// Returns the duration of the service's last `initialize` and `ping`, without its dependencies. `None` before
@@ -403,6 +430,13 @@ fn all() -> &'static [&'static Descriptor] {
 
 /// Returns the services that an application starts at once.
 fn eager() -> Vec<&'static Descriptor> {
-    let starts = |service: &&Descriptor| service.starts_with_application();
+    // First of all, because the function may make services eager. If it fails, the start reports that.
+    let _ = ensure_setup(None);
+    let id = engine::current_container();
+    let engine = engine::lock();
+    let container = engine.container(id);
+    let starts = |service: &&'static Descriptor| {
+        container.is_some_and(|container| container.starts_with_application(service))
+    };
     all().iter().copied().filter(starts).collect()
 }

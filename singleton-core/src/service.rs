@@ -9,13 +9,11 @@ mod state;
 mod stop;
 mod traits;
 
-#[cfg(test)]
-pub(crate) use descriptor::ServiceNumber;
 pub use descriptor::{Descriptor, Kind, Registration};
-pub(crate) use descriptor::{Initialize, Instance, Work};
+pub(crate) use descriptor::{Initialize, Instance, Visibility, Work};
 pub use erased::{Chosen, TraitService, asynchronous, blocking, describe, run};
 pub(crate) use policy::{DEFAULT_SHUTDOWN_TIMEOUT, growing};
-pub use policy::{Policy, Retry};
+pub use policy::{Policy, Retry, ServicePolicy};
 pub use ready::Ready;
 pub use state::{Degraded, Health, State};
 pub use stop::Stop;

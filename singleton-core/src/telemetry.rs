@@ -21,7 +21,7 @@ impl Span {
     pub(crate) fn open(&self, service: &Descriptor) {
         let _ = self
             .span
-            .set(tracing::info_span!("initialize", service = service.name));
+            .set(tracing::info_span!("initialize", service = service.name()));
     }
 
     #[cfg(feature = "tracing")]
@@ -66,15 +66,15 @@ impl Stopwatch {
 pub(crate) fn undeclared(dependent: &Descriptor, dependency: &Descriptor) {
     log::warn!(
         "{} uses {} while initializing but does not declare it; add #[requires({})] to {}",
-        dependent.name,
-        dependency.name,
-        dependency.name,
-        dependent.name,
+        dependent.name(),
+        dependency.name(),
+        dependency.name(),
+        dependent.name(),
     );
 }
 
 pub(crate) fn initializing(service: &Descriptor) {
-    log::debug!("initializing {}", service.name);
+    log::debug!("initializing {}", service.name());
 }
 
 pub(crate) fn retrying(service: &Descriptor, failure: &Error, pause: Duration) {
@@ -83,13 +83,13 @@ pub(crate) fn retrying(service: &Descriptor, failure: &Error, pause: Duration) {
 }
 
 pub(crate) fn ready(service: &Descriptor, own_time: Duration) {
-    log::debug!("{} is ready after {own_time:?}", service.name);
+    log::debug!("{} is ready after {own_time:?}", service.name());
     count("singleton_initializations_total", service, "ready");
     duration("singleton_initialization_seconds", service, own_time);
 }
 
 pub(crate) fn failed(service: &Descriptor, own_time: Duration, error: &Error) {
-    if error.is_of(service.name) {
+    if error.is_of(service.name()) {
         log::warn!("{:#}", Escaped(error));
     } else {
         // The failed dependency has logged its own warning.
@@ -106,13 +106,17 @@ pub(crate) fn pinged(service: &Descriptor, latency: Duration, healthy: bool) {
 }
 
 pub(crate) fn stopping(service: &Descriptor) {
-    log::debug!("shutting down {}", service.name);
+    log::debug!("shutting down {}", service.name());
 }
 
 pub(crate) fn stopped(service: &Descriptor, took: Duration, failure: Option<&str>) {
     match failure {
-        None => log::debug!("{} has been shut down in {took:?}", service.name),
-        Some(failure) => log::warn!("{} failed to shut down: {}", service.name, Escaped(failure)),
+        None => log::debug!("{} has been shut down in {took:?}", service.name()),
+        Some(failure) => log::warn!(
+            "{} failed to shut down: {}",
+            service.name(),
+            Escaped(failure)
+        ),
     }
     let outcome = if failure.is_none() { "done" } else { "failed" };
     count("singleton_shutdowns_total", service, outcome);
@@ -122,7 +126,7 @@ pub(crate) fn stopped(service: &Descriptor, took: Duration, failure: Option<&str
 pub(crate) fn shutdown_timed_out(service: &Descriptor, timeout: Duration) {
     log::warn!(
         "{} is still shutting down after {timeout:?}; going on without it",
-        service.name
+        service.name()
     );
     count("singleton_shutdowns_total", service, "overran");
 }
@@ -130,7 +134,7 @@ pub(crate) fn shutdown_timed_out(service: &Descriptor, timeout: Duration) {
 pub(crate) fn restarting(service: &Descriptor, why: &str, pause: Duration) {
     log::warn!(
         "run of {} ended before it was asked to: {}; starting it again in {pause:?}",
-        service.name,
+        service.name(),
         Escaped(why)
     );
     count("singleton_background_restarts_total", service, "restarted");
@@ -138,12 +142,12 @@ pub(crate) fn restarting(service: &Descriptor, why: &str, pause: Duration) {
 
 #[cfg(feature = "metrics")]
 fn count(name: &'static str, service: &Descriptor, outcome: &'static str) {
-    metrics::counter!(name, "service" => service.name, "outcome" => outcome).increment(1);
+    metrics::counter!(name, "service" => service.name(), "outcome" => outcome).increment(1);
 }
 
 #[cfg(feature = "metrics")]
 fn duration(name: &'static str, service: &Descriptor, duration: Duration) {
-    metrics::histogram!(name, "service" => service.name).record(duration);
+    metrics::histogram!(name, "service" => service.name()).record(duration);
 }
 
 #[cfg(not(feature = "metrics"))]

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::future::Future;
-use std::io;
-use std::thread;
 
-use crate::application::{ShutdownOptions, ShutdownScope, shut_down};
-use crate::engine::{self, ContainerId, InContainer};
+use crate::application::{ShutdownOptions, ShutdownScope, has_something_to_shut_down, shut_down};
+use crate::context::ServiceContext;
+use crate::engine::{self, Context, InContext};
 use crate::invoke::{Driver, off_thread};
 use crate::panics::catch_panic;
 use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
@@ -17,8 +16,8 @@ use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 /// to [`provide`](Scope::provide).
 ///
 /// Scopes on different threads do not see each other, so tests can run in parallel. A nested scope inherits no service
-/// from the outer scope. Code outside scopes keeps its instances. While a scope is open anywhere in the process, each guarded
-/// call takes a lock.
+/// from the outer scope. Code outside scopes keeps its instances. While a scope is open anywhere in the process, a
+/// guarded call looks up the scope of its thread, without a lock.
 ///
 /// The `#[setup]` function runs outside scopes. Its `provide` and `bind` apply to the process, not to scopes.
 ///
@@ -115,9 +114,9 @@ impl Scope {
     ///
     /// Returns the value of `work`.
     pub fn run<R>(self, work: impl FnOnce() -> R) -> R {
-        let container = self.open();
-        let _container = engine::enter(container);
-        let _shutdown = ShutdownOnDrop(container);
+        let context = self.open();
+        let _context = context.enter();
+        let _shutdown = ShutdownOnDrop(Some(context.clone()));
         work()
     }
 
@@ -125,131 +124,26 @@ impl Scope {
     ///
     /// If the future is dropped before it completes, dropping it shuts the services down.
     pub async fn run_async<R>(self, work: impl Future<Output = R>) -> R {
-        let container = self.open();
-        let shutdown_on_drop = ShutdownOnDrop(container);
-        let value = InContainer::new(container, work).await;
-        std::mem::forget(shutdown_on_drop);
-        off_thread(move |driver| shut_down_scope(container, driver)).await;
+        let context = self.open();
+        let mut shutdown_on_drop = ShutdownOnDrop(Some(context.clone()));
+        let value = InContext::new(context.clone(), work).await;
+        shutdown_on_drop.0 = None;
+        if has_something_to_shut_down(context.container) {
+            off_thread(move |driver| shut_down_scope(&context, driver)).await;
+        } else {
+            shut_down_scope(&context, &Driver::Here);
+        }
         value
     }
 
-    fn open(self) -> ContainerId {
+    fn open(self) -> Context {
         let provided = self.provided.into_iter();
         let provided = provided.map(|(service, instance)| (service, &*Box::leak(instance)));
         engine::lock().open_container(provided.collect(), self.environment)
     }
 
-    /// Returns a handle to the calling thread's innermost scope, for other threads.
-    ///
-    /// Outside scopes, the handle stands for the process's services: entering it leaves all scopes.
-    pub fn current() -> ScopeHandle {
-        ScopeHandle {
-            container: engine::current_container(),
-        }
-    }
-}
-
-impl fmt::Debug for Scope {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.provided.iter().map(|(service, _)| service.name);
-        formatter.write_str("Scope ")?;
-        formatter.debug_list().entries(names).finish()
-    }
-}
-
-/// A handle that carries a scope to other threads; see [`Scope::current`].
-///
-/// # Examples
-///
-/// ```
-/// use std::thread;
-/// use singleton_core::testing::Scope;
-///
-/// Scope::new().run(|| {
-///     let scope = Scope::current();
-///     thread::spawn(move || scope.enter(|| { /* sees the services of the scope */ })).join()
-/// })
-/// # .unwrap();
-/// ```
-#[derive(Debug, Clone)]
-pub struct ScopeHandle {
-    container: ContainerId,
-}
-
-impl ScopeHandle {
-    /// Runs `work` inside the scope on the calling thread.
-    ///
-    /// After the scope's [`run`](Scope::run) has ended, guarded calls return
-    /// [`Error::ShutDown`](crate::Error::ShutDown).
-    pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
-        let _container = engine::enter(self.container);
-        work()
-    }
-
-    /// Spawns a thread inside the scope.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the operating system cannot start a thread.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use singleton_core::{env, testing::Scope};
-    ///
-    /// Scope::new().env("PORT", "8080").run(|| {
-    ///     let port = Scope::current().spawn(|| env::var("PORT"))?.join();
-    ///     assert_eq!(port.unwrap().as_deref(), Ok("8080"));
-    ///     std::io::Result::Ok(())
-    /// })?;
-    /// # std::io::Result::Ok(())
-    /// ```
-    pub fn spawn<R: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> R + Send + 'static,
-    ) -> io::Result<thread::JoinHandle<R>> {
-        let handle = self.clone();
-        thread::Builder::new().spawn(move || handle.enter(work))
-    }
-
-    /// Returns a future that runs `work` inside the scope, on any thread that polls it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use singleton_core::{env, testing::Scope};
-    ///
-    /// # #[tokio::main]
-    /// # async fn main() {
-    /// let port = Scope::new().env("PORT", "8080").run_async(async {
-    ///     tokio::spawn(Scope::current().carry(async { env::var("PORT") })).await
-    /// });
-    /// assert_eq!(port.await.unwrap().as_deref(), Ok("8080"));
-    /// # }
-    /// ```
-    pub fn carry<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
-        InContainer::new(self.container, work)
-    }
-
-    /// Returns the services of the scope that are ready, in the order in which they became ready. Provided ones come
-    /// first.
-    pub fn initialized(&self) -> Vec<&'static str> {
-        let engine = engine::lock();
-        let started = engine
-            .container(self.container)
-            .map(|container| &container.started);
-        started
-            .into_iter()
-            .flatten()
-            .map(|service| service.name)
-            .collect()
-    }
-
-    /// Asserts that exactly these services are ready in the scope, and became ready in this order.
-    ///
-    /// # Panics
-    ///
-    /// Panics if others are ready, or if the order differs.
+    /// Returns the services of the caller's innermost scope that are ready, in the order in which they became ready.
+    /// Provided ones come first. Outside scopes, returns those of the process.
     ///
     /// # Examples
     ///
@@ -263,39 +157,85 @@ impl ScopeHandle {
     ///
     /// Scope::new().run(|| {
     ///     Car::instance()?;
-    ///     Scope::current().assert_initialized(["Engine", "Car"]);
+    ///     assert_eq!(Scope::initialized(), ["Engine", "Car"]);
     ///     Ok(())
     /// })
     /// # .map_err(|error: singleton_core::Error| error)?;
     /// # Ok::<(), singleton_core::Error>(())
     /// ```
-    #[track_caller]
-    pub fn assert_initialized<'a>(&self, expected: impl AsRef<[&'a str]>) {
-        let (initialized, expected) = (self.initialized(), expected.as_ref());
-        assert!(
-            initialized == expected,
-            "the services initialized in this scope are {initialized:?}, expected {expected:?}"
-        );
+    pub fn initialized() -> Vec<&'static str> {
+        ServiceContext::current().ready_services()
     }
+
+    /// Returns a handle to the calling thread's innermost scope, for other threads.
+    #[deprecated(note = "use `singleton_core::ServiceContext::current()`")]
+    pub fn current() -> ServiceContext {
+        ServiceContext::current()
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.provided.iter().map(|(service, _)| service.name());
+        formatter.write_str("Scope ")?;
+        formatter.debug_list().entries(names).finish()
+    }
+}
+
+/// The former name of [`ServiceContext`].
+#[deprecated(note = "use `singleton_core::ServiceContext`")]
+pub type ScopeHandle = ServiceContext;
+
+/// Refuses calls outside scopes from now on, in the whole process: they return
+/// [`ErrorKind::OutsideScope`](crate::ErrorKind::OutsideScope).
+///
+/// A test that forgets to carry its scope to another thread, for example to `spawn_blocking`, would otherwise use the
+/// process's services, such as the developer's database. Call this function at the beginning of each test. It cannot be
+/// revoked. A service that shuts down may still use its dependencies.
+///
+/// # Examples
+///
+/// ```standalone_crate
+/// use std::thread;
+/// use singleton_core::testing::{Scope, require_scope};
+/// use singleton_core::{ErrorKind, Service, ServiceContext, service};
+///
+/// #[service]
+/// struct Clock;
+/// # impl Service for Clock { fn initialize() -> anyhow::Result<Self> { Ok(Clock) } }
+///
+/// require_scope();
+/// Scope::new().run(|| {
+///     let forgotten = thread::spawn(Clock::instance).join().unwrap();
+///     assert_eq!(forgotten.err().map(|error| error.kind()), Some(ErrorKind::OutsideScope));
+///     let context = ServiceContext::current();
+///     let carried = thread::spawn(context.wrap(Clock::instance)).join().unwrap();
+///     assert!(carried.is_ok());
+/// });
+/// ```
+pub fn require_scope() {
+    engine::lock().require_scope();
 }
 
 /// Shuts the scope's services down when it is dropped.
-struct ShutdownOnDrop(ContainerId);
+struct ShutdownOnDrop(Option<Context>);
 
 impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
-        shut_down_scope(self.0, &Driver::Here);
+        if let Some(context) = &self.0 {
+            shut_down_scope(context, &Driver::Here);
+        }
     }
 }
 
-fn shut_down_scope(container: ContainerId, driver: &Driver) {
+fn shut_down_scope(context: &Context, driver: &Driver) {
     shut_down(
-        container,
+        context,
         ShutdownScope::All,
         &ShutdownOptions::default(),
         driver,
     );
-    let removed = engine::lock().remove_container(container);
+    let removed = engine::lock().remove_container(context.container);
     // The destructors of its errors and futures are user code.
     let _ = catch_panic(|| drop(removed));
 }

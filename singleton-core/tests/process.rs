@@ -9,8 +9,9 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use singleton_core::ErrorKind;
 use singleton_core::testing::Scope;
-use singleton_core::{BackgroundService, Error, Service, Stop, registry, requires, service, setup};
+use singleton_core::{BackgroundService, Service, Stop, registry, requires, service, setup};
 
 fn scenario() -> String {
     env::args().nth(1).unwrap_or_default()
@@ -150,7 +151,10 @@ fn run_scenario(scenario: &str) {
                 "{report}"
             );
             // The fast path's pointer is reset too.
-            assert!(matches!(Store::instance(), Err(Error::ShutDown { .. })));
+            assert!(matches!(
+                Store::instance().map_err(|error| error.kind()),
+                Err(ErrorKind::ShutDown)
+            ));
             assert!(!Store::is_initialized());
         }
         "setup chooses" => {

@@ -26,7 +26,7 @@ pub(crate) struct Policy {
 }
 
 struct Retry {
-    attempts: usize,
+    attempts: u32,
     initial: Duration,
     max: Duration,
 }
@@ -169,7 +169,7 @@ fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
                 let message = "`attempts` must be an integer, such as 5";
                 let wrong = |error: Error| Error::new(error.span(), message);
                 let literal: LitInt = content.parse().map_err(wrong)?;
-                let number: usize = literal.base10_parse().map_err(wrong)?;
+                let number: u32 = literal.base10_parse().map_err(wrong)?;
                 if number < 2 {
                     let message =
                         "`attempts` must be at least 2, because it includes the first attempt";
@@ -241,7 +241,7 @@ fn list<'a>(
 /// Writes the policy as a constant of `singleton_core`.
 impl ToTokens for Policy {
     fn to_tokens(&self, tokens: &mut TokenStream) {
-        let policy = quote!(::singleton_core::__private::Policy);
+        let policy = quote!(::singleton_core::__private::ServicePolicy);
         let (eager, tags) = (self.eager, &self.tags);
         let init_timeout = option(self.init_timeout.map(constant));
         let shutdown_timeout = option(self.shutdown_timeout.map(constant));
@@ -249,9 +249,7 @@ impl ToTokens for Policy {
             let (attempts, initial, max) =
                 (retry.attempts, constant(retry.initial), constant(retry.max));
             quote! {
-                ::singleton_core::__private::Retry {
-                    attempts: #attempts, initial: #initial, max: #max,
-                }
+                ::singleton_core::__private::Retry::new(#attempts).initial(#initial).max(#max)
             }
         }));
         tokens.extend(quote! {
@@ -260,7 +258,7 @@ impl ToTokens for Policy {
                 init_timeout: #init_timeout,
                 shutdown_timeout: #shutdown_timeout,
                 retry: #retry,
-                tags: &[#(#tags),*],
+                tags: ::std::borrow::Cow::Borrowed(&[#(#tags),*]),
             }
         });
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use db_service::DbError;
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 
 use crate::number_table::{self, WriteMethod};
@@ -41,7 +42,7 @@ impl Load {
     ///
     /// The threads write numbers of the range that begins at `first` and has [`NUMBERS_PER_LOAD`] numbers.
     pub(crate) fn start(first: i64) -> anyhow::Result<Self> {
-        let scope = Scope::current();
+        let scope = ServiceContext::current();
         let shared = Arc::new(Shared::default());
         let start = |thread: i64| {
             let worker = Worker {

@@ -8,6 +8,7 @@ use db_service::{
     ConfigService, Connection, DatabaseConfig, DatabaseService, DbError, ReadOptions,
     ReplicaStatistics, WritePosition, params,
 };
+use singleton_core::ServiceContext;
 use singleton_core::registry;
 use singleton_core::testing::Scope;
 use tests::{TestDatabase, TestServer};
@@ -182,7 +183,7 @@ fn read_after_a_write_waits_for_a_replica_or_uses_the_primary() {
             read_after(position, Duration::from_millis(50)),
             (primary.port(), 11)
         );
-        let waiting = Scope::current()
+        let waiting = ServiceContext::current()
             .spawn(move || read_after(position, MAX_WAIT))
             .unwrap();
         wait_until(|| replica(0).pool.checked_out > 0);

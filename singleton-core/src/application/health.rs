@@ -1,5 +1,6 @@
 //! Health checks of ready services, in bounded time.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,10 +8,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use super::worker_pool::{JobResult, WorkerPool};
-use crate::engine::{self, CheckClaim, CheckResult, ContainerId, HealthCheck, RunHistory, Slot};
+use crate::engine::{self, CheckClaim, CheckResult, Context, HealthCheck, RunHistory, Slot};
 use crate::escaped::Escaped;
-use crate::invoke::{Driver, check_cancelled, check_failed, check_timed_out, run_check};
+use crate::invoke::{
+    Driver, JobResult, WorkerPool, check_cancelled, check_failed, check_timed_out, run_check,
+};
 use crate::service::{Descriptor, Health, Instance};
 use crate::text_table::{Table, milliseconds};
 
@@ -91,8 +93,8 @@ impl PingOptions {
         self
     }
 
-    fn includes(&self, service: &Descriptor) -> bool {
-        let has = |tag: &String| service.policy.tags.contains(&tag.as_str());
+    fn includes(&self, service: &ServiceSnapshot) -> bool {
+        let has = |tag: &String| service.tags.contains(&tag.as_str());
         self.tags.is_empty() || self.tags.iter().any(has)
     }
 }
@@ -100,6 +102,8 @@ impl PingOptions {
 /// A service's status before the check.
 struct ServiceSnapshot {
     service: &'static Descriptor,
+    tags: Cow<'static, [&'static str]>,
+    starts_with_application: bool,
     status: Status,
     history: Option<RunHistory>,
 }
@@ -114,21 +118,19 @@ enum Status {
 }
 
 pub(crate) fn ping_all(
-    container: ContainerId,
+    context: &Context,
     services: Vec<&'static Descriptor>,
     options: &PingOptions,
     driver: &Driver,
 ) -> HealthReport {
+    let mut snapshots = take_snapshots(context, services);
     let is_known = |tag: &String| {
-        let mut tags = services.iter().flat_map(|service| service.policy.tags);
+        let mut tags = snapshots.iter().flat_map(|service| service.tags.iter());
         tags.any(|known| known == tag)
     };
     let unknown_tags = options.tags.iter().filter(|tag| !is_known(tag));
-    let unknown_tags = unknown_tags.cloned().collect();
-    let included = services
-        .into_iter()
-        .filter(|service| options.includes(service));
-    let snapshots = take_snapshots(container, included);
+    let unknown_tags: Vec<String> = unknown_tags.cloned().collect();
+    snapshots.retain(|service| options.includes(service));
     let requested_at = Instant::now();
     let mut pool = WorkerPool::new("ping", options.threads);
     let mut results: Vec<Option<CheckResult>> = Vec::with_capacity(snapshots.len());
@@ -152,10 +154,10 @@ pub(crate) fn ping_all(
         } else {
             state.claimed = true;
             let (claim, driver) = (CheckClaim(Arc::clone(check)), driver.clone());
-            let (service, instance) = (snapshot.service, *instance);
+            let (context, service, instance) = (context.clone(), snapshot.service, *instance);
             pool.submit(position, options.timeout, move || {
-                let _container = engine::enter(container);
-                run_check(claim, container, service, instance, &driver)
+                let _context = context.enter();
+                run_check(claim, &context, service, instance, &driver)
             });
         }
     }
@@ -179,15 +181,15 @@ pub(crate) fn ping_all(
     HealthReport::new(reported.collect(), unknown_tags)
 }
 
-fn take_snapshots(
-    container: ContainerId,
-    services: impl Iterator<Item = &'static Descriptor>,
-) -> Vec<ServiceSnapshot> {
+fn take_snapshots(context: &Context, services: Vec<&'static Descriptor>) -> Vec<ServiceSnapshot> {
     let mut engine = engine::lock();
     let mut snapshots = Vec::new();
     for service in services {
         let (mut status, mut history) = (Status::ShutDown, None);
-        if let Some(container) = engine.container_mut(container) {
+        let (mut tags, mut starts_with_application) = (service.policy.tags.clone(), false);
+        if let Some(container) = engine.container_mut(context.container) {
+            tags = container.policy(service).tags.clone();
+            starts_with_application = container.starts_with_application(service);
             let closing = container.closing.is_requested();
             let entry = container.get_mut(service);
             history = entry
@@ -202,7 +204,7 @@ fn take_snapshots(
                 Slot::Stopping { .. } | Slot::ShutDown => Status::ShutDown,
                 Slot::Idle if closing => Status::ShutDown,
                 Slot::Initializing(ref attempt) if attempt.is_overdue() => {
-                    Status::Overdue(attempt.service.policy.init_timeout.unwrap_or_default())
+                    Status::Overdue(attempt.init_timeout.unwrap_or_default())
                 }
                 Slot::Idle | Slot::Initializing(_) => match &entry.failure {
                     Some(failure) => Status::Failed(format!("{failure:#}")),
@@ -212,6 +214,8 @@ fn take_snapshots(
         }
         snapshots.push(ServiceSnapshot {
             service,
+            tags,
+            starts_with_application,
             status,
             history,
         });
@@ -224,7 +228,7 @@ fn report_service(
     checked: Option<CheckResult>,
     options: &PingOptions,
 ) -> ServiceHealth {
-    let mut health = ServiceHealth::new(snapshot.service);
+    let mut health = ServiceHealth::new(snapshot);
     match (&snapshot.status, checked) {
         (Status::Ready(..), Some(checked)) => {
             health.health = checked.health;
@@ -269,6 +273,8 @@ fn report_service(
 #[derive(Debug, Clone)]
 pub struct ServiceHealth {
     service: &'static Descriptor,
+    tags: Cow<'static, [&'static str]>,
+    starts_with_application: bool,
     health: Health,
     latency: Option<Duration>,
     age: Option<Duration>,
@@ -277,9 +283,11 @@ pub struct ServiceHealth {
 }
 
 impl ServiceHealth {
-    fn new(service: &'static Descriptor) -> Self {
+    fn new(snapshot: &ServiceSnapshot) -> Self {
         ServiceHealth {
-            service,
+            service: snapshot.service,
+            tags: snapshot.tags.clone(),
+            starts_with_application: snapshot.starts_with_application,
             health: Health::NotStarted,
             latency: None,
             age: None,
@@ -290,7 +298,7 @@ impl ServiceHealth {
 
     /// Returns the name of the struct.
     pub fn name(&self) -> &'static str {
-        self.service.name
+        self.service.name()
     }
 
     /// Returns the health.
@@ -319,16 +327,16 @@ impl ServiceHealth {
         self.restarts
     }
 
-    /// Returns the tags of `#[service(tags(…))]`.
-    pub fn tags(&self) -> &'static [&'static str] {
-        self.service.policy.tags
+    /// Returns the tags of `#[service(tags(…))]` or of [`configure`](crate::Registry::configure).
+    pub fn tags(&self) -> &[&'static str] {
+        &self.tags
     }
 
     /// Returns the health that counts for the whole report. A service that starts with the application and has not
     /// started is unhealthy.
     fn counts_as(&self) -> Health {
         match self.health {
-            Health::NotStarted if self.service.starts_with_application() => Health::Unhealthy,
+            Health::NotStarted if self.starts_with_application => Health::Unhealthy,
             Health::NotStarted => Health::Healthy,
             health => health,
         }

@@ -1,17 +1,17 @@
 //! Shutdown: each service shuts down after its dependents.
 
-use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::worker_pool::{JobResult, WorkerPool};
 use crate::engine::{
-    self, Attempt, AttemptGuard, ContainerId, Engine, Provided, Slot, Supervision,
+    self, Attempt, AttemptGuard, ContainerId, Context, Engine, Provided, Slot, StartRun,
+    Supervision,
 };
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::init::finish;
-use crate::invoke::{Driver, shut_down_instance};
+use crate::invoke::{Driver, JobResult, WorkerPool, shut_down_instance};
 use crate::panics::catch_panic;
 use crate::service::{DEFAULT_SHUTDOWN_TIMEOUT, Descriptor, Instance};
 use crate::sync::lock;
@@ -95,7 +95,7 @@ pub struct ServiceShutdown {
 impl ServiceShutdown {
     /// Returns the name of the struct.
     pub fn name(&self) -> &'static str {
-        self.service.name
+        self.service.name()
     }
 
     /// Returns the outcome.
@@ -116,7 +116,7 @@ impl ServiceShutdown {
 pub enum ShutdownOutcome {
     /// The service shut down in time and without an error.
     Done,
-    /// `shutdown` returned an error or panicked, with this message.
+    /// `shutdown` returned an error or panicked, or no thread could be started for it, with this message.
     Failed(String),
     /// `shutdown` exceeded its timeout and may still be running.
     Overran,
@@ -153,20 +153,24 @@ impl fmt::Display for ShutdownReport {
 pub(crate) enum ShutdownScope<'a> {
     /// All services. They cannot start again.
     All,
-    /// These services, unless another service depends on them. Afterwards they are uninitialized and can start again.
-    Only(&'a HashSet<&'static Descriptor>),
+    /// The services that a failed start has started, unless another service depends on them. Afterwards they are
+    /// uninitialized and can start again.
+    StartedBy(&'a Arc<StartRun>),
 }
 
 /// Shuts down a container, or the services that a failed start had initialized in it.
 pub(crate) fn shut_down(
-    container: ContainerId,
+    context: &Context,
     scope: ShutdownScope<'_>,
     options: &ShutdownOptions,
     driver: &Driver,
 ) -> ShutdownReport {
     let started_at = Instant::now();
+    let container = context.container;
     let mut shutdown = Shutdown {
+        context,
         container,
+        ended: VecDeque::new(),
         scope,
         options,
         driver,
@@ -194,8 +198,27 @@ pub(crate) fn shut_down(
     shutdown.report
 }
 
+/// Returns whether a shutdown of the container has something to wait for.
+pub(crate) fn has_something_to_shut_down(container: ContainerId) -> bool {
+    let engine = engine::lock();
+    let entries = engine
+        .container(container)
+        .into_iter()
+        .flat_map(|container| container.entries());
+    entries
+        .into_iter()
+        .any(|(service, entry)| match entry.slot {
+            Slot::Idle | Slot::ShutDown => false,
+            Slot::Ready(_) => entry.background.is_some() || !service.has_default_shutdown(),
+            Slot::Initializing(_) | Slot::Stopping { .. } => true,
+        })
+}
+
 struct Shutdown<'a> {
+    context: &'a Context,
     container: ContainerId,
+    /// Services without anything to shut down, which need no thread.
+    ended: VecDeque<&'static Descriptor>,
     scope: ShutdownScope<'a>,
     options: &'a ShutdownOptions,
     driver: &'a Driver,
@@ -219,18 +242,25 @@ struct StoppingService {
     is_kept: bool,
 }
 
+impl StoppingService {
+    /// Returns whether there is nothing left to shut down.
+    fn is_done(&self) -> bool {
+        self.background.is_none() && (self.is_kept || self.service.has_default_shutdown())
+    }
+}
+
 impl Shutdown<'_> {
     fn run(&mut self) {
         let attempts = match self.scope {
             ShutdownScope::All => in_flight(&engine::lock(), self.container),
-            ShutdownScope::Only(_) => Vec::new(),
+            ShutdownScope::StartedBy(_) => Vec::new(),
         };
         for attempt in attempts {
             self.await_attempt(attempt);
         }
         self.stop_unused();
         loop {
-            while let Some((task, took, result)) = self.pool.next() {
+            while let Some((task, took, result)) = self.next() {
                 self.record(task, took, result);
             }
             // Services that depend on each other have no valid order: the last one to start is the first to stop.
@@ -238,6 +268,17 @@ impl Shutdown<'_> {
                 break;
             };
             self.submit(last);
+        }
+    }
+
+    /// Waits until a task has ended. Returns `None` if none is left.
+    fn next(&mut self) -> Option<(Task, Duration, JobResult<Result<(), String>>)> {
+        match self.ended.pop_front() {
+            Some(service) => {
+                let result = JobResult::Done(Ok(()));
+                Some((Task::Stop(service), Duration::ZERO, result))
+            }
+            None => self.pool.next(),
         }
     }
 
@@ -309,7 +350,7 @@ impl Shutdown<'_> {
             let mut restarted = None;
             match (&self.scope, &entry.slot) {
                 (
-                    ShutdownScope::Only(_),
+                    ShutdownScope::StartedBy(_),
                     Slot::Stopping {
                         attempt,
                         instance,
@@ -357,7 +398,7 @@ impl Shutdown<'_> {
     }
 
     fn take_last_started(&self) -> Option<Option<StoppingService>> {
-        if matches!(self.scope, ShutdownScope::Only(_)) {
+        if matches!(self.scope, ShutdownScope::StartedBy(_)) {
             return None;
         }
         let mut engine = engine::lock();
@@ -372,11 +413,16 @@ impl Shutdown<'_> {
         service: &'static Descriptor,
         even_if_used: bool,
     ) -> Option<StoppingService> {
-        if matches!(self.scope, ShutdownScope::Only(only) if !only.contains(service)) {
-            return None;
-        }
         let container = engine.container_mut(self.container)?;
         let entry = container.get_mut(service);
+        if let ShutdownScope::StartedBy(start) = &self.scope
+            && !entry
+                .start
+                .as_ref()
+                .is_some_and(|other| Arc::ptr_eq(start, other))
+        {
+            return None;
+        }
         let Slot::Ready(instance) = entry.slot else {
             return None;
         };
@@ -390,7 +436,7 @@ impl Shutdown<'_> {
             service,
             instance,
             background,
-            is_kept: provided && matches!(self.scope, ShutdownScope::Only(_)),
+            is_kept: provided && matches!(self.scope, ShutdownScope::StartedBy(_)),
         })
     }
 
@@ -398,11 +444,20 @@ impl Shutdown<'_> {
         let Some(stopping) = stopping else {
             return;
         };
-        let (container, driver) = (self.container, self.driver.clone());
+        if stopping.is_done() {
+            let _ = catch_panic(|| {
+                telemetry::stopping(stopping.service);
+                telemetry::stopped(stopping.service, Duration::ZERO, None);
+            });
+            self.ended.push_back(stopping.service);
+            return;
+        }
+        let (context, driver) = (self.context.clone(), self.driver.clone());
         let timeout = self.timeout(stopping.service);
         self.pool
             .submit(Task::Stop(stopping.service), timeout, move || {
-                let _container = engine::enter(container);
+                let _context = context.enter();
+                let container = context.container;
                 let _mark_finished = MarkFinished(container, stopping.service);
                 if let Some(background) = &stopping.background {
                     background.join();
@@ -410,13 +465,15 @@ impl Shutdown<'_> {
                 if stopping.is_kept {
                     return Ok(());
                 }
-                shut_down_instance(stopping.service, stopping.instance, &driver)
+                shut_down_instance(container, stopping.service, stopping.instance, &driver)
             });
     }
 
-    fn timeout(&self, service: &Descriptor) -> Duration {
-        let service_timeout = service.policy.shutdown_timeout;
-        service_timeout.unwrap_or(self.options.timeout)
+    fn timeout(&self, service: &'static Descriptor) -> Duration {
+        let engine = engine::lock();
+        let container = engine.container(self.container);
+        let policy = container.map_or(&service.policy, |container| container.policy(service));
+        policy.shutdown_timeout.unwrap_or(self.options.timeout)
     }
 }
 
@@ -443,9 +500,7 @@ impl Drop for MarkFinished {
 }
 
 fn shut_down_error(service: &Descriptor) -> Error {
-    Error::ShutDown {
-        service: service.name,
-    }
+    Error::new(service.name(), Reason::ShutDown)
 }
 
 fn in_flight(engine: &Engine, container: ContainerId) -> Vec<Arc<Attempt>> {

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
-use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -13,10 +12,11 @@ use signal_hook::iterator::{Handle, Signals};
 use super::shutdown::{ShutdownOptions, ShutdownReport, ShutdownScope, shut_down};
 use super::start::{StartOptions, start};
 use super::start_report::{StartError, StartReport};
-use crate::engine;
+use crate::engine::Context;
 use crate::invoke::Driver;
 use crate::panics::catch_panic;
 use crate::service::Descriptor;
+use crate::threads;
 
 /// The reason why an application did not run.
 #[derive(Debug)]
@@ -37,14 +37,8 @@ impl fmt::Display for RunError {
     }
 }
 
-impl std::error::Error for RunError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            RunError::Signals(error) => Some(error),
-            RunError::Start(error) => error.source(),
-        }
-    }
-}
+// `Display` shows the causes.
+impl std::error::Error for RunError {}
 
 /// The number of applications that listen for signals, and whether it is zero. Handlers stay registered for the life of
 /// the process; with zero listeners, they perform the default action.
@@ -89,25 +83,21 @@ pub(crate) fn run_until_signal(
     services: Vec<&'static Descriptor>,
     driver: &Driver,
 ) -> Result<ShutdownReport, RunError> {
-    let container = engine::current_container();
+    let context = Context::current();
     let (signals, _listener) = SignalListener::register().map_err(RunError::Signals)?;
     let (sender, events) = mpsc::channel();
     let signal_sender = sender.clone();
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || listen(signals, &signal_sender))
+    threads::spawn("signals", move || listen(signals, &signal_sender))
         .map_err(RunError::Signals)?;
     // On its own thread, so that a signal takes effect even if an `initialize` never returns.
-    let start_driver = driver.clone();
-    thread::Builder::new()
-        .name("start".to_owned())
-        .spawn(move || {
-            let options = StartOptions::default();
-            let started = start(container, services, &options, &start_driver);
-            // The receiver is gone if a signal came first.
-            let _ = sender.send(Event::Started(started));
-        })
-        .map_err(RunError::Signals)?;
+    let (start_context, start_driver) = (context.clone(), driver.clone());
+    threads::spawn("start", move || {
+        let options = StartOptions::default();
+        let started = start(&start_context, services, &options, &start_driver);
+        // The receiver is gone if a signal came first.
+        let _ = sender.send(Event::Started(started));
+    })
+    .map_err(RunError::Signals)?;
     let start_error = loop {
         match events.recv() {
             Ok(Event::Started(Ok(report))) => drop(catch_panic(|| log::info!("started {report}"))),
@@ -117,7 +107,7 @@ pub(crate) fn run_until_signal(
         }
     };
     let options = ShutdownOptions::default();
-    let report = shut_down(container, ShutdownScope::All, &options, driver);
+    let report = shut_down(&context, ShutdownScope::All, &options, driver);
     match start_error {
         Some(error) => Err(RunError::Start(error)),
         None => Ok(report),
@@ -133,7 +123,7 @@ fn listen(mut signals: Signals, events: &mpsc::Sender<Event>) {
         second_signal = true;
         let _ = events.send(Event::Signal);
         // On another thread, so that a logger that panics or blocks does not delay the next signal.
-        let _ = thread::Builder::new().spawn(move || {
+        let _ = threads::spawn("signal log", move || {
             log::info!("received signal {signal}: shutting down");
         });
     }

@@ -1,22 +1,21 @@
 //! Start: many services in parallel, each as soon as its dependencies are ready.
 
-use std::collections::{HashSet, VecDeque};
-use std::io;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::shutdown::{ShutdownOptions, ShutdownScope, shut_down};
+use super::shutdown::{ShutdownOptions, ShutdownReport, ShutdownScope, shut_down};
 use super::start_report::{ServiceStart, StartError, StartOutcome, StartReport};
 use crate::engine::{
-    self, Attempt, Container, ContainerId, Outcome, ServiceMap, Slot, current_attempt,
+    self, Attempt, Container, Context, Origin, Outcome, ServiceMap, Slot, StartRun, current_attempt,
 };
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::init::{get_or_init, get_or_init_async, record_cycle};
 use crate::invoke::{Driver, ensure_setup, step_panicked};
 use crate::panics::catch_panic;
-use crate::service::Descriptor;
+use crate::service::{Descriptor, Retry};
+use crate::threads;
 
 /// The time between two looks at the progress of a start: at first a few times the cost of a service that does nothing.
 const MIN_WATCH_TIME: Duration = Duration::from_micros(50);
@@ -53,18 +52,19 @@ impl StartOptions {
 
 /// Starts the services and their dependencies. If one fails, shuts down the services that this call has started.
 pub(crate) fn start(
-    container: ContainerId,
+    context: &Context,
     services: Vec<&'static Descriptor>,
     options: &StartOptions,
     driver: &Driver,
 ) -> Result<StartReport, StartError> {
     let started_at = Instant::now();
     // First of all, because the `#[setup]` function may bind services to trait objects.
-    let setup = ensure_setup(services.first().map_or("the start", |service| service.name)).err();
+    let setup = ensure_setup(services.first().copied()).err();
+    let run = Arc::new(StartRun::new(context.clone(), take_back_late));
     let start = Arc::new(Start {
-        container,
+        run: Arc::clone(&run),
         dependent: current_attempt(),
-        plan: Mutex::new(Plan::new(container, services)),
+        plan: Mutex::new(Plan::new(context, services)),
         caller: Condvar::new(),
         monitor: Condvar::new(),
         threads: options.threads,
@@ -76,21 +76,30 @@ pub(crate) fn start(
     let report = {
         let mut plan = start.lock();
         if !plan.is_success() {
-            plan.abandon_overdue();
+            let is_part = |attempt: &Attempt| plan.has_begun(attempt);
+            engine::lock().fail_start(&run, is_part);
         }
         plan.report(started_at)
     };
     if setup.is_none() && report.is_success() {
         return Ok(report);
     }
-    let started: HashSet<_> = report.started().collect();
-    let taken_back = shut_down(
-        container,
-        ShutdownScope::Only(&started),
+    let taken_back = take_back(&run, driver);
+    Err(StartError::new(report, setup, taken_back))
+}
+
+fn take_back(run: &Arc<StartRun>, driver: &Driver) -> ShutdownReport {
+    shut_down(
+        &run.context,
+        ShutdownScope::StartedBy(run),
         &ShutdownOptions::default(),
         driver,
-    );
-    Err(StartError::new(report, setup, taken_back))
+    )
+}
+
+/// Shuts down what a failed start could not take back, because one of its attempts was still running.
+fn take_back_late(run: &Arc<StartRun>) {
+    take_back(run, &Driver::Here);
 }
 
 /// A start, shared by its threads.
@@ -99,7 +108,7 @@ pub(crate) fn start(
 /// for a while although others could begin: a second thread would only slow down services that take no time. A worker
 /// ends when no service can begin, so the start does not wait for idle threads.
 struct Start {
-    container: ContainerId,
+    run: Arc<StartRun>,
     /// The attempt that the start is part of, if an `initialize` starts services.
     dependent: Option<Arc<Attempt>>,
     plan: Mutex<Plan>,
@@ -137,11 +146,10 @@ impl Start {
 
     /// Initializes services until none can begin.
     fn run_worker(self: &Arc<Self>) {
-        while let Some((position, service)) = self.begin_next() {
-            // The engine measures each `initialize`. These services may spend time elsewhere.
-            let is_timed = service.asynchronous || service.policy.init_timeout.is_some();
-            let started_at = is_timed.then(Instant::now);
-            let result = catch_panic(|| self.get_or_init(service))
+        while let Some((position, next)) = self.begin_next() {
+            let service = next.service;
+            let started_at = next.is_timed.then(Instant::now);
+            let result = catch_panic(|| self.get_or_init(service, next.retry))
                 .unwrap_or_else(|message| Err(step_panicked(service, message)));
             let timing = started_at.map(|started_at| (started_at, started_at.elapsed()));
             self.finish(position, result, timing);
@@ -149,7 +157,7 @@ impl Start {
     }
 
     /// Begins the next service, if one can begin.
-    fn begin_next(self: &Arc<Self>) -> Option<(usize, &'static Descriptor)> {
+    fn begin_next(self: &Arc<Self>) -> Option<(usize, Next)> {
         let mut plan = self.lock();
         if self.driver.is_gone() {
             plan.cancel();
@@ -160,13 +168,18 @@ impl Start {
             return None;
         }
         let position = plan.begin_next()?;
-        let service = plan.nodes[position].service;
+        let node = &plan.nodes[position];
+        let next = Next {
+            service: node.service,
+            is_timed: node.is_timed,
+            retry: node.retry,
+        };
         if !plan.ready.is_empty() && !plan.is_monitored && self.threads > 1 {
             plan.is_monitored = true;
             drop(plan);
             self.spawn_monitor();
         }
-        Some((position, service))
+        Some((position, next))
     }
 
     fn finish(&self, position: usize, result: Outcome, timing: Option<(Instant, Duration)>) {
@@ -230,8 +243,8 @@ impl Start {
             drop(plan);
             let start = Arc::clone(self);
             // If the system cannot start a thread, the existing ones continue.
-            let _ = spawn(move || {
-                let _container = engine::enter(start.container);
+            let _ = threads::spawn("start", move || {
+                let _context = start.run.context.enter();
                 start.run_worker();
             });
             plan = self.lock();
@@ -242,21 +255,23 @@ impl Start {
     fn spawn_monitor(self: &Arc<Self>) {
         let start = Arc::clone(self);
         // If the system cannot start a thread, the caller initializes all services.
-        let _ = spawn(move || start.watch());
+        let _ = threads::spawn("start", move || start.watch());
     }
 
-    fn get_or_init(&self, service: &'static Descriptor) -> Outcome {
+    fn get_or_init(&self, service: &'static Descriptor, retry: Option<Retry>) -> Outcome {
         let dependent = self.dependent.as_ref();
+        let container = self.run.context.container;
+        let origin = Origin {
+            retry,
+            start: Some(Arc::clone(&self.run)),
+            is_indirect: false,
+        };
         let outcome = if service.asynchronous {
-            let cancelled = || {
-                Err(Error::ShutDown {
-                    service: service.name,
-                })
-            };
-            let future = get_or_init_async(self.container, service, dependent.cloned());
+            let cancelled = || Err(Error::new(service.name(), Reason::ShutDown));
+            let future = get_or_init_async(container, service, dependent.cloned(), origin);
             self.driver.block_on(future).unwrap_or_else(cancelled)
         } else {
-            get_or_init(self.container, service, dependent)
+            get_or_init(container, service, dependent, &origin)
         };
         if let Some(dependent) = dependent {
             record_cycle(dependent, &outcome);
@@ -265,14 +280,23 @@ impl Start {
     }
 }
 
-fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("start".to_owned()).spawn(work)
+/// A service that begins.
+struct Next {
+    service: &'static Descriptor,
+    is_timed: bool,
+    retry: Option<Retry>,
 }
 
 /// One service of a plan.
 struct Node {
     service: &'static Descriptor,
     was_ready: bool,
+    /// Whether the start measures the time. The engine measures each `initialize`, but an asynchronous service, or one
+    /// with an `init_timeout`, may spend time elsewhere.
+    is_timed: bool,
+    /// The retries of the service, or the most patient ones of its dependents.
+    retry: Option<Retry>,
+    has_own_retry: bool,
     is_begun: bool,
     /// The number of required services that have not finished.
     missing: usize,
@@ -287,7 +311,7 @@ struct Node {
 
 /// The services to start, and the progress of the start.
 struct Plan {
-    container: ContainerId,
+    context: Context,
     /// The id of the first attempt after the plan was made.
     first_attempt: u64,
     /// The services in topological order, unless there is a cycle.
@@ -309,14 +333,14 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(container: ContainerId, services: Vec<&'static Descriptor>) -> Self {
+    fn new(context: &Context, services: Vec<&'static Descriptor>) -> Self {
         let engine = engine::lock();
         let first_attempt = engine.last_id() + 1;
         let Discovery {
             mut nodes,
             required,
             positions,
-        } = Discovery::new(engine.container(container), services);
+        } = Discovery::new(engine.container(context.container), services);
         let position = |service: &&'static Descriptor| positions.get(service).copied();
         let requirements: Vec<usize> = required.iter().filter_map(position).collect();
         let mut dependent_count = vec![0; nodes.len()];
@@ -336,9 +360,19 @@ impl Plan {
                 *next += 1;
             }
         }
+        // Dependents come after their dependencies.
+        for position in (0..nodes.len()).rev() {
+            let retry = nodes[position].retry;
+            for required in nodes[position].requirements.clone() {
+                let dependency = &mut nodes[requirements[required]];
+                if !dependency.has_own_retry {
+                    dependency.retry = Retry::most_patient(dependency.retry, retry);
+                }
+            }
+        }
         let ready = (0..nodes.len()).filter(|position| nodes[*position].missing == 0);
         Plan {
-            container,
+            context: context.clone(),
             first_attempt,
             ready: ready.collect(),
             remaining: nodes.len(),
@@ -390,48 +424,43 @@ impl Plan {
             .all(|node| node.outcome.as_ref().is_some_and(is_ready))
     }
 
-    /// Gives up attempts whose deadline has passed, so that their late instances do not outlive the failed start.
-    fn abandon_overdue(&self) {
-        let engine = engine::lock();
-        let Some(container) = engine.container(self.container) else {
-            return;
-        };
-        for (_, entry) in container.entries() {
-            if let Slot::Initializing(attempt) = &entry.slot
-                && attempt.id >= self.first_attempt
-                && attempt.is_overdue()
-                && self
-                    .nodes
-                    .iter()
-                    .any(|node| node.service == attempt.service)
-            {
-                attempt.abandon(true);
-            }
-        }
+    /// Returns whether the attempt began after the plan was made, for one of its services.
+    fn has_begun(&self, attempt: &Attempt) -> bool {
+        attempt.id >= self.first_attempt
+            && self
+                .nodes
+                .iter()
+                .any(|node| node.service == attempt.service)
     }
 
     /// Records the outcome of a node. Its dependents become ready if it was their last dependency, or are skipped if it
     /// failed.
     fn finish(&mut self, position: usize, outcome: StartOutcome) {
-        self.remaining -= 1;
-        let failed_service = match &outcome {
-            StartOutcome::Started | StartOutcome::AlreadyReady => None,
-            StartOutcome::Failed(_) => Some(self.nodes[position].service.name),
-            StartOutcome::Skipped { because_of } => Some(*because_of),
-        };
-        self.nodes[position].outcome = Some(outcome);
-        for dependent in self.nodes[position].dependents.clone() {
-            let dependent = self.dependents[dependent];
-            let node = &mut self.nodes[dependent];
-            node.missing -= 1;
-            match failed_service {
-                Some(because_of) if node.outcome.is_none() => {
-                    self.finish(dependent, StartOutcome::Skipped { because_of });
+        let mut ended = vec![(position, outcome)];
+        while let Some((position, outcome)) = ended.pop() {
+            if self.nodes[position].outcome.is_some() {
+                continue;
+            }
+            self.remaining -= 1;
+            let failed_service = match &outcome {
+                StartOutcome::Started | StartOutcome::AlreadyReady => None,
+                StartOutcome::Failed(_) => Some(self.nodes[position].service.name()),
+                StartOutcome::Skipped { because_of } => Some(*because_of),
+            };
+            self.nodes[position].outcome = Some(outcome);
+            for dependent in self.nodes[position].dependents.clone() {
+                let dependent = self.dependents[dependent];
+                let node = &mut self.nodes[dependent];
+                node.missing -= 1;
+                match failed_service {
+                    Some(because_of) if node.outcome.is_none() => {
+                        ended.push((dependent, StartOutcome::Skipped { because_of }));
+                    }
+                    None if node.missing == 0 && node.outcome.is_none() => {
+                        self.ready.push_back(dependent);
+                    }
+                    _ => {}
                 }
-                None if node.missing == 0 && node.outcome.is_none() => {
-                    self.ready.push_back(dependent);
-                }
-                _ => {}
             }
         }
     }
@@ -439,7 +468,7 @@ impl Plan {
     /// Returns the report of a finished plan.
     fn report(&mut self, started_at: Instant) -> StartReport {
         let engine = engine::lock();
-        let container = engine.container(self.container);
+        let container = engine.container(self.context.container);
         let timing = |service| container.and_then(|container| container.get(service)?.timing);
         let services = std::mem::take(&mut self.nodes).into_iter().map(|node| {
             let timing = timing(node.service).filter(|timing| timing.started_at >= started_at);
@@ -513,12 +542,16 @@ impl Discovery {
         }
         *cell = Some((service, usize::MAX));
         let entry = container.and_then(|container| container.get(service));
+        let policy = container.map_or(&service.policy, |container| container.policy(service));
         let first = self.required.len();
         self.required
             .extend(Container::requirements_of(service, entry));
         let node = Node {
             service,
             was_ready: entry.is_some_and(|entry| matches!(entry.slot, Slot::Ready(_))),
+            is_timed: service.asynchronous || policy.init_timeout.is_some(),
+            retry: policy.retry,
+            has_own_retry: policy.retry.is_some(),
             is_begun: false,
             missing: self.required.len() - first,
             requirements: first..self.required.len(),

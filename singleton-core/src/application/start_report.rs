@@ -83,7 +83,7 @@ impl fmt::Display for StartOutcome {
 impl ServiceStart {
     /// Returns the name of the struct.
     pub fn name(&self) -> &'static str {
-        self.service.name
+        self.service.name()
     }
 
     /// Returns the outcome.
@@ -154,6 +154,7 @@ impl StartReport {
         })
     }
 
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn started(&self) -> impl Iterator<Item = &'static Descriptor> {
         let started = self.services.iter().filter(|service| service.is_started());
         started.map(|service| service.service)
@@ -337,8 +338,5 @@ impl fmt::Display for StartError {
     }
 }
 
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.errors().next().and_then(|error| error.source())
-    }
-}
+// `Display` shows the causes.
+impl std::error::Error for StartError {}

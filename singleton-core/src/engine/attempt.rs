@@ -3,16 +3,18 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::{self, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, Shared};
 
 use super::container::ContainerId;
+use super::current::Context;
+use super::start_run::StartRun;
 use super::state;
 use crate::error::Error;
 use crate::panics::catch_panic;
-use crate::service::{Descriptor, Instance};
+use crate::service::{DEFAULT_SHUTDOWN_TIMEOUT, Descriptor, Instance, Retry, ServicePolicy};
 use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, lock, wait_until};
 use crate::telemetry;
 
@@ -26,6 +28,17 @@ pub(crate) struct Timing {
     pub(crate) own_time: Duration,
 }
 
+/// On whose behalf an attempt begins.
+#[derive(Clone, Default)]
+pub(crate) struct Origin {
+    /// The retries of the dependent, which count for a service without its own.
+    pub(crate) retry: Option<Retry>,
+    /// The start that the attempt is part of.
+    pub(crate) start: Option<Arc<StartRun>>,
+    /// Whether not the dependent itself requires the service, but one of its dependencies.
+    pub(crate) is_indirect: bool,
+}
+
 /// A future that all waiters of an attempt poll.
 pub(crate) type AttemptFuture = Shared<BoxFuture<'static, Outcome>>;
 
@@ -34,9 +47,17 @@ pub(crate) type AttemptFuture = Shared<BoxFuture<'static, Outcome>>;
 pub(crate) struct Attempt {
     pub(crate) id: u64,
     pub(crate) container: ContainerId,
+    pub(crate) context: Context,
     pub(crate) service: &'static Descriptor,
+    pub(crate) init_timeout: Option<Duration>,
     /// When callers stop waiting; `None` without an `init_timeout`.
     pub(crate) deadline: Option<Instant>,
+    /// The timeout of the shutdown of an instance that comes too late.
+    pub(crate) shutdown_timeout: Duration,
+    /// Whether the service has retries of its own.
+    pub(crate) has_own_retry: bool,
+    retry: Mutex<Option<Retry>>,
+    start: Mutex<Option<Arc<StartRun>>>,
     /// Whether `provide` or `bind` replaces `initialize`.
     pub(crate) is_provided: bool,
     /// The required services that were not ready when the attempt began. The ready ones are the service's dependencies
@@ -60,20 +81,30 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub(crate) fn new(
         id: u64,
-        container: ContainerId,
+        context: Context,
         service: &'static Descriptor,
+        policy: &ServicePolicy,
         is_provided: bool,
         missing: Vec<&'static Descriptor>,
+        origin: Origin,
     ) -> Self {
+        if let Some(start) = &origin.start {
+            start.attempt_begins();
+        }
         Attempt {
             id,
-            container,
+            container: context.container,
+            context,
             service,
+            init_timeout: policy.init_timeout,
             // A deadline that overflows is never reached.
-            deadline: service
-                .policy
+            deadline: policy
                 .init_timeout
                 .and_then(|limit| Instant::now().checked_add(limit)),
+            shutdown_timeout: policy.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
+            has_own_retry: policy.retry.is_some(),
+            retry: Mutex::new(policy.retry.or(origin.retry)),
+            start: Mutex::new(origin.start),
             is_provided,
             missing,
             outcome: OnceLock::new(),
@@ -98,6 +129,37 @@ impl Attempt {
         }
     }
 
+    /// Returns the origin of an attempt that begins because this one needs its service.
+    ///
+    /// The retries count for declared dependencies. A service that `initialize` calls is retried together with
+    /// `initialize`.
+    pub(crate) fn origin_for(&self, dependency: &Descriptor) -> Origin {
+        let is_declared = self.missing.contains(&dependency);
+        Origin {
+            retry: self.retry().filter(|_| is_declared),
+            start: lock(&self.start).clone(),
+            is_indirect: false,
+        }
+    }
+
+    /// Returns the retries: the service's own, or the most patient ones of the callers that wait for the attempt.
+    pub(crate) fn retry(&self) -> Option<Retry> {
+        *lock(&self.retry)
+    }
+
+    /// Adds the retries of another caller, unless the service has its own.
+    pub(super) fn add_retry(&self, retry: Option<Retry>) {
+        if !self.has_own_retry {
+            let mut own = lock(&self.retry);
+            *own = Retry::most_patient(*own, retry);
+        }
+    }
+
+    /// Takes the attempt out of its start.
+    pub(super) fn take_start(&self) -> Option<Arc<StartRun>> {
+        lock(&self.start).take()
+    }
+
     /// Makes a future run the attempt.
     pub(crate) fn set_future(&self, future: AttemptFuture) {
         *lock(&self.future) = Some(future);
@@ -119,9 +181,18 @@ impl Attempt {
         }
     }
 
-    /// Sets whether the attempt is given up. A late instance of such an attempt is shut down.
-    pub(crate) fn abandon(&self, abandoned: bool) {
-        self.abandoned.store(abandoned, Ordering::Relaxed);
+    /// Gives the attempt up: a late instance is shut down.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes back that the attempt was given up, because another caller waits for it.
+    pub(crate) fn adopt(&self) {
+        if self.abandoned.swap(false, Ordering::Relaxed)
+            && let Some(start) = self.take_start()
+        {
+            start.attempt_ends();
+        }
     }
 
     /// Returns the duration of the service's own `initialize` and `ping`, or zero if they did not run.
@@ -189,7 +260,7 @@ pub(crate) struct Completion {
 impl Future for Completion {
     type Output = Option<Outcome>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
         // Register the waker before reading the outcome: the thread that ends the attempt sets the outcome before it
         // wakes.
         {

@@ -1,14 +1,17 @@
 //! The services of one set of instances, with their states and dependencies.
 
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map};
 use std::ffi::OsString;
 use std::sync::Arc;
 
 use super::attempt::{Attempt, Timing};
+use super::current::Context;
+use super::scope_state::ScopeState;
+use super::start_run::StartRun;
 use super::supervision::{HealthCheck, Supervision};
 use crate::error::Error;
-use crate::service::{Descriptor, Instance, Stop};
+use crate::service::{Descriptor, Instance, ServicePolicy, Stop};
 use crate::sync::Mutex;
 
 /// The id of a container. Ids are not reused.
@@ -63,9 +66,18 @@ pub(crate) struct Entry {
     pub(crate) failure: Option<Box<Error>>,
     pub(crate) check: Option<Arc<HealthCheck>>,
     pub(crate) background: Option<Arc<Supervision>>,
+    /// Whether an attempt has begun.
+    pub(crate) was_used: bool,
+    /// The policy, if `configure` has changed it.
+    pub(crate) policy: Option<Box<ServicePolicy>>,
+    /// The start that has started the service.
+    pub(crate) start: Option<Arc<StartRun>>,
 }
 
 pub(crate) struct Container {
+    pub(super) id: ContainerId,
+    /// What the scope's threads read without the engine's lock. `None` for the process.
+    pub(super) scope: Option<Arc<ScopeState>>,
     entries: ServiceMap<Entry>,
     /// Services in the order in which they became ready.
     pub(crate) started: Vec<&'static Descriptor>,
@@ -80,8 +92,14 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(environment: HashMap<OsString, Option<OsString>>) -> Self {
+    pub(crate) fn new(
+        id: ContainerId,
+        scope: Option<Arc<ScopeState>>,
+        environment: HashMap<OsString, Option<OsString>>,
+    ) -> Self {
         Container {
+            id,
+            scope,
             entries: ServiceMap::default(),
             started: Vec::new(),
             reported_uses: HashSet::new(),
@@ -89,6 +107,25 @@ impl Container {
             shutdown_lock: Arc::new(Mutex::new(())),
             environment,
         }
+    }
+
+    /// Returns the context in which code sees this container.
+    pub(crate) fn context(&self) -> Context {
+        match &self.scope {
+            Some(scope) => Context::of_scope(self.id, Arc::clone(scope)),
+            None => Context::PROCESS,
+        }
+    }
+
+    /// Returns the service's policy: the attribute's, or what `configure` has made of it.
+    pub(crate) fn policy(&self, service: &'static Descriptor) -> &ServicePolicy {
+        let configured = self.get(service).and_then(|entry| entry.policy.as_deref());
+        configured.unwrap_or(&service.policy)
+    }
+
+    /// Returns whether an application starts the service at once: it is eager or runs in the background.
+    pub(crate) fn starts_with_application(&self, service: &'static Descriptor) -> bool {
+        self.policy(service).eager || service.run.is_some()
     }
 
     pub(crate) fn get(&self, service: &Descriptor) -> Option<&Entry> {
@@ -138,6 +175,65 @@ impl Container {
         attempt.service.asynchronous
     }
 
+    /// Returns the missing dependencies of an attempt and theirs, each after its own dependencies.
+    pub(crate) fn missing_in_order(&self, attempt: &Attempt) -> Vec<&'static Descriptor> {
+        let mut order = Vec::new();
+        let mut seen = HashSet::from([attempt.service]);
+        // The path from the attempt's service to one of its dependencies, with the unvisited requirements of each.
+        let mut path = vec![(
+            None,
+            attempt.missing.iter().rev().copied().collect::<Vec<_>>(),
+        )];
+        while let Some((service, unvisited)) = path.last_mut() {
+            if let Some(next) = unvisited.pop() {
+                if seen.insert(next) && (service.is_none() || !self.is_ready(next)) {
+                    let mut requirements: Vec<_> = self.requirements(next).collect();
+                    requirements.reverse();
+                    path.push((Some(next), requirements));
+                }
+            } else {
+                order.extend(*service);
+                path.pop();
+            }
+        }
+        order
+    }
+
+    /// Returns the services on a path of requirements from one service to another, both excluded, or nothing if there
+    /// is no such path or a direct requirement.
+    pub(crate) fn between(
+        &self,
+        dependent: &'static Descriptor,
+        dependency: &'static Descriptor,
+    ) -> Vec<&'static Descriptor> {
+        let mut found_by = HashMap::from([(dependent, dependent)]);
+        let mut pending = VecDeque::from([dependent]);
+        while let Some(service) = pending.pop_front() {
+            for requirement in self.requirements(service) {
+                if requirement == dependency {
+                    let mut path = Vec::new();
+                    let mut step = service;
+                    while step != dependent {
+                        path.push(step);
+                        step = found_by[step];
+                    }
+                    path.reverse();
+                    return path;
+                }
+                if let hash_map::Entry::Vacant(unseen) = found_by.entry(requirement) {
+                    unseen.insert(service);
+                    pending.push_back(requirement);
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    fn is_ready(&self, service: &Descriptor) -> bool {
+        self.get(service)
+            .is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)))
+    }
+
     /// Marks the service as ready.
     pub(crate) fn set_ready(
         &mut self,
@@ -159,10 +255,7 @@ impl Container {
         dependent: &'static Descriptor,
         dependency: &'static Descriptor,
     ) {
-        let ready = self
-            .get(dependency)
-            .is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)));
-        if !ready
+        if !self.is_ready(dependency)
             || dependent == dependency
             || self.get_mut(dependent).dependencies.contains(&dependency)
         {
@@ -220,10 +313,7 @@ impl Container {
         dependent: &'static Descriptor,
         dependency: &'static Descriptor,
     ) -> bool {
-        let ready = self
-            .get(dependency)
-            .is_some_and(|entry| matches!(entry.slot, Slot::Ready(_)));
-        !ready && self.reported_uses.insert((dependent, dependency))
+        !self.is_ready(dependency) && self.reported_uses.insert((dependent, dependency))
     }
 
     /// Adds the dependencies of instances that were provided for a scope. Such an instance is ready before the services

@@ -13,57 +13,63 @@ use futures_util::future::{self, BoxFuture, Either};
 use super::blocking::{self, run_attempt_on_thread};
 use super::provide::provided;
 use super::steps::{
-    Lookup, WaitEdge, closing, complete, drop_instance, find_or_begin, record_cycle, record_time,
-    report_undeclared_use, timed_out,
+    Lookup, WaitEdge, closing, complete, drop_instance, find_or_begin, pause_before_retry,
+    record_cycle, record_time, report_undeclared_use, timed_out,
 };
 use crate::engine::{
-    self, Attempt, AttemptGuard, ContainerId, Engine, InAttempt, InContainer, Outcome,
-    current_attempt,
+    self, Attempt, AttemptGuard, ContainerId, Engine, InAttempt, InContext, Origin, Outcome,
+    current_attempt, own_instance,
 };
 use crate::error::Error;
 use crate::invoke::{
-    Step, allow_degraded, ensure_setup, shut_down_instance_async, step_failed, step_panicked,
-    step_result,
+    Driver, Step, allow_degraded, ensure_setup, shut_down_instance_async, shut_down_late,
+    step_failed, step_panicked, step_result,
 };
 use crate::panics::{catch_panic, panic_message};
-use crate::service::{DEFAULT_SHUTDOWN_TIMEOUT, Descriptor, Initialize, Instance, Work};
+use crate::service::{Descriptor, Initialize, Instance, Work};
 use crate::telemetry;
+use crate::threads;
 
 /// Returns the service's instance in the caller's container, as [`blocking::resolve`] does.
 pub(crate) async fn resolve(service: &'static Descriptor) -> Outcome {
-    ensure_setup(service.name)?;
+    ensure_setup(Some(service))?;
     let container = engine::current_container();
+    if let Some(instance) = own_instance(container, service) {
+        return Ok(instance);
+    }
     let dependent = current_attempt();
+    let mut origin = Origin::default();
     if let Some(dependent) = &dependent {
         report_undeclared_use(container, dependent.service, service);
+        origin = dependent.origin_for(service);
     }
-    let outcome = get_or_init(container, service, dependent.clone()).await;
+    let outcome = get_or_init(container, service, dependent.clone(), origin).await;
     if let Some(dependent) = &dependent {
         record_cycle(dependent, &outcome);
     }
     outcome
 }
 
-/// Returns the service's instance in the given container, on behalf of `dependent`. Boxed, because it calls itself for
-/// dependencies.
+/// Returns the service's instance in the given container, on behalf of `dependent`. Boxed, because the attempt's future
+/// calls it for dependencies.
 pub(crate) fn get_or_init(
     container: ContainerId,
     service: &'static Descriptor,
     dependent: Option<Arc<Attempt>>,
+    origin: Origin,
 ) -> BoxFuture<'static, Outcome> {
     Box::pin(async move {
         loop {
-            let lookup = find_or_begin(container, service, dependent.as_ref(), |engine| {
-                begin(engine, container, service)
+            let lookup = find_or_begin(container, service, dependent.as_ref(), &origin, |engine| {
+                begin(engine, container, service, origin.clone())
             });
             let (attempt, is_owner) = match lookup? {
                 Lookup::Ready(instance) => return Ok(instance),
                 Lookup::Pending(attempt, is_owner) => (attempt, is_owner),
             };
-            let _wait = dependent.as_ref().map(|dependent| WaitEdge {
-                dependent,
-                attempt: &attempt,
-            });
+            let _wait = dependent
+                .as_ref()
+                .map(|dependent| WaitEdge::new(dependent, &attempt));
             let future = attempt.future();
             if is_owner {
                 let _ = catch_panic(|| attempt.span.open(service));
@@ -90,8 +96,9 @@ fn begin(
     engine: &mut Engine,
     container: ContainerId,
     service: &'static Descriptor,
+    origin: Origin,
 ) -> Result<Arc<Attempt>, Error> {
-    let attempt = engine.begin_attempt(container, service)?;
+    let attempt = engine.begin_attempt(container, service, origin)?;
     // Only the container knows the service that is bound to a trait object.
     let container = engine.container(container);
     if container.is_some_and(|container| container.needs_task(&attempt)) {
@@ -117,14 +124,13 @@ async fn drive_attempt(attempt: Arc<Attempt>) -> Outcome {
     });
     let (outcome, late_instance) = complete(&attempt, result);
     if let Some(instance) = late_instance {
-        let timeout = attempt.service.policy.shutdown_timeout;
-        let timeout = timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT);
-        let stopped = InContainer::new(
-            attempt.container,
-            shut_down_instance_async(attempt.service, instance),
+        let stopped = InContext::new(
+            attempt.context.clone(),
+            shut_down_instance_async(attempt.container, attempt.service, instance),
         );
+        let deadline = Instant::now().checked_add(attempt.shutdown_timeout);
         // A failure was logged, and no caller waits for it.
-        let _ = with_deadline(Instant::now().checked_add(timeout), stopped).await;
+        let _ = with_deadline(deadline, stopped).await;
     }
     outcome
 }
@@ -143,10 +149,20 @@ async fn with_deadline<F: Future>(deadline: Option<Instant>, future: F) -> Optio
 
 async fn run_steps(attempt: Arc<Attempt>) -> Outcome {
     let service = attempt.service;
-    for requirement in &attempt.missing {
-        get_or_init(attempt.container, requirement, Some(Arc::clone(&attempt)))
+    let missing = engine::lock()
+        .container(attempt.container)
+        .map(|container| container.missing_in_order(&attempt));
+    // Each dependency after its own ones, so that the futures do not nest as deep as the graph.
+    for requirement in missing.into_iter().flatten() {
+        let origin = Origin {
+            retry: attempt.retry(),
+            is_indirect: !attempt.missing.contains(&requirement),
+            ..attempt.origin_for(requirement)
+        };
+        let dependent = Some(Arc::clone(&attempt));
+        get_or_init(attempt.container, requirement, dependent, origin)
             .await
-            .map_err(|error| error.for_dependent(service.name))?;
+            .map_err(|error| error.for_dependent(service.name()))?;
     }
     match service.initialize {
         Initialize::Async(initialize) => initialize_async(&attempt, initialize).await,
@@ -158,19 +174,18 @@ async fn run_steps(attempt: Arc<Attempt>) -> Outcome {
 async fn initialize_on_thread(attempt: &Arc<Attempt>) -> Outcome {
     let thread_attempt = Arc::clone(attempt);
     let (result, received) = oneshot::channel();
-    let spawned = std::thread::Builder::new()
-        .name(format!("init {}", attempt.service.name))
-        .spawn(move || {
-            let outcome = catch_panic(|| {
-                let _attempt = AttemptGuard::enter(&thread_attempt);
-                blocking::initialize(&thread_attempt)
-            });
-            // The receiver may be gone.
-            let _ = result.send(
-                outcome
-                    .unwrap_or_else(|message| Err(step_panicked(thread_attempt.service, message))),
-            );
+    let spawned = threads::spawn(format!("init {}", attempt.service.name()), move || {
+        let outcome = catch_panic(|| {
+            let _attempt = AttemptGuard::enter(&thread_attempt);
+            blocking::initialize(&thread_attempt)
         });
+        let outcome =
+            outcome.unwrap_or_else(|message| Err(step_panicked(thread_attempt.service, message)));
+        // Without a receiver, the attempt has exceeded its deadline.
+        if let Err(Ok(instance)) = result.send(outcome) {
+            shut_down_late(&thread_attempt, instance, &Driver::Here);
+        }
+    });
     if let Err(error) = spawned {
         let cause = anyhow::Error::new(error).context("no thread to initialize it on");
         return Err(step_failed(attempt, Step::Initialize, cause));
@@ -190,14 +205,14 @@ async fn initialize_async(
 ) -> Outcome {
     let started_at = Instant::now();
     telemetry::initializing(attempt.service);
-    let mut pauses = attempt.service.policy.pauses();
+    let mut failures = 0;
     let outcome = loop {
         let failure = match make_instance(attempt, initialize).await {
             Ok(instance) => break Ok(instance),
             Err(failure) => failure,
         };
-        let pause = pauses.next().filter(|_| failure.is_own_failure());
-        let Some(pause) = pause else {
+        failures += 1;
+        let Some(pause) = pause_before_retry(attempt, failures, &failure) else {
             break Err(failure);
         };
         telemetry::retrying(attempt.service, &failure, pause);
@@ -209,7 +224,13 @@ async fn initialize_async(
         }
     };
     record_time(attempt, started_at);
-    outcome
+    outcome.map_err(|error| {
+        if attempt.has_own_retry {
+            error.after_retries()
+        } else {
+            error
+        }
+    })
 }
 
 async fn make_instance(

@@ -1,63 +1,59 @@
 //! The slow path for threads: finds an instance, waits for it, or creates it.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use super::provide::provided;
 use super::steps::{
-    Lookup, WaitEdge, closing, complete, drop_instance, find_or_begin, record_cycle, record_time,
-    report_undeclared_use, timed_out,
+    Lookup, WaitEdge, closing, complete, drop_instance, find_or_begin, pause_before_retry,
+    record_cycle, record_time, report_undeclared_use, timed_out,
 };
-use crate::engine::{self, Attempt, AttemptGuard, ContainerId, Outcome, current_attempt};
-use crate::error::Error;
+use crate::engine::{
+    self, Attempt, AttemptGuard, ContainerId, Origin, Outcome, current_attempt, own_instance,
+};
+use crate::error::{Error, Reason};
 use crate::invoke::{
-    Driver, Step, allow_degraded, ensure_setup, not_provided, shut_down_instance, step_failed,
+    Driver, Step, allow_degraded, ensure_setup, not_provided, shut_down_late, step_failed,
     step_panicked, step_result,
 };
 use crate::panics::catch_panic;
 use crate::service::{Descriptor, Initialize, Instance, Work};
 use crate::telemetry;
+use crate::threads;
 
 /// Returns the service's instance in the caller's container. On first use, initializes it and its dependencies.
 pub(crate) fn resolve(service: &'static Descriptor) -> Outcome {
-    ensure_setup(service.name)?;
+    ensure_setup(Some(service))?;
     let container = engine::current_container();
+    if let Some(instance) = own_instance(container, service) {
+        return Ok(instance);
+    }
     let dependent = current_attempt();
+    let mut origin = Origin::default();
     if let Some(dependent) = &dependent {
         report_undeclared_use(container, dependent.service, service);
+        origin = dependent.origin_for(service);
     }
-    let outcome = get_or_init(container, service, dependent.as_ref());
+    let outcome = get_or_init(container, service, dependent.as_ref(), &origin);
     if let Some(dependent) = &dependent {
         record_cycle(dependent, &outcome);
     }
     outcome
 }
 
+/// Returns the service's instance in the given container, on behalf of `dependent`.
 pub(crate) fn get_or_init(
     container: ContainerId,
     service: &'static Descriptor,
     dependent: Option<&Arc<Attempt>>,
+    origin: &Origin,
 ) -> Outcome {
     loop {
-        let lookup = find_or_begin(container, service, dependent, |engine| {
-            if service.asynchronous {
-                return Err(needs_async(service));
-            }
-            engine.begin_attempt(container, service)
-        });
-        let (attempt, is_owner) = match lookup? {
+        let (attempt, is_owner) = match look_up(container, service, dependent, origin)? {
             Lookup::Ready(instance) => return Ok(instance),
             Lookup::Pending(attempt, is_owner) => (attempt, is_owner),
         };
-        let _wait = dependent.map(|dependent| WaitEdge {
-            dependent,
-            attempt: &attempt,
-        });
-        // A task has begun this attempt and must poll it; a thread that waits could block that task.
-        if !is_owner && attempt.future().is_some() {
-            return Err(needs_async(service));
-        }
+        let _wait = dependent.map(|dependent| WaitEdge::new(dependent, &attempt));
         if is_owner {
             let _ = catch_panic(|| attempt.span.open(service));
             if attempt.deadline.is_some() {
@@ -66,37 +62,145 @@ pub(crate) fn get_or_init(
                 run_attempt(&attempt);
             }
         }
-        match attempt.wait() {
-            Some(Err(error)) => return Err(error.clone()),
-            Some(Ok(instance)) if is_owner && dependent.is_none() => return Ok(*instance),
+        match wait(&attempt, is_owner)? {
+            instance if is_owner && dependent.is_none() => return Ok(instance),
             // Look it up again: it may have been shut down before this thread woke.
-            Some(Ok(_)) => {}
-            None => return Err(timed_out(&engine::lock(), &attempt)),
+            _ => {}
         }
     }
 }
 
-fn needs_async(service: &Descriptor) -> Error {
-    Error::NeedsAsync {
-        service: service.name,
-        because_of: None,
+fn look_up(
+    container: ContainerId,
+    service: &'static Descriptor,
+    dependent: Option<&Arc<Attempt>>,
+    origin: &Origin,
+) -> Result<Lookup, Error> {
+    find_or_begin(container, service, dependent, origin, |engine| {
+        if service.asynchronous {
+            return Err(Error::new(service.name(), Reason::NeedsAsync));
+        }
+        engine.begin_attempt(container, service, origin.clone())
+    })
+}
+
+fn wait(attempt: &Attempt, is_owner: bool) -> Outcome {
+    // A task has begun this attempt and must poll it; a thread that waits could block that task.
+    if !is_owner && attempt.future().is_some() {
+        return Err(Error::new(attempt.service.name(), Reason::NeedsAsync));
+    }
+    match attempt.wait() {
+        Some(outcome) => outcome.clone(),
+        None => Err(timed_out(&engine::lock(), attempt)),
     }
 }
 
-/// Runs an attempt to its end on the calling thread.
+/// An attempt that runs on the calling thread, or waits for one above it in the list.
+struct Frame {
+    // Dropped in this order.
+    guard: AttemptGuard,
+    _wait: Option<WaitEdge>,
+    attempt: Arc<Attempt>,
+    /// The number of missing dependencies that are ready.
+    ready: usize,
+}
+
+impl Frame {
+    fn new(attempt: Arc<Attempt>, wait: Option<WaitEdge>) -> Self {
+        Frame {
+            // A service that a logger uses counts as used by this attempt. Otherwise the logger could wait for itself,
+            // or its use would be attributed to the outer attempt, which already waits for this one.
+            guard: AttemptGuard::enter(&attempt),
+            _wait: wait,
+            attempt,
+            ready: 0,
+        }
+    }
+
+    /// Takes the next step of the attempt. Returns the attempt of a dependency that must run before the next one.
+    fn advance(&mut self) -> Advance {
+        let attempt = &self.attempt;
+        let Some(requirement) = attempt.missing.get(self.ready) else {
+            // A logger or the destructor of an error may panic too.
+            let result = catch_panic(|| {
+                let _span = attempt.span.enter();
+                initialize(attempt)
+            });
+            return Advance::Ended(
+                result.unwrap_or_else(|message| Err(step_panicked(attempt.service, message))),
+            );
+        };
+        let failed =
+            |error: Error| Advance::Ended(Err(error.for_dependent(attempt.service.name())));
+        let origin = attempt.origin_for(requirement);
+        let lookup = look_up(attempt.container, requirement, Some(attempt), &origin);
+        let (dependency, is_owner) = match lookup {
+            Ok(Lookup::Ready(_)) => {
+                self.ready += 1;
+                return Advance::Continue;
+            }
+            Ok(Lookup::Pending(dependency, is_owner)) => (dependency, is_owner),
+            Err(error) => return failed(error),
+        };
+        let edge = WaitEdge::new(attempt, &dependency);
+        if is_owner {
+            let _ = catch_panic(|| {
+                let _span = attempt.span.enter();
+                dependency.span.open(requirement);
+            });
+            if dependency.deadline.is_none() {
+                return Advance::Descend(Frame::new(dependency, Some(edge)));
+            }
+            run_attempt_on_thread(&dependency);
+        }
+        match wait(&dependency, is_owner) {
+            Ok(_) => Advance::Continue,
+            Err(error) => failed(error),
+        }
+    }
+}
+
+enum Advance {
+    Continue,
+    Descend(Frame),
+    Ended(Outcome),
+}
+
+/// Runs an attempt to its end on the calling thread, each missing dependency before its dependent.
+///
+/// The list of unfinished attempts is on the heap, so the depth of the graph is not limited by the thread's stack.
 pub(crate) fn run_attempt(attempt: &Arc<Attempt>) {
-    // The whole run is inside `catch_panic`: a logger or the destructor of an error may panic too.
-    let result = catch_panic(|| run_steps(attempt))
-        .unwrap_or_else(|message| Err(step_panicked(attempt.service, message)));
-    finish(attempt, result);
+    let mut frames = vec![Frame::new(Arc::clone(attempt), None)];
+    while let Some(frame) = frames.last_mut() {
+        let mut result = match frame.advance() {
+            Advance::Continue => continue,
+            Advance::Descend(dependency) => {
+                frames.push(dependency);
+                continue;
+            }
+            Advance::Ended(result) => result,
+        };
+        // A failure ends the dependents too.
+        while let Some(frame) = frames.pop() {
+            drop(frame.guard);
+            finish(&frame.attempt, result);
+            match (frame.attempt.outcome.get(), frames.last()) {
+                (Some(Err(error)), Some(dependent)) => {
+                    let dependent = dependent.attempt.service;
+                    result = Err(error.clone().for_dependent(dependent.name()));
+                }
+                _ => break,
+            }
+        }
+    }
 }
 
 /// Runs an attempt on its own thread, so that callers can stop waiting at the deadline.
 pub(crate) fn run_attempt_on_thread(attempt: &Arc<Attempt>) {
     let thread_attempt = Arc::clone(attempt);
-    let spawned = thread::Builder::new()
-        .name(format!("init {}", attempt.service.name))
-        .spawn(move || run_attempt(&thread_attempt));
+    let spawned = threads::spawn(format!("init {}", attempt.service.name()), move || {
+        run_attempt(&thread_attempt);
+    });
     if let Err(error) = spawned {
         let cause = anyhow::Error::new(error).context("no thread to initialize it on");
         let failure = step_failed(attempt, Step::Initialize, cause);
@@ -108,37 +212,22 @@ pub(crate) fn run_attempt_on_thread(attempt: &Arc<Attempt>) {
 pub(crate) fn finish(attempt: &Arc<Attempt>, result: Outcome) {
     let (_, late_instance) = complete(attempt, result);
     if let Some(instance) = late_instance {
-        let _attempt = AttemptGuard::enter(attempt);
-        // A failure was logged, and no caller waits for it.
-        let _ = shut_down_instance(attempt.service, instance, &Driver::Here);
+        shut_down_late(attempt, instance, &Driver::Here);
     }
-}
-
-fn run_steps(attempt: &Arc<Attempt>) -> Outcome {
-    let service = attempt.service;
-    // First of all, so that a service that a logger uses counts as used by this attempt. Otherwise the logger could
-    // wait for itself, or its use would be attributed to the outer attempt, which already waits for this one.
-    let _attempt = AttemptGuard::enter(attempt);
-    let _span = attempt.span.enter();
-    for requirement in &attempt.missing {
-        get_or_init(attempt.container, requirement, Some(attempt))
-            .map_err(|error| error.for_dependent(service.name))?;
-    }
-    initialize(attempt)
 }
 
 /// Creates and checks an instance, with the retries of the policy.
 pub(crate) fn initialize(attempt: &Attempt) -> Outcome {
     let started_at = Instant::now();
     telemetry::initializing(attempt.service);
-    let mut pauses = attempt.service.policy.pauses();
+    let mut failures = 0;
     let outcome = loop {
         let failure = match make_instance(attempt) {
             Ok(instance) => break Ok(instance),
             Err(failure) => failure,
         };
-        let pause = pauses.next().filter(|_| failure.is_own_failure());
-        let Some(pause) = pause else {
+        failures += 1;
+        let Some(pause) = pause_before_retry(attempt, failures, &failure) else {
             break Err(failure);
         };
         telemetry::retrying(attempt.service, &failure, pause);
@@ -147,7 +236,13 @@ pub(crate) fn initialize(attempt: &Attempt) -> Outcome {
         }
     };
     record_time(attempt, started_at);
-    outcome
+    outcome.map_err(|error| {
+        if attempt.has_own_retry {
+            error.after_retries()
+        } else {
+            error
+        }
+    })
 }
 
 fn make_instance(attempt: &Attempt) -> Outcome {

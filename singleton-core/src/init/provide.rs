@@ -3,7 +3,7 @@
 use std::any::Any;
 
 use crate::engine::{self, Attempt, Cast, Provided, Slot};
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::service::{Chosen, Descriptor, Instance, Singleton, TraitService};
 
 /// Provides a value for a trait object.
@@ -37,26 +37,26 @@ pub fn provide<T: Singleton>(instance: T) -> Result<(), Error> {
 }
 
 fn set_provided(service: &'static Descriptor, provided: Provided) -> Result<(), Error> {
-    let name = service.name;
+    let failed = |reason| Err(Error::new(service.name(), reason));
     let mut engine = engine::lock();
     let Some(container) = engine.container_mut(engine::current_container()) else {
-        return Err(Error::ShutDown { service: name });
+        return failed(Reason::ShutDown);
     };
     if container.closing.is_requested() {
-        return Err(Error::ShutDown { service: name });
+        return failed(Reason::ShutDown);
     }
     let entry = container.get_mut(service);
     match entry.slot {
         // A value whose `ping` failed may be replaced.
         Slot::Idle if entry.provided.is_some() && entry.failure.is_none() => {
-            Err(Error::ProvidedTwice { service: name })
+            failed(Reason::ProvidedTwice)
         }
         Slot::Idle => {
             entry.provided = Some(provided);
             Ok(())
         }
         Slot::Initializing(_) | Slot::Ready(_) | Slot::Stopping { .. } | Slot::ShutDown => {
-            Err(Error::ProvidedTooLate { service: name })
+            failed(Reason::ProvidedTooLate)
         }
     }
 }
@@ -73,9 +73,7 @@ pub(crate) fn provided(attempt: &Attempt) -> Option<Result<&'static dyn Instance
         Provided::Service(bound, cast) => (bound, cast),
     };
     let Some(Slot::Ready(instance)) = container.get(bound).map(|entry| &entry.slot) else {
-        return Some(Err(Error::ShutDown {
-            service: bound.name,
-        }));
+        return Some(Err(Error::new(bound.name(), Reason::ShutDown)));
     };
     let any = instance.as_any();
     drop(engine);

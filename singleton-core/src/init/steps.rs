@@ -1,15 +1,19 @@
 //! The steps of the slow path that threads and tasks share: looking a service up, beginning an attempt, completing it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::engine::{self, Attempt, ContainerId, Engine, Outcome, Slot, Timing, is_shutting_down};
-use crate::error::Error;
+use crate::engine::{
+    self, Attempt, ContainerId, Engine, FinishedAttempt, Origin, Outcome, Slot, StartRun, Timing,
+    is_shutting_down,
+};
+use crate::error::{Error, Reason};
 use crate::escaped::Escaped;
 use crate::invoke::start_background;
 use crate::panics::catch_panic;
 use crate::service::{Descriptor, Instance, Stop};
 use crate::telemetry;
+use crate::threads;
 
 /// The result of looking a service up.
 pub(crate) enum Lookup {
@@ -20,21 +24,28 @@ pub(crate) enum Lookup {
 
 /// Looks a service up on behalf of `dependent`, and begins an attempt if there is none.
 ///
-/// A ready service becomes a dependency of `dependent`. Otherwise `dependent` waits for the attempt from now on.
+/// A ready service becomes a dependency of `dependent`, unless only a dependency of `dependent` uses it. If it is not
+/// ready, `dependent` waits for the attempt from now on.
 ///
 /// # Errors
 ///
-/// Returns an error if waiting for the attempt would be a cycle, if the service was shut down, or the error of `begin`.
+/// Returns an error if waiting for the attempt would be a cycle, if the service was shut down, if calls outside scopes
+/// are refused, or the error of `begin`.
 pub(crate) fn find_or_begin(
     container: ContainerId,
     service: &'static Descriptor,
     dependent: Option<&Arc<Attempt>>,
+    origin: &Origin,
     begin: impl FnOnce(&mut Engine) -> Result<Arc<Attempt>, Error>,
 ) -> Result<Lookup, Error> {
     let mut engine = engine::lock();
-    let (attempt, is_owner) = match state_of(&mut engine, container, service, dependent)? {
+    let user = dependent.filter(|_| !origin.is_indirect);
+    let (attempt, is_owner) = match state_of(&mut engine, container, service, user)? {
         Found::Ready(instance) => return Ok(Lookup::Ready(instance)),
-        Found::Busy(attempt) => (attempt, false),
+        Found::Busy(attempt) => {
+            engine.add_retry(&attempt, origin.retry);
+            (attempt, false)
+        }
         Found::Idle => (begin(&mut engine)?, true),
     };
     if let Some(dependent) = dependent {
@@ -58,11 +69,10 @@ fn state_of(
     service: &'static Descriptor,
     dependent: Option<&Arc<Attempt>>,
 ) -> Result<Found, Error> {
-    let shut_down = Error::ShutDown {
-        service: service.name,
-    };
+    let shut_down = || Err(Error::new(service.name(), Reason::ShutDown));
+    engine.check_scope(container, service)?;
     let Some(container_state) = engine.container(container) else {
-        return Err(shut_down);
+        return shut_down();
     };
     match container_state.get(service).map(|entry| &entry.slot) {
         Some(Slot::Ready(instance)) => {
@@ -74,7 +84,7 @@ fn state_of(
         }
         Some(Slot::Initializing(attempt)) => {
             // If the attempt was given up, this caller waits for it again.
-            attempt.abandon(false);
+            attempt.adopt();
             Ok(Found::Busy(Arc::clone(attempt)))
         }
         // After a failed start its services shut down and can start again, so a caller may wait for that. A service
@@ -84,20 +94,30 @@ fn state_of(
         {
             Ok(Found::Busy(Arc::clone(attempt)))
         }
-        Some(Slot::Stopping { .. } | Slot::ShutDown) => Err(shut_down),
+        Some(Slot::Stopping { .. } | Slot::ShutDown) => shut_down(),
         Some(Slot::Idle) | None => Ok(Found::Idle),
     }
 }
 
 /// Removes a wait edge from the engine when it is dropped, also if a task is cancelled.
-pub(crate) struct WaitEdge<'a> {
-    pub(crate) dependent: &'a Attempt,
-    pub(crate) attempt: &'a Attempt,
+pub(crate) struct WaitEdge {
+    dependent: Arc<Attempt>,
+    attempt: Arc<Attempt>,
 }
 
-impl Drop for WaitEdge<'_> {
+impl WaitEdge {
+    /// Keeps the edge that [`find_or_begin`] has added.
+    pub(crate) fn new(dependent: &Arc<Attempt>, attempt: &Arc<Attempt>) -> Self {
+        WaitEdge {
+            dependent: Arc::clone(dependent),
+            attempt: Arc::clone(attempt),
+        }
+    }
+}
+
+impl Drop for WaitEdge {
     fn drop(&mut self) {
-        engine::lock().stop_waiting(self.dependent, self.attempt);
+        engine::lock().stop_waiting(&self.dependent, &self.attempt);
     }
 }
 
@@ -136,10 +156,12 @@ pub(crate) fn report_undeclared_use(
 /// Returns the error of an attempt whose deadline has passed.
 pub(crate) fn timed_out(engine: &Engine, attempt: &Attempt) -> Error {
     let blocking = engine.end_of_wait_chain(attempt);
-    Error::TimedOut {
-        service: attempt.service.name,
-        because_of: (blocking != attempt.service).then_some(blocking.name),
-        limit: attempt.service.policy.init_timeout.unwrap_or_default(),
+    let limit = attempt.init_timeout.unwrap_or_default();
+    let error = Error::new(blocking.name(), Reason::TimedOut(limit));
+    if blocking == attempt.service {
+        error
+    } else {
+        error.for_dependent(attempt.service.name())
     }
 }
 
@@ -149,14 +171,21 @@ pub(crate) fn complete(
     result: Outcome,
 ) -> (Outcome, Option<&'static dyn Instance>) {
     let instance = result.as_ref().ok().copied();
-    let (outcome, previous_error) = engine::lock().finish_attempt(attempt, result);
+    let FinishedAttempt {
+        outcome,
+        previous_error,
+        failed_start,
+    } = engine::lock().finish_attempt(attempt, result);
     attempt.wake_tasks();
+    if let Some(start) = failed_start {
+        take_back(start);
+    }
     // An error's destructor, a logger or the start of a thread may panic. The attempt has ended in each case.
     let _ = catch_panic(|| drop(previous_error));
     match &outcome {
         Ok(instance) => {
             let _ = catch_panic(|| telemetry::ready(attempt.service, attempt.own_time()));
-            let _ = catch_panic(|| start_background(attempt.container, attempt.service, *instance));
+            let _ = catch_panic(|| start_background(&attempt.context, attempt.service, *instance));
             (outcome, None)
         }
         Err(error) => {
@@ -166,6 +195,32 @@ pub(crate) fn complete(
             (outcome, instance.filter(|_| !is_kept))
         }
     }
+}
+
+/// Shuts down what a failed start has left: its last attempt has ended. On a thread, because the caller may be a task.
+fn take_back(start: Arc<StartRun>) {
+    let spawned = threads::spawn("take back", move || (start.take_back)(&start));
+    if let Err(error) = spawned {
+        let _ = catch_panic(|| {
+            log::warn!(
+                "services of a failed start stay ready: no thread to shut them down on: {error}"
+            );
+        });
+    }
+}
+
+/// Returns the pause before the next call of `initialize`, or `None` if `failure` is final.
+///
+/// If `initialize` called another service, that one is not retried by itself, except with retries of its own.
+pub(crate) fn pause_before_retry(
+    attempt: &Attempt,
+    failures: u32,
+    failure: &Error,
+) -> Option<Duration> {
+    if !failure.is_retryable() || failure.was_retried() {
+        return None;
+    }
+    attempt.retry()?.pause_after(failures)
 }
 
 pub(crate) fn record_time(attempt: &Attempt, started_at: Instant) {
@@ -193,7 +248,7 @@ pub(crate) fn drop_instance(service: &Descriptor, instance: Box<dyn Instance>) {
     if let Err(message) = catch_panic(|| drop(instance)) {
         log::warn!(
             "{} panicked while it was dropped: {}",
-            service.name,
+            service.name(),
             Escaped(message)
         );
     }

@@ -1,16 +1,16 @@
 //! The threads of background services.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
 
-use crate::engine::{self, ContainerId, RECOVERY_TIME, Supervision};
+use crate::engine::{self, Context, OwnServiceGuard, RECOVERY_TIME, Supervision};
 use crate::escaped::Escaped;
 use crate::panics::catch_panic;
 use crate::service::{Descriptor, Instance, Stop, growing};
 use crate::telemetry;
+use crate::threads;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ impl Drop for SignalEnd<'_> {
 
 /// Starts the thread of a background service that has become ready. Does nothing for other services.
 pub(crate) fn start_background(
-    container: ContainerId,
+    context: &Context,
     service: &'static Descriptor,
     instance: &'static dyn Instance,
 ) {
@@ -36,7 +36,7 @@ pub(crate) fn start_background(
     let supervision = {
         let engine = engine::lock();
         let entry = engine
-            .container(container)
+            .container(context.container)
             .and_then(|container| container.get(service));
         entry.and_then(|entry| entry.background.clone())
     };
@@ -44,21 +44,22 @@ pub(crate) fn start_background(
         return;
     };
     let thread_supervision = Arc::clone(&supervision);
-    let spawned = thread::Builder::new()
-        .name(service.name.to_owned())
-        .spawn(move || {
-            let _signal_end = SignalEnd(&thread_supervision.thread_ended);
-            let _container = engine::enter(container);
-            let run = |stop: &Stop| catch_panic(|| run(instance.as_any(), stop));
-            if !thread_supervision.stop.is_requested() {
-                supervise(&thread_supervision, run, service);
-            }
-        });
+    let context = context.clone();
+    let spawned = threads::spawn(service.name(), move || {
+        let _signal_end = SignalEnd(&thread_supervision.thread_ended);
+        let _context = context.enter();
+        // `run` may use the service while it finishes its work, when other callers cannot anymore.
+        let _own = OwnServiceGuard::background(context.container, service, instance);
+        let run = |stop: &Stop| catch_panic(|| run(instance.as_any(), stop));
+        if !thread_supervision.stop.is_requested() {
+            supervise(&thread_supervision, run, service);
+        }
+    });
     if let Err(error) = spawned {
         let why = format!("no thread for it: {error}");
         supervision.lock_history().not_running = Some(why.clone());
         supervision.thread_ended.request();
-        log::error!("{} cannot run: {}", service.name, Escaped(why));
+        log::error!("{} cannot run: {}", service.name(), Escaped(why));
     }
 }
 
@@ -87,7 +88,7 @@ fn supervise(
                 let _ = catch_panic(|| {
                     log::warn!(
                         "run of {} failed while it was ending: {}",
-                        service.name,
+                        service.name(),
                         Escaped(&why)
                     );
                 });

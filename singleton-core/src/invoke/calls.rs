@@ -12,10 +12,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::driver::Driver;
+use super::worker_pool::{JobResult, WorkerPool};
 use crate::engine::{
-    self, Attempt, CheckClaim, CheckResult, ContainerId, InContainer, ShutdownGuard,
+    Attempt, CheckClaim, CheckResult, ContainerId, Context, InContext, OwnServiceGuard,
 };
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::escaped::Escaped;
 use crate::panics::{catch_panic, panic_message};
 use crate::service::{Degraded, Descriptor, Health, Instance, Work};
@@ -45,14 +46,17 @@ thread_local! {
 
 /// Runs the `#[setup]` function once. Other callers wait for its end. If it fails, no service starts.
 ///
-/// `service` names the caller in the error: the service, or another description of what needs the set-up.
-pub(crate) fn ensure_setup(service: &'static str) -> Result<(), Error> {
+/// The error names `service`, which needs the set-up.
+pub(crate) fn ensure_setup(service: Option<&'static Descriptor>) -> Result<(), Error> {
     if let Some(result) = SETUP_RESULT.get() {
         return result.clone();
     }
     // Destructors of other thread-locals may start services after this one is destroyed. They are not in the set-up.
     if IN_SETUP.try_with(Cell::get).unwrap_or(false) {
-        return Err(Error::UsedInSetup { service });
+        return Err(match service {
+            Some(service) => Error::new(service.name(), Reason::UsedInSetup),
+            None => Error::of_setup(Reason::UsedInSetup),
+        });
     }
     SETUP_RESULT.get_or_init(run_setup).clone()
 }
@@ -64,29 +68,24 @@ fn run_setup() -> Result<(), Error> {
         [] => return Ok(()),
         [setup] => setup,
         [first, second, ..] => {
-            return Err(Error::SeveralSetups {
-                first: first.path,
-                second: second.path,
-            });
+            let several = Reason::SeveralSetups(first.path, second.path);
+            return Err(Error::of_setup(several));
         }
     };
     // The function sets up the process, even if the first caller is in a scope.
-    let _container = engine::enter(ContainerId::PROCESS);
+    let _context = Context::PROCESS.enter();
     let _ = IN_SETUP.try_with(|in_setup| in_setup.set(true));
     let result = catch_panic(setup.run)
         .unwrap_or_else(|message| Err(anyhow::anyhow!("panicked: {message}")));
     let _ = IN_SETUP.try_with(|in_setup| in_setup.set(false));
-    result.map_err(|cause| Error::SetupFailed {
-        setup: setup.path,
-        cause: Arc::new(cause),
-    })
+    result.map_err(|cause| Error::of_setup(Reason::SetupFailed(setup.path, Arc::new(cause))))
 }
 
 /// Checks a service on the calling thread. If this report ends before an asynchronous check, the next report continues
 /// the check.
 pub(crate) fn run_check(
     claim: CheckClaim,
-    container: ContainerId,
+    context: &Context,
     service: &'static Descriptor,
     instance: &'static dyn Instance,
     driver: &Driver,
@@ -101,7 +100,7 @@ pub(crate) fn run_check(
                 store_check_result(&claim, service, started_at, answer.map_err(panic_message))
             };
             let future: BoxFuture<'static, CheckResult> =
-                Box::pin(InContainer::new(container, check_and_store));
+                Box::pin(InContext::new(context.clone(), check_and_store));
             let future = future.shared();
             check.lock().future = Some(future.clone());
             return driver.block_on(future).unwrap_or_else(check_cancelled);
@@ -164,15 +163,16 @@ pub(crate) fn check_timed_out(latency: Duration, timeout: Duration) -> CheckResu
 
 /// Shuts one instance down. Returns the message of its error or panic.
 pub(crate) fn shut_down_instance(
+    container: ContainerId,
     service: &'static Descriptor,
     instance: &'static dyn Instance,
     driver: &Driver,
 ) -> Result<(), String> {
     let started_at = Instant::now();
-    let stopped = match begin_shutdown(service, instance) {
+    let stopped = match begin_shutdown(container, service, instance) {
         Ok(Work::Done(result)) => Ok(result),
         work => driver
-            .block_on(finish_shutdown(work))
+            .block_on(finish_shutdown(container, service, instance, work))
             .unwrap_or_else(|| Ok(Err(anyhow::anyhow!("the task that drove it was cancelled")))),
     };
     shutdown_result(service, started_at, stopped)
@@ -180,24 +180,64 @@ pub(crate) fn shut_down_instance(
 
 /// Shuts one instance down, like [`shut_down_instance`], without blocking the thread.
 pub(crate) async fn shut_down_instance_async(
+    container: ContainerId,
     service: &'static Descriptor,
     instance: &'static dyn Instance,
 ) -> Result<(), String> {
     let started_at = Instant::now();
-    let stopped = finish_shutdown(begin_shutdown(service, instance)).await;
+    let work = begin_shutdown(container, service, instance);
+    let stopped = finish_shutdown(container, service, instance, work).await;
     shutdown_result(service, started_at, stopped)
 }
 
+/// Shuts an instance down that came too late for its callers, within its timeout, and not on the calling thread.
+///
+/// A failure is logged; no caller waits for it.
+pub(crate) fn shut_down_late(
+    attempt: &Arc<Attempt>,
+    instance: &'static dyn Instance,
+    driver: &Driver,
+) {
+    let (service, context) = (attempt.service, attempt.context.clone());
+    if service.has_default_shutdown() {
+        return;
+    }
+    let mut pool = WorkerPool::new("shutdown", 1);
+    let driver = driver.clone();
+    pool.submit((), attempt.shutdown_timeout, move || {
+        let _context = context.enter();
+        shut_down_instance(context.container, service, instance, &driver)
+    });
+    match pool.next() {
+        Some(((), _, JobResult::TimedOut)) => {
+            let _ =
+                catch_panic(|| telemetry::shutdown_timed_out(service, attempt.shutdown_timeout));
+        }
+        Some(((), _, JobResult::Failed(message))) => {
+            let _ = catch_panic(|| telemetry::stopped(service, Duration::ZERO, Some(&message)));
+        }
+        Some(((), _, JobResult::Done(_))) | None => {}
+    }
+}
+
 fn begin_shutdown(
-    service: &Descriptor,
+    container: ContainerId,
+    service: &'static Descriptor,
     instance: &'static dyn Instance,
 ) -> Result<Work<'static>, String> {
     let _ = catch_panic(|| telemetry::stopping(service));
-    let _shutdown = ShutdownGuard::enter();
-    catch_panic(|| instance.shutdown())
+    let _own = OwnServiceGuard::shutdown(container, service, instance);
+    let (work, is_default) = catch_panic(|| instance.shutdown())?;
+    if is_default {
+        service.remember_default_shutdown();
+    }
+    Ok(work)
 }
 
 async fn finish_shutdown(
+    container: ContainerId,
+    service: &'static Descriptor,
+    instance: &'static dyn Instance,
     work: Result<Work<'static>, String>,
 ) -> Result<anyhow::Result<()>, String> {
     match work? {
@@ -205,7 +245,7 @@ async fn finish_shutdown(
         Work::Later(future) => {
             let mut future = AssertUnwindSafe(future).catch_unwind();
             let polled = future::poll_fn(|context| {
-                let _shutdown = ShutdownGuard::enter();
+                let _own = OwnServiceGuard::shutdown(container, service, instance);
                 future.poll_unpin(context)
             });
             polled.await.map_err(panic_message)
@@ -261,7 +301,7 @@ pub(crate) fn allow_degraded(
     result.map(|result| {
         result.or_else(|error| match error.downcast_ref::<Degraded>() {
             Some(degraded) => {
-                log::warn!("{} is degraded: {}", service.name, Escaped(degraded));
+                log::warn!("{} is degraded: {}", service.name(), Escaped(degraded));
                 Ok(())
             }
             None => Err(error),
@@ -276,11 +316,7 @@ pub(crate) fn not_provided() -> anyhow::Error {
 }
 
 pub(crate) fn step_panicked(service: &Descriptor, message: String) -> Error {
-    Error::Panicked {
-        service: service.name,
-        because_of: None,
-        message: message.into(),
-    }
+    Error::new(service.name(), Reason::Panicked(message.into()))
 }
 
 /// Returns the error for callers of a service whose `initialize` or `ping` returned `cause`.
@@ -291,23 +327,16 @@ pub(crate) fn step_failed(attempt: &Attempt, step: Step, cause: anyhow::Error) -
     {
         return Error::clone(cycle);
     }
-    let service = attempt.service.name;
+    let service = attempt.service.name();
     // A service that returns another service's error unchanged failed because of that service.
     let outermost: &(dyn StdError + 'static) = cause.as_ref();
     if let Some(error) = outermost.downcast_ref::<Error>() {
         return error.clone().for_dependent(service);
     }
-    let (because_of, cause) = (None, Arc::new(cause));
-    match step {
-        Step::Initialize => Error::InitializationFailed {
-            service,
-            because_of,
-            cause,
-        },
-        Step::Ping => Error::PingFailed {
-            service,
-            because_of,
-            cause,
-        },
-    }
+    let cause = Arc::new(cause);
+    let reason = match step {
+        Step::Initialize => Reason::InitializationFailed(cause),
+        Step::Ping => Reason::PingFailed(cause),
+    };
+    Error::new(service, reason)
 }

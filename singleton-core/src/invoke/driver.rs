@@ -5,14 +5,14 @@ use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::thread;
 
 use futures_channel::{mpsc, oneshot};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::engine::{self, InContainer};
+use crate::engine::{Context, InContext};
 use crate::sync::{Mutex, lock};
+use crate::threads;
 
 /// Polls futures on behalf of threads.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ impl Driver {
             Driver::Here => Some(pollster::block_on(future)),
             Driver::Task(futures) => {
                 let (result, received) = oneshot::channel();
-                let future = InContainer::new(engine::current_container(), future);
+                let future = InContext::new(Context::current(), future);
                 let work = async move {
                     // The receiver may be gone.
                     let _ = result.send(future.await);
@@ -60,25 +60,17 @@ impl Driver {
 pub(crate) async fn off_thread<R: Send + 'static>(
     work: impl FnOnce(&Driver) -> R + Send + 'static,
 ) -> R {
-    let thread = thread::Builder::new().name("singleton-core".to_owned());
-    run_on(thread, work).await
-}
-
-async fn run_on<R: Send + 'static>(
-    thread: thread::Builder,
-    work: impl FnOnce(&Driver) -> R + Send + 'static,
-) -> R {
-    let container = engine::current_container();
+    let context = Context::current();
     let (sender, mut submitted) = mpsc::unbounded();
     let (result, mut received) = oneshot::channel();
     // In a shared cell, because a failed `spawn` drops its closure and `work` must survive that.
     let work = Arc::new(Mutex::new(Some(work)));
     let thread_work = Arc::clone(&work);
-    let spawned = thread.spawn(move || {
+    let spawned = threads::spawn("singleton-core", move || {
         let Some(work) = lock(&thread_work).take() else {
             return;
         };
-        let _container = engine::enter(container);
+        let _context = context.enter();
         let driver = Driver::Task(sender);
         // The receiver is gone if the task was cancelled.
         let _ = result.send(panic::catch_unwind(AssertUnwindSafe(|| work(&driver))));
@@ -107,17 +99,19 @@ async fn run_on<R: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]
     fn task_runs_the_work_if_no_thread_can_be_spawned() {
-        // A stack larger than the address space, so that the spawn fails.
-        let thread = thread::Builder::new().stack_size(1 << 46);
         let caller = thread::current().id();
-        let done = run_on(thread, move |driver| {
-            let awaited = driver.block_on(async { 7 });
-            (awaited, thread::current().id() == caller)
+        let done = threads::faults::with(Arc::new(|| true), || {
+            pollster::block_on(off_thread(move |driver| {
+                let awaited = driver.block_on(async { 7 });
+                (awaited, thread::current().id() == caller)
+            }))
         });
-        assert_eq!(pollster::block_on(done), (Some(7), true));
+        assert_eq!(done, (Some(7), true));
     }
 }

@@ -29,7 +29,7 @@ pub struct GraphService {
     /// In milliseconds when serialized.
     #[serde(rename = "own_time_ms", serialize_with = "in_milliseconds")]
     own_time: Option<Duration>,
-    tags: &'static [&'static str],
+    tags: Vec<&'static str>,
     dependencies: Vec<&'static str>,
     dependents: Vec<&'static str>,
     /// The positions of the dependencies in the graph. Names need not be unique.
@@ -101,7 +101,7 @@ impl Graph {
                 rank: service.rank(),
                 state: service.state(),
                 own_time: service.own_time(),
-                tags: service.tags(),
+                tags: service.tags().to_vec(),
                 dependencies: requires[position]
                     .iter()
                     .map(|required| services[*required].name())

@@ -1,23 +1,25 @@
 //! Services without their types, as the engine knows them.
 
 use std::any::Any;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::panic::Location;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{LazyLock, OnceLock};
 
 use futures_util::future::BoxFuture;
 
-use super::policy::Policy;
+use super::policy::ServicePolicy;
 use super::stop::Stop;
 
 /// An instance of any service.
 pub(crate) trait Instance: Send + Sync {
     /// Checks that the instance works.
     fn ping(&self) -> Work<'_>;
-    /// Releases the instance's resources.
-    fn shutdown(&self) -> Work<'_>;
+    /// Releases the instance's resources. The second value tells whether the service has no `shutdown` of its own.
+    fn shutdown(&self) -> (Work<'_>, bool);
     /// Returns the instance for a downcast to its type.
     fn as_any(&self) -> &(dyn Any + Send + Sync);
 }
@@ -56,19 +58,59 @@ pub(crate) type Run = fn(&(dyn Any + Send + Sync), &Stop) -> anyhow::Result<()>;
 /// The static description that `#[service]` generates for each service.
 pub struct Descriptor {
     pub(crate) number: ServiceNumber,
-    pub(crate) name: &'static str,
+    /// The name of the struct. [`Descriptor::name`] tells services of one name apart.
+    pub(crate) declared_name: &'static str,
     pub(crate) path: &'static str,
+    pub(crate) location: &'static Location<'static>,
+    pub(crate) shown_name: OnceLock<&'static str>,
+    /// Whether a shutdown has shown that the service has no `shutdown` of its own.
+    pub(crate) has_default_shutdown: AtomicBool,
     pub(crate) rank: usize,
     /// Whether only an `async` caller can wait for the service.
     pub(crate) asynchronous: bool,
     pub(crate) initialize: Initialize,
     pub(crate) run: Option<Run>,
-    pub(crate) policy: Policy,
+    pub(crate) policy: ServicePolicy,
     pub(crate) requirements: &'static [fn() -> &'static Descriptor],
-    pub(crate) publish: fn(Option<&'static dyn Instance>),
+    pub(crate) publish: fn(Option<&'static dyn Instance>, Visibility),
+}
+
+/// The calls that find the process's instance without a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visibility {
+    /// None.
+    Hidden,
+    /// Those of threads that have checked that they are in no scope.
+    OutsideScopes,
+    /// All, because no scope is open.
+    Everywhere,
 }
 
 impl Descriptor {
+    /// Describes a service that has no type.
+    #[cfg(test)]
+    pub(crate) const fn for_test(
+        name: &'static str,
+        requirements: &'static [fn() -> &'static Descriptor],
+        initialize: Initialize,
+    ) -> Self {
+        Descriptor {
+            number: ServiceNumber::new(),
+            declared_name: name,
+            path: name,
+            location: Location::caller(),
+            shown_name: OnceLock::new(),
+            has_default_shutdown: AtomicBool::new(false),
+            rank: requirements.len(),
+            asynchronous: false,
+            initialize,
+            run: None,
+            policy: ServicePolicy::DEFAULT,
+            requirements,
+            publish: |_, _| {},
+        }
+    }
+
     /// Returns the services that `#[requires]` lists, in that order.
     pub(crate) fn requirements(
         &self,
@@ -76,9 +118,66 @@ impl Descriptor {
         self.requirements.iter().map(|descriptor| descriptor())
     }
 
-    /// Returns whether an application starts the service at once: it is eager or runs in the background.
-    pub(crate) fn starts_with_application(&self) -> bool {
-        self.policy.eager || self.run.is_some()
+    /// Returns the name of the struct, with as many modules as it takes to tell services of one name apart.
+    pub(crate) fn name(&self) -> &'static str {
+        self.shown_name.get_or_init(|| self.unique_name())
+    }
+
+    fn unique_name(&self) -> &'static str {
+        static BY_NAME: LazyLock<HashMap<&'static str, Vec<&'static Descriptor>>> =
+            LazyLock::new(|| {
+                let mut by_name: HashMap<_, Vec<_>> = HashMap::new();
+                for registration in inventory::iter::<Registration> {
+                    let service = (registration.descriptor)();
+                    by_name
+                        .entry(service.declared_name)
+                        .or_default()
+                        .push(service);
+                }
+                by_name
+            });
+        let namesakes: Vec<_> = BY_NAME
+            .get(self.declared_name)
+            .into_iter()
+            .flatten()
+            .filter(|service| **service != self)
+            .collect();
+        if namesakes.is_empty() {
+            return self.declared_name;
+        }
+        if namesakes.iter().any(|service| service.path == self.path) {
+            // Two functions of one module declare it.
+            let text = format!(
+                "{} ({}:{})",
+                self.path,
+                self.location.file(),
+                self.location.line()
+            );
+            return Box::leak(text.into_boxed_str());
+        }
+        let is_unique = |suffix: &&str| {
+            let ends_alike = |service: &&&'static Descriptor| {
+                let rest = service.path.strip_suffix(suffix);
+                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with("::"))
+            };
+            !namesakes.iter().any(|service| ends_alike(&service))
+        };
+        let starts = self.path.rmatch_indices("::").map(|(start, _)| start + 2);
+        starts
+            .map(|start| &self.path[start..])
+            .find(is_unique)
+            .unwrap_or(self.path)
+    }
+
+    /// Records that the service has no `shutdown` of its own.
+    pub(crate) fn remember_default_shutdown(&self) {
+        self.has_default_shutdown.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the service is known to have no `shutdown` of its own.
+    pub(crate) fn has_default_shutdown(&self) -> bool {
+        // Relaxed is enough: no other memory depends on the flag.
+        self.has_default_shutdown.load(Ordering::Relaxed)
     }
 
     /// Returns whether this service depends on `other`, directly or through others.
@@ -99,9 +198,9 @@ impl Descriptor {
         false
     }
 
-    /// Publishes the instance for the fast path of guarded calls. `None` sends calls to the slow path.
-    pub(crate) fn publish(&self, instance: Option<&'static dyn Instance>) {
-        (self.publish)(instance);
+    /// Publishes the process's instance to guarded calls. `None` sends calls to the slow path.
+    pub(crate) fn publish(&self, instance: Option<&'static dyn Instance>, visibility: Visibility) {
+        (self.publish)(instance, visibility);
     }
 }
 

@@ -1,15 +1,44 @@
 //! Type erasure: turns a service's type into a [`Descriptor`] and its instances into [`Instance`]s. The
 //! expansion of `#[service]` calls these functions.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
+use std::cell::Cell;
 use std::fmt;
+use std::panic::Location;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 
 use super::descriptor::{
-    Descriptor, Initialize, Instance, Kind, Registration, Run, ServiceNumber, Work,
+    Descriptor, Initialize, Instance, Kind, Registration, Run, ServiceNumber, Visibility, Work,
 };
-use super::policy::Policy;
+use super::policy::ServicePolicy;
 use super::ready::Ready;
 use super::traits::{AsyncService, BackgroundService, Requirement, Service, Singleton};
+
+thread_local! {
+    /// The service whose default `shutdown` ran last on this thread.
+    static DEFAULT_SHUTDOWN: Cell<Option<TypeId>> = const { Cell::new(None) };
+}
+
+/// Records that the default `shutdown` of `T` runs.
+pub(super) fn note_default_shutdown<T: 'static>() {
+    let _ = DEFAULT_SHUTDOWN.try_with(|last| last.set(Some(TypeId::of::<T>())));
+}
+
+/// Calls the `shutdown` of `T`. Also returns whether that was the default, which is known only afterwards: a trait's
+/// default method cannot be told from an own one.
+fn shut_down<T: 'static, R>(call: impl FnOnce() -> R) -> (R, bool) {
+    let last = |value| {
+        DEFAULT_SHUTDOWN
+            .try_with(|last| last.replace(value))
+            .ok()
+            .flatten()
+    };
+    last(None);
+    let result = call();
+    // An own `shutdown` may call the default one of a field.
+    (result, last(None) == Some(TypeId::of::<T>()))
+}
 
 /// An instance of a [`Service`].
 pub(crate) struct BlockingInstance<T>(pub(crate) T);
@@ -19,8 +48,9 @@ impl<T: Service> Instance for BlockingInstance<T> {
         Work::Done(self.0.ping())
     }
 
-    fn shutdown(&self) -> Work<'_> {
-        Work::Done(self.0.shutdown())
+    fn shutdown(&self) -> (Work<'_>, bool) {
+        let (result, is_default) = shut_down::<T, _>(|| self.0.shutdown());
+        (Work::Done(result), is_default)
     }
 
     fn as_any(&self) -> &(dyn Any + Send + Sync) {
@@ -36,8 +66,9 @@ impl<T: AsyncService> Instance for AsyncInstance<T> {
         Work::Later(Box::pin(self.0.ping()))
     }
 
-    fn shutdown(&self) -> Work<'_> {
-        Work::Later(Box::pin(self.0.shutdown()))
+    fn shutdown(&self) -> (Work<'_>, bool) {
+        let (future, is_default) = shut_down::<T, _>(|| self.0.shutdown());
+        (Work::Later(Box::pin(future)), is_default)
     }
 
     fn as_any(&self) -> &(dyn Any + Send + Sync) {
@@ -76,17 +107,21 @@ pub const fn run<T: BackgroundService>() -> Run {
 
 impl Descriptor {
     /// Describes the service `T`, which is declared as `name` at `path`.
+    #[track_caller]
     pub const fn new<T: Singleton>(
         name: &'static str,
         path: &'static str,
         requirements: &'static [fn() -> &'static Descriptor],
         run: Option<Run>,
-        policy: Policy,
+        policy: ServicePolicy,
     ) -> Self {
         Descriptor {
             number: ServiceNumber::new(),
-            name,
+            declared_name: name,
             path,
+            location: Location::caller(),
+            shown_name: OnceLock::new(),
+            has_default_shutdown: AtomicBool::new(false),
             rank: T::RANK,
             asynchronous: T::ASYNC,
             initialize: T::KIND.initialize,
@@ -98,8 +133,9 @@ impl Descriptor {
     }
 }
 
-fn publish<T: Singleton>(instance: Option<&'static dyn Instance>) {
-    T::ready().set(instance.and_then(|instance| instance.as_any().downcast_ref()));
+fn publish<T: Singleton>(instance: Option<&'static dyn Instance>, visibility: Visibility) {
+    let instance = instance.and_then(|instance| instance.as_any().downcast_ref());
+    T::ready().set(instance, visibility);
 }
 
 impl Registration {
@@ -127,8 +163,8 @@ impl<D: ?Sized + Send + Sync> Instance for Chosen<D> {
         Work::Done(Ok(()))
     }
 
-    fn shutdown(&self) -> Work<'_> {
-        Work::Done(Ok(()))
+    fn shutdown(&self) -> (Work<'_>, bool) {
+        (Work::Done(Ok(())), true)
     }
 
     fn as_any(&self) -> &(dyn Any + Send + Sync) {
@@ -143,24 +179,33 @@ pub trait TraitService: Requirement + Send + Sync {
 }
 
 /// Describes the trait object `D`, which is declared as `name` at `path`.
+#[track_caller]
 pub const fn describe<D: TraitService + ?Sized>(
     name: &'static str,
     path: &'static str,
 ) -> Descriptor {
     Descriptor {
         number: ServiceNumber::new(),
-        name,
+        declared_name: name,
         path,
+        location: Location::caller(),
+        shown_name: OnceLock::new(),
+        // A value has no `shutdown`, and a bound service has its own descriptor.
+        has_default_shutdown: AtomicBool::new(true),
         rank: D::RANK,
         asynchronous: D::ASYNC,
         initialize: Initialize::Provided,
         run: None,
-        policy: Policy::DEFAULT,
+        policy: ServicePolicy::DEFAULT,
         requirements: &[],
         publish: publish_chosen::<D>,
     }
 }
 
-fn publish_chosen<D: TraitService + ?Sized>(instance: Option<&'static dyn Instance>) {
-    D::ready().set(instance.and_then(|instance| instance.as_any().downcast_ref()));
+fn publish_chosen<D: TraitService + ?Sized>(
+    instance: Option<&'static dyn Instance>,
+    visibility: Visibility,
+) {
+    let instance = instance.and_then(|instance| instance.as_any().downcast_ref());
+    D::ready().set(instance, visibility);
 }

@@ -15,7 +15,7 @@ pub enum State {
     Initializing,
     /// The service was initialized and checked.
     Ready,
-    /// The service was shut down. Calls return [`Error::ShutDown`](crate::Error::ShutDown).
+    /// The service was shut down. Calls return [`ErrorKind::ShutDown`](crate::ErrorKind::ShutDown).
     ShutDown,
 }
 

@@ -3,6 +3,7 @@
 use std::future::{self, Future};
 
 use super::descriptor::{Descriptor, Kind};
+use super::erased::note_default_shutdown;
 use super::ready::Ready;
 use super::stop::Stop;
 
@@ -68,6 +69,7 @@ pub trait Service: Sized + Send + Sync + 'static {
     ///
     /// Any error. It is logged and reported.
     fn shutdown(&self) -> anyhow::Result<()> {
+        note_default_shutdown::<Self>();
         Ok(())
     }
 }
@@ -135,6 +137,7 @@ pub trait AsyncService: Sized + Send + Sync + 'static {
     ///
     /// Any error, as in [`Service::shutdown`].
     fn shutdown(&self) -> impl Future<Output = anyhow::Result<()>> + Send {
+        note_default_shutdown::<Self>();
         future::ready(Ok(()))
     }
 }

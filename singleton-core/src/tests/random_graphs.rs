@@ -20,11 +20,12 @@ use crate::application::{
     ServiceShutdown, ShutdownOptions, ShutdownOutcome, ShutdownScope, StartOptions, shut_down,
     start,
 };
-use crate::engine::{self, ContainerId};
-use crate::error::Error;
+use crate::context::ServiceContext;
+use crate::engine::{self, ContainerId, Context};
+use crate::error::{Error, ErrorKind};
 use crate::init::resolve;
 use crate::invoke::{Driver, Step};
-use crate::service::{Descriptor, Initialize, Instance, Policy, ServiceNumber, Work};
+use crate::service::{Descriptor, Initialize, Instance, ServicePolicy, Work};
 use crate::testing::Scope;
 use cases::{Action, Behavior, Case, Event, Graph, OnError, Plan, Replay, UndeclaredUse, cases};
 
@@ -115,7 +116,7 @@ impl Run {
         }
     }
 
-    fn perform(&self, container: ContainerId, action: &Action) {
+    fn perform(&self, action: &Action) {
         let count = self.case.services.len();
         match action {
             Action::Resolve(number) => {
@@ -129,12 +130,17 @@ impl Run {
                 if services.is_empty() {
                     services.clone_from(&self.descriptors);
                 }
-                self.start(container, services, *threads);
+                self.start(services, *threads);
             }
             Action::ShutDown => {
                 self.record(Event::Closing);
                 let options = ShutdownOptions::new().timeout(LONG_TIMEOUT);
-                let report = shut_down(container, ShutdownScope::All, &options, &Driver::Here);
+                let report = shut_down(
+                    &Context::current(),
+                    ShutdownScope::All,
+                    &options,
+                    &Driver::Here,
+                );
                 self.record(Event::Closed);
                 let services = report.services();
                 self.shut_down.lock().unwrap().extend_from_slice(services);
@@ -143,15 +149,10 @@ impl Run {
     }
 
     /// Starts the services. If the start fails, returns the services that had become ready.
-    fn start(
-        &self,
-        container: ContainerId,
-        services: Vec<&'static Descriptor>,
-        threads: usize,
-    ) -> Option<Vec<usize>> {
+    fn start(&self, services: Vec<&'static Descriptor>, threads: usize) -> Option<Vec<usize>> {
         let position = self.record(Event::Starts { fails: false });
         let options = StartOptions::new().threads(threads);
-        let error = start(container, services, &options, &Driver::Here).err()?;
+        let error = start(&Context::current(), services, &options, &Driver::Here).err()?;
         self.log.lock().unwrap()[position] = Event::Starts { fails: true };
         for (service, error) in error.report().failures() {
             self.record(Event::Answer(None, number_of(service), Some(error.clone())));
@@ -162,35 +163,40 @@ impl Run {
             .unwrap()
             .extend_from_slice(rolled_back);
         let started = error.report().started();
-        Some(started.map(|service| number_of(service.name)).collect())
+        Some(
+            started
+                .map(|service| number_of(service.declared_name))
+                .collect(),
+        )
     }
 
     /// Runs all threads, and then shuts down.
-    fn run(&self, container: ContainerId) -> anyhow::Result<()> {
-        let (scope, barrier) = (Scope::current(), Barrier::new(self.case.threads.len()));
+    fn run(&self) -> anyhow::Result<()> {
+        let (scope, barrier) = (
+            ServiceContext::current(),
+            Barrier::new(self.case.threads.len()),
+        );
         thread::scope(|threads| {
             for actions in &self.case.threads {
                 threads.spawn(|| {
                     barrier.wait();
-                    scope.enter(|| {
-                        actions
-                            .iter()
-                            .for_each(|action| self.perform(container, action))
-                    });
+                    scope.sync_scope(|| actions.iter().for_each(|action| self.perform(action)));
                 });
             }
         });
         let mut actions = self.case.threads.iter().flatten();
         if !actions.any(|action| matches!(action, Action::ShutDown)) {
-            if let Some(started) = self.start(container, self.descriptors.clone(), 4) {
+            if let Some(started) = self.start(self.descriptors.clone(), 4) {
                 self.record(Event::RolledBack(started));
             }
             self.check_all_become_ready()?;
         }
-        self.perform(container, &Action::ShutDown);
+        self.perform(&Action::ShutDown);
         for (number, service) in self.descriptors.iter().enumerate() {
             let is_shut_down = match resolve(service) {
-                Err(Error::ShutDown { service }) => number_of(service) == number,
+                Err(error) if error.kind() == ErrorKind::ShutDown => {
+                    error.service().map(number_of) == Some(number)
+                }
                 _ => false,
             };
             ensure!(is_shut_down, "S{number} can be called after the shutdown");
@@ -242,7 +248,7 @@ fn run(case: Case) -> anyhow::Result<()> {
     let (container, result) = Scope::new().run(|| {
         let container = engine::current_container();
         RUNS.write().unwrap().insert(container, Arc::clone(&run));
-        (container, run.run(container))
+        (container, run.run())
     });
     RUNS.write().unwrap().remove(&container);
     // After an error, the scope has shut the case down without a report, so there is nothing to check.
@@ -347,7 +353,7 @@ impl Instance for Node {
         Work::Done(checked)
     }
 
-    fn shutdown(&self) -> Work<'_> {
+    fn shutdown(&self) -> (Work<'_>, bool) {
         let run = current();
         run.record(Event::Stops(self.0));
         let plan = &run.case.services[self.0];
@@ -356,7 +362,7 @@ impl Instance for Node {
             let _ = run.call(Some(self.0), *required);
         }
         run.record(Event::Stopped(self.0));
-        Work::Done(fail(plan.shutdown))
+        (Work::Done(fail(plan.shutdown)), false)
     }
 
     fn as_any(&self) -> &(dyn Any + Send + Sync) {
@@ -381,20 +387,14 @@ fn descriptors(case: &Case) -> Vec<&'static Descriptor> {
         let requirements: Vec<_> = required
             .map(|number| DESCRIPTOR[number / 10][number % 10])
             .collect();
+        let initialize = Initialize::Blocking(INITIALIZE[number / 10][number % 10]);
         descriptors.push(Box::leak(Box::new(Descriptor {
-            number: ServiceNumber::new(),
-            name: NAMES[number],
-            path: NAMES[number],
             rank: ranks.max().unwrap_or(0),
-            asynchronous: false,
-            initialize: Initialize::Blocking(INITIALIZE[number / 10][number % 10]),
-            run: None,
-            policy: Policy {
+            policy: ServicePolicy {
                 init_timeout: plan.on_own_thread.then_some(LONG_TIMEOUT),
-                ..Policy::DEFAULT
+                ..ServicePolicy::DEFAULT
             },
-            requirements: requirements.leak(),
-            publish: |_| {},
+            ..Descriptor::for_test(NAMES[number], requirements.leak(), initialize)
         })));
     }
     descriptors

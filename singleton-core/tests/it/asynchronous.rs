@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use singleton_core::{
-    AsyncService, Error, Health, PingOptions, Service, ShutdownOptions, env, guarded, registry,
-    requires, service,
+    AsyncService, Error, ErrorKind, Health, PingOptions, Service, ShutdownOptions, env, guarded,
+    registry, requires, service,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, oneshot};
@@ -95,7 +96,7 @@ fn concurrent_tasks_get_one_instance() {
         let before = INITIALIZED.load(Ordering::SeqCst);
         runtime.block_on(Scope::new().env("COUNTED", "1").run_async(async {
             let tasks: Vec<_> = (0..64)
-                .map(|_| tokio::spawn(Scope::current().carry(Base::answer("how long?"))))
+                .map(|_| tokio::spawn(ServiceContext::current().scope(Base::answer("how long?"))))
                 .collect();
             for task in tasks {
                 assert_eq!(task.await.unwrap().unwrap(), 9);
@@ -106,7 +107,7 @@ fn concurrent_tasks_get_one_instance() {
                 7,
                 "a blocking call of a ready service must succeed"
             );
-            Scope::current().assert_initialized(["Base", "Middle"]);
+            assert_eq!(Scope::initialized(), ["Base", "Middle"]);
         }));
         assert_eq!(INITIALIZED.load(Ordering::SeqCst), before + 1);
     }
@@ -121,7 +122,8 @@ fn blocking_call_of_an_async_service_returns_needs_async() {
             "failed to initialize Base: Base initializes asynchronously; await Base::instance_async() first"
         );
         let error = Middle::instance().err().unwrap();
-        assert!(matches!(error, Error::NeedsAsync { service: "Middle", .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::NeedsAsync, "{error}");
+        assert_eq!(error.service(), Some("Middle"));
     });
 }
 
@@ -204,10 +206,10 @@ fn waiting_blocks_no_thread_and_another_task_continues_after_cancellation() {
     runtime.block_on(Scope::new().run_async(async {
         let (open, gate) = oneshot::channel();
         *GATE.lock().unwrap() = Some(gate);
-        let scope = Scope::current();
-        let first = tokio::spawn(scope.carry(Gated::instance_async()));
+        let scope = ServiceContext::current();
+        let first = tokio::spawn(scope.scope(Gated::instance_async()));
         let others: Vec<_> = (0..8)
-            .map(|_| tokio::spawn(scope.carry(Gated::instance_async())))
+            .map(|_| tokio::spawn(scope.scope(Gated::instance_async())))
             .collect();
         task::yield_now().await;
         first.abort();
@@ -248,7 +250,7 @@ fn blocking_initialize_does_not_block_the_executor() {
     runtime.block_on(Scope::new().run_async(async {
         let (open, gate) = oneshot::channel();
         *SLOW.lock().unwrap() = Some(gate);
-        let waiting = tokio::spawn(Scope::current().carry(Slow::done()));
+        let waiting = tokio::spawn(ServiceContext::current().scope(Slow::done()));
         // This task runs on the same thread while the other task's service initializes.
         NOTIFY.notified().await;
         open.send(()).unwrap();

@@ -7,24 +7,25 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
-use singleton_core::testing::{Scope, ScopeHandle};
+use singleton_core::ServiceContext;
+use singleton_core::testing::Scope;
 use singleton_core::{Error, Service, guarded, requires, service};
 
 static BASE_STARTS: AtomicUsize = AtomicUsize::new(0);
 static TOP_STARTS: AtomicUsize = AtomicUsize::new(0);
 
 #[service]
-struct Base;
+struct ParallelBase;
 
-impl Service for Base {
+impl Service for ParallelBase {
     fn initialize() -> anyhow::Result<Self> {
         BASE_STARTS.fetch_add(1, Ordering::Relaxed);
-        Ok(Base)
+        Ok(ParallelBase)
     }
 }
 
 #[service]
-#[requires(Base)]
+#[requires(ParallelBase)]
 struct Top {
     number: usize,
 }
@@ -50,7 +51,7 @@ impl Top {
 fn sixty_four_threads_initialize_each_service_once() {
     const THREADS: usize = 64;
     const ROUNDS: usize = 1_000;
-    let scope: Mutex<ScopeHandle> = Mutex::new(Scope::current());
+    let scope: Mutex<ServiceContext> = Mutex::new(ServiceContext::current());
     let (start, end) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
     thread::scope(|threads| {
         for _ in 0..THREADS {
@@ -58,7 +59,7 @@ fn sixty_four_threads_initialize_each_service_once() {
                 for round in 0..ROUNDS {
                     start.wait();
                     let scope = scope.lock().unwrap().clone();
-                    let number = scope.enter(Top::number);
+                    let number = scope.sync_scope(Top::number);
                     end.wait();
                     assert_eq!(number.unwrap(), round);
                 }
@@ -66,7 +67,7 @@ fn sixty_four_threads_initialize_each_service_once() {
         }
         for round in 1..=ROUNDS {
             Scope::new().run(|| {
-                *scope.lock().unwrap() = Scope::current();
+                *scope.lock().unwrap() = ServiceContext::current();
                 start.wait();
                 end.wait();
             });
@@ -128,9 +129,9 @@ fn racing_threads_outside_scopes_get_one_instance() {
 static SLOW_GATE: Mutex<Option<(Sender<()>, Receiver<()>)>> = Mutex::new(None);
 
 #[service]
-struct Slow;
+struct ParallelSlow;
 
-impl Service for Slow {
+impl Service for ParallelSlow {
     fn initialize() -> anyhow::Result<Self> {
         let (started, released) = SLOW_GATE.lock().unwrap().take().unwrap();
         started.send(())?;
@@ -153,7 +154,7 @@ fn independent_services_do_not_wait_and_waiters_share_a_failure() {
     let (started, has_started) = mpsc::channel();
     let (release, released) = mpsc::channel();
     *SLOW_GATE.lock().unwrap() = Some((started, released));
-    let first = thread::spawn(Slow::instance);
+    let first = thread::spawn(ParallelSlow::instance);
     has_started.recv().unwrap();
     assert!(
         Independent::instance().is_ok(),
@@ -169,7 +170,7 @@ fn independent_services_do_not_wait_and_waiters_share_a_failure() {
                 about_to_wait
                     .send(fs::read_link("/proc/thread-self").unwrap())
                     .unwrap();
-                Slow::instance()
+                ParallelSlow::instance()
             })
         })
         .collect();
@@ -181,7 +182,7 @@ fn independent_services_do_not_wait_and_waiters_share_a_failure() {
         let error = outcome.join().unwrap().err().unwrap();
         assert_eq!(
             error.to_string(),
-            "failed to initialize Slow: slow, then failed"
+            "failed to initialize ParallelSlow: slow, then failed"
         );
     }
 }

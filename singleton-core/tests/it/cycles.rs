@@ -3,8 +3,9 @@
 use std::sync::Barrier;
 use std::thread;
 
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
-use singleton_core::{Error, Service, guarded, requires, service};
+use singleton_core::{Error, ErrorKind, Service, guarded, requires, service};
 
 use crate::log_capture;
 
@@ -56,9 +57,8 @@ fn service_that_calls_itself_gets_self_dependency() {
         OwnPing::call(),
     ] {
         let error = result.unwrap_err();
-        let Error::SelfDependency { service, .. } = error else {
-            panic!("{error}")
-        };
+        assert_eq!(error.kind(), ErrorKind::SelfDependency, "{error}");
+        let service = error.service().unwrap();
         assert_eq!(
             error.to_string(),
             format!("guarded method of {service} was called while {service} was initializing")
@@ -100,8 +100,8 @@ fn cycle_is_reported_however_initialize_wraps_it() {
 
 static BOTH_INSIDE: Barrier = Barrier::new(2);
 static ALL_INSIDE: Barrier = Barrier::new(3);
-service_that! { Left initializes { BOTH_INSIDE.wait(); Right::call()?; } pings {} }
-service_that! { Right initializes { BOTH_INSIDE.wait(); Left::call()?; } pings {} }
+service_that! { CyclicLeft initializes { BOTH_INSIDE.wait(); CyclicRight::call()?; } pings {} }
+service_that! { CyclicRight initializes { BOTH_INSIDE.wait(); CyclicLeft::call()?; } pings {} }
 service_that! { One initializes { ALL_INSIDE.wait(); Two::call()?; } pings {} }
 service_that! { Two initializes { ALL_INSIDE.wait(); Three::call()?; } pings {} }
 service_that! { Three requires Four initializes {} pings {} }
@@ -110,11 +110,11 @@ service_that! { Four initializes { ALL_INSIDE.wait(); One::call()?; } pings {} }
 /// Runs each call on its own thread, in one scope, and returns their errors.
 fn run_concurrently(calls: &[fn() -> Result<(), Error>]) -> Vec<Error> {
     Scope::new().run(|| {
-        let scope = &Scope::current();
+        let scope = &ServiceContext::current();
         thread::scope(|threads| {
             let running: Vec<_> = calls
                 .iter()
-                .map(|call| threads.spawn(move || scope.enter(call)))
+                .map(|call| threads.spawn(move || scope.sync_scope(call)))
                 .collect();
             running
                 .into_iter()
@@ -126,9 +126,8 @@ fn run_concurrently(calls: &[fn() -> Result<(), Error>]) -> Vec<Error> {
 
 #[track_caller]
 fn assert_cycle(error: &Error, names: &[&str]) {
-    let Error::CircularDependency { path, .. } = error else {
-        panic!("{error}")
-    };
+    assert_eq!(error.kind(), ErrorKind::CircularDependency, "{error}");
+    let path = error.cycle().unwrap();
     assert_eq!(path.len(), names.len() + 1);
     assert_eq!(path.first(), path.last());
     let first = names.iter().position(|name| *name == path[0]).unwrap();
@@ -140,11 +139,11 @@ fn assert_cycle(error: &Error, names: &[&str]) {
 #[test]
 fn cycle_across_two_threads_is_an_error() {
     for _ in 0..200 {
-        let errors = run_concurrently(&[Left::call, Right::call]);
+        let errors = run_concurrently(&[CyclicLeft::call, CyclicRight::call]);
         assert_eq!(errors.len(), 2);
         errors
             .iter()
-            .for_each(|error| assert_cycle(error, &["Left", "Right"]));
+            .for_each(|error| assert_cycle(error, &["CyclicLeft", "CyclicRight"]));
     }
 }
 

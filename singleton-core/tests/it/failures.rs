@@ -1,10 +1,10 @@
 //! Errors and panics in `initialize` and `ping`.
 
-use std::error::Error as _;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
+use singleton_core::ErrorKind;
 use singleton_core::testing::Scope;
 use singleton_core::{Error, Service, State, guarded, registry, requires, service};
 
@@ -66,16 +66,16 @@ impl Flaky {
 
 #[service]
 #[requires(Flaky)]
-struct Middle;
+struct FailingMiddle;
 
-impl Service for Middle {
+impl Service for FailingMiddle {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(Middle)
+        Ok(FailingMiddle)
     }
 }
 
 #[service]
-#[requires(Middle)]
+#[requires(FailingMiddle)]
 struct Outer;
 
 impl Service for Outer {
@@ -115,8 +115,8 @@ fn each_failure_is_reported_and_the_next_call_retries() {
         for (mode, own, through_others) in [
             (
                 FAILS,
-                "failed to initialize Flaky: reading the settings",
-                "failed to initialize Outer because of Flaky: reading the settings",
+                "failed to initialize Flaky: reading the settings: entity not found",
+                "failed to initialize Outer because of Flaky: reading the settings: entity not found",
             ),
             (
                 PING_FAILS,
@@ -154,8 +154,9 @@ fn each_failure_is_reported_and_the_next_call_retries() {
         }
         MODE.store(FAILS, Ordering::SeqCst);
         let error = error_of(Outer::instance());
-        assert!(matches!(error, Error::InitializationFailed { service: "Outer", because_of: Some("Flaky"), .. }));
-        let cause = error.source().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InitializationFailed);
+        assert_eq!((error.service(), error.because_of()), (Some("Outer"), Some("Flaky")));
+        let cause = error.cause().unwrap();
         assert_eq!(cause.to_string(), "reading the settings");
         assert_eq!(format!("{error:#}"), "failed to initialize Outer because of Flaky: reading the settings: entity not found");
         let root = cause.source().unwrap().downcast_ref::<io::Error>().unwrap();

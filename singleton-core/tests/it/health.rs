@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Barrier, Mutex};
+use std::thread;
 use std::time::Duration;
 
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use singleton_core::{
     Degraded, Health, HealthReport, PingOptions, Service, ServiceHealth, env, registry, service,
@@ -38,7 +40,7 @@ checked! {
     };
     Lazy("states") => || panic!("must not be checked");
     Eager("eager") [eager] => || Ok(());
-    Panicking("panics") => || {
+    CheckedPanicking("panics") => || {
         assert!(FAIL.load(Ordering::SeqCst) == 0, "boom");
         Ok(())
     };
@@ -49,7 +51,7 @@ checked! {
         }
         Ok(())
     };
-    One("pair") => || {
+    CheckedOne("pair") => || {
         if BOTH.load(Ordering::SeqCst) { PAIR.wait(); }
         Ok(())
     };
@@ -165,7 +167,7 @@ fn eager_service_that_is_not_started_is_unhealthy() {
 #[test]
 fn checks_run_in_parallel() {
     Scope::new().run(|| {
-        One::instance().unwrap();
+        CheckedOne::instance().unwrap();
         Other::instance().unwrap();
         // Each check waits at the barrier for the other one.
         BOTH.store(true, Ordering::SeqCst);
@@ -202,12 +204,12 @@ fn hanging_check_times_out_and_is_not_started_twice() {
 fn panic_in_ping_is_unhealthy() {
     let _guard = ONE_AT_A_TIME.lock().unwrap();
     Scope::new().run(|| {
-        Panicking::instance().unwrap();
+        CheckedPanicking::instance().unwrap();
         FAIL.store(1, Ordering::SeqCst);
         let report = registry().ping_all(&tagged("panics"));
         FAIL.store(0, Ordering::SeqCst);
         assert_eq!(
-            health_of(&report, "Panicking").error(),
+            health_of(&report, "CheckedPanicking").error(),
             Some("panicked: boom")
         );
         assert_eq!(
@@ -340,7 +342,9 @@ fn waits_for_checks_of_another_report_do_not_add_up() {
         *CHECK_STARTED.lock().unwrap() = Some(started);
         let blocked = CHECKS_BLOCKED.write().unwrap();
         BLOCKS.store(1, Ordering::SeqCst);
-        let other = Scope::current().spawn(|| registry().ping_all(&tagged("together")));
+        let other = thread::spawn(
+            ServiceContext::current().wrap(|| registry().ping_all(&tagged("together"))),
+        );
         for _ in 0..count {
             has_started.recv().unwrap();
         }
@@ -351,6 +355,6 @@ fn waits_for_checks_of_another_report_do_not_add_up() {
         assert!(start.elapsed() < 4 * LIMIT, "{:?}", start.elapsed());
         assert_eq!(report.health(), Health::Unhealthy);
         drop(blocked);
-        assert_eq!(other.unwrap().join().unwrap().health(), Health::Healthy);
+        assert_eq!(other.join().unwrap().health(), Health::Healthy);
     });
 }

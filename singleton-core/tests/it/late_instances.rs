@@ -5,7 +5,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use singleton_core::testing::Scope;
-use singleton_core::{Error, Service, StartOutcome, env, registry, service};
+use singleton_core::{ErrorKind, ServiceContext};
+use singleton_core::{Service, StartOutcome, env, registry, service};
 
 use super::gate::{HANG_TIMEOUT, gate};
 
@@ -13,12 +14,12 @@ gate!(LATE);
 gate!(LATE_STOP);
 
 #[service(init_timeout = "30ms", shutdown_timeout = "30ms")]
-struct Late;
+struct BelatedLate;
 
-impl Service for Late {
+impl Service for BelatedLate {
     fn initialize() -> anyhow::Result<Self> {
         LATE.arrive_and_wait();
-        Ok(Late)
+        Ok(BelatedLate)
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
@@ -36,10 +37,10 @@ impl Service for Late {
 #[test]
 fn late_instance_of_a_failed_start_is_shut_down_unless_requested() {
     let fail = || {
-        let error = registry().start::<Late>().unwrap_err();
+        let error = registry().start::<BelatedLate>().unwrap_err();
         assert!(matches!(
             error.report().services()[0].outcome(),
-            StartOutcome::Failed(Error::TimedOut { .. })
+            StartOutcome::Failed(error) if error.kind() == ErrorKind::TimedOut
         ));
         LATE.wait_for_arrival();
     };
@@ -47,17 +48,20 @@ fn late_instance_of_a_failed_start_is_shut_down_unless_requested() {
         fail();
         LATE.open();
         LATE_STOP.wait_for_arrival();
-        assert!(!Late::is_initialized());
+        assert!(!BelatedLate::is_initialized());
         LATE_STOP.open();
-        while Late::is_initialized() {
+        while BelatedLate::is_initialized() {
             thread::yield_now();
         }
     });
     Scope::new().env("LATE", "1").run(|| {
         fail();
-        assert!(matches!(Late::instance(), Err(Error::TimedOut { .. })));
+        assert!(matches!(
+            BelatedLate::instance().map_err(|error| error.kind()),
+            Err(ErrorKind::TimedOut)
+        ));
         LATE.open();
-        while !Late::is_initialized() {
+        while !BelatedLate::is_initialized() {
             thread::yield_now();
         }
         LATE_STOP.open();
@@ -95,11 +99,14 @@ fn late_instance_of_an_ended_scope_is_shut_down_without_process_variables() {
     let (sender, has_path) = channel();
     *ORPHAN_HAS_PATH.lock().unwrap() = Some(sender);
     let call = Scope::new().run(|| {
-        let call = Scope::current().spawn(|| Orphan::instance().map(drop));
+        let call = thread::spawn(ServiceContext::current().wrap(|| Orphan::instance().map(drop)));
         ORPHAN.wait_for_arrival();
-        call.unwrap()
+        call
     });
     ORPHAN.open();
     assert!(!has_path.recv_timeout(HANG_TIMEOUT).unwrap());
-    assert!(matches!(call.join().unwrap(), Err(Error::ShutDown { .. })));
+    assert!(matches!(
+        call.join().unwrap().map_err(|error| error.kind()),
+        Err(ErrorKind::ShutDown)
+    ));
 }

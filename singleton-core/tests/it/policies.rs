@@ -4,9 +4,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::Duration;
 
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
-use singleton_core::{Error, Service, registry, requires, service};
+use singleton_core::{Error, ErrorKind, Service, registry, requires, service};
 
 static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
 
@@ -65,7 +67,7 @@ fn service_is_retried_by_its_policy_and_not_for_a_failed_dependency() {
     });
 }
 
-/// The channel that `Stuck` waits for, with the result of its initialization.
+/// The channel that `LimitedStuck` waits for, with the result of its initialization.
 static GATE: Mutex<Option<Receiver<anyhow::Result<()>>>> = Mutex::new(None);
 
 fn gate() -> Sender<anyhow::Result<()>> {
@@ -75,18 +77,18 @@ fn gate() -> Sender<anyhow::Result<()>> {
 }
 
 #[service]
-struct Stuck;
+struct LimitedStuck;
 
-impl Service for Stuck {
+impl Service for LimitedStuck {
     fn initialize() -> anyhow::Result<Self> {
         let gate = GATE.lock().unwrap().take().unwrap();
         gate.recv()??;
-        Ok(Stuck)
+        Ok(LimitedStuck)
     }
 }
 
 #[service(init_timeout = "50ms", tags("readiness", "slow"))]
-#[requires(Stuck)]
+#[requires(LimitedStuck)]
 struct HasTimeout;
 
 impl Service for HasTimeout {
@@ -102,16 +104,13 @@ fn caller_times_out_and_a_late_success_makes_the_service_ready() {
         let error = HasTimeout::instance().err().unwrap();
         assert_eq!(
             error.to_string(),
-            "failed to initialize HasTimeout because of Stuck: not ready after 50ms"
+            "failed to initialize HasTimeout because of LimitedStuck: not ready after 50ms"
         );
-        assert!(matches!(
-            HasTimeout::instance(),
-            Err(Error::TimedOut {
-                service: "HasTimeout",
-                ..
-            })
-        ));
-        let waiter = Scope::current().spawn(Stuck::instance).unwrap();
+        let error = HasTimeout::instance().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert_eq!(error.service(), Some("HasTimeout"));
+        assert_eq!(error.timeout(), Some(Duration::from_millis(50)));
+        let waiter = thread::spawn(ServiceContext::current().wrap(LimitedStuck::instance));
         open.send(Ok(())).unwrap();
         waiter.join().unwrap().unwrap();
         // After the timeout a call does not wait, so poll until the service is ready.
@@ -129,21 +128,16 @@ fn next_call_retries_after_a_late_failure() {
     let (open, gate) = mpsc::channel::<()>();
     *LATE.lock().unwrap() = Some(gate);
     Scope::new().run(|| {
-        assert!(matches!(
-            Late::instance(),
-            Err(Error::TimedOut {
-                because_of: None,
-                ..
-            })
-        ));
+        let error = LimitedLate::instance().err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert_eq!(error.because_of(), None);
         drop(open);
         let error = loop {
-            match Late::instance() {
-                // The first attempt times out for its callers, and then fails.
-                Err(Error::TimedOut { .. } | Error::InitializationFailed { .. }) => {
-                    thread::yield_now();
-                }
-                other => break other,
+            let result = LimitedLate::instance();
+            // The first attempt times out for its callers, and then fails.
+            match result.as_ref().map_err(Error::kind) {
+                Err(ErrorKind::TimedOut | ErrorKind::InitializationFailed) => thread::yield_now(),
+                _ => break result,
             }
         };
         assert!(
@@ -156,15 +150,15 @@ fn next_call_retries_after_a_late_failure() {
 static LATE: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 
 #[service(init_timeout = "20ms")]
-struct Late;
+struct LimitedLate;
 
-impl Service for Late {
+impl Service for LimitedLate {
     fn initialize() -> anyhow::Result<Self> {
         let gate = LATE.lock().unwrap().take();
         if let Some(gate) = gate {
             gate.recv()?;
         }
-        Ok(Late)
+        Ok(LimitedLate)
     }
 }
 

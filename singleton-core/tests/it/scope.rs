@@ -4,19 +4,20 @@ use std::panic;
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use singleton_core::{Error, Service, guarded, requires, service};
 
 static EVENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 #[service]
-struct Clock {
+struct ScopedClock {
     hour: u32,
 }
 
-impl Service for Clock {
+impl Service for ScopedClock {
     fn initialize() -> anyhow::Result<Self> {
-        Ok(Clock { hour: 1 })
+        Ok(ScopedClock { hour: 1 })
     }
 
     fn ping(&self) -> anyhow::Result<()> {
@@ -33,7 +34,7 @@ impl Service for Clock {
     }
 }
 
-impl Clock {
+impl ScopedClock {
     #[guarded]
     fn hour(&self) -> Result<&u32, Error> {
         Ok(&self.hour)
@@ -41,7 +42,7 @@ impl Clock {
 }
 
 #[service]
-#[requires(Clock)]
+#[requires(ScopedClock)]
 struct Diary;
 
 impl Service for Diary {
@@ -53,26 +54,26 @@ impl Service for Diary {
         EVENTS
             .lock()
             .unwrap()
-            .push(format!("diary stops at {}", Clock::hour()?));
+            .push(format!("diary stops at {}", ScopedClock::hour()?));
         panic!("the diary cannot stop");
     }
 }
 
 #[test]
 fn fake_replaces_a_service_only_inside_its_scope() {
-    let outside = std::ptr::from_ref(Clock::hour().unwrap());
+    let outside = std::ptr::from_ref(ScopedClock::hour().unwrap());
     let inside = Scope::new()
-        .provide(Clock { hour: 99 })
-        .provide(Clock { hour: 30 })
-        .run(|| *Clock::hour().unwrap());
+        .provide(ScopedClock { hour: 99 })
+        .provide(ScopedClock { hour: 30 })
+        .run(|| *ScopedClock::hour().unwrap());
     assert_eq!(
         inside, 30,
         "the last provided instance is used, without `initialize` and `ping`"
     );
-    assert_eq!(std::ptr::from_ref(Clock::hour().unwrap()), outside);
+    assert_eq!(std::ptr::from_ref(ScopedClock::hour().unwrap()), outside);
     Scope::new().run(|| {
         assert_ne!(
-            std::ptr::from_ref(Clock::hour().unwrap()),
+            std::ptr::from_ref(ScopedClock::hour().unwrap()),
             outside,
             "each scope must have a separate instance"
         )
@@ -86,14 +87,14 @@ fn scopes_nest_and_are_separate_between_threads() {
         for hour in [5, 6] {
             let together = &together;
             threads.spawn(move || {
-                Scope::new().provide(Clock { hour }).run(|| {
+                Scope::new().provide(ScopedClock { hour }).run(|| {
                     together.wait();
-                    assert_eq!(*Clock::hour().unwrap(), hour);
-                    Scope::new().run(|| assert_eq!(*Clock::hour().unwrap(), 1));
-                    assert_eq!(*Clock::hour().unwrap(), hour);
+                    assert_eq!(*ScopedClock::hour().unwrap(), hour);
+                    Scope::new().run(|| assert_eq!(*ScopedClock::hour().unwrap(), 1));
+                    assert_eq!(*ScopedClock::hour().unwrap(), hour);
                     thread::scope(|inner| {
                         inner
-                            .spawn(|| assert_eq!(*Clock::hour().unwrap(), 1))
+                            .spawn(|| assert_eq!(*ScopedClock::hour().unwrap(), 1))
                             .join()
                             .unwrap()
                     });
@@ -106,33 +107,33 @@ fn scopes_nest_and_are_separate_between_threads() {
 
 #[test]
 fn handle_carries_the_scope_and_can_outlive_it() {
-    let outside = Scope::current();
-    let handle = Scope::new().provide(Clock { hour: 7 }).run(|| {
-        let handle = Scope::current();
+    let outside = ServiceContext::current();
+    let handle = Scope::new().provide(ScopedClock { hour: 7 }).run(|| {
+        let handle = ServiceContext::current();
         let elsewhere = thread::scope(|threads| {
             threads
-                .spawn(|| handle.enter(|| *Clock::hour().unwrap()))
+                .spawn(|| handle.sync_scope(|| *ScopedClock::hour().unwrap()))
                 .join()
                 .unwrap()
         });
         assert_eq!(elsewhere, 7);
         assert_eq!(
-            outside.enter(|| *Clock::hour().unwrap()),
+            outside.sync_scope(|| *ScopedClock::hour().unwrap()),
             1,
             "a handle from outside all scopes must leave the current scope"
         );
-        assert_eq!(*Clock::hour().unwrap(), 7);
+        assert_eq!(*ScopedClock::hour().unwrap(), 7);
         handle
     });
-    let late = handle.clone().enter(Clock::hour).unwrap_err();
-    assert_eq!(late.to_string(), "Clock has been shut down");
-    assert!(!handle.enter(Clock::is_initialized));
+    let late = handle.clone().sync_scope(ScopedClock::hour).unwrap_err();
+    assert_eq!(late.to_string(), "ScopedClock has been shut down");
+    assert!(!handle.sync_scope(ScopedClock::is_initialized));
 }
 
 #[test]
 fn scope_shuts_down_in_reverse_order_even_after_a_panic() {
     let caught = panic::catch_unwind(|| {
-        Scope::new().provide(Clock { hour: 12 }).run(|| {
+        Scope::new().provide(ScopedClock { hour: 12 }).run(|| {
             Diary::instance().unwrap();
             panic!("the test failed");
         })
@@ -150,7 +151,7 @@ fn scope_shuts_down_in_reverse_order_even_after_a_panic() {
         .collect::<Vec<_>>();
     assert_eq!(events, ["diary stops at 12", "clock 12 stops"]);
     assert_eq!(
-        *Clock::hour().unwrap(),
+        *ScopedClock::hour().unwrap(),
         1,
         "the thread must have left the scope"
     );
@@ -162,10 +163,10 @@ fn provided_service_shuts_down_before_its_dependencies() {
         Diary::instance().unwrap();
         Scope::new()
             .provide(Diary)
-            .provide(Clock { hour: 21 })
+            .provide(ScopedClock { hour: 21 })
             .run(|| ());
         assert_eq!(
-            *Clock::hour().unwrap(),
+            *ScopedClock::hour().unwrap(),
             1,
             "the clock initializes after its dependent"
         );
@@ -179,7 +180,7 @@ fn provided_service_shuts_down_before_its_dependencies() {
 #[test]
 fn scope_debug_lists_provided_services() {
     assert_eq!(
-        format!("{:?}", Scope::new().provide(Clock { hour: 2 })),
-        r#"Scope ["Clock"]"#
+        format!("{:?}", Scope::new().provide(ScopedClock { hour: 2 })),
+        r#"Scope ["ScopedClock"]"#
     );
 }

@@ -2,11 +2,13 @@
 
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Barrier, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use singleton_core::testing::Scope;
+use singleton_core::{ErrorKind, ServiceContext};
 use singleton_core::{
-    Error, Service, ShutdownOptions, ShutdownOutcome, ShutdownReport, registry, requires, service,
+    Service, ShutdownOptions, ShutdownOutcome, ShutdownReport, registry, requires, service,
 };
 
 static EVENTS: Mutex<Vec<&str>> = Mutex::new(Vec::new());
@@ -40,13 +42,13 @@ services! {
     // Both are independent, and each waits at the barrier for the other one.
     East(Ground) => || { SIDES.wait(); Ok(()) };
     West(Ground) => || { SIDES.wait(); Ok(()) };
-    Top(East West) => || {
+    StoppingTop(East West) => || {
         assert!(Ground::is_initialized(), "a dependency must shut down after its dependent");
         Ok(())
     };
     Fails(Ground) => || anyhow::bail!("the tape is full");
     Panics(Ground) => || panic!("the tape broke");
-    Slow(Ground) [shutdown_timeout = "20ms"] => || {
+    StoppingSlow(Ground) [shutdown_timeout = "20ms"] => || {
         let gate = SLOW_GATE.lock().unwrap().take();
         if let Some(gate) = gate { let _ = gate.recv(); }
         Ok(())
@@ -59,18 +61,21 @@ struct User;
 
 impl Service for User {
     fn initialize() -> anyhow::Result<Self> {
-        Used::instance()?;
+        StoppingUsed::instance()?;
         Ok(User)
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(Used::is_initialized(), "the dependency shut down first");
+        anyhow::ensure!(
+            StoppingUsed::is_initialized(),
+            "the dependency shut down first"
+        );
         Ok(())
     }
 }
 
 services! {
-    Used() => || Ok(());
+    StoppingUsed() => || Ok(());
 }
 
 fn outcome<'a>(report: &'a ShutdownReport, name: &str) -> &'a ShutdownOutcome {
@@ -85,21 +90,25 @@ fn outcome<'a>(report: &'a ShutdownReport, name: &str) -> &'a ShutdownOutcome {
 fn dependents_shut_down_first_and_independent_services_in_parallel() {
     let _guard = ONE_AT_A_TIME.lock().unwrap();
     Scope::new().run(|| {
-        Top::instance().unwrap();
+        StoppingTop::instance().unwrap();
         EVENTS.lock().unwrap().clear();
         let report = registry().shutdown_all();
         assert!(report.is_clean(), "{report}");
         let events = EVENTS.lock().unwrap().clone();
-        assert_eq!((events[0], events[3]), ("Top", "Ground"), "{events:?}");
+        assert_eq!(
+            (events[0], events[3]),
+            ("StoppingTop", "Ground"),
+            "{events:?}"
+        );
         assert_eq!(report.services().len(), 4);
         assert!(report.to_string().contains("Ground   "), "{report}");
         for error in [
             Ground::instance().err().unwrap(),
             Unused::instance().err().unwrap(),
         ] {
-            assert!(matches!(error, Error::ShutDown { .. }), "{error}");
+            assert!((error.kind() == ErrorKind::ShutDown), "{error}");
         }
-        assert!(registry().start::<Top>().is_err());
+        assert!(registry().start::<StoppingTop>().is_err());
         assert!(
             registry().shutdown_all().services().is_empty(),
             "a second shutdown must find no services"
@@ -133,13 +142,16 @@ fn service_that_exceeds_its_timeout_does_not_block_others() {
     let (open, gate) = mpsc::channel();
     *SLOW_GATE.lock().unwrap() = Some(gate);
     Scope::new().run(|| {
-        Slow::instance().unwrap();
+        StoppingSlow::instance().unwrap();
         // The service's own timeout overrides this one.
         let report =
             registry().shutdown_all_with(&ShutdownOptions::new().timeout(Duration::from_secs(60)));
-        assert_eq!(*outcome(&report, "Slow"), ShutdownOutcome::Overran);
+        assert_eq!(*outcome(&report, "StoppingSlow"), ShutdownOutcome::Overran);
         assert_eq!(*outcome(&report, "Ground"), ShutdownOutcome::Done);
-        assert!(matches!(Slow::instance(), Err(Error::ShutDown { .. })));
+        assert!(matches!(
+            StoppingSlow::instance().map_err(|error| error.kind()),
+            Err(ErrorKind::ShutDown)
+        ));
     });
     drop(open);
 }
@@ -158,7 +170,7 @@ static STARTING: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 static STARTED: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
 
 #[service(shutdown_timeout = "20ms")]
-#[requires(Used)]
+#[requires(StoppingUsed)]
 struct Starting;
 
 impl Service for Starting {
@@ -186,14 +198,14 @@ fn shutdown_waits_for_running_initializations_up_to_the_timeout() {
     *STARTING.lock().unwrap() = Some(gate);
     *ORPHANED.lock().unwrap() = Some(orphan);
     Scope::new().run(|| {
-        let starter = Scope::current().spawn(Starting::instance).unwrap();
+        let starter = thread::spawn(ServiceContext::current().wrap(Starting::instance));
         has_started.recv().unwrap();
         let report = registry().shutdown_all();
         assert_eq!(
             *outcome(&report, "Starting"),
             ShutdownOutcome::StillInitializing
         );
-        assert_eq!(*outcome(&report, "Used"), ShutdownOutcome::Done);
+        assert_eq!(*outcome(&report, "StoppingUsed"), ShutdownOutcome::Done);
         drop(open);
         let error = starter.join().unwrap().err().unwrap();
         assert_eq!(error.to_string(), "Starting has been shut down");

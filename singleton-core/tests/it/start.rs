@@ -3,8 +3,11 @@
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
-use singleton_core::{Error, Service, StartOutcome, StartReport, env, registry, requires, service};
+use singleton_core::{
+    ErrorKind, Service, StartOutcome, StartReport, env, registry, requires, service,
+};
 
 static EVENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -36,22 +39,22 @@ macro_rules! services {
 static TOGETHER: Barrier = Barrier::new(2);
 
 services! {
-    Base() {}
-    Left(Base) { TOGETHER.wait(); }
-    Right(Base) { TOGETHER.wait(); }
+    StartingBase() {}
+    StartingLeft(StartingBase) { TOGETHER.wait(); }
+    StartingRight(StartingBase) { TOGETHER.wait(); }
     // `AfterHare` depends only on `Hare`, and must not wait for `Tortoise`, which waits for it.
-    Hare(Base) {}
-    Tortoise(Base) { GOAL.wait(); }
+    Hare(StartingBase) {}
+    Tortoise(StartingBase) { GOAL.wait(); }
     AfterHare(Hare) { GOAL.wait(); }
     Race(AfterHare Tortoise) {}
-    Diamond(Left Right) {}
-    Broken(Base) { anyhow::ensure!(env::var("PAPER").is_ok(), "no paper") }
-    Panics(Base) { assert!(env::var("INK").is_ok(), "no ink") }
+    StartingDiamond(StartingLeft StartingRight) {}
+    Broken(StartingBase) { anyhow::ensure!(env::var("PAPER").is_ok(), "no paper") }
+    StartingPanics(StartingBase) { assert!(env::var("INK").is_ok(), "no ink") }
     BehindBroken(Broken) {}
     FarBehind(BehindBroken) {}
-    Printer(FarBehind Panics) {}
-    Flaky() { anyhow::ensure!(env::var("FLAKY").is_ok(), "not yet") }
-    OnFlaky(Base Flaky) {}
+    Printer(FarBehind StartingPanics) {}
+    StartingFlaky() { anyhow::ensure!(env::var("FLAKY").is_ok(), "not yet") }
+    OnFlaky(StartingBase StartingFlaky) {}
 }
 
 static GOAL: Barrier = Barrier::new(2);
@@ -68,15 +71,15 @@ fn outcome<'a>(report: &'a StartReport, name: &str) -> &'a StartOutcome {
 fn independent_services_start_in_parallel_without_waiting_for_ranks() {
     Scope::new().run(|| {
         // This would hang if the sides did not start in parallel.
-        registry().start::<Diamond>().unwrap();
+        registry().start::<StartingDiamond>().unwrap();
         // `AfterHare` has rank 3, and `Tortoise` rank 2.
         let report = registry().start::<Race>().unwrap();
         assert!(matches!(
-            outcome(&report, "Base"),
+            outcome(&report, "StartingBase"),
             StartOutcome::AlreadyReady
         ));
         assert!(matches!(outcome(&report, "Race"), StartOutcome::Started));
-        Scope::current().enter(|| assert!(Race::is_initialized()));
+        ServiceContext::current().sync_scope(|| assert!(Race::is_initialized()));
     });
 }
 
@@ -99,9 +102,9 @@ fn all_failures_are_reported_and_started_services_are_rolled_back() {
             .collect();
         assert_eq!(failed.len(), 2, "{failed:?}");
         assert!(failed.contains(&"Broken: failed to initialize Broken: no paper".to_owned()));
-        assert!(
-            failed.contains(&"Panics: failed to initialize Panics: panicked: no ink".to_owned())
-        );
+        assert!(failed.contains(
+            &"StartingPanics: failed to initialize StartingPanics: panicked: no ink".to_owned()
+        ));
         for name in ["BehindBroken", "FarBehind"] {
             assert!(
                 matches!(
@@ -117,7 +120,10 @@ fn all_failures_are_reported_and_started_services_are_rolled_back() {
             outcome(report, "Printer"),
             StartOutcome::Skipped { .. }
         ));
-        assert!(matches!(outcome(report, "Base"), StartOutcome::Started));
+        assert!(matches!(
+            outcome(report, "StartingBase"),
+            StartOutcome::Started
+        ));
         let text = error.to_string();
         assert!(
             text.starts_with("5 of 6 services did not start: "),
@@ -129,12 +135,12 @@ fn all_failures_are_reported_and_started_services_are_rolled_back() {
         );
 
         assert!(
-            !Base::is_initialized(),
+            !StartingBase::is_initialized(),
             "a failed start must shut down the services that it started"
         );
-        assert_eq!(error.taken_back().services()[0].name(), "Base");
+        assert_eq!(error.taken_back().services()[0].name(), "StartingBase");
         assert!(
-            Base::instance().is_ok(),
+            StartingBase::instance().is_ok(),
             "a service that was rolled back must start again"
         );
     });
@@ -143,9 +149,9 @@ fn all_failures_are_reported_and_started_services_are_rolled_back() {
 #[test]
 fn services_that_were_ready_before_stay_ready() {
     Scope::new().run(|| {
-        let base = std::ptr::from_ref(Base::instance().unwrap());
+        let base = std::ptr::from_ref(StartingBase::instance().unwrap());
         assert!(registry().start::<OnFlaky>().is_err());
-        assert!(std::ptr::eq(base, Base::instance().unwrap()));
+        assert!(std::ptr::eq(base, StartingBase::instance().unwrap()));
     });
 }
 
@@ -164,7 +170,7 @@ fn report_shows_durations_and_the_critical_chain() {
             lines[0].split_whitespace().collect::<Vec<_>>(),
             ["service", "rank", "waited", "own", "time", "outcome"]
         );
-        assert!(lines[3].starts_with("OnFlaky  2     "), "{table}");
+        assert!(lines[3].starts_with("OnFlaky        2     "), "{table}");
         assert!(
             table.contains("critical chain: ") && table.contains(" -> OnFlaky\n3 services in ")
         );
@@ -182,14 +188,9 @@ fn report_shows_durations_and_the_critical_chain() {
 
 #[test]
 fn start_inside_an_ended_scope_fails_with_the_reason() {
-    let handle = Scope::new().run(Scope::current);
-    let error = handle.enter(|| registry().start::<Base>().unwrap_err());
+    let handle = Scope::new().run(ServiceContext::current);
+    let error = handle.sync_scope(|| registry().start::<StartingBase>().unwrap_err());
     let (_, failure) = error.report().failures().next().unwrap();
-    assert!(matches!(
-        failure,
-        Error::ShutDown {
-            service: "Base",
-            ..
-        }
-    ));
+    assert_eq!(failure.kind(), ErrorKind::ShutDown);
+    assert_eq!(failure.service(), Some("StartingBase"));
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use db_service::{DatabaseService, DbError, params};
 use diesel::connection::SimpleConnection as _;
+use singleton_core::ServiceContext;
 use singleton_core::registry;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
@@ -176,7 +177,7 @@ fn shutdown_waits_for_connections_in_use(database: &TestDatabase) {
         let execute = |sql: &str| DatabaseService::execute_query(sql, params! {});
         execute("CREATE TABLE t (n INTEGER)").unwrap();
         let mut held = DatabaseService::connection().unwrap();
-        let scope = Scope::current();
+        let scope = ServiceContext::current();
         // This caller waits for the held connection. The shutdown ends the wait.
         let waiter = scope.spawn(|| DatabaseService::connection().map(drop));
         let (ended, has_ended) = mpsc::channel();

@@ -1,9 +1,11 @@
 //! URLs with several hosts and `target_session_attrs=read-write`.
 
 use std::net::TcpListener;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use tests::TestServer;
 
@@ -54,7 +56,7 @@ fn writable_host_is_found_before_and_after_failover() {
         let lost = insert().unwrap_err();
         assert!(matches!(lost, DbError::ConnectionLost(_)), "{lost}");
         // A call before the promotion of the standby waits for the promotion.
-        let waiting = Scope::current().spawn(move || insert().map(drop)).unwrap();
+        let waiting = thread::spawn(ServiceContext::current().wrap(move || insert().map(drop)));
         standby.promote();
         waiting.join().unwrap().unwrap();
         assert_eq!(port(), standby.port());

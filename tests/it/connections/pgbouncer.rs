@@ -9,6 +9,7 @@ use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Integer};
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use tests::{SHOP_MIGRATIONS, TestPgBouncer, TestServer};
 
@@ -41,12 +42,12 @@ fn text(sql: &str) -> String {
 /// Makes PgBouncer open several sessions, and checks that consecutive statements use different ones.
 fn open_several_sessions() {
     let barrier = Barrier::new(4);
-    let scope = Scope::current();
+    let scope = ServiceContext::current();
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let (scope, barrier) = (scope.clone(), &barrier);
             move || {
-                scope.enter(|| {
+                scope.sync_scope(|| {
                     let done: Result<(), DbError> = DatabaseService::transaction(|connection| {
                         connection.execute_query("SELECT 1", params! {})?;
                         barrier.wait();

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, PoolStatus, params};
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
@@ -95,11 +96,11 @@ fn full_pool_returns_pool_timeout_and_recovers(database: &TestDatabase) {
         .scope_with(|config| (config.pool_size, config.max_overflow) = (1, 0))
         .run(|| {
             let held = DatabaseService::connection().unwrap();
-            let scope = Scope::current();
+            let scope = ServiceContext::current();
             let (started, has_started) = mpsc::channel();
             let waiter = thread::spawn(move || {
                 started.send(()).unwrap();
-                scope.enter(|| {
+                scope.sync_scope(|| {
                     DatabaseService::execute_query("SELECT 1", params! {}).map(|rows| rows.len())
                 })
             });
@@ -117,12 +118,12 @@ fn counters_are_exact_with_many_threads(database: &TestDatabase) {
         .run(|| {
             DatabaseService::execute_query("CREATE TABLE t (n INTEGER)", params! {}).unwrap();
             let before = status();
-            let (scope, barrier) = (&Scope::current(), &Barrier::new(THREADS as usize));
+            let (scope, barrier) = (&ServiceContext::current(), &Barrier::new(THREADS as usize));
             thread::scope(|threads| {
                 for thread in 0..THREADS {
                     threads.spawn(move || {
                         barrier.wait();
-                        scope.enter(|| {
+                        scope.sync_scope(|| {
                             for round in 0..ROUNDS {
                                 let number = params! { "n" => thread * ROUNDS + round };
                                 DatabaseService::execute_many(

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use db_service::{Connection, DatabaseService, DbError, PooledConnection, params, values};
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
@@ -125,7 +126,7 @@ fn connection_in_a_thread_local_returns_to_the_pool_at_thread_exit() {
             HELD.set(Some(connection));
             Ok::<_, DbError>(())
         };
-        let ended = Scope::current().spawn(work).unwrap().join();
+        let ended = thread::spawn(ServiceContext::current().wrap(work)).join();
         ended.unwrap().unwrap();
         let status = DatabaseService::get_pool_status().unwrap();
         assert_eq!((status.checked_out, status.invalid), (0, 0));

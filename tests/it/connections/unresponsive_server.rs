@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::ops::ControlFlow;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use db_service::{
     ConfigService, Connection, DatabaseConfig, DatabaseService, DbError, PoolStatus, params, values,
 };
 use rustix::process::{Pid, Signal, kill_process};
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
@@ -133,7 +135,7 @@ fn socket_timeout_applies_to_every_transport_and_setting() {
                 let result = connection.execute_query("SELECT 1", params! {});
                 matches!(result, Err(DbError::NoAnswer { .. })) && began.elapsed() < timeout + GRACE
             };
-            let threads = [(); 8].map(|()| Scope::current().spawn(time_out).unwrap());
+            let threads = [(); 8].map(|()| thread::spawn(ServiceContext::current().wrap(time_out)));
             // Another pool opens connections at the same time.
             database.scope().run(|| {
                 let held = [(); 8].map(|()| DatabaseService::connection());

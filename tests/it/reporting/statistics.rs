@@ -100,11 +100,11 @@ fn assert_shown_as_table_and_json(statistics: &DatabaseStatistics) {
 fn calls_from_many_threads_are_all_counted(database: &TestDatabase) {
     let scope = database.scope();
     scope.run(|| {
-        let handle = singleton_core::testing::Scope::current();
+        let handle = singleton_core::ServiceContext::current();
         thread::scope(|threads| {
             for _ in 0..8 {
                 threads.spawn(|| {
-                    handle.enter(|| {
+                    handle.sync_scope(|| {
                         for _ in 0..50 {
                             DatabaseService::execute_query("SELECT 1 AS n", params! {}).unwrap();
                         }

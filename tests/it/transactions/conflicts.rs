@@ -7,6 +7,7 @@ use std::thread;
 
 use db_service::{DatabaseService, DbError, Isolation, TransactionOptions, params};
 use diesel::connection::{Connection as _, SimpleConnection};
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
@@ -23,12 +24,12 @@ fn write_skew(retries: usize) -> (Vec<Result<(), DbError>>, u32) {
         ..TransactionOptions::default()
     };
     let (both_have_read, attempts) = (Barrier::new(2), AtomicU32::new(0));
-    let scope = Scope::current();
+    let scope = ServiceContext::current();
     let outcomes = thread::scope(|threads| {
         let threads = [1, 2].map(|id| {
             let (scope, options, both, attempts) = (&scope, &options, &both_have_read, &attempts);
             threads.spawn(move || {
-                scope.enter(|| {
+                scope.sync_scope(|| {
                     let mut first = true;
                     DatabaseService::transaction_with(options, |connection| {
                         attempts.fetch_add(1, Ordering::SeqCst);
@@ -83,12 +84,12 @@ fn deadlock_is_reported_and_retried_on_request() {
                 retries,
                 ..TransactionOptions::default()
             };
-            let (both_have_one, scope) = (Barrier::new(2), Scope::current());
+            let (both_have_one, scope) = (Barrier::new(2), ServiceContext::current());
             let outcomes = thread::scope(|threads| {
                 let threads = [[1, 2], [2, 1]].map(|order| {
                     let (scope, options, both) = (&scope, &options, &both_have_one);
                     threads.spawn(move || {
-                        scope.enter(|| {
+                        scope.sync_scope(|| {
                             let mut first = true;
                             DatabaseService::transaction_with(options, |connection| {
                                 let lock = "SELECT n FROM t WHERE n = :n FOR UPDATE";

@@ -7,6 +7,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use db_service::{DatabaseService, DbError, params};
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 use user_repo::{ListUsers, UserError, UserRepository, UserUpdate};
@@ -77,7 +78,7 @@ fn concurrent_duplicates_report_the_username_or_email(database: &TestDatabase) {
     const THREADS: usize = 8;
     database.scope().run(|| {
         UserRepository::instance().unwrap();
-        let (scope, barrier) = (&Scope::current(), &Barrier::new(THREADS));
+        let (scope, barrier) = (&ServiceContext::current(), &Barrier::new(THREADS));
         for (field, text) in [
             ("name", "Username 'ada' already exists"),
             ("address", "Email 'ada@x' already registered"),
@@ -91,7 +92,8 @@ fn concurrent_duplicates_report_the_username_or_email(database: &TestDatabase) {
                                 _ => (format!("other{number}"), "ada@x".to_owned()),
                             };
                             barrier.wait();
-                            scope.enter(|| UserRepository::create_user(&name, &email, "secret"))
+                            scope
+                                .sync_scope(|| UserRepository::create_user(&name, &email, "secret"))
                         })
                     })
                     .collect();

@@ -3,12 +3,12 @@
 
 use std::collections::HashSet;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::number_of;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::invoke::Step;
 
 #[derive(Debug, Clone)]
@@ -375,46 +375,36 @@ impl<'a> Replay<'a> {
     fn failure(&self, number: usize, error: &Error) -> anyhow::Result<()> {
         let graph = &self.graph;
         let may_be_shut_down = self.closing || self.rolled_back;
-        let (named, failed_service) = match error {
-            Error::ShutDown { service } => {
+        let service = error
+            .service()
+            .context("all of these errors have a service")?;
+        let failed_service = number_of(error.because_of().unwrap_or(service));
+        let (named, failed_service) = match error.kind() {
+            ErrorKind::ShutDown => {
                 ensure!(may_be_shut_down, "nothing was shut down");
-                (None, number_of(service))
+                (None, failed_service)
             }
-            Error::SelfDependency { service } => (None, graph.check_cycle(&[service, service])?),
-            Error::CircularDependency { path } => {
+            ErrorKind::SelfDependency => (None, graph.check_cycle(&[service, service])?),
+            ErrorKind::CircularDependency => {
+                let path = error.cycle().context("a cycle has a path")?;
                 ensure!(path.len() > 2, "that is no cycle");
                 (None, graph.check_cycle(path)?)
             }
-            Error::InitializationFailed {
-                service,
-                because_of,
-                ..
-            } => {
-                let failed_service = number_of(because_of.unwrap_or(service));
+            ErrorKind::InitializationFailed => {
                 let fails = graph.fails(failed_service, Behavior::Error, Step::Initialize);
                 ensure!(fails, "S{failed_service} initializes");
-                (Some(*service), failed_service)
+                (Some(service), failed_service)
             }
-            Error::PingFailed {
-                service,
-                because_of,
-                ..
-            } => {
-                let failed_service = number_of(because_of.unwrap_or(service));
+            ErrorKind::PingFailed => {
                 let fails = graph.fails(failed_service, Behavior::Error, Step::Ping);
                 ensure!(fails, "S{failed_service} answers pings");
-                (Some(*service), failed_service)
+                (Some(service), failed_service)
             }
-            Error::Panicked {
-                service,
-                because_of,
-                ..
-            } => {
-                let failed_service = number_of(because_of.unwrap_or(service));
+            ErrorKind::Panicked => {
                 let fails = graph.fails(failed_service, Behavior::Panic, Step::Initialize)
                     || graph.fails(failed_service, Behavior::Panic, Step::Ping);
                 ensure!(fails, "S{failed_service} does not panic");
-                (Some(*service), failed_service)
+                (Some(service), failed_service)
             }
             _ => bail!("nothing here fails like that"),
         };

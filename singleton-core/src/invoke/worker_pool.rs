@@ -1,12 +1,17 @@
 //! A bounded pool of threads for jobs with timeouts. A thread whose job times out is abandoned and replaced.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::panics::catch_panic;
+use crate::threads;
+
+/// The pause before a thread that the system has refused is requested again.
+const THREAD_RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 type Job = Box<dyn FnOnce() + Send>;
 type JobFn<R> = Box<dyn FnOnce() -> R + Send>;
@@ -14,7 +19,7 @@ type JobFn<R> = Box<dyn FnOnce() -> R + Send>;
 /// The result of a job.
 pub(crate) enum JobResult<R> {
     Done(R),
-    /// The job panicked with this message.
+    /// The job panicked with this message, or did not run, because no thread could be started within its timeout.
     Failed(String),
     /// The job exceeded its timeout and may still be running.
     TimedOut,
@@ -37,16 +42,15 @@ pub(crate) struct WorkerPool<K, R> {
     last_id: u64,
     jobs: Sender<Job>,
     queue: Arc<Mutex<Receiver<Job>>>,
-    /// The stack size of the threads. A size beyond the address space makes each spawn fail.
-    #[cfg(test)]
-    stack_size: Option<usize>,
     result: Sender<(u64, Result<R, String>)>,
     results: Receiver<(u64, Result<R, String>)>,
 }
 
 impl<K, R: Send + 'static> WorkerPool<K, R> {
-    /// Creates a pool of at most `threads` threads with that name, not counting abandoned ones. If the system cannot
-    /// start a thread, the caller runs the jobs.
+    /// Creates a pool of at most `threads` threads with that name, not counting abandoned ones.
+    ///
+    /// Jobs are user code without a limit of its own, so the caller never runs one. If the system refuses a thread and
+    /// no other one is running, the pool asks again until the job's timeout has passed.
     pub(crate) fn new(name: &'static str, threads: usize) -> Self {
         let (jobs, queue) = mpsc::channel();
         let (result, results) = mpsc::channel();
@@ -59,8 +63,6 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
             last_id: 0,
             jobs,
             queue: Arc::new(Mutex::new(queue)),
-            #[cfg(test)]
-            stack_size: None,
             result,
             results,
         }
@@ -80,8 +82,13 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
     pub(crate) fn next(&mut self) -> Option<(K, Duration, JobResult<R>)> {
         loop {
             // The model checker does not support other threads than its own.
-            if cfg!(loom) || !self.dispatch() {
+            if cfg!(loom) {
                 return self.run_on_caller();
+            }
+            if let Err(refused) = self.dispatch()
+                && self.running.is_empty()
+            {
+                return self.give_up(&refused);
             }
             let earliest = self
                 .running
@@ -119,14 +126,26 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
         Some((key, started_at.elapsed(), outcome))
     }
 
-    /// Passes pending jobs to threads. Returns whether a job is running.
-    fn dispatch(&mut self) -> bool {
+    /// Removes the next job, for which there is no thread.
+    fn give_up(&mut self, refused: &io::Error) -> Option<(K, Duration, JobResult<R>)> {
+        let (key, timeout, _) = self.pending.pop_front()?;
+        let message = format!("no thread to run it on: {refused}");
+        Some((key, timeout, JobResult::Failed(message)))
+    }
+
+    /// Passes pending jobs to threads.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error if a thread is needed and cannot be started. If no job is running, the system had
+    /// refused it for as long as the next job's timeout.
+    fn dispatch(&mut self) -> io::Result<()> {
         while self.running.len() < self.threads {
             if self.pending.is_empty() {
                 break;
             }
-            if self.idle == 0 && self.spawn_worker().is_err() {
-                break;
+            if self.idle == 0 {
+                self.spawn_worker()?;
             }
             let Some((key, timeout, work)) = self.pending.pop_front() else {
                 break;
@@ -145,25 +164,40 @@ impl<K, R: Send + 'static> WorkerPool<K, R> {
                 timeout,
             });
         }
-        !self.running.is_empty()
+        Ok(())
     }
 
-    fn spawn_worker(&mut self) -> std::io::Result<()> {
-        let queue = Arc::clone(&self.queue);
-        let builder = thread::Builder::new().name(self.name.to_owned());
-        #[cfg(test)]
-        let builder = match self.stack_size {
-            Some(size) => builder.stack_size(size),
-            None => builder,
-        };
-        builder.spawn(move || {
-            // Ends when the pool, which holds the sender, is dropped.
-            while let Ok(job) = next_job(&queue) {
-                job();
+    fn spawn_worker(&mut self) -> io::Result<()> {
+        let started_at = Instant::now();
+        let timeout = self
+            .pending
+            .front()
+            .map_or(Duration::ZERO, |(_, timeout, _)| *timeout);
+        loop {
+            let queue = Arc::clone(&self.queue);
+            let spawned = threads::spawn(self.name, move || {
+                // Ends when the pool, which holds the sender, is dropped.
+                while let Ok(job) = next_job(&queue) {
+                    job();
+                }
+            });
+            match spawned {
+                Ok(_) => {
+                    self.idle += 1;
+                    return Ok(());
+                }
+                // The running jobs free their threads.
+                Err(error) if !self.running.is_empty() => return Err(error),
+                Err(error) => {
+                    let remaining = timeout.saturating_sub(started_at.elapsed());
+                    if remaining.is_zero() {
+                        return Err(error);
+                    }
+                    // The system has no signal for a free thread.
+                    thread::sleep(remaining.min(THREAD_RETRY_PAUSE));
+                }
             }
-        })?;
-        self.idle += 1;
-        Ok(())
+        }
     }
 }
 
@@ -177,6 +211,7 @@ fn next_job(queue: &Mutex<Receiver<Job>>) -> Result<Job, mpsc::RecvError> {
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
 
@@ -209,15 +244,41 @@ mod tests {
     }
 
     #[test]
-    fn caller_runs_jobs_if_no_thread_can_be_spawned() {
+    fn job_without_a_thread_fails_after_its_timeout_and_never_runs_on_the_caller() {
         let mut pool = WorkerPool::new("pool", 3);
-        pool.stack_size = Some(1 << 46);
-        let caller = thread::current().id();
-        pool.submit(1, LONG, move || thread::current().id() == caller);
-        pool.submit(2, LONG, || panic!("out of order"));
-        assert!(matches!(pool.next(), Some((1, _, JobResult::Done(true)))));
-        assert!(matches!(pool.next(), Some((2, _, JobResult::Failed(_)))));
+        let ran = Arc::new(AtomicBool::new(false));
+        let job_ran = Arc::clone(&ran);
+        pool.submit(1, Duration::from_millis(30), move || {
+            job_ran.store(true, Ordering::Relaxed);
+        });
+        let started_at = Instant::now();
+        let result = threads::faults::with(Arc::new(|| true), || pool.next());
+        match result {
+            Some((1, _, JobResult::Failed(message))) => {
+                assert!(message.starts_with("no thread to run it on: "), "{message}");
+            }
+            _ => panic!("the job cannot run"),
+        }
+        assert!(started_at.elapsed() >= Duration::from_millis(30));
         assert!(pool.next().is_none());
+        assert!(!ran.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn job_runs_as_soon_as_the_system_has_a_thread_again() {
+        let mut pool = WorkerPool::new("pool", 3);
+        let caller = thread::current().id();
+        for key in 1..=2 {
+            pool.submit(key, LONG, move || thread::current().id() == caller);
+        }
+        let refused = AtomicUsize::new(0);
+        // Later threads are refused too, and the first one runs both jobs.
+        let refuse = move || refused.fetch_add(1, Ordering::Relaxed) != 3;
+        threads::faults::with(Arc::new(refuse), || {
+            assert!(matches!(pool.next(), Some((1, _, JobResult::Done(false)))));
+            assert!(matches!(pool.next(), Some((2, _, JobResult::Done(false)))));
+            assert!(pool.next().is_none());
+        });
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::iter;
 
 use db_service::{ConfigFault, DbError, MigrationError};
+use user_repo::UserError;
 
 /// Returns the errors below an error: those that `cause()` returns, and those that other crates return from
 /// `source()`.
@@ -17,5 +18,6 @@ fn below<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 
     None.or_else(|| error.downcast_ref::<DbError>()?.cause())
         .or_else(|| error.downcast_ref::<MigrationError>()?.cause())
         .or_else(|| error.downcast_ref::<ConfigFault>()?.cause())
+        .or_else(|| error.downcast_ref::<UserError>()?.cause())
         .or_else(|| error.source())
 }

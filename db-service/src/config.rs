@@ -204,7 +204,7 @@ impl ConfigService {
     ///
     /// # Errors
     ///
-    /// Returns an error if an environment variable is invalid. Its source is a [`ConfigError`].
+    /// Returns an error if an environment variable is invalid. Its cause is a [`ConfigError`].
     #[guarded]
     pub fn get_config(&self) -> Result<&DatabaseConfig, Error> {
         Ok(&self.config)

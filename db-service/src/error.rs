@@ -11,10 +11,12 @@ use diesel::result::Error as DieselError;
 use crate::tokens::Kind;
 use singleton_core::__private::Escaped;
 
+mod chain;
 mod migration;
 mod server;
 mod violation;
 
+pub(crate) use chain::{Chain, one_line};
 pub use migration::{MigrationError, MigrationStop};
 pub use server::{ConnectError, ServerError};
 pub(crate) use server::{
@@ -23,8 +25,12 @@ pub(crate) use server::{
 
 /// An error of the database service.
 ///
-/// `Display` and `Debug` of the error and of its sources never show a statement's values. [`ServerError`] documents
+/// `Display` is one line that ends with the messages of all causes, so [`source`](StdError::source) returns `None`.
+/// [`cause`](DbError::cause) returns the error below.
+///
+/// `Display` and `Debug` of the error and of its causes never show a statement's values. [`ServerError`] documents
 /// which parts of the server's messages they show.
+// A field `r#source` has the name `source`, and thiserror does not return it from `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DbError {
@@ -38,14 +44,14 @@ pub enum DbError {
         /// The database, without its password.
         target: String,
         /// The driver's error.
-        source: ConnectError,
+        r#source: ConnectError,
     },
     /// No connection became available within the timeout: all were in use, or none could be opened.
     #[error(
         "timed out after {timeout:?} waiting for a connection ({open} of at most {maximum} open, {in_use} in use, \
          {idle} idle, {waiting} waiting{}); return connections sooner, or raise DB_POOL_SIZE or DB_POOL_TIMEOUT{}",
         longest.map(|longest| format!("; {longest}")).unwrap_or_default(),
-        last_failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default()
+        pool_failures(last_failure.as_deref(), r#source.as_ref().map(|error| Chain(error).to_string()))
     )]
     #[non_exhaustive]
     PoolTimeout {
@@ -66,7 +72,7 @@ pub enum DbError {
         /// The reason why the last attempt to connect failed. `None` after a success.
         last_failure: Option<String>,
         /// The pool's error, if the pool could not open a connection.
-        source: Option<r2d2::Error>,
+        r#source: Option<r2d2::Error>,
     },
     /// The service was shut down.
     #[error("DatabaseService has been shut down")]
@@ -82,7 +88,7 @@ pub enum DbError {
         /// The columns of the constraint, if the server reports them.
         columns: Vec<String>,
         /// The server's error.
-        source: ServerError,
+        r#source: ServerError,
     },
     /// A row would have referred to a missing row, or a deleted row has others that refer to it.
     #[error("foreign key constraint violated: {source}")]
@@ -93,7 +99,7 @@ pub enum DbError {
         /// The table. SQLite does not report it.
         table: Option<String>,
         /// The server's error.
-        source: ServerError,
+        r#source: ServerError,
     },
     /// A required value is NULL.
     #[error("not-null constraint violated: {source}")]
@@ -104,7 +110,7 @@ pub enum DbError {
         /// The column.
         column: Option<String>,
         /// The server's error.
-        source: ServerError,
+        r#source: ServerError,
     },
     /// A value violates a `CHECK` constraint.
     #[error("check constraint violated: {source}")]
@@ -116,24 +122,24 @@ pub enum DbError {
         /// The table. SQLite does not report it.
         table: Option<String>,
         /// The server's error.
-        source: ServerError,
+        r#source: ServerError,
     },
     /// The transaction was rolled back because of a conflict with concurrent transactions: their results match no
     /// serial order.
     #[error("transaction rolled back because of a conflict with concurrent transactions: {0}")]
-    SerializationFailure(#[source] ServerError),
+    SerializationFailure(ServerError),
     /// The transaction was rolled back because it and others waited for each other.
     #[error("transaction rolled back because of a deadlock: {0}")]
-    Deadlock(#[source] ServerError),
+    Deadlock(ServerError),
     /// The statement exceeded the server's `statement_timeout`.
     #[error("statement timed out: {0}")]
-    StatementTimeout(#[source] ServerError),
+    StatementTimeout(ServerError),
     /// The statement waited for a lock for longer than the lock timeout.
     #[error("timed out waiting for a lock: {0}")]
-    LockTimeout(#[source] ServerError),
+    LockTimeout(ServerError),
     /// The connection broke, or the server ended it. A statement outside a transaction may have been executed.
     #[error("connection lost: {0}")]
-    ConnectionLost(#[source] ServerError),
+    ConnectionLost(ServerError),
     /// The server did not answer within `DB_SOCKET_TIMEOUT`, and the connection was closed. A statement outside a
     /// transaction may have been executed, or may still run.
     #[error("no answer from the server within {limit:?}, so the connection was closed: {source}")]
@@ -142,25 +148,25 @@ pub enum DbError {
         /// The timeout.
         limit: Duration,
         /// The driver's error.
-        source: ServerError,
+        r#source: ServerError,
     },
     /// The connection was lost during `COMMIT`. The transaction may have been committed or not.
     #[error(
         "connection lost during COMMIT, so the transaction may have been committed or not: {0}"
     )]
-    OutcomeUnknown(#[source] ServerError),
+    OutcomeUnknown(ServerError),
     /// The statement writes, but the transaction or the database is read-only.
     #[error("the database is read-only here: {0}")]
-    ReadOnly(#[source] ServerError),
+    ReadOnly(ServerError),
     /// The disk is full. Nothing was written.
     #[error("the disk of the database is full: {0}")]
-    DiskFull(#[source] ServerError),
+    DiskFull(ServerError),
     /// The statement has a syntax error.
     #[error("syntax error: {0}")]
-    Syntax(#[source] ServerError),
+    Syntax(ServerError),
     /// The server refused the statement for another reason.
     #[error("database query failed: {0}")]
-    Query(#[source] ServerError),
+    Query(ServerError),
     /// The text contains no statement.
     #[error("the statement is empty")]
     EmptyStatement,
@@ -271,7 +277,7 @@ pub enum DbError {
         /// The column.
         column: String,
         /// The reason, a [`ServerError`]. Its [`driver_error`](ServerError::driver_error) returns the full text.
-        source: Box<dyn StdError + Send + Sync>,
+        r#source: Box<dyn StdError + Send + Sync>,
     },
     /// The table does not exist.
     #[error("there is no table {:?}", shortened(table))]
@@ -294,7 +300,7 @@ pub enum DbError {
     },
     /// Migrations could not be read, applied or reverted.
     #[error("migration failed: {0}")]
-    Migration(#[from] MigrationError),
+    Migration(MigrationError),
     /// A fake database does not support the call.
     #[error(
         "a fake database has no {what}; use a real database, or only statements that return rows"
@@ -362,6 +368,73 @@ impl DbError {
                 | DbError::LockTimeout(_)
                 | DbError::PoolTimeout { .. }
         )
+    }
+
+    /// Returns the error below, for a downcast to its type.
+    ///
+    /// | error | cause |
+    /// |---|---|
+    /// | [`Connect`](DbError::Connect) | [`ConnectError`] |
+    /// | [`PoolTimeout`](DbError::PoolTimeout) | [`r2d2::Error`], if the pool could not open a connection |
+    /// | [`Migration`](DbError::Migration) | [`MigrationError`] |
+    /// | [`Service`](DbError::Service) | the error that the service's `initialize` or `ping` returned |
+    /// | any other error of the server or the driver | [`ServerError`] |
+    /// | any other | `None` |
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, ServerError, params};
+    /// # use singleton_core::testing::Scope;
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// let error = DatabaseService::execute_query("SELECT * FROM nowhere", params! {}).unwrap_err();
+    /// assert_eq!(error.to_string(), "database query failed: no such table: nowhere");
+    /// let cause: &ServerError = error.cause().and_then(|cause| cause.downcast_ref()).unwrap();
+    /// assert_eq!(cause.to_string(), "no such table: nowhere");
+    /// # });
+    /// # Ok::<(), db_service::UrlError>(())
+    /// ```
+    pub fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            DbError::Service(error) => error.source(),
+            DbError::Connect { source, .. } => Some(source),
+            DbError::PoolTimeout { source, .. } => source.as_ref().map(|error| error as _),
+            DbError::UniqueViolation { source, .. }
+            | DbError::ForeignKeyViolation { source, .. }
+            | DbError::NotNullViolation { source, .. }
+            | DbError::CheckViolation { source, .. }
+            | DbError::NoAnswer { source, .. }
+            | DbError::SerializationFailure(source)
+            | DbError::Deadlock(source)
+            | DbError::StatementTimeout(source)
+            | DbError::LockTimeout(source)
+            | DbError::ConnectionLost(source)
+            | DbError::OutcomeUnknown(source)
+            | DbError::ReadOnly(source)
+            | DbError::DiskFull(source)
+            | DbError::Syntax(source)
+            | DbError::Query(source) => Some(source),
+            DbError::UnreadableValue { source, .. } => Some(&**source),
+            DbError::Migration(error) => Some(error),
+            DbError::Closed
+            | DbError::EmptyStatement
+            | DbError::MultipleStatements { .. }
+            | DbError::CopyUnsupported
+            | DbError::RawPlaceholder { .. }
+            | DbError::MissingParameter { .. }
+            | DbError::UnusedParameter { .. }
+            | DbError::InvalidColumns { .. }
+            | DbError::RowLength { .. }
+            | DbError::UnstorableValue { .. }
+            | DbError::EndsTransaction
+            | DbError::NoRow
+            | DbError::UnknownColumn { .. }
+            | DbError::WrongType { .. }
+            | DbError::UnknownTable { .. }
+            | DbError::InvalidTableName { .. }
+            | DbError::Fake { .. } => None,
+        }
     }
 
     /// Returns the error of a failed connection. `target` is the URL without its password.
@@ -438,6 +511,13 @@ impl DbError {
     }
 }
 
+// `#[from]` would make the error a source.
+impl From<MigrationError> for DbError {
+    fn from(error: MigrationError) -> Self {
+        DbError::Migration(error)
+    }
+}
+
 /// The caller that has held a connection for the longest time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -455,6 +535,23 @@ impl fmt::Display for Holder {
             formatter,
             "the longest has been held for {held:.1?}, checked out at {location}"
         )
+    }
+}
+
+/// Returns the reasons why a pool has no connection, after a colon: the error of the last attempt to connect, and
+/// r2d2's error, which contains the last error of an attempt or a check.
+fn pool_failures(last: Option<&str>, of_r2d2: Option<String>) -> String {
+    const WAITED: &str = "timed out waiting for connection";
+    let of_r2d2 = of_r2d2.as_deref();
+    let of_r2d2 = of_r2d2.and_then(|text| match text.strip_prefix(WAITED) {
+        Some(message) => message.strip_prefix(": "),
+        None => Some(text),
+    });
+    match (last, of_r2d2) {
+        (None, None) => String::new(),
+        (Some(reason), None) | (None, Some(reason)) => format!(": {reason}"),
+        (Some(last), Some(pool)) if pool.ends_with(last) => format!(": {pool}"),
+        (Some(last), Some(pool)) => format!(": {last}; {pool}"),
     }
 }
 
@@ -531,13 +628,35 @@ mod tests {
     }
 
     #[test]
+    fn pool_timeout_shows_each_reason_once() {
+        let shown = |last, of_r2d2: Option<&str>| pool_failures(last, of_r2d2.map(str::to_owned));
+        let waited = "timed out waiting for connection";
+        let (refused, lost) = ("could not connect: refused", "a connection was lost");
+        let with = |reason| format!("{waited}: {reason}");
+        assert_eq!(shown(None, None), "");
+        assert_eq!(shown(None, Some(waited)), "");
+        assert_eq!(shown(Some(refused), None), format!(": {refused}"));
+        assert_eq!(shown(Some(refused), Some(waited)), format!(": {refused}"));
+        assert_eq!(
+            shown(Some(refused), Some(&with(refused))),
+            format!(": {refused}")
+        );
+        assert_eq!(shown(None, Some(&with(lost))), format!(": {lost}"));
+        assert_eq!(
+            shown(Some(refused), Some(&with(lost))),
+            format!(": {refused}; {lost}")
+        );
+    }
+
+    #[test]
     fn unreadable_value_is_not_shown() {
         let bytes = b"secret\xff".to_vec();
         let (listed, problem) = (format!("{bytes:?}"), String::from_utf8(bytes).unwrap_err());
         assert!(format!("{problem:?}").contains(&listed), "{problem:?}");
         for source in [Box::new(problem) as _, "secret".into()] {
             let error = DbError::unreadable("name", source);
-            let source = error.source().unwrap();
+            assert!(error.source().is_none());
+            let source = error.cause().unwrap();
             let server: &ServerError = source.downcast_ref().unwrap();
             let in_full = format!("{:?}", server.driver_error());
             assert!(in_full.contains("secret") || in_full.contains(&listed));

@@ -1,5 +1,5 @@
 //! Reports to the user: errors, log lines and statistics.
 
-mod errors;
+pub(crate) mod errors;
 pub(crate) mod logs;
 mod statistics;

@@ -1,11 +1,15 @@
 //! The errors of the repository.
 
+use std::error::Error as StdError;
 use std::fmt;
 
 use db_service::DbError;
 use singleton_core::__private::Escaped;
 
 /// An error of the repository.
+///
+/// `Display` is one line that ends with the messages of all causes, so [`source`](StdError::source) returns `None`.
+/// [`cause`](UserError::cause) returns the error below.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UserError {
@@ -28,8 +32,8 @@ pub enum UserError {
     #[error("No updates provided")]
     NoUpdates,
     /// A password could not be hashed.
-    #[error("the password could not be hashed: {0}")]
-    Hashing(#[source] argon2::password_hash::Error),
+    #[error("the password could not be hashed: {}", Escaped(.0))]
+    Hashing(argon2::password_hash::Error),
     /// The stored hash of a user is not a password hash, or its check would take too much memory or time.
     #[error(
         "the password hash of user {user_id} cannot be used: {}; set a new password",
@@ -45,6 +49,25 @@ pub enum UserError {
     /// The database returned an error.
     #[error(transparent)]
     Database(#[from] DbError),
+}
+
+impl UserError {
+    /// Returns the error below, for a downcast to its type: Argon2's error for [`Hashing`](UserError::Hashing), the
+    /// [cause of the `DbError`](DbError::cause) for [`Database`](UserError::Database), and the error that the service's
+    /// `initialize` or `ping` returned for [`Service`](UserError::Service).
+    pub fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            UserError::Service(error) => error.source(),
+            UserError::Hashing(error) => Some(error),
+            UserError::Database(error) => error.cause(),
+            UserError::Invalid(_)
+            | UserError::UsernameTaken(_)
+            | UserError::EmailTaken(_)
+            | UserError::LimitExceeded
+            | UserError::NoUpdates
+            | UserError::UnusableHash { .. } => None,
+        }
+    }
 }
 
 /// A problem with a given value.

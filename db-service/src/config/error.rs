@@ -1,10 +1,11 @@
 //! The error of invalid settings.
 
+use std::error::Error as StdError;
 use std::fmt;
 
 use super::url::UrlError;
 
-/// All invalid environment variables. `Display` joins their messages with `; `.
+/// All invalid environment variables. `Display` joins their messages with `; `, including those of their causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     pub(crate) faults: Vec<ConfigFault>,
@@ -43,9 +44,12 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
+impl StdError for ConfigError {}
 
 /// The problem with one environment variable.
+///
+/// `Display` ends with the message of the cause, so [`source`](StdError::source) returns `None`.
+/// [`cause`](ConfigFault::cause) returns the error below.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigFault {
@@ -56,10 +60,10 @@ pub enum ConfigFault {
     MissingUrl,
     /// `DATABASE_URL` is invalid.
     #[error("Invalid database configuration: DATABASE_URL: {0}")]
-    InvalidUrl(#[source] UrlError),
+    InvalidUrl(UrlError),
     /// One of the URLs in `DB_REPLICA_URLS` is invalid.
     #[error("Invalid database configuration: DB_REPLICA_URLS: {0}")]
-    InvalidReplicaUrl(#[source] UrlError),
+    InvalidReplicaUrl(UrlError),
     /// The value is not a whole number.
     #[error("Invalid database configuration: {variable}: {value:?} is not a whole number")]
     #[non_exhaustive]
@@ -85,4 +89,17 @@ pub enum ConfigFault {
         /// The variable.
         variable: &'static str,
     },
+}
+
+impl ConfigFault {
+    /// Returns the [`UrlError`] of an invalid URL, for a downcast to its type.
+    pub fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            ConfigFault::InvalidUrl(error) | ConfigFault::InvalidReplicaUrl(error) => Some(error),
+            ConfigFault::MissingUrl
+            | ConfigFault::NotANumber { .. }
+            | ConfigFault::OutOfRange { .. }
+            | ConfigFault::NotUnicode { .. } => None,
+        }
+    }
 }

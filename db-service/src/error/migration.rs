@@ -1,16 +1,21 @@
 //! The errors of migrations.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::DbError;
+use super::{Chain, DbError};
 use crate::backend::Backend;
 use singleton_core::__private::Escaped;
 
 /// The reason why migrations were not applied, reverted or listed.
 ///
 /// A migration's name is the name of its folder.
+///
+/// `Display` is one line that ends with the messages of all causes, so [`source`](StdError::source) returns `None`.
+/// [`cause`](MigrationError::cause) returns the error below.
+// A field `r#source` has the name `source`, and thiserror does not return it from `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrationError {
@@ -22,10 +27,14 @@ pub enum MigrationError {
         backend: Backend,
     },
     /// The source cannot be read.
-    #[error("the migrations cannot be read: {0}")]
-    Unreadable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the migrations cannot be read: {}", Chain(&**.0))]
+    Unreadable(Box<dyn StdError + Send + Sync>),
     /// Two migrations of the source have the same version.
-    #[error("{first} and {second} have the same version; rename one of them")]
+    #[error(
+        "{} and {} have the same version; rename one of them",
+        Escaped(first),
+        Escaped(second)
+    )]
     #[non_exhaustive]
     Duplicate {
         /// One migration.
@@ -36,7 +45,7 @@ pub enum MigrationError {
     /// Migrations were changed after they were applied.
     #[error(
         "changed after they were applied: {}; restore them and write a new migration, or accept the change with \
-         baseline_migrations", migrations.join(", ")
+         baseline_migrations", Escaped(migrations.join(", "))
     )]
     #[non_exhaustive]
     Drift {
@@ -44,14 +53,14 @@ pub enum MigrationError {
         migrations: Vec<String>,
     },
     /// The source lacks migrations that were applied to the database, although they are older than its newest one.
-    #[error("applied, but not in the source: {}; was a migration deleted or renamed?", migrations.join(", "))]
+    #[error("applied, but not in the source: {}; was a migration deleted or renamed?", Escaped(migrations.join(", ")))]
     #[non_exhaustive]
     Missing {
         /// The migrations.
         migrations: Vec<String>,
     },
     /// A migration failed.
-    #[error("{migration} failed {stop}: {source}")]
+    #[error("{} failed {stop}: {source}", Escaped(migration))]
     #[non_exhaustive]
     Failed {
         /// The migration.
@@ -59,12 +68,13 @@ pub enum MigrationError {
         /// How much of it was applied.
         stop: MigrationStop,
         /// The server's error.
-        source: Box<DbError>,
+        r#source: Box<DbError>,
     },
     /// A migration that runs outside a transaction failed partway, and its file has been changed since.
     #[error(
-        "{migration} was changed after it failed with {done} of its statements applied; restore it, or finish it manually \
-         and accept it with baseline_migrations"
+        "{} was changed after it failed with {done} of its statements applied; restore it, or finish it manually \
+         and accept it with baseline_migrations",
+        Escaped(migration)
     )]
     #[non_exhaustive]
     Incomplete {
@@ -74,7 +84,7 @@ pub enum MigrationError {
         done: usize,
     },
     /// A migration cannot be reverted because it has no `down.sql`. Nothing was reverted.
-    #[error("{migration} has no down.sql, so it cannot be reverted")]
+    #[error("{} has no down.sql, so it cannot be reverted", Escaped(migration))]
     #[non_exhaustive]
     Irreversible {
         /// The migration.
@@ -100,14 +110,35 @@ pub enum MigrationError {
     },
     /// The lock file cannot be locked. It must be a regular file without hard links, and its owner must be this
     /// process's user, root, or the owner of the database.
-    #[error("the lock file {} cannot be used: {source}", Escaped(path.display()))]
+    #[error("the lock file {} cannot be used: {}", Escaped(path.display()), Chain(r#source))]
     #[non_exhaustive]
     LockFile {
         /// The file.
         path: PathBuf,
         /// The system's error, or the reason why the file was refused.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
+}
+
+impl MigrationError {
+    /// Returns the error below, for a downcast to its type: the source's error for
+    /// [`Unreadable`](MigrationError::Unreadable), a [`DbError`] for [`Failed`](MigrationError::Failed), and an
+    /// [`io::Error`](std::io::Error) for [`LockFile`](MigrationError::LockFile).
+    pub fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            MigrationError::Unreadable(error) => Some(&**error),
+            MigrationError::Failed { source, .. } => Some(&**source),
+            MigrationError::LockFile { source, .. } => Some(source),
+            MigrationError::Unsupported { .. }
+            | MigrationError::Duplicate { .. }
+            | MigrationError::Drift { .. }
+            | MigrationError::Missing { .. }
+            | MigrationError::Incomplete { .. }
+            | MigrationError::Irreversible { .. }
+            | MigrationError::UnknownVersion { .. }
+            | MigrationError::LockTimeout { .. } => None,
+        }
+    }
 }
 
 /// The state in which a failed migration left the database.

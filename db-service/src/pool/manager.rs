@@ -16,8 +16,7 @@ use crate::config::DatabaseConfig;
 use crate::config::Target;
 use crate::connection::Connection;
 use crate::connection::Connector;
-use crate::error::DbError;
-use crate::error::ServerError;
+use crate::error::{Chain, DbError, ServerError};
 use crate::statistics::Statistics;
 use crate::watchdog::{self, CallError, CallLimit};
 use singleton_core::__private::Escaped;
@@ -252,7 +251,8 @@ impl ManageConnection for Manager {
             // A missing thread says nothing about the server.
             Err(CallError::NoThread(error)) => {
                 log::warn!(
-                    "an idle connection is used without a check: no thread could be started: {error}"
+                    "an idle connection is used without a check: no thread could be started: {}",
+                    Chain(&error)
                 );
                 return Ok(());
             }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::DatabaseConfig;
-use crate::error::DbError;
+use crate::error::{Chain, DbError};
 
 /// The reason why a call has no result.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub(crate) enum CallError {
     TimedOut(Duration),
     #[error("the driver panicked")]
     Panicked,
-    #[error("no thread could be started: {0}")]
+    #[error("no thread could be started: {}", Chain(.0))]
     NoThread(io::Error),
     #[error("{0} earlier calls still wait for the server's answer")]
     TooMany(usize),

@@ -1,6 +1,6 @@
 //! Errors: their kinds, what they show, and what they do not show.
 
-use std::error::Error as _;
+pub(crate) mod causes;
 
 use db_service::{Connection, DatabaseService, DbError, PooledConnection, Row, params};
 use tests::TestDatabase;
@@ -71,13 +71,11 @@ fn constraint_violations_name_the_constraint_table_and_columns(database: &TestDa
     });
 }
 
-/// Returns everything that an error and its sources show.
+/// Returns everything that an error and its causes show.
 fn shown(error: &DbError) -> String {
     let mut text = format!("{error} {error:?}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(" {error} {error:?}");
-        source = error.source();
+    for cause in causes::causes(error) {
+        text += &format!(" {cause} {cause:?}");
     }
     text
 }

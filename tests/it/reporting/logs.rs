@@ -13,7 +13,7 @@ on_both_backends!(
     control_characters_in_a_statement_are_escaped,
 );
 
-/// A logger that keeps the log lines of db-service.
+/// A logger that keeps the log lines of db-service, of its pool and of user-repo.
 struct Capture(Mutex<Vec<String>>);
 
 static CAPTURE: Capture = Capture(Mutex::new(Vec::new()));
@@ -52,7 +52,10 @@ pub(crate) fn lines_with(text: &str) -> Vec<String> {
 
 impl log::Log for Capture {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target().starts_with("db_service")
+        let target = metadata.target();
+        ["db_service", "r2d2", "user_repo"]
+            .iter()
+            .any(|name| target.starts_with(name))
     }
 
     fn log(&self, record: &log::Record<'_>) {

@@ -3,8 +3,6 @@
 //! Statements that fail with a value in the message get random secrets, which are hard to separate from the text around
 //! them. `FUZZ_INPUTS` sets the number of secrets per server (default 1,500). `FUZZ_SEED` repeats a run.
 
-use std::error::Error as StdError;
-
 use db_service::{
     ConfigService, DatabaseConfig, DatabaseService, DbError, ServerError, params, values,
 };
@@ -13,6 +11,7 @@ use diesel::result::Error as DieselError;
 use singleton_core::testing::Scope;
 use tests::{TestDatabase, TestServer};
 
+use crate::reporting::errors::causes::causes;
 use crate::reporting::logs;
 
 /// A statement that fails, and the place of the secret in it.
@@ -372,13 +371,11 @@ fn inputs() -> usize {
     std::env::var("FUZZ_INPUTS").map_or(1_500, |count| count.parse().unwrap())
 }
 
-/// Returns everything that an error and its sources show.
+/// Returns everything that an error and its causes show.
 fn shown(error: DbError) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(" {error} {error:?} {error:#?}");
-        source = error.source();
+    for cause in causes(&error) {
+        text += &format!(" {cause} {cause:?} {cause:#?}");
     }
     // `{:?}` would include a backtrace, which takes long and adds nothing.
     let error = anyhow::Error::from(error).context("it failed");
@@ -387,12 +384,7 @@ fn shown(error: DbError) -> String {
 
 /// Returns the server's message with its details and its hint, as the driver has them.
 fn server_message(error: &DbError) -> String {
-    let mut source = error.source();
-    let mut server = None;
-    while let Some(error) = source {
-        server = server.or(error.downcast_ref::<ServerError>());
-        source = error.source();
-    }
+    let server = causes(error).find_map(|cause| cause.downcast_ref::<ServerError>());
     match server.map(ServerError::driver_error) {
         Some(DieselError::DatabaseError(_, information)) => [
             Some(information.message()),

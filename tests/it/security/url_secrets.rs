@@ -12,6 +12,8 @@ use fastrand::Rng;
 use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
+use crate::reporting::errors::causes::causes;
+
 /// URLs in which the secret replaces `{}`, and a closed port replaces `PORT`.
 const TEMPLATES: &[&str] = &[
     "postgresql://user:{}@127.0.0.1:PORT/db",
@@ -128,13 +130,11 @@ fn mutate(url: &mut Vec<char>, secret: std::ops::Range<usize>, may_remove: bool,
     }
 }
 
-/// Returns the debug output of an error, and the messages of the error and its sources.
+/// Returns the debug output and the messages of an error and its causes.
 fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut shown = format!("{error:?}");
-    let mut next = Some(error);
-    while let Some(error) = next {
-        write!(shown, "\n{error}").unwrap();
-        next = error.source();
+    let mut shown = format!("{error:?}\n{error}");
+    for cause in causes(error) {
+        write!(shown, "\n{cause:?}\n{cause}").unwrap();
     }
     shown
 }

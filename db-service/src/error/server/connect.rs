@@ -5,6 +5,7 @@ use std::fmt;
 use diesel::ConnectionError;
 
 use super::{HIDDEN, matching, patterns};
+use crate::error::one_line;
 use singleton_core::__private::Escaped;
 
 /// The driver's error from opening a connection, displayed on one line and without the URL's secrets.
@@ -57,7 +58,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match &self.source {
             ConnectionError::BadConnection(text) if self.is_ours => {
-                return write!(formatter, "{}", Escaped(text));
+                return formatter.write_str(&one_line(text));
             }
             ConnectionError::BadConnection(text) if text.trim().is_empty() => {
                 return formatter.write_str("the driver gives no reason");

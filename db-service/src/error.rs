@@ -397,7 +397,7 @@ impl DbError {
     /// ```
     pub fn cause(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            DbError::Service(error) => error.source(),
+            DbError::Service(error) => error.cause(),
             DbError::Connect { source, .. } => Some(source),
             DbError::PoolTimeout { source, .. } => source.as_ref().map(|error| error as _),
             DbError::UniqueViolation { source, .. }

@@ -57,7 +57,7 @@ impl UserError {
     /// `initialize` or `ping` returned for [`Service`](UserError::Service).
     pub fn cause(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            UserError::Service(error) => error.source(),
+            UserError::Service(error) => error.cause(),
             UserError::Hashing(error) => Some(error),
             UserError::Database(error) => error.cause(),
             UserError::Invalid(_)

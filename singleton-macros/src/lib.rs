@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
 
 mod attributes;
+mod crate_path;
 mod guarded;
 mod policy;
 mod requirements;

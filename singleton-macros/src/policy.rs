@@ -2,20 +2,32 @@
 
 use std::time::Duration;
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Group, TokenStream};
 use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::punctuated::Punctuated;
 use syn::{Error, Ident, LitInt, LitStr, Result, Token, parenthesized};
 
-const ARGUMENTS: &str = "`async`, `background`, `eager`, `init_timeout = \"10s\"`, \
-     `retry(attempts = 5, initial = \"100ms\", max = \"5s\")`, `shutdown_timeout = \"10s\"` \
-     and `tags(\"readiness\")`";
+use crate::crate_path::{self, CratePath};
+
+const ARGUMENTS: &str = "`async`, `background`, `crate = path::to::singleton_core`, `eager`, \
+     `init_timeout = \"10s\"`, `retry(attempts = 5, initial = \"100ms\", max = \"5s\")`, \
+     `shutdown_timeout = \"10s\"` and `tags(\"readiness\")`";
 
 /// The parsed arguments.
 #[derive(Default)]
+pub(crate) struct Arguments {
+    pub(crate) policy: Policy,
+    pub(crate) crate_path: Option<CratePath>,
+    /// The lists of each `#[requires(…)]` above `#[service]`.
+    pub(crate) requirements: Vec<Group>,
+}
+
+/// The arguments that become a constant of `singleton_core`.
+#[derive(Default)]
 pub(crate) struct Policy {
+    pub(crate) singleton_core: CratePath,
     pub(crate) asynchronous: bool,
     pub(crate) background: bool,
     eager: bool,
@@ -34,25 +46,28 @@ struct Retry {
 enum Argument {
     Async,
     Background,
+    Crate(CratePath),
     Eager,
     InitTimeout(Duration),
     ShutdownTimeout(Duration),
     Retry(Retry),
     Tags(Vec<LitStr>),
+    /// `@requires(…)`, which `#[requires]` adds.
+    Requires(Group),
 }
 
 /// Parses the arguments. Returns the valid ones, and the errors of the others.
-pub(crate) fn parse(arguments: TokenStream) -> (Policy, Option<Error>) {
-    let mut policy = Policy::default();
-    let parsed = Punctuated::<Named, Token![,]>::parse_terminated.parse2(arguments);
-    let arguments = match parsed {
-        Ok(arguments) => arguments,
-        Err(error) => return (policy, Some(error)),
+pub(crate) fn parse(tokens: TokenStream) -> (Arguments, Option<Error>) {
+    let mut arguments = Arguments::default();
+    let parsed = Punctuated::<Named, Token![,]>::parse_terminated.parse2(tokens);
+    let named = match parsed {
+        Ok(named) => named,
+        Err(error) => return (arguments, Some(error)),
     };
     let mut known: Vec<Ident> = Vec::new();
     let mut errors: Option<Error> = None;
-    for Named { name, argument } in arguments {
-        if known.contains(&name) {
+    for Named { name, argument } in named {
+        if known.contains(&name) && !matches!(argument, Argument::Requires(_)) {
             let again = Error::new(name.span(), format!("`{name}` is set twice"));
             match &mut errors {
                 Some(errors) => errors.combine(again),
@@ -60,9 +75,9 @@ pub(crate) fn parse(arguments: TokenStream) -> (Policy, Option<Error>) {
             }
         }
         known.push(name);
-        policy.add(argument);
+        arguments.add(argument);
     }
-    (policy, errors)
+    (arguments, errors)
 }
 
 struct Named {
@@ -72,6 +87,12 @@ struct Named {
 
 impl Parse for Named {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
+        if input.peek(Token![@]) {
+            input.parse::<Token![@]>()?;
+            let name = input.parse()?;
+            let argument = Argument::Requires(input.parse()?);
+            return Ok(Named { name, argument });
+        }
         let Ok(name) = input.call(Ident::parse_any) else {
             let message = format!("`#[service]` takes {ARGUMENTS}");
             return Err(Error::new(input.span(), message));
@@ -79,6 +100,7 @@ impl Parse for Named {
         let argument = match name.to_string().as_str() {
             "async" => alone(&name, input, Argument::Async)?,
             "background" => alone(&name, input, Argument::Background)?,
+            "crate" => Argument::Crate(crate_path::value(&name, input)?),
             "eager" => alone(&name, input, Argument::Eager)?,
             "init_timeout" => Argument::InitTimeout(value(&name, input)?),
             "shutdown_timeout" => Argument::ShutdownTimeout(value(&name, input)?),
@@ -93,16 +115,18 @@ impl Parse for Named {
     }
 }
 
-impl Policy {
+impl Arguments {
     fn add(&mut self, argument: Argument) {
         match argument {
-            Argument::Async => self.asynchronous = true,
-            Argument::Background => self.background = true,
-            Argument::Eager => self.eager = true,
-            Argument::InitTimeout(limit) => self.init_timeout = Some(limit),
-            Argument::ShutdownTimeout(limit) => self.shutdown_timeout = Some(limit),
-            Argument::Retry(retry) => self.retry = Some(retry),
-            Argument::Tags(tags) => self.tags = tags,
+            Argument::Async => self.policy.asynchronous = true,
+            Argument::Background => self.policy.background = true,
+            Argument::Crate(path) => self.crate_path = Some(path),
+            Argument::Eager => self.policy.eager = true,
+            Argument::InitTimeout(limit) => self.policy.init_timeout = Some(limit),
+            Argument::ShutdownTimeout(limit) => self.policy.shutdown_timeout = Some(limit),
+            Argument::Retry(retry) => self.policy.retry = Some(retry),
+            Argument::Tags(tags) => self.policy.tags = tags,
+            Argument::Requires(list) => self.requirements.push(list),
         }
     }
 }
@@ -241,7 +265,8 @@ fn list<'a>(
 /// Writes the policy as a constant of `singleton_core`.
 impl ToTokens for Policy {
     fn to_tokens(&self, tokens: &mut TokenStream) {
-        let policy = quote!(::singleton_core::__private::Policy);
+        let singleton_core = &self.singleton_core;
+        let policy = quote!(#singleton_core::__private::Policy);
         let (eager, tags) = (self.eager, &self.tags);
         let init_timeout = option(self.init_timeout.map(constant));
         let shutdown_timeout = option(self.shutdown_timeout.map(constant));
@@ -249,7 +274,7 @@ impl ToTokens for Policy {
             let (attempts, initial, max) =
                 (retry.attempts, constant(retry.initial), constant(retry.max));
             quote! {
-                ::singleton_core::__private::Retry {
+                #singleton_core::__private::Retry {
                     attempts: #attempts, initial: #initial, max: #max,
                 }
             }
@@ -276,11 +301,4 @@ fn option(value: Option<TokenStream>) -> TokenStream {
         Some(value) => quote!(::core::option::Option::Some(#value)),
         None => quote!(::core::option::Option::None),
     }
-}
-
-/// Returns an error if arguments were given to an attribute that takes none.
-pub(crate) fn none(arguments: &TokenStream, message: &str) -> Option<Error> {
-    let first = arguments.clone().into_iter().next()?;
-    let span: Span = first.span();
-    Some(Error::new(span, message))
 }

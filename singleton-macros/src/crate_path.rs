@@ -4,19 +4,24 @@ use std::env;
 
 use proc_macro_crate::{Error as ManifestError, FoundCrate, crate_name};
 use proc_macro2::{Span, TokenStream, TokenTree};
-use quote::{ToTokens, format_ident, quote};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Error, Ident, LitStr, Path, Result, Token};
 
 /// A path to the crate `singleton_core` or to a re-export of it.
 #[derive(Clone)]
-pub(crate) struct CratePath(TokenStream);
+pub(crate) enum CratePath {
+    /// The name of a dependency.
+    Dependency(Ident),
+    /// A path that the user wrote.
+    Written(TokenStream),
+}
 
 /// The name that the crate has if no manifest renames it.
 impl Default for CratePath {
     fn default() -> Self {
-        CratePath(quote!(::singleton_core))
+        CratePath::Dependency(format_ident!("singleton_core"))
     }
 }
 
@@ -27,28 +32,37 @@ impl CratePath {
     /// `build-dependencies`.
     pub(crate) fn of_dependency() -> Option<Self> {
         match crate_name("singleton-core") {
-            Ok(FoundCrate::Name(name)) => {
-                let name = format_ident!("{name}");
-                Some(CratePath(quote!(::#name)))
-            }
+            Ok(FoundCrate::Name(name)) => Some(CratePath::Dependency(format_ident!("{name}"))),
             Err(ManifestError::CrateNotFound { .. }) if !is_build_script() => None,
             Ok(FoundCrate::Itself) | Err(_) => Some(CratePath::default()),
         }
     }
 
-    /// Returns the path with the location of `span`, so that an error points there. Names resolve as before.
-    pub(crate) fn at(&self, span: Span) -> Self {
-        let moved = self.0.clone().into_iter().map(|mut token: TokenTree| {
-            token.set_span(token.span().located_at(span));
-            token
-        });
-        CratePath(moved.collect())
+    /// Returns the path with the location of `span`, so that an error points there. A path that the user wrote resolves
+    /// where it was written.
+    pub(crate) fn at(&self, span: Span) -> TokenStream {
+        match self {
+            CratePath::Dependency(name) => {
+                let name = Ident::new(&name.to_string(), span);
+                quote_spanned!(span=> ::#name)
+            }
+            CratePath::Written(path) => {
+                let moved = path.clone().into_iter().map(|mut token: TokenTree| {
+                    token.set_span(token.span().located_at(span));
+                    token
+                });
+                moved.collect()
+            }
+        }
     }
 }
 
 impl ToTokens for CratePath {
     fn to_tokens(&self, tokens: &mut TokenStream) {
-        tokens.extend(self.0.clone());
+        tokens.extend(match self {
+            CratePath::Dependency(name) => quote!(::#name),
+            CratePath::Written(path) => path.clone(),
+        });
     }
 }
 
@@ -77,7 +91,7 @@ pub(crate) fn value(name: &Ident, input: ParseStream<'_>) -> Result<CratePath> {
         let message = "`crate` is a path: write `crate = path::to::singleton_core`";
         Error::new(error.span(), message)
     })?;
-    Ok(CratePath(path.into_token_stream()))
+    Ok(CratePath::Written(path.into_token_stream()))
 }
 
 /// Parses the arguments of an attribute that takes only `crate = …`. Any other argument is an error with `message`.

@@ -7,7 +7,7 @@ use syn::visit::Visit;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
     Attribute, Error, FnArg, GenericParam, Ident, ImplItemFn, Lifetime, Pat, Receiver,
-    ReceiverKind, Result, ReturnType, Safety, Signature, Type, parse_quote,
+    ReceiverKind, Result, ReturnType, Safety, Signature, TraitItemFn, Type, parse_quote,
 };
 
 use crate::attributes;
@@ -19,11 +19,22 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut method: ImplItemFn = match syn::parse2(item.clone()) {
         Ok(method) => method,
         Err(_) => {
-            let error = Error::new_spanned(&item, "`#[guarded]` belongs on a method of a service")
-                .into_compile_error();
+            let message = match syn::parse2::<TraitItemFn>(item.clone()) {
+                Ok(_) => {
+                    "a method of a trait cannot be guarded: write the guarded method in an inherent `impl` of the \
+                     service, and call it from the `impl` of the trait"
+                }
+                Err(_) => "`#[guarded]` belongs on a method of a service",
+            };
+            let error = Error::new_spanned(&item, message).into_compile_error();
             return quote!(#item #error);
         }
     };
+    if let Some(error) = check_name(&method.sig.ident) {
+        let error = error.into_compile_error();
+        method.sig.ident = prefixed("__guarded_", &method.sig);
+        return quote!(#[allow(dead_code)] #method #error);
+    }
     attributes::expect_nothing(&mut method.attrs);
     attributes::move_out(&mut method.attrs);
     match validate(&arguments, &method) {
@@ -86,6 +97,19 @@ fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
             all
         })
         .map_or(Ok(()), Err)
+}
+
+/// Returns an error if the method has the name of a function that `#[service]` generates. Its own code would make the
+/// compiler report both functions, and each call.
+fn check_name(name: &Ident) -> Option<Error> {
+    const GENERATED: [&str; 4] = ["instance", "instance_async", "is_initialized", "provide"];
+    let is_generated = GENERATED.iter().any(|generated| name == generated);
+    is_generated.then(|| {
+        let message = format!(
+            "`#[service]` already gives the struct a function `{name}`: rename this method"
+        );
+        Error::new(name.span(), message)
+    })
 }
 
 fn check_receiver(receiver: &Receiver) -> Result<()> {
@@ -177,7 +201,10 @@ fn guard_method(method: ImplItemFn, engine: &Engine) -> TokenStream {
         };
         (body, Some(first_use))
     };
+    let marker = not_in_a_trait(&sig);
     quote! {
+        #marker
+
         #(#outer_attributes)*
         #[inline]
         #vis #outer { #body }
@@ -190,6 +217,21 @@ fn guard_method(method: ImplItemFn, engine: &Engine) -> TokenStream {
         #[allow(dead_code, clippy::type_complexity, clippy::too_many_arguments)]
         #[allow(clippy::missing_const_for_fn, clippy::unnecessary_wraps)]
         #inner #block
+    }
+}
+
+/// Returns a constant whose name explains that an `impl` of a trait cannot contain a guarded method: there, the
+/// compiler's first error is that this constant is not a member of the trait.
+fn not_in_a_trait(signature: &Signature) -> TokenStream {
+    let name = format_ident!(
+        "__{}_is_guarded__write_it_in_an_inherent_impl__and_call_that_in_the_trait_impl",
+        signature.ident,
+        span = Span::call_site()
+    );
+    quote! {
+        #[doc(hidden)]
+        #[allow(dead_code, non_upper_case_globals)]
+        const #name: () = ();
     }
 }
 

@@ -16,6 +16,9 @@ use proc_macro::TokenStream;
 /// Makes a struct a service with exactly one instance per process, or a trait a service whose implementation is chosen
 /// elsewhere.
 ///
+/// It gives a struct the functions `instance`, `instance_async`, `is_initialized` and `provide`, and a `dyn Trait` also
+/// `bind`. A function of your own with one of these names is a duplicate definition, so give it another name.
+///
 /// Use it through `singleton_core`, whose documentation describes it.
 #[proc_macro_attribute]
 pub fn service(arguments: TokenStream, item: TokenStream) -> TokenStream {

@@ -1,5 +1,8 @@
 //! The functions that the macros' expansions call. Not part of the public API.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 pub use inventory;
 
 pub use crate::escaped::Escaped;
@@ -108,6 +111,42 @@ pub fn failed<R: GuardedResult>(error: Error) -> R {
     R::from_error(error)
 }
 
+/// The guard of the service `T`, for an expansion that has no path to this module.
+pub struct Guard<T>(PhantomData<T>);
+
+impl<T: Singleton> Guard<T> {
+    /// The guard.
+    pub const NEW: Self = Guard(PhantomData);
+
+    /// Calls [`ready`].
+    #[inline(always)]
+    pub fn ready(self) -> Result<&'static T, Initialize<T>> {
+        ready()
+    }
+
+    /// Calls [`instance`].
+    #[inline(always)]
+    pub fn instance(self) -> Result<&'static T, Error> {
+        instance()
+    }
+
+    /// Calls [`instance_async`].
+    pub async fn instance_async(self) -> Result<&'static T, Error> {
+        instance_async().await
+    }
+
+    /// Calls [`failed`].
+    pub fn failed<R: GuardedResult>(self, error: Error) -> R {
+        failed(error)
+    }
+}
+
+impl<T> fmt::Debug for Guard<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Guard")
+    }
+}
+
 /// A possible result type of a guarded method.
 #[diagnostic::on_unimplemented(
     message = "a guarded method returns a `Result`, because the initialization of its service can fail",
@@ -128,4 +167,35 @@ impl<T, E: From<Error>> GuardedResult for Result<T, E> {
 /// Returns the maximum, in constants.
 pub const fn max(left: usize, right: usize) -> usize {
     if left > right { left } else { right }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Guard;
+    use crate::testing::Scope;
+    use crate::{Error, Service, service};
+
+    #[service]
+    struct Shop;
+
+    impl Service for Shop {
+        fn initialize() -> anyhow::Result<Self> {
+            Ok(Shop)
+        }
+    }
+
+    #[test]
+    fn a_guard_reaches_its_service_without_a_path() {
+        Scope::new().run(|| {
+            assert!(Guard::<Shop>::NEW.ready().is_err());
+            assert!(Guard::<Shop>::NEW.instance().is_ok());
+            assert!(pollster::block_on(Guard::<Shop>::NEW.instance_async()).is_ok());
+            let error = Error::ShutDown { service: "Shop" };
+            assert!(
+                Guard::<Shop>::NEW
+                    .failed::<Result<(), Error>>(error)
+                    .is_err()
+            );
+        });
+    }
 }

@@ -1,6 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
 
+// The attributes refer to the crate by this name, also in its unit tests.
+#[cfg(test)]
+extern crate self as singleton_core;
+
 mod application;
 mod context;
 mod engine;

@@ -7,10 +7,11 @@ use syn::visit::Visit;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
     Attribute, Error, FnArg, GenericParam, Ident, ImplItemFn, Lifetime, Pat, Receiver,
-    ReceiverKind, Result, ReturnType, Safety, Signature, Type, parse_quote,
+    ReceiverKind, Result, ReturnType, Safety, Signature, TraitItemFn, Type, parse_quote,
 };
 
 use crate::attributes;
+use crate::crate_path::CratePath;
 
 /// Expands `#[guarded]`. For an invalid method, emits a stub with the same signature, so that its callers cause no more
 /// errors.
@@ -18,15 +19,26 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut method: ImplItemFn = match syn::parse2(item.clone()) {
         Ok(method) => method,
         Err(_) => {
-            let error = Error::new_spanned(&item, "`#[guarded]` belongs on a method of a service")
-                .into_compile_error();
+            let message = match syn::parse2::<TraitItemFn>(item.clone()) {
+                Ok(_) => {
+                    "a method of a trait cannot be guarded: write the guarded method in an inherent `impl` of the \
+                     service, and call it from the `impl` of the trait"
+                }
+                Err(_) => "`#[guarded]` belongs on a method of a service",
+            };
+            let error = Error::new_spanned(&item, message).into_compile_error();
             return quote!(#item #error);
         }
     };
+    if let Some(error) = check_name(&method.sig.ident) {
+        let error = error.into_compile_error();
+        method.sig.ident = prefixed("__guarded_", &method.sig);
+        return quote!(#[allow(dead_code)] #method #error);
+    }
     attributes::expect_nothing(&mut method.attrs);
     attributes::move_out(&mut method.attrs);
     match validate(&arguments, &method) {
-        Ok(()) => guard(method),
+        Ok(()) => guard(method, &Engine::find()),
         Err(error) => {
             let (signature, _) = outer_signature(&method.sig);
             let (attributes, visibility) = (attributes::outer(&method.attrs), &method.vis);
@@ -87,6 +99,19 @@ fn validate(arguments: &TokenStream, method: &ImplItemFn) -> Result<()> {
         .map_or(Ok(()), Err)
 }
 
+/// Returns an error if the method has the name of a function that `#[service]` generates. Its own code would make the
+/// compiler report both functions, and each call.
+fn check_name(name: &Ident) -> Option<Error> {
+    const GENERATED: [&str; 4] = ["instance", "instance_async", "is_initialized", "provide"];
+    let is_generated = GENERATED.iter().any(|generated| name == generated);
+    is_generated.then(|| {
+        let message = format!(
+            "`#[service]` already gives the struct a function `{name}`: rename this method"
+        );
+        Error::new(name.span(), message)
+    })
+}
+
 fn check_receiver(receiver: &Receiver) -> Result<()> {
     let shared = match &receiver.kind {
         ReceiverKind::Reference(_, _, mutability) => mutability.is_none(),
@@ -108,11 +133,11 @@ fn is_shared_self(ty: &Type) -> bool {
         && matches!(&*reference.elem, Type::Path(path) if path.path.is_ident("Self")))
 }
 
-fn guard(method: ImplItemFn) -> TokenStream {
+fn guard(method: ImplItemFn, engine: &Engine) -> TokenStream {
     if method.sig.receiver().is_some() {
-        guard_method(method)
+        guard_method(method, engine)
     } else {
-        guard_function(method)
+        guard_function(method, engine)
     }
 }
 
@@ -120,7 +145,7 @@ fn guard(method: ImplItemFn) -> TokenStream {
 ///
 /// If the result type can be named, a third function takes the slow path with all arguments, so that the fast path
 /// needs no registers or stack for it.
-fn guard_method(method: ImplItemFn) -> TokenStream {
+fn guard_method(method: ImplItemFn, engine: &Engine) -> TokenStream {
     let ImplItemFn {
         attrs,
         vis,
@@ -136,28 +161,34 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
     let (service, initialize) = (local("__service"), local("__initialize"));
     let ready = call(&inner, quote!(#service, #(#arguments),*));
     let (body, first_use) = if sig.asyncness.is_some() || returns_opaque(&sig) {
-        (guarded_body(&sig, ready, service.to_token_stream()), None)
+        (
+            guarded_body(&sig, engine, ready, service.to_token_stream()),
+            None,
+        )
     } else {
         let mut first_use = outer.clone();
         first_use.ident = prefixed("__first_use_of_", &sig);
-        first_use.inputs.insert(
-            0,
-            parse_quote!(#initialize: ::singleton_core::__private::Initialize<Self>),
-        );
-        let unready = call(&first_use, quote!(#initialize, #(#arguments),*));
-        let this = this();
+        let (of_first_use, instance, passed) = match engine.initialize_type() {
+            Some(ty) => {
+                first_use.inputs.insert(0, parse_quote!(#initialize: #ty));
+                (
+                    quote!(#initialize, #(#arguments),*),
+                    quote!(#initialize()),
+                    initialize.to_token_stream(),
+                )
+            }
+            None => (quote!(#(#arguments),*), engine.instance(&sig), quote!(_)),
+        };
+        let unready = call(&first_use, of_first_use);
+        let is_ready = engine.ready();
         let body = quote! {
-            match ::singleton_core::__private::ready::<#this>() {
+            match #is_ready {
                 ::core::result::Result::Ok(#service) => #ready,
-                ::core::result::Result::Err(#initialize) => #unready,
+                ::core::result::Result::Err(#passed) => #unready,
             }
         };
-        let first_use_body = match_instance(
-            &sig,
-            quote!(#initialize()),
-            ready,
-            service.to_token_stream(),
-        );
+        let first_use_body =
+            match_instance(&sig, engine, instance, ready, service.to_token_stream());
         let shared = attrs
             .iter()
             .filter(|attribute| attributes::is_one_of(attribute, &attributes::FOR_BOTH));
@@ -170,7 +201,10 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
         };
         (body, Some(first_use))
     };
+    let marker = not_in_a_trait(&sig);
     quote! {
+        #marker
+
         #(#outer_attributes)*
         #[inline]
         #vis #outer { #body }
@@ -183,6 +217,21 @@ fn guard_method(method: ImplItemFn) -> TokenStream {
         #[allow(dead_code, clippy::type_complexity, clippy::too_many_arguments)]
         #[allow(clippy::missing_const_for_fn, clippy::unnecessary_wraps)]
         #inner #block
+    }
+}
+
+/// Returns a constant whose name explains that an `impl` of a trait cannot contain a guarded method: there, the
+/// compiler's first error is that this constant is not a member of the trait.
+fn not_in_a_trait(signature: &Signature) -> TokenStream {
+    let name = format_ident!(
+        "__{}_is_guarded__write_it_in_an_inherent_impl__and_call_that_in_the_trait_impl",
+        signature.ident,
+        span = Span::call_site()
+    );
+    quote! {
+        #[doc(hidden)]
+        #[allow(dead_code, non_upper_case_globals)]
+        const #name: () = ();
     }
 }
 
@@ -222,7 +271,7 @@ fn returns_opaque(signature: &Signature) -> bool {
 }
 
 /// Emits one function for a method without a receiver: the guard comes before the body.
-fn guard_function(method: ImplItemFn) -> TokenStream {
+fn guard_function(method: ImplItemFn, engine: &Engine) -> TokenStream {
     let ImplItemFn {
         attrs,
         vis,
@@ -230,25 +279,25 @@ fn guard_function(method: ImplItemFn) -> TokenStream {
         block,
         ..
     } = method;
-    let body = guarded_body(&sig, quote!(#block), quote!(_));
+    let body = guarded_body(&sig, engine, quote!(#block), quote!(_));
     quote! {
         #(#attrs)*
         #vis #sig { #body }
     }
 }
 
-fn guarded_body(signature: &Signature, then: TokenStream, binding: TokenStream) -> TokenStream {
-    let this = this();
-    let instance = if signature.asyncness.is_some() {
-        quote_spanned!(Span::call_site()=> ::singleton_core::__private::instance_async::<#this>().await)
-    } else {
-        quote_spanned!(Span::call_site()=> ::singleton_core::__private::instance::<#this>())
-    };
-    match_instance(signature, instance, then, binding)
+fn guarded_body(
+    signature: &Signature,
+    engine: &Engine,
+    then: TokenStream,
+    binding: TokenStream,
+) -> TokenStream {
+    match_instance(signature, engine, engine.instance(signature), then, binding)
 }
 
 fn match_instance(
     signature: &Signature,
+    engine: &Engine,
     instance: TokenStream,
     then: TokenStream,
     binding: TokenStream,
@@ -258,12 +307,118 @@ fn match_instance(
         ReturnType::Type(_, ty) => ty.span(),
     };
     let error = local("__error");
-    let failed = quote_spanned!(result=> ::singleton_core::__private::failed(#error));
+    let failed = engine.failed(result, &error);
     quote! {
         match #instance {
             ::core::result::Result::Ok(#binding) => #then,
             ::core::result::Result::Err(#error) => #failed,
         }
+    }
+}
+
+/// How a guarded method reaches the functions that find the instance.
+enum Engine {
+    /// By a path to singleton-core, which is a dependency.
+    Dependency(CratePath),
+    /// Through the [`hidden_function`], which `#[service(crate = …)]` adds to the struct.
+    HiddenFunction,
+}
+
+impl Engine {
+    /// Prefers the path, because the compiler then explains a missing `#[service]` better.
+    fn find() -> Self {
+        CratePath::of_dependency().map_or(Engine::HiddenFunction, Engine::Dependency)
+    }
+
+    /// Returns an expression for the instance, or for the slow path as an error.
+    fn ready(&self) -> TokenStream {
+        let this = this();
+        match self {
+            Engine::Dependency(singleton_core) => {
+                quote!(#singleton_core::__private::ready::<#this>())
+            }
+            Engine::HiddenFunction => quote!(#this::__service_attribute().ready()),
+        }
+    }
+
+    /// Returns the type of the slow path, if it can be named.
+    fn initialize_type(&self) -> Option<TokenStream> {
+        match self {
+            Engine::Dependency(singleton_core) => {
+                Some(quote!(#singleton_core::__private::Initialize<Self>))
+            }
+            Engine::HiddenFunction => None,
+        }
+    }
+
+    /// Returns an expression for the initialized instance, or for an error.
+    fn instance(&self, signature: &Signature) -> TokenStream {
+        let this = this();
+        match (self, signature.asyncness) {
+            (Engine::Dependency(singleton_core), Some(_)) => {
+                quote!(#singleton_core::__private::instance_async::<#this>().await)
+            }
+            (Engine::Dependency(singleton_core), None) => {
+                quote!(#singleton_core::__private::instance::<#this>())
+            }
+            (Engine::HiddenFunction, Some(_)) => {
+                quote!(#this::__service_attribute().instance_async().await)
+            }
+            (Engine::HiddenFunction, None) => {
+                quote!(#this::__service_attribute().instance())
+            }
+        }
+    }
+
+    /// Converts an error to the result of the guarded method, whose type is at `result`.
+    fn failed(&self, result: Span, error: &Ident) -> TokenStream {
+        match self {
+            Engine::Dependency(singleton_core) => {
+                let singleton_core = singleton_core.at(result);
+                quote_spanned!(result=> #singleton_core::__private::failed(#error))
+            }
+            Engine::HiddenFunction => {
+                let (this, call) = (this(), quote_spanned!(result=> failed(#error)));
+                quote!(#this::__service_attribute().#call)
+            }
+        }
+    }
+}
+
+/// Returns the function through which a guarded method of `service` works without a path to singleton-core.
+///
+/// If the struct has no `#[service]`, the compiler reports that this function is missing.
+pub(crate) fn hidden_function(service: &Ident, singleton_core: &CratePath) -> TokenStream {
+    let private = quote!(#singleton_core::__private);
+    quote! {
+        #[doc(hidden)]
+        #[allow(dead_code)]
+        impl #service {
+            #[inline(always)]
+            pub(crate) fn __service_attribute() -> #private::Guard<Self> {
+                #private::Guard::NEW
+            }
+        }
+    }
+}
+
+/// Returns the [`hidden_function`] of a service that has no path to singleton-core, so that its guarded methods cause
+/// no more errors.
+pub(crate) fn stub_function(service: &Ident) -> TokenStream {
+    quote! {
+        #[allow(dead_code, clippy::empty_loop)]
+        const _: () = {
+            pub(crate) struct __Guard;
+            impl __Guard {
+                pub(crate) fn ready(self) -> ::core::result::Result<&'static #service, ()> { loop {} }
+                pub(crate) fn instance(self) -> ::core::result::Result<&'static #service, ()> { loop {} }
+                pub(crate) async fn instance_async(self) -> ::core::result::Result<&'static #service, ()> { loop {} }
+                pub(crate) fn failed<__Result>(self, _: ()) -> __Result { loop {} }
+            }
+            impl #service {
+                pub(crate) fn __service_attribute() -> __Guard { loop {} }
+            }
+        };
     }
 }
 

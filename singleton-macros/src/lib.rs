@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::panic))]
 
 mod attributes;
+mod crate_path;
 mod guarded;
 mod policy;
 mod requirements;
@@ -14,6 +15,9 @@ use proc_macro::TokenStream;
 
 /// Makes a struct a service with exactly one instance per process, or a trait a service whose implementation is chosen
 /// elsewhere.
+///
+/// It gives a struct the functions `instance`, `instance_async`, `is_initialized` and `provide`, and a `dyn Trait` also
+/// `bind`. A function of your own with one of these names is a duplicate definition, so give it another name.
 ///
 /// Use it through `singleton_core`, whose documentation describes it.
 #[proc_macro_attribute]

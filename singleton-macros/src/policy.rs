@@ -2,20 +2,31 @@
 
 use std::time::Duration;
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
-use syn::parse::{Parse, ParseStream, Parser};
-use syn::punctuated::Punctuated;
+use syn::parse::{ParseStream, Parser};
 use syn::{Error, Ident, LitInt, LitStr, Result, Token, parenthesized};
 
-const ARGUMENTS: &str = "`async`, `background`, `eager`, `init_timeout = \"10s\"`, \
-     `retry(attempts = 5, initial = \"100ms\", max = \"5s\")`, `shutdown_timeout = \"10s\"` \
-     and `tags(\"readiness\")`";
+use crate::crate_path::{self, CratePath};
+
+const ARGUMENTS: &str = "`async`, `background`, `crate = path::to::singleton_core`, `eager`, \
+     `init_timeout = \"10s\"`, `retry(attempts = 5, initial = \"100ms\", max = \"5s\")`, \
+     `shutdown_timeout = \"10s\"` and `tags(\"readiness\")`";
 
 /// The parsed arguments.
 #[derive(Default)]
+pub(crate) struct Arguments {
+    pub(crate) policy: Policy,
+    pub(crate) crate_path: Option<CratePath>,
+    /// The lists of each `#[requires(…)]` above `#[service]`.
+    pub(crate) requirements: Vec<Group>,
+}
+
+/// The arguments that become a constant of `singleton_core`.
+#[derive(Default)]
 pub(crate) struct Policy {
+    pub(crate) singleton_core: CratePath,
     pub(crate) asynchronous: bool,
     pub(crate) background: bool,
     eager: bool,
@@ -34,75 +45,109 @@ struct Retry {
 enum Argument {
     Async,
     Background,
+    Crate(CratePath),
     Eager,
     InitTimeout(Duration),
     ShutdownTimeout(Duration),
     Retry(Retry),
     Tags(Vec<LitStr>),
+    /// `@requires(…)`, which `#[requires]` adds.
+    Requires(Group),
 }
 
 /// Parses the arguments. Returns the valid ones, and the errors of the others.
-pub(crate) fn parse(arguments: TokenStream) -> (Policy, Option<Error>) {
-    let mut policy = Policy::default();
-    let parsed = Punctuated::<Named, Token![,]>::parse_terminated.parse2(arguments);
-    let arguments = match parsed {
-        Ok(arguments) => arguments,
-        Err(error) => return (policy, Some(error)),
-    };
+pub(crate) fn parse(tokens: TokenStream) -> (Arguments, Option<Error>) {
+    let mut arguments = Arguments::default();
     let mut known: Vec<Ident> = Vec::new();
-    let mut errors: Option<Error> = None;
-    for Named { name, argument } in arguments {
-        if known.contains(&name) {
-            let again = Error::new(name.span(), format!("`{name}` is set twice"));
-            match &mut errors {
-                Some(errors) => errors.combine(again),
-                None => errors = Some(again),
+    let argument = |input: ParseStream<'_>| {
+        arguments.add(parse_argument(input, &mut known)?);
+        Ok(())
+    };
+    let parser = |input: ParseStream<'_>| each(input, argument);
+    let error = parser.parse2(tokens).err();
+    (arguments, error)
+}
+
+/// Parses items that are separated by commas. Continues after an invalid one, so that all errors are reported at once.
+fn each(input: ParseStream<'_>, mut item: impl FnMut(ParseStream<'_>) -> Result<()>) -> Result<()> {
+    let mut result = Ok(());
+    while !input.is_empty() {
+        let at_end = |()| {
+            if input.is_empty() || input.peek(Token![,]) {
+                Ok(())
+            } else {
+                Err(input.error("expected `,`"))
             }
+        };
+        combine(&mut result, item(input).and_then(at_end));
+        while !input.is_empty() && !input.peek(Token![,]) {
+            input.parse::<TokenTree>()?;
         }
-        known.push(name);
-        policy.add(argument);
+        if !input.is_empty() {
+            input.parse::<Token![,]>()?;
+        }
     }
-    (policy, errors)
+    result
 }
 
-struct Named {
-    name: Ident,
-    argument: Argument,
-}
-
-impl Parse for Named {
-    fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let Ok(name) = input.call(Ident::parse_any) else {
-            let message = format!("`#[service]` takes {ARGUMENTS}");
-            return Err(Error::new(input.span(), message));
-        };
-        let argument = match name.to_string().as_str() {
-            "async" => alone(&name, input, Argument::Async)?,
-            "background" => alone(&name, input, Argument::Background)?,
-            "eager" => alone(&name, input, Argument::Eager)?,
-            "init_timeout" => Argument::InitTimeout(value(&name, input)?),
-            "shutdown_timeout" => Argument::ShutdownTimeout(value(&name, input)?),
-            "retry" => Argument::Retry(retry(&name, input)?),
-            "tags" => Argument::Tags(tags(&name, input)?),
-            _ => {
-                let message = format!("no such argument; `#[service]` takes {ARGUMENTS}");
-                return Err(Error::new(name.span(), message));
-            }
-        };
-        Ok(Named { name, argument })
+/// Adds the errors of `other` to those of `result`.
+fn combine(result: &mut Result<()>, other: Result<()>) {
+    match (result, other) {
+        (Err(all), Err(other)) => all.combine(other),
+        (Err(_), Ok(())) => {}
+        (result, other) => *result = other,
     }
 }
 
-impl Policy {
+/// Parses an argument that is not one of the `known` ones.
+fn parse_argument(input: ParseStream<'_>, known: &mut Vec<Ident>) -> Result<Argument> {
+    if input.peek(Token![@]) {
+        input.parse::<Token![@]>()?;
+        input.parse::<Ident>()?;
+        return Ok(Argument::Requires(input.parse()?));
+    }
+    let Ok(name) = input.call(Ident::parse_any) else {
+        let message = format!("`#[service]` takes {ARGUMENTS}");
+        return Err(Error::new(input.span(), message));
+    };
+    once(&name, known)?;
+    match name.to_string().as_str() {
+        "async" => alone(&name, input, Argument::Async),
+        "background" => alone(&name, input, Argument::Background),
+        "crate" => crate_path::value(&name, input).map(Argument::Crate),
+        "eager" => alone(&name, input, Argument::Eager),
+        "init_timeout" => value(&name, input).map(Argument::InitTimeout),
+        "shutdown_timeout" => value(&name, input).map(Argument::ShutdownTimeout),
+        "retry" => retry(&name, input).map(Argument::Retry),
+        "tags" => tags(&name, input).map(Argument::Tags),
+        _ => {
+            let message = format!("no such argument; `#[service]` takes {ARGUMENTS}");
+            Err(Error::new(name.span(), message))
+        }
+    }
+}
+
+/// Adds a name to the `known` ones, or returns an error if it is one of them.
+fn once(name: &Ident, known: &mut Vec<Ident>) -> Result<()> {
+    if known.contains(name) {
+        return Err(Error::new(name.span(), format!("`{name}` is set twice")));
+    }
+    known.push(name.clone());
+    Ok(())
+}
+
+impl Arguments {
     fn add(&mut self, argument: Argument) {
         match argument {
-            Argument::Async => self.asynchronous = true,
-            Argument::Background => self.background = true,
-            Argument::Eager => self.eager = true,
-            Argument::InitTimeout(limit) => self.init_timeout = Some(limit),
-            Argument::ShutdownTimeout(limit) => self.shutdown_timeout = Some(limit),
-            Argument::Retry(retry) => self.retry = Some(retry),
-            Argument::Tags(tags) => self.tags = tags,
+            Argument::Async => self.policy.asynchronous = true,
+            Argument::Background => self.policy.background = true,
+            Argument::Crate(path) => self.crate_path = Some(path),
+            Argument::Eager => self.policy.eager = true,
+            Argument::InitTimeout(limit) => self.policy.init_timeout = Some(limit),
+            Argument::ShutdownTimeout(limit) => self.policy.shutdown_timeout = Some(limit),
+            Argument::Retry(retry) => self.policy.retry = Some(retry),
+            Argument::Tags(tags) => self.policy.tags = tags,
+            Argument::Requires(list) => self.requirements.push(list),
         }
     }
 }
@@ -146,83 +191,87 @@ fn duration(input: ParseStream<'_>) -> Result<Duration> {
 }
 
 fn retry(name: &Ident, input: ParseStream<'_>) -> Result<Retry> {
+    const FIELDS: [&str; 3] = ["attempts", "initial", "max"];
     let content = list(
         name,
         input,
         "retry(attempts = 5, initial = \"100ms\", max = \"5s\")",
     )?;
     let (mut attempts, mut initial, mut max) = (None, None, None);
-    while !content.is_empty() {
-        let name: Ident = content.parse()?;
-        content.parse::<Token![=]>()?;
-        let is_again = match name.to_string().as_str() {
-            "attempts" => attempts.is_some(),
-            "initial" => initial.is_some(),
-            "max" => max.is_some(),
-            _ => false,
+    let mut known: Vec<Ident> = Vec::new();
+    let mut result = each(&content, |input| {
+        let at = input.span();
+        let name = input.call(Ident::parse_any);
+        let name = name
+            .ok()
+            .filter(|name| FIELDS.iter().any(|field| name == field));
+        let Some(name) = name else {
+            let message = "`retry` takes `attempts`, `initial` and `max`";
+            return Err(Error::new(at, message));
         };
-        if is_again {
-            return Err(Error::new(name.span(), format!("`{name}` is set twice")));
+        once(&name, &mut known)?;
+        if name == "attempts" {
+            attempts = Some(number(&name, input)?);
+        } else if name == "initial" {
+            initial = Some(value(&name, input)?);
+        } else {
+            max = Some(value(&name, input)?);
         }
-        match name.to_string().as_str() {
-            "attempts" => {
-                let message = "`attempts` must be an integer, such as 5";
-                let wrong = |error: Error| Error::new(error.span(), message);
-                let literal: LitInt = content.parse().map_err(wrong)?;
-                let number: u32 = literal.base10_parse().map_err(wrong)?;
-                if number < 2 {
-                    let message =
-                        "`attempts` must be at least 2, because it includes the first attempt";
-                    return Err(Error::new_spanned(literal, message));
-                }
-                attempts = Some(number);
-            }
-            "initial" => initial = Some(duration(&content)?),
-            "max" => max = Some(duration(&content)?),
-            _ => {
-                let message = "`retry` takes `attempts`, `initial` and `max`";
-                return Err(Error::new(name.span(), message));
-            }
-        }
-        if !content.is_empty() {
-            content.parse::<Token![,]>()?;
-        }
-    }
-    let Some(attempts) = attempts else {
+        Ok(())
+    });
+    if !known.iter().any(|name| name == "attempts") {
         let message = "`retry` needs a number of attempts: write `retry(attempts = 5)`";
-        return Err(Error::new(name.span(), message));
-    };
+        combine(&mut result, Err(Error::new(name.span(), message)));
+    }
     let initial = initial.unwrap_or(Duration::from_millis(100));
     let max = max.unwrap_or(initial.max(Duration::from_secs(5)));
     if max < initial {
         let message = "`max` is less than `initial`: the pauses grow from `initial` to `max`";
-        return Err(Error::new(name.span(), message));
+        combine(&mut result, Err(Error::new(name.span(), message)));
     }
-    Ok(Retry {
-        attempts,
+    result.map(|()| Retry {
+        attempts: attempts.unwrap_or_default(),
         initial,
         max,
     })
 }
 
+/// Parses the number of attempts: `= 5`.
+fn number(name: &Ident, input: ParseStream<'_>) -> Result<u32> {
+    if input.parse::<Token![=]>().is_err() {
+        let message = format!("`{name}` needs a number: write `{name} = 5`");
+        return Err(Error::new(name.span(), message));
+    }
+    let message = "`attempts` must be an integer, such as 5";
+    let wrong = |error: Error| Error::new(error.span(), message);
+    let literal: LitInt = input.parse().map_err(wrong)?;
+    let number: u32 = literal.base10_parse().map_err(wrong)?;
+    if number < 2 {
+        let message = "`attempts` must be at least 2, because it includes the first attempt";
+        return Err(Error::new_spanned(literal, message));
+    }
+    Ok(number)
+}
+
 fn tags(name: &Ident, input: ParseStream<'_>) -> Result<Vec<LitStr>> {
     let content = list(name, input, "tags(\"readiness\")")?;
-    let tags = Punctuated::<LitStr, Token![,]>::parse_terminated(&content).map_err(|error| {
-        Error::new(
-            error.span(),
-            "tags are strings: write `tags(\"readiness\")`",
-        )
-    })?;
-    if tags.is_empty() {
+    if content.is_empty() {
         let message = "`tags` needs at least one tag: write `tags(\"readiness\")`";
         return Err(Error::new(name.span(), message));
     }
-    let tags: Vec<LitStr> = tags.into_iter().collect();
-    let mut numbered = tags.iter().enumerate();
-    match numbered.find(|(position, tag)| tags[..*position].contains(tag)) {
-        Some((_, again)) => Err(Error::new_spanned(again, "this tag is set twice")),
-        None => Ok(tags),
-    }
+    let mut tags: Vec<LitStr> = Vec::new();
+    let result = each(&content, |input| {
+        let tag: LitStr = input.parse().map_err(|error| {
+            let message = "tags are strings: write `tags(\"readiness\")`";
+            Error::new(error.span(), message)
+        })?;
+        if tags.contains(&tag) {
+            return Err(Error::new_spanned(tag, "this tag is set twice"));
+        }
+        tags.push(tag);
+        Ok(())
+    });
+    result.map(|()| tags)
 }
 
 fn list<'a>(
@@ -241,7 +290,8 @@ fn list<'a>(
 /// Writes the policy as a constant of `singleton_core`.
 impl ToTokens for Policy {
     fn to_tokens(&self, tokens: &mut TokenStream) {
-        let policy = quote!(::singleton_core::__private::ServicePolicy);
+        let singleton_core = &self.singleton_core;
+        let policy = quote!(#singleton_core::__private::ServicePolicy);
         let (eager, tags) = (self.eager, &self.tags);
         let init_timeout = option(self.init_timeout.map(constant));
         let shutdown_timeout = option(self.shutdown_timeout.map(constant));
@@ -249,7 +299,7 @@ impl ToTokens for Policy {
             let (attempts, initial, max) =
                 (retry.attempts, constant(retry.initial), constant(retry.max));
             quote! {
-                ::singleton_core::__private::Retry::new(#attempts).initial(#initial).max(#max)
+                #singleton_core::__private::Retry::new(#attempts).initial(#initial).max(#max)
             }
         }));
         tokens.extend(quote! {
@@ -274,11 +324,4 @@ fn option(value: Option<TokenStream>) -> TokenStream {
         Some(value) => quote!(::core::option::Option::Some(#value)),
         None => quote!(::core::option::Option::None),
     }
-}
-
-/// Returns an error if arguments were given to an attribute that takes none.
-pub(crate) fn none(arguments: &TokenStream, message: &str) -> Option<Error> {
-    let first = arguments.clone().into_iter().next()?;
-    let span: Span = first.span();
-    Some(Error::new(span, message))
 }

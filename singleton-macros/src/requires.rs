@@ -2,16 +2,17 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
-use syn::{Attribute, DeriveInput, Error};
+use syn::{Attribute, DeriveInput, Error, Meta, parse_quote};
 
 use crate::attributes::is_named;
+use crate::crate_path::CratePath;
 use crate::service;
 
 /// Expands `#[requires]`.
 ///
-/// It runs first only if it is above `#[service]`, and then moves itself below. Otherwise `#[service]` has read the
-/// list and left a mark. Without a `#[service]`, the item is expanded as if it had one, so that the compiler reports
-/// only the missing attribute.
+/// It runs first only if it is above `#[service]`, and then adds its list to the arguments of that attribute. Otherwise
+/// `#[service]` has read the list and left a mark. Without a `#[service]`, the item is expanded as if it had one, so that
+/// the compiler reports only the missing attribute.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     if arguments.to_string().replace(' ', "") == "@read" {
         return item;
@@ -25,14 +26,11 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             return quote!(#error #item);
         }
     };
-    let own: Attribute = syn::parse_quote!(#[::singleton_core::requires(#arguments)]);
-    match declaration
-        .attrs
-        .iter()
-        .position(|attribute| is_named(attribute, "service"))
-    {
+    let list = quote!(@requires(#arguments));
+    let is_service = |attribute: &&mut Attribute| is_named(attribute, "service");
+    match declaration.attrs.iter_mut().find(is_service) {
         Some(service) => {
-            declaration.attrs.insert(service + 1, own);
+            add_argument(service, list);
             declaration.into_token_stream()
         }
         None => {
@@ -41,9 +39,22 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
                 declaration.ident
             );
             let error = Error::new_spanned(&declaration.ident, message).into_compile_error();
-            declaration.attrs.push(own);
-            let expansion = service::expand(TokenStream::new(), declaration.into_token_stream());
+            // Without a path, the expansion would add the error of a missing dependency.
+            let expansion = match CratePath::of_dependency() {
+                Some(_) => service::expand(list, item),
+                None => item,
+            };
             quote!(#expansion #error)
         }
     }
+}
+
+/// Adds an argument before those of an attribute.
+fn add_argument(attribute: &mut Attribute, argument: TokenStream) {
+    let path = attribute.path();
+    let present = match &attribute.meta {
+        Meta::List(list) => list.tokens.clone(),
+        _ => TokenStream::new(),
+    };
+    attribute.meta = parse_quote!(#path(#argument, #present));
 }

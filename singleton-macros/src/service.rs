@@ -1,13 +1,14 @@
 //! `#[service]`: registers a struct and gives it `instance`, `is_initialized` and `provide`.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Attribute, DeriveInput, Error, Result, Type};
 
+use crate::crate_path::{self, CratePath};
 use crate::policy::Policy;
-use crate::{attributes, policy, requirements, trait_service};
+use crate::{attributes, guarded, policy, requirements, trait_service};
 
 /// Expands `#[service]`. Always emits the user's item, even after an error.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -22,17 +23,38 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             return quote!(#error #item);
         }
     };
-    let (requirements, mut errors) = take_requirements(&mut declaration.attrs);
-    let (policy, error) = policy::parse(arguments);
-    errors.extend(error);
-    if let Err(error) = check_kind(&declaration) {
-        errors.push(error);
+    let (arguments, error) = policy::parse(arguments);
+    let names_no_crate = error.is_none() && arguments.crate_path.is_none();
+    let mut errors: Vec<Error> = error.into_iter().collect();
+    let mut requirements = Requirements::default();
+    for list in arguments.requirements {
+        errors.extend(requirements.add(list.span(), list.stream()).err());
     }
+    errors.extend(take_requirements(&mut declaration.attrs, &mut requirements));
+    errors.extend(check_kind(&declaration).err());
     let generic = check_generics(&declaration);
-    let implementation = generic
-        .is_ok()
-        .then(|| implement(&declaration, &requirements, &policy));
+    let is_generic = generic.is_err();
     errors.extend(generic.err());
+    // The hidden function is for a crate whose `#[guarded]` may not find singleton-core among its dependencies.
+    let needs_function = arguments.crate_path.is_some();
+    let mut policy = arguments.policy;
+    let implementation = match arguments.crate_path.or_else(CratePath::of_dependency) {
+        _ if is_generic => None,
+        Some(singleton_core) => {
+            let name = &declaration.ident;
+            let function = needs_function.then(|| guarded::hidden_function(name, &singleton_core));
+            policy.singleton_core = singleton_core;
+            let implementation = implement(&declaration, &requirements, &policy);
+            Some(quote!(#implementation #function))
+        }
+        None => {
+            if names_no_crate {
+                let example = "#[service(crate = path::to::singleton_core)]";
+                errors.push(crate_path::no_dependency(example));
+            }
+            Some(guarded::stub_function(&declaration.ident))
+        }
+    };
     let errors = errors.into_iter().map(Error::into_compile_error);
     quote! {
         #declaration
@@ -49,26 +71,30 @@ struct Requirements {
     span: Option<Span>,
 }
 
+impl Requirements {
+    /// Adds the services of one list.
+    fn add(&mut self, span: Span, list: TokenStream) -> Result<()> {
+        self.span = Some(span);
+        self.services.extend(requirements::parse(list)?);
+        Ok(())
+    }
+}
+
 /// Reads each `#[requires(…)]` of the item, and leaves a mark in its place, so that the attribute's import counts as
-/// used.
-fn take_requirements(attributes: &mut [Attribute]) -> (Requirements, Vec<Error>) {
-    let mut requirements = Requirements::default();
+/// used. Returns the errors.
+fn take_requirements(attributes: &mut [Attribute], requirements: &mut Requirements) -> Vec<Error> {
     let mut errors = Vec::new();
     for attribute in attributes
         .iter_mut()
         .filter(|attribute| attributes::is_named(attribute, "requires"))
     {
-        let read = attribute.meta.require_list().and_then(|list| {
-            requirements.span = Some(list.delimiter.span().join());
-            requirements::parse(list.tokens.clone())
-        });
-        match read {
-            Ok(services) => requirements.services.extend(services),
-            Err(error) => errors.push(error),
-        }
+        let list = attribute.meta.require_list();
+        let read = list
+            .and_then(|list| requirements.add(list.delimiter.span().join(), list.tokens.clone()));
+        errors.extend(read.err());
         requirements::mark_as_read(attribute);
     }
-    (requirements, errors)
+    errors
 }
 
 fn check_kind(declaration: &DeriveInput) -> Result<()> {
@@ -101,20 +127,21 @@ fn implement(
 ) -> TokenStream {
     let (name, visibility) = (&declaration.ident, &declaration.vis);
     let text = name.unraw().to_string();
-    let private = quote!(::singleton_core::__private);
+    let singleton_core = &policy.singleton_core;
+    let private = quote!(#singleton_core::__private);
     let services = &requirements.services;
     // A cycle goes through these constants, so they get the span of the requirements.
     let span = requirements.span.unwrap_or_else(Span::call_site);
-    let rank = rank(services);
+    let rank = rank(services, singleton_core);
     let rank = quote_spanned! {span=> const RANK: ::core::primitive::usize = #rank; };
     let own = policy.asynchronous;
     let asynchronous = services
         .iter()
-        .map(|service| member(service, quote!(ASYNC)));
+        .map(|service| member(service, singleton_core, quote!(ASYNC)));
     let asynchronous = quote! { const ASYNC: ::core::primitive::bool = #own #(|| #asynchronous)*; };
     let descriptors = services
         .iter()
-        .map(|service| member(service, quote!(descriptor)));
+        .map(|service| member(service, singleton_core, quote!(descriptor)));
     let kind = if own {
         quote!(asynchronous)
     } else {
@@ -125,9 +152,9 @@ fn implement(
     } else {
         quote!(::core::option::Option::None)
     };
-    let inherent = inherent(visibility);
+    let inherent = inherent(visibility, singleton_core);
     quote! {
-        impl ::singleton_core::Requirement for #name {
+        impl #singleton_core::Requirement for #name {
             #rank
             #asynchronous
 
@@ -144,7 +171,7 @@ fn implement(
             }
         }
 
-        impl ::singleton_core::Singleton for #name {
+        impl #singleton_core::Singleton for #name {
             const KIND: #private::Kind<Self> = #private::#kind::<#name>();
 
             #[inline(always)]
@@ -165,8 +192,8 @@ fn implement(
     }
 }
 
-fn inherent(visibility: &syn::Visibility) -> TokenStream {
-    let private = quote!(::singleton_core::__private);
+fn inherent(visibility: &syn::Visibility, singleton_core: &CratePath) -> TokenStream {
+    let private = quote!(#singleton_core::__private);
     quote! {
         /// Returns the instance. On first use, initializes the service and its dependencies.
         ///
@@ -174,7 +201,7 @@ fn inherent(visibility: &syn::Visibility) -> TokenStream {
         ///
         /// Returns an error if the service or one of its dependencies could not be initialized.
         #[inline]
-        #visibility fn instance() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
+        #visibility fn instance() -> ::core::result::Result<&'static Self, #singleton_core::Error> {
             #private::instance::<Self>()
         }
 
@@ -183,7 +210,7 @@ fn inherent(visibility: &syn::Visibility) -> TokenStream {
         /// # Errors
         ///
         /// Returns the errors of `instance`.
-        #visibility async fn instance_async() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
+        #visibility async fn instance_async() -> ::core::result::Result<&'static Self, #singleton_core::Error> {
             #private::instance_async::<Self>().await
         }
 
@@ -199,23 +226,24 @@ fn inherent(visibility: &syn::Visibility) -> TokenStream {
         /// # Errors
         ///
         /// Returns an error if the service was used or shut down before, or if an instance was provided before.
-        #visibility fn provide(__instance: Self) -> ::core::result::Result<(), ::singleton_core::Error> {
+        #visibility fn provide(__instance: Self) -> ::core::result::Result<(), #singleton_core::Error> {
             #private::provide(__instance)
         }
     }
 }
 
 /// Returns the rank as nested calls of `max`. With a slice, rustc would explain a cycle with many more notes.
-fn rank(requirements: &[Type]) -> TokenStream {
+fn rank(requirements: &[Type], singleton_core: &CratePath) -> TokenStream {
     let highest = requirements.iter().fold(quote!(0), |highest, service| {
-        let rank = member(service, quote!(RANK));
-        quote_spanned!(service.span()=> ::singleton_core::__private::max(#highest, #rank))
+        let rank = member(service, singleton_core, quote!(RANK));
+        let singleton_core = singleton_core.at(service.span());
+        quote_spanned!(service.span()=> #singleton_core::__private::max(#highest, #rank))
     });
     quote!(1 + #highest)
 }
 
 /// Refers to a member of `Requirement` with the span of the entry in `#[requires]`, so that an error points there.
-fn member(service: &Type, member: TokenStream) -> TokenStream {
-    let service_tokens = service.to_token_stream();
-    quote_spanned!(service.span()=> <#service_tokens as ::singleton_core::Requirement>::#member)
+fn member(service: &Type, singleton_core: &CratePath, member: TokenStream) -> TokenStream {
+    let singleton_core = singleton_core.at(service.span());
+    quote_spanned!(service.span()=> <#service as #singleton_core::Requirement>::#member)
 }

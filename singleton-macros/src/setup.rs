@@ -5,7 +5,7 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Error, ItemFn, Result, ReturnType, Safety};
 
-use crate::policy;
+use crate::crate_path::{self, CratePath};
 
 /// Expands `#[setup]`. Always emits the user's function, even after an error.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
@@ -17,10 +17,13 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
             return quote!(#item #error);
         }
     };
-    if let Err(error) = validate(&arguments, &function) {
-        let error = error.into_compile_error();
-        return quote!(#[allow(dead_code)] #function #error);
-    }
+    let singleton_core = match validate(&arguments, &function) {
+        Ok(singleton_core) => singleton_core,
+        Err(error) => {
+            let error = error.into_compile_error();
+            return quote!(#[allow(dead_code)] #function #error);
+        }
+    };
     let name = &function.sig.ident;
     let result = match &function.sig.output {
         ReturnType::Default => name.span(),
@@ -28,8 +31,9 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
     };
     // A `#[macro_export]` macro is always at the root of its crate, so a second `#[setup]` is a duplicate definition.
     let once = Ident::new("a_crate_has_one_setup_function", name.span());
+    let moved = singleton_core.at(result);
     let registered = quote_spanned! {result=>
-        ::singleton_core::__private::Setup::new(::core::concat!(::core::module_path!(), "::", ::core::stringify!(#name)), #name)
+        #moved::__private::Setup::new(::core::concat!(::core::module_path!(), "::", ::core::stringify!(#name)), #name)
     };
     quote! {
         #function
@@ -39,15 +43,16 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> TokenStream {
         #[macro_export]
         macro_rules! #once { () => {}; }
 
-        ::singleton_core::__private::inventory::submit! { #registered }
+        #singleton_core::__private::inventory::submit! { #registered }
     }
 }
 
-fn validate(arguments: &TokenStream, function: &ItemFn) -> Result<()> {
+fn validate(arguments: &TokenStream, function: &ItemFn) -> Result<CratePath> {
     let signature = &function.sig;
-    let mut faults: Vec<Error> = policy::none(arguments, "`#[setup]` takes no arguments")
-        .into_iter()
-        .collect();
+    let message = "`#[setup]` takes no arguments";
+    let example = "#[setup(crate = path::to::singleton_core)]";
+    let singleton_core = crate_path::only_argument(arguments, message, example);
+    let mut faults = Vec::new();
     if let Some(asyncness) = &signature.asyncness {
         faults.push(Error::new_spanned(
             asyncness,
@@ -84,9 +89,15 @@ fn validate(arguments: &TokenStream, function: &ItemFn) -> Result<()> {
             "a `#[setup]` function returns `anyhow::Result<()>`",
         ));
     }
-    let all = faults.into_iter().reduce(|mut all, fault| {
+    let all = singleton_core
+        .as_ref()
+        .err()
+        .cloned()
+        .into_iter()
+        .chain(faults);
+    let all = all.reduce(|mut all, fault| {
         all.combine(fault);
         all
     });
-    all.map_or(Ok(()), Err)
+    all.map_or(singleton_core, Err)
 }

@@ -5,11 +5,13 @@ use quote::quote;
 use syn::ext::IdentExt;
 use syn::{Error, ItemTrait, Result};
 
-use crate::{attributes, policy, requirements};
+use crate::crate_path::{self, CratePath};
+use crate::{attributes, requirements};
 
 /// Expands `#[service]` on a trait. Always emits the trait, even after an error.
 pub(crate) fn expand(arguments: &TokenStream, mut declaration: ItemTrait) -> TokenStream {
-    let result = validate(arguments, &declaration).map(|()| implement(&declaration));
+    let result = validate(arguments, &declaration)
+        .map(|singleton_core| implement(&declaration, &singleton_core));
     for attribute in &mut declaration.attrs {
         if attributes::is_named(attribute, "requires") {
             requirements::mark_as_read(attribute);
@@ -19,9 +21,11 @@ pub(crate) fn expand(arguments: &TokenStream, mut declaration: ItemTrait) -> Tok
     quote!(#declaration #expansion)
 }
 
-fn validate(arguments: &TokenStream, declaration: &ItemTrait) -> Result<()> {
+fn validate(arguments: &TokenStream, declaration: &ItemTrait) -> Result<CratePath> {
     let message = "`#[service]` on a trait takes no arguments: write them on the service that implements the trait";
-    let mut faults: Vec<Error> = policy::none(arguments, message).into_iter().collect();
+    let example = "#[service(crate = path::to::singleton_core)]";
+    let singleton_core = crate_path::only_argument(arguments, message, example);
+    let mut faults = Vec::new();
     if !declaration.generics.params.is_empty() {
         let message =
             "a trait service cannot be generic, because it has exactly one implementation";
@@ -33,19 +37,25 @@ fn validate(arguments: &TokenStream, declaration: &ItemTrait) -> Result<()> {
             "a trait cannot have `#[requires]`: write it on the service that implements the trait";
         faults.push(Error::new_spanned(requires, message));
     }
-    let all = faults.into_iter().reduce(|mut all, fault| {
+    let all = singleton_core
+        .as_ref()
+        .err()
+        .cloned()
+        .into_iter()
+        .chain(faults);
+    let all = all.reduce(|mut all, fault| {
         all.combine(fault);
         all
     });
-    all.map_or(Ok(()), Err)
+    all.map_or(singleton_core, Err)
 }
 
-fn implement(declaration: &ItemTrait) -> TokenStream {
+fn implement(declaration: &ItemTrait, singleton_core: &CratePath) -> TokenStream {
     let (name, visibility) = (&declaration.ident, &declaration.vis);
     let text = format!("dyn {}", name.unraw());
-    let private = quote!(::singleton_core::__private);
+    let private = quote!(#singleton_core::__private);
     quote! {
-        impl ::singleton_core::Requirement for dyn #name {
+        impl #singleton_core::Requirement for dyn #name {
             const RANK: ::core::primitive::usize = 1;
             const ASYNC: ::core::primitive::bool = false;
 
@@ -75,7 +85,7 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             /// # Errors
             ///
             /// Returns an error if no implementation was chosen, or if it could not be initialized.
-            #visibility fn instance() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
+            #visibility fn instance() -> ::core::result::Result<&'static Self, #singleton_core::Error> {
                 #private::chosen::<Self>()
             }
 
@@ -85,7 +95,7 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             /// # Errors
             ///
             /// Returns an error in the same cases as `instance`.
-            #visibility async fn instance_async() -> ::core::result::Result<&'static Self, ::singleton_core::Error> {
+            #visibility async fn instance_async() -> ::core::result::Result<&'static Self, #singleton_core::Error> {
                 #private::chosen_async::<Self>().await
             }
 
@@ -100,7 +110,7 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             ///
             /// Returns an error if an implementation was chosen before, or if this trait's service was already used or shut
             /// down.
-            #visibility fn provide(__implementation: impl #name + 'static) -> ::core::result::Result<(), ::singleton_core::Error> {
+            #visibility fn provide(__implementation: impl #name + 'static) -> ::core::result::Result<(), #singleton_core::Error> {
                 #private::provide_chosen::<Self>(::std::boxed::Box::new(__implementation))
             }
 
@@ -109,7 +119,7 @@ fn implement(declaration: &ItemTrait) -> TokenStream {
             /// # Errors
             ///
             /// Returns an error in the same cases as `provide`.
-            #visibility fn bind<__Service: ::singleton_core::Singleton + #name>() -> ::core::result::Result<(), ::singleton_core::Error> {
+            #visibility fn bind<__Service: #singleton_core::Singleton + #name>() -> ::core::result::Result<(), #singleton_core::Error> {
                 #private::bind::<Self, __Service>(|__implementation| __implementation)
             }
         }

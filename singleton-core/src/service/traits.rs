@@ -9,6 +9,8 @@ use super::stop::Stop;
 
 /// A service's life: how it initializes, how its health is checked, and how it shuts down.
 ///
+/// The methods are not `async`. For `async fn initialize`, write `#[service(async)]` and implement [`AsyncService`].
+///
 /// # Examples
 ///
 /// ```
@@ -187,7 +189,8 @@ pub trait Requirement: 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a service",
     label = "not a service",
-    note = "put `#[service]` on `{Self}` and write `impl Service for {Self}`"
+    note = "put `#[service]` on `{Self}` and write `impl Service for {Self}`",
+    note = "a method with `#[guarded]` belongs in an inherent `impl` of the struct, not in a trait"
 )]
 pub trait Singleton: Requirement + Sized + Send + Sync {
     #[doc(hidden)]

@@ -1,0 +1,6 @@
+use facade::singleton_core::requires;
+
+#[requires()]
+struct Shop;
+
+fn main() {}

@@ -172,8 +172,9 @@ pub const fn max(left: usize, right: usize) -> usize {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::Guard;
+    use crate::error::{Error, Reason};
     use crate::testing::Scope;
-    use crate::{Error, Service, service};
+    use crate::{Service, service};
 
     #[service]
     struct Shop;
@@ -190,7 +191,7 @@ mod tests {
             assert!(Guard::<Shop>::NEW.ready().is_err());
             assert!(Guard::<Shop>::NEW.instance().is_ok());
             assert!(pollster::block_on(Guard::<Shop>::NEW.instance_async()).is_ok());
-            let error = Error::ShutDown { service: "Shop" };
+            let error = Error::new("Shop", Reason::ShutDown);
             assert!(
                 Guard::<Shop>::NEW
                     .failed::<Result<(), Error>>(error)

@@ -43,6 +43,8 @@ pub use singleton_macros::{guarded, requires, service, setup};
 
 #[cfg(test)]
 mod tests {
+    #[cfg(not(loom))]
+    mod deep_graphs;
     #[cfg(loom)]
     mod loom;
     #[cfg(not(loom))]

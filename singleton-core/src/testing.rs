@@ -239,3 +239,100 @@ fn shut_down_scope(context: &Context, driver: &Driver) {
     // The destructors of its errors and futures are user code.
     let _ = catch_panic(|| drop(removed));
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Weak};
+
+    use super::*;
+    use crate::{AsyncService, Service, requires, service, threads};
+
+    #[service]
+    struct Plain;
+
+    impl Service for Plain {
+        fn initialize() -> anyhow::Result<Self> {
+            Ok(Plain)
+        }
+    }
+
+    #[service(async)]
+    #[requires(Plain)]
+    struct PlainAsync;
+
+    impl AsyncService for PlainAsync {
+        async fn initialize() -> anyhow::Result<Self> {
+            Ok(PlainAsync)
+        }
+    }
+
+    /// Has an own `shutdown`, which calls the default one of another service.
+    #[service]
+    struct Flushes;
+
+    static FLUSHES: AtomicUsize = AtomicUsize::new(0);
+
+    impl Service for Flushes {
+        fn initialize() -> anyhow::Result<Self> {
+            Ok(Flushes)
+        }
+
+        fn shutdown(&self) -> anyhow::Result<()> {
+            FLUSHES.fetch_add(1, Ordering::Relaxed);
+            Service::shutdown(&Plain)
+        }
+    }
+
+    /// Returns the number of threads that `work` and its threads start.
+    fn count_threads(work: impl FnOnce()) -> usize {
+        let count = Arc::new(AtomicUsize::new(0));
+        let started = Arc::clone(&count);
+        let refuse = move |_: &str| {
+            started.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        threads::faults::with(Arc::new(refuse), work);
+        count.load(Ordering::Relaxed)
+    }
+
+    fn use_plain_services() {
+        Scope::new().run(|| {
+            assert!(Plain::instance().is_ok());
+            assert!(pollster::block_on(PlainAsync::instance_async()).is_ok());
+        });
+    }
+
+    #[test]
+    fn end_of_a_scope_starts_threads_only_for_services_with_a_shutdown() {
+        // The first shutdown of a service shows whether it has one of its own.
+        use_plain_services();
+        assert_eq!(count_threads(use_plain_services), 0);
+        let asynchronous = Scope::new().run_async(async {
+            assert!(Plain::instance().is_ok());
+            assert!(PlainAsync::instance_async().await.is_ok());
+        });
+        assert_eq!(count_threads(|| pollster::block_on(asynchronous)), 0);
+        for flushes in 1..=3 {
+            let use_both = || {
+                Scope::new().run(|| {
+                    assert!(Plain::instance().is_ok() && Flushes::instance().is_ok());
+                });
+            };
+            assert_eq!(count_threads(use_both), 1);
+            assert_eq!(FLUSHES.load(Ordering::Relaxed), flushes);
+        }
+    }
+
+    #[test]
+    fn bookkeeping_of_an_ended_scope_is_freed() {
+        let state: Weak<_> = Scope::new().run(|| {
+            assert!(Plain::instance().is_ok());
+            Context::current().downgrade().expect("this is a scope")
+        });
+        assert!(state.upgrade().is_none());
+        let engine = engine::lock();
+        assert!(engine.container(engine::ContainerId::PROCESS).is_some());
+    }
+}

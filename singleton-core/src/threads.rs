@@ -8,9 +8,10 @@ pub(crate) fn spawn<R: Send + 'static>(
     name: impl Into<String>,
     work: impl FnOnce() -> R + Send + 'static,
 ) -> io::Result<JoinHandle<R>> {
+    let name = name.into();
     #[cfg(test)]
-    let work = faults::inherited(work)?;
-    Builder::new().name(name.into()).spawn(work)
+    let work = faults::inherited(&name, work)?;
+    Builder::new().name(name).spawn(work)
 }
 
 /// Refused thread starts, for the tests of this crate.
@@ -20,8 +21,8 @@ pub(crate) mod faults {
     use std::io;
     use std::sync::Arc;
 
-    /// Returns whether the next thread is refused.
-    pub(crate) type Refuse = Arc<dyn Fn() -> bool + Send + Sync>;
+    /// Returns whether the thread with this name is refused.
+    pub(crate) type Refuse = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
     thread_local! {
         static REFUSE: RefCell<Option<Refuse>> = const { RefCell::new(None) };
@@ -35,9 +36,12 @@ pub(crate) mod faults {
         result
     }
 
-    pub(super) fn inherited<R>(work: impl FnOnce() -> R) -> io::Result<impl FnOnce() -> R> {
+    pub(super) fn inherited<R, W: FnOnce() -> R>(
+        name: &str,
+        work: W,
+    ) -> io::Result<impl FnOnce() -> R + use<R, W>> {
         let refuse = REFUSE.with_borrow(Clone::clone);
-        if refuse.as_ref().is_some_and(|refuse| refuse()) {
+        if refuse.as_ref().is_some_and(|refuse| refuse(name)) {
             return Err(io::Error::from(io::ErrorKind::WouldBlock));
         }
         Ok(move || match refuse {

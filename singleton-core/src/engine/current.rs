@@ -71,6 +71,12 @@ impl Context {
         }
     }
 
+    /// Returns a reference that does not keep the scope's state.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn downgrade(&self) -> Option<std::sync::Weak<ScopeState>> {
+        self.scope.as_ref().map(Arc::downgrade)
+    }
+
     /// Keeps the calling thread in this context until the value is dropped.
     pub(crate) fn enter(&self) -> ContextGuard {
         if current_container() == self.container {

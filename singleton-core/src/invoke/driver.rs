@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn task_runs_the_work_if_no_thread_can_be_spawned() {
         let caller = thread::current().id();
-        let done = threads::faults::with(Arc::new(|| true), || {
+        let done = threads::faults::with(Arc::new(|_: &str| true), || {
             pollster::block_on(off_thread(move |driver| {
                 let awaited = driver.block_on(async { 7 });
                 (awaited, thread::current().id() == caller)

@@ -252,7 +252,7 @@ mod tests {
             job_ran.store(true, Ordering::Relaxed);
         });
         let started_at = Instant::now();
-        let result = threads::faults::with(Arc::new(|| true), || pool.next());
+        let result = threads::faults::with(Arc::new(|_: &str| true), || pool.next());
         match result {
             Some((1, _, JobResult::Failed(message))) => {
                 assert!(message.starts_with("no thread to run it on: "), "{message}");
@@ -273,7 +273,7 @@ mod tests {
         }
         let refused = AtomicUsize::new(0);
         // Later threads are refused too, and the first one runs both jobs.
-        let refuse = move || refused.fetch_add(1, Ordering::Relaxed) != 3;
+        let refuse = move |_: &str| refused.fetch_add(1, Ordering::Relaxed) != 3;
         threads::faults::with(Arc::new(refuse), || {
             assert!(matches!(pool.next(), Some((1, _, JobResult::Done(false)))));
             assert!(matches!(pool.next(), Some((2, _, JobResult::Done(false)))));

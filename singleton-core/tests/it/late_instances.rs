@@ -5,8 +5,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use singleton_core::testing::Scope;
-use singleton_core::{ErrorKind, ServiceContext};
-use singleton_core::{Service, StartOutcome, env, registry, service};
+use singleton_core::{
+    ErrorKind, Service, ServiceContext, StartOutcome, env, registry, requires, service,
+};
 
 use super::gate::{HANG_TIMEOUT, gate};
 
@@ -109,4 +110,75 @@ fn late_instance_of_an_ended_scope_is_shut_down_without_process_variables() {
         call.join().unwrap().map_err(|error| error.kind()),
         Err(ErrorKind::ShutDown)
     ));
+}
+
+gate!(LATE_TOP);
+static STOPPED: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+gate!(ALL_STOPPED);
+
+macro_rules! stops {
+    ($name:ident, [$($required:ty)?], $initialize:expr $(, $policy:meta)*) => {
+        #[service($($policy),*)]
+        #[requires($($required)?)]
+        struct $name;
+
+        impl Service for $name {
+            fn initialize() -> anyhow::Result<Self> {
+                $initialize;
+                Ok($name)
+            }
+
+            fn shutdown(&self) -> anyhow::Result<()> {
+                let mut stopped = STOPPED.lock().unwrap();
+                stopped.push(stringify!($name));
+                if stopped.len() == 4 {
+                    ALL_STOPPED.arrive();
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+stops!(Basement, [], ());
+stops!(Floor, [Basement], ());
+stops!(Lamp, [], ());
+stops!(
+    Roof,
+    [Floor],
+    {
+        // Not declared.
+        Lamp::instance()?;
+        LATE_TOP.arrive_and_wait();
+    },
+    init_timeout = "30ms"
+);
+
+#[test]
+fn failed_start_shuts_down_what_a_late_service_required_and_used() {
+    Scope::new().run(|| {
+        let error = registry().start::<Roof>().unwrap_err();
+        let (_, failure) = error.report().failures().next().unwrap();
+        assert_eq!(failure.kind(), ErrorKind::TimedOut);
+        LATE_TOP.wait_for_arrival();
+        let are_ready = || {
+            [
+                Basement::is_initialized(),
+                Floor::is_initialized(),
+                Lamp::is_initialized(),
+            ]
+        };
+        assert_eq!(are_ready(), [true; 3], "the late service still uses them");
+        LATE_TOP.open();
+        ALL_STOPPED.wait_for_arrival();
+        let stopped = STOPPED.lock().unwrap().clone();
+        assert_eq!(stopped[0], "Roof");
+        let position = |name| stopped.iter().position(|stopped| *stopped == name);
+        assert!(position("Floor") < position("Basement") && position("Lamp").is_some());
+        while are_ready() != [false; 3] {
+            thread::yield_now();
+        }
+        // They can start again.
+        Floor::instance().unwrap();
+    });
 }

@@ -6,9 +6,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use singleton_core::ServiceContext;
+use anyhow::Context;
 use singleton_core::testing::Scope;
-use singleton_core::{Error, ErrorKind, Service, registry, requires, service};
+use singleton_core::{
+    Error, ErrorKind, Health, PingOptions, Policy, Retry, Service, ServiceContext, State, registry,
+    requires, service,
+};
+
+use super::gate::gate;
 
 static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
 
@@ -170,4 +175,181 @@ fn registry_lists_tags() {
         .find(|service| service.name() == "HasTimeout")
         .unwrap();
     assert_eq!(has_timeout.tags(), ["readiness", "slow"]);
+}
+
+/// Defines a service that fails `FAILURES` times in each scope, and counts its calls of `initialize`.
+macro_rules! unreliable {
+    ($name:ident, $calls:ident, $failures:literal $(, $policy:meta)* $(; requires $required:ty)?) => {
+        static $calls: AtomicU32 = AtomicU32::new(0);
+
+        #[service($($policy),*)]
+        #[requires($($required)?)]
+        struct $name;
+
+        impl Service for $name {
+            fn initialize() -> anyhow::Result<Self> {
+                let calls: u32 = $calls.fetch_add(1, Ordering::SeqCst);
+                let failures: u32 = $failures;
+                if calls < failures {
+                    anyhow::bail!("the server is starting");
+                }
+                Ok($name)
+            }
+        }
+    };
+}
+
+unreliable!(Server, SERVER_CALLS, 3);
+unreliable!(Proxy, PROXY_CALLS, 0; requires Server);
+unreliable!(Declares, DECLARES_CALLS, 0, retry(attempts = 5, initial = "1ms", max = "2ms"); requires Proxy);
+
+#[test]
+fn declared_dependency_is_retried_as_its_dependent_demands() {
+    let reset = || SERVER_CALLS.store(0, Ordering::SeqCst);
+    Scope::new().run(|| {
+        Declares::instance().unwrap();
+        assert_eq!(SERVER_CALLS.load(Ordering::SeqCst), 4);
+        reset();
+    });
+    // In a start, the store begins before the services that require it.
+    Scope::new().run(|| {
+        registry().start::<Declares>().unwrap();
+        assert_eq!(SERVER_CALLS.load(Ordering::SeqCst), 4);
+        reset();
+    });
+    Scope::new().run(|| {
+        assert!(Proxy::instance().is_err(), "nothing demands retries");
+        assert_eq!(SERVER_CALLS.load(Ordering::SeqCst), 1);
+    });
+}
+
+unreliable!(Always, ALWAYS_CALLS, 1_000);
+unreliable!(LeftShop, LEFT_CALLS, 0; requires Always);
+unreliable!(RightShop, RIGHT_CALLS, 0; requires Always);
+unreliable!(Both, BOTH_CALLS, 0, retry(attempts = 3, initial = "1ms", max = "1ms"); requires LeftShop);
+unreliable!(BothToo, BOTH_TOO_CALLS, 0, retry(attempts = 3, initial = "1ms", max = "1ms"); requires RightShop);
+
+#[service(retry(attempts = 3, initial = "1ms", max = "1ms"))]
+struct UsesAlways;
+
+impl Service for UsesAlways {
+    fn initialize() -> anyhow::Result<Self> {
+        Always::instance().context("no store")?;
+        Ok(UsesAlways)
+    }
+}
+
+#[test]
+fn failed_service_is_tried_once_for_each_attempt_of_its_retries() {
+    Scope::new().run(|| {
+        let calls = |work: fn() -> bool| {
+            let before = ALWAYS_CALLS.load(Ordering::SeqCst);
+            assert!(work());
+            ALWAYS_CALLS.load(Ordering::SeqCst) - before
+        };
+        assert_eq!(calls(|| Both::instance().is_err()), 3);
+        assert_eq!(calls(|| UsesAlways::instance().is_err()), 3);
+        let start =
+            || registry().start::<BothToo>().is_err() && registry().start::<Both>().is_err();
+        assert_eq!(calls(start), 6);
+    });
+}
+
+gate!(FAILING);
+static JOINED_CALLS: AtomicU32 = AtomicU32::new(0);
+
+#[service]
+struct Joined;
+
+impl Service for Joined {
+    fn initialize() -> anyhow::Result<Self> {
+        if JOINED_CALLS.fetch_add(1, Ordering::SeqCst) == 0 {
+            FAILING.arrive_and_wait();
+            anyhow::bail!("the server is starting");
+        }
+        Ok(Joined)
+    }
+}
+
+unreliable!(Joins, JOINS_CALLS, 0, retry(attempts = 3, initial = "1ms", max = "1ms"); requires Joined);
+
+#[test]
+fn dependent_with_retries_makes_a_running_attempt_patient() {
+    Scope::new().run(|| {
+        let context = ServiceContext::current();
+        let first = thread::spawn(context.wrap(|| Joined::instance().map(drop)));
+        FAILING.wait_for_arrival();
+        let second = thread::spawn(context.wrap(|| Joins::instance().map(drop)));
+        while !registry()
+            .services()
+            .iter()
+            .any(|service| service.name() == "Joins" && service.state() == State::Initializing)
+        {
+            thread::yield_now();
+        }
+        FAILING.open();
+        second.join().unwrap().unwrap();
+        // The first caller waits for the same attempt, or its own one succeeds.
+        let _ = first.join().unwrap();
+    });
+}
+
+unreliable!(Configured, CONFIGURED_CALLS, 2, tags("attribute"));
+
+#[test]
+fn policy_can_be_configured_before_the_first_use() {
+    let pause = Duration::from_millis(1);
+    let retry = Retry::new(3).initial(pause).max(pause);
+    Scope::new().run(|| {
+        registry()
+            .configure::<Configured>(Policy::new().retry(retry))
+            .unwrap();
+        registry()
+            .configure::<Configured>(Policy::new().eager())
+            .unwrap();
+        let info = || {
+            let services = registry().services();
+            services
+                .into_iter()
+                .find(|service| service.name() == "Configured")
+                .unwrap()
+        };
+        assert_eq!(info().tags(), ["attribute"], "it is not replaced");
+        registry()
+            .configure::<Configured>(Policy::new().tags(["one", "two"]))
+            .unwrap();
+        assert_eq!(info().tags(), ["one", "two"]);
+        let two = registry().ping_all(&PingOptions::new().tag("two"));
+        assert_eq!(two.services()[0].name(), "Configured");
+        assert_eq!(two.services()[0].tags(), ["one", "two"]);
+        assert_eq!(
+            two.health(),
+            Health::Unhealthy,
+            "it is eager and has not started"
+        );
+        Configured::instance().unwrap();
+        assert_eq!(CONFIGURED_CALLS.load(Ordering::SeqCst), 3);
+        let late = registry().configure::<Configured>(Policy::new());
+        let late = late.unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::ConfiguredTooLate);
+        assert_eq!(
+            late.to_string(),
+            "Configured is in use already; configure it before its first use"
+        );
+    });
+    // The change belongs to the scope.
+    CONFIGURED_CALLS.store(0, Ordering::SeqCst);
+    Scope::new().run(|| {
+        assert!(Configured::instance().is_err());
+        let late = registry().configure::<Configured>(Policy::new().eager());
+        let kind = late.map_err(|error| error.kind());
+        assert_eq!(
+            kind,
+            Err(ErrorKind::ConfiguredTooLate),
+            "a failed use is a use"
+        );
+        registry().shutdown_all();
+        let late = registry().configure::<ReadyAtFourthAttempt>(Policy::new());
+        assert_eq!(late.map_err(|error| error.kind()), Err(ErrorKind::ShutDown));
+    });
 }

@@ -1,12 +1,14 @@
 //! Test scopes: separate services, fakes, other threads, and shutdown.
 
 use std::panic;
-use std::sync::{Barrier, Mutex};
+use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
 
-use singleton_core::ServiceContext;
+use futures_util::FutureExt;
 use singleton_core::testing::Scope;
-use singleton_core::{Error, Service, guarded, requires, service};
+#[allow(deprecated, reason = "the old names stay for a while")]
+use singleton_core::testing::ScopeHandle;
+use singleton_core::{Error, ErrorKind, Service, ServiceContext, guarded, requires, service};
 
 static EVENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -183,4 +185,64 @@ fn scope_debug_lists_provided_services() {
         format!("{:?}", Scope::new().provide(ScopedClock { hour: 2 })),
         r#"Scope ["ScopedClock"]"#
     );
+}
+
+#[test]
+fn thread_left_behind_in_an_ended_scope_sees_no_service() {
+    ScopedClock::hour().unwrap();
+    let (left, is_left) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let left_behind = Scope::new().run(|| {
+        let work = ServiceContext::current().wrap(move || {
+            left.send(()).unwrap();
+            may_go_on.recv().unwrap();
+            ScopedClock::hour().map_err(|error| error.kind())
+        });
+        let thread = thread::spawn(work);
+        is_left.recv().unwrap();
+        thread
+    });
+    assert_eq!(*ScopedClock::hour().unwrap(), 1);
+    go_on.send(()).unwrap();
+    assert_eq!(left_behind.join().unwrap(), Err(ErrorKind::ShutDown));
+    assert_eq!(*ScopedClock::hour().unwrap(), 1);
+}
+
+struct AsksWhenDropped(mpsc::Sender<u32>);
+
+impl Drop for AsksWhenDropped {
+    fn drop(&mut self) {
+        self.0.send(*ScopedClock::hour().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn destructors_of_a_cancelled_future_run_in_its_context() {
+    let (sender, hour) = mpsc::channel();
+    Scope::new().provide(ScopedClock { hour: 9 }).run(|| {
+        let asks = AsksWhenDropped(sender);
+        let future = ServiceContext::current().scope(async move {
+            let _asks = asks;
+            std::future::pending::<()>().await;
+        });
+        let mut future = Box::pin(future);
+        assert!(future.as_mut().now_or_never().is_none());
+        thread::spawn(move || drop(future)).join().unwrap();
+    });
+    assert_eq!(hour.recv().unwrap(), 9);
+}
+
+#[test]
+#[allow(deprecated, reason = "the old names stay for a while")]
+fn deprecated_names_of_the_context_still_work() {
+    Scope::new().provide(ScopedClock { hour: 4 }).run(|| {
+        let handle: ScopeHandle = Scope::current();
+        assert_eq!(*handle.enter(ScopedClock::hour).unwrap(), 4);
+        let spawned = handle.spawn(ScopedClock::hour).unwrap();
+        assert_eq!(*spawned.join().unwrap().unwrap(), 4);
+        let carried = handle.carry(async { *ScopedClock::hour().unwrap() });
+        assert_eq!(pollster::block_on(carried), 4);
+        assert_eq!(handle.initialized(), ["ScopedClock"]);
+        handle.assert_initialized(["ScopedClock"]);
+    });
 }

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use singleton_core::testing::Scope;
-use singleton_core::{ErrorKind, ServiceContext};
 use singleton_core::{
-    Service, ShutdownOptions, ShutdownOutcome, ShutdownReport, registry, requires, service,
+    AsyncService, BackgroundService, Error, ErrorKind, Service, ServiceContext, ShutdownOptions,
+    ShutdownOutcome, ShutdownReport, Stop, env, guarded, registry, requires, service,
 };
 
 static EVENTS: Mutex<Vec<&str>> = Mutex::new(Vec::new());
@@ -210,5 +210,97 @@ fn shutdown_waits_for_running_initializations_up_to_the_timeout() {
         let error = starter.join().unwrap().err().unwrap();
         assert_eq!(error.to_string(), "Starting has been shut down");
         orphaned.recv().expect("the late instance is shut down");
+    });
+}
+
+static OWN_CALLS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+#[service]
+struct Archive;
+
+impl Service for Archive {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Archive)
+    }
+}
+
+impl Archive {
+    #[guarded]
+    fn store(&self, text: &str) -> Result<(), Error> {
+        record_own_call(text);
+        Ok(())
+    }
+}
+
+/// Records a call in the test's scope. Other tests start all services too.
+fn record_own_call(text: &str) {
+    if env::var("OWN_CALLS").is_ok() {
+        OWN_CALLS.lock().unwrap().push(text.to_owned());
+    }
+}
+
+#[service(background)]
+#[requires(Archive)]
+struct Outbox;
+
+impl Service for Outbox {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Outbox)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        Ok(Outbox::flush("shutdown")?)
+    }
+}
+
+impl BackgroundService for Outbox {
+    fn run(&self, stop: &Stop) -> anyhow::Result<()> {
+        stop.wait_for_request();
+        Ok(Outbox::flush("run")?)
+    }
+}
+
+impl Outbox {
+    #[guarded]
+    fn flush(&self, text: &str) -> Result<(), Error> {
+        Archive::store(text)
+    }
+}
+
+#[service(async)]
+struct AsyncOutbox;
+
+impl AsyncService for AsyncOutbox {
+    async fn initialize() -> anyhow::Result<Self> {
+        Ok(AsyncOutbox)
+    }
+
+    async fn shutdown(&self) -> anyhow::Result<()> {
+        std::future::ready(()).await;
+        Ok(AsyncOutbox::flush().await?)
+    }
+}
+
+impl AsyncOutbox {
+    #[guarded]
+    async fn flush(&self) -> Result<(), Error> {
+        record_own_call("async");
+        Ok(())
+    }
+}
+
+#[test]
+fn service_can_use_itself_and_its_dependencies_until_the_end_of_its_shutdown() {
+    Scope::new().env("OWN_CALLS", "1").run(|| {
+        Outbox::instance().unwrap();
+        pollster::block_on(AsyncOutbox::instance_async()).unwrap();
+        let report = registry().shutdown_all();
+        assert!(report.is_clean(), "{report}");
+        let mut calls = OWN_CALLS.lock().unwrap().clone();
+        calls.retain(|call| call != "async");
+        assert_eq!(calls, ["run", "shutdown"]);
+        assert_eq!(OWN_CALLS.lock().unwrap().len(), 3);
+        let late = Outbox::flush("late").map_err(|error| error.kind());
+        assert_eq!(late, Err(ErrorKind::ShutDown));
     });
 }

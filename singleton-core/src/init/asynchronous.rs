@@ -14,7 +14,7 @@ use super::blocking::{self, run_attempt_on_thread};
 use super::provide::provided;
 use super::steps::{
     Lookup, WaitEdge, closing, complete, drop_instance, find_or_begin, pause_before_retry,
-    record_cycle, record_time, report_undeclared_use, timed_out,
+    record_cycle, record_time, report_undeclared_use, take_back, timed_out,
 };
 use crate::engine::{
     self, Attempt, AttemptGuard, ContainerId, Engine, InAttempt, InContext, Origin, Outcome,
@@ -122,8 +122,8 @@ async fn drive_attempt(attempt: Arc<Attempt>) -> Outcome {
         let _attempt = AttemptGuard::enter(&attempt);
         drop(work);
     });
-    let (outcome, late_instance) = complete(&attempt, result);
-    if let Some(instance) = late_instance {
+    let (outcome, leftovers) = complete(&attempt, result);
+    if let Some(instance) = leftovers.late_instance {
         let stopped = InContext::new(
             attempt.context.clone(),
             shut_down_instance_async(attempt.container, attempt.service, instance),
@@ -131,6 +131,9 @@ async fn drive_attempt(attempt: Arc<Attempt>) -> Outcome {
         let deadline = Instant::now().checked_add(attempt.shutdown_timeout);
         // A failure was logged, and no caller waits for it.
         let _ = with_deadline(deadline, stopped).await;
+    }
+    if let Some(start) = leftovers.failed_start {
+        take_back(start);
     }
     outcome
 }

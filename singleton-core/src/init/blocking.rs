@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::provide::provided;
 use super::steps::{
     Lookup, WaitEdge, closing, complete, drop_instance, find_or_begin, pause_before_retry,
-    record_cycle, record_time, report_undeclared_use, timed_out,
+    record_cycle, record_time, report_undeclared_use, take_back, timed_out,
 };
 use crate::engine::{
     self, Attempt, AttemptGuard, ContainerId, Origin, Outcome, current_attempt, own_instance,
@@ -210,9 +210,12 @@ pub(crate) fn run_attempt_on_thread(attempt: &Arc<Attempt>) {
 
 /// Ends an attempt. Shuts a late instance down.
 pub(crate) fn finish(attempt: &Arc<Attempt>, result: Outcome) {
-    let (_, late_instance) = complete(attempt, result);
-    if let Some(instance) = late_instance {
+    let (_, leftovers) = complete(attempt, result);
+    if let Some(instance) = leftovers.late_instance {
         shut_down_late(attempt, instance, &Driver::Here);
+    }
+    if let Some(start) = leftovers.failed_start {
+        take_back(start);
     }
 }
 

@@ -165,11 +165,8 @@ pub(crate) fn timed_out(engine: &Engine, attempt: &Attempt) -> Error {
     }
 }
 
-/// Ends an attempt. Returns its outcome, and a late instance that the caller must shut down.
-pub(crate) fn complete(
-    attempt: &Arc<Attempt>,
-    result: Outcome,
-) -> (Outcome, Option<&'static dyn Instance>) {
+/// Ends an attempt. Returns its outcome, and what the caller must clean up.
+pub(crate) fn complete(attempt: &Arc<Attempt>, result: Outcome) -> (Outcome, Leftovers) {
     let instance = result.as_ref().ok().copied();
     let FinishedAttempt {
         outcome,
@@ -177,28 +174,41 @@ pub(crate) fn complete(
         failed_start,
     } = engine::lock().finish_attempt(attempt, result);
     attempt.wake_tasks();
-    if let Some(start) = failed_start {
-        take_back(start);
-    }
     // An error's destructor, a logger or the start of a thread may panic. The attempt has ended in each case.
     let _ = catch_panic(|| drop(previous_error));
     match &outcome {
         Ok(instance) => {
             let _ = catch_panic(|| telemetry::ready(attempt.service, attempt.own_time()));
             let _ = catch_panic(|| start_background(&attempt.context, attempt.service, *instance));
-            (outcome, None)
+            let leftovers = Leftovers {
+                late_instance: None,
+                failed_start,
+            };
+            (outcome, leftovers)
         }
         Err(error) => {
             let _ = catch_panic(|| telemetry::failed(attempt.service, attempt.own_time(), error));
             // An instance that `main` provided is kept for the next start, if there can be one.
             let is_kept = attempt.is_provided && !is_closing(attempt);
-            (outcome, instance.filter(|_| !is_kept))
+            let leftovers = Leftovers {
+                late_instance: instance.filter(|_| !is_kept),
+                failed_start,
+            };
+            (outcome, leftovers)
         }
     }
 }
 
+/// What an attempt leaves behind, in the order in which it must be cleaned up.
+pub(crate) struct Leftovers {
+    /// An instance that no caller gets.
+    pub(crate) late_instance: Option<&'static dyn Instance>,
+    /// The failed start whose last attempt this was.
+    pub(crate) failed_start: Option<Arc<StartRun>>,
+}
+
 /// Shuts down what a failed start has left: its last attempt has ended. On a thread, because the caller may be a task.
-fn take_back(start: Arc<StartRun>) {
+pub(crate) fn take_back(start: Arc<StartRun>) {
     let spawned = threads::spawn("take back", move || (start.take_back)(&start));
     if let Err(error) = spawned {
         let _ = catch_panic(|| {

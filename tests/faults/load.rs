@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use db_service::DbError;
 use singleton_core::ServiceContext;
-use singleton_core::testing::Scope;
 
 use crate::number_table::{self, WriteMethod};
 use crate::observations::{CallStatistics, Observations};
@@ -51,7 +50,7 @@ impl Load {
                 to_repeat: None,
                 last_acknowledged: None,
             };
-            let thread = scope.spawn(move || worker.run());
+            let thread = thread::Builder::new().spawn(scope.wrap(move || worker.run()));
             thread.context("could not start a thread of the load")
         };
         let threads = (0..THREADS).map(start).collect::<Result<_, _>>()?;

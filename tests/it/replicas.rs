@@ -2,6 +2,7 @@
 //! primary.
 
 use std::net::TcpListener;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use db_service::{
@@ -183,9 +184,8 @@ fn read_after_a_write_waits_for_a_replica_or_uses_the_primary() {
             read_after(position, Duration::from_millis(50)),
             (primary.port(), 11)
         );
-        let waiting = ServiceContext::current()
-            .spawn(move || read_after(position, MAX_WAIT))
-            .unwrap();
+        let context = ServiceContext::current();
+        let waiting = thread::spawn(context.wrap(move || read_after(position, MAX_WAIT)));
         wait_until(|| replica(0).pool.checked_out > 0);
         standby.execute("SELECT pg_wal_replay_resume()");
         assert_eq!(waiting.join().unwrap(), (standby.port(), 11));

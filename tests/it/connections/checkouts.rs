@@ -8,7 +8,6 @@ use db_service::{DatabaseService, DbError, params};
 use diesel::connection::SimpleConnection as _;
 use singleton_core::ServiceContext;
 use singleton_core::registry;
-use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
 use crate::reporting::logs;
@@ -179,13 +178,13 @@ fn shutdown_waits_for_connections_in_use(database: &TestDatabase) {
         let mut held = DatabaseService::connection().unwrap();
         let scope = ServiceContext::current();
         // This caller waits for the held connection. The shutdown ends the wait.
-        let waiter = scope.spawn(|| DatabaseService::connection().map(drop));
+        let waiter = thread::spawn(scope.wrap(|| DatabaseService::connection().map(drop)));
         let (ended, has_ended) = mpsc::channel();
-        let shutdown = scope.spawn(move || {
+        let shutdown = thread::spawn(scope.wrap(move || {
             let report = registry().shutdown_all();
             ended.send(report.is_clean()).unwrap();
-        });
-        let refused = waiter.unwrap().join().unwrap();
+        }));
+        let refused = waiter.join().unwrap();
         assert!(
             matches!(refused, Err(DbError::Closed | DbError::Service(_))),
             "{refused:?}"
@@ -199,7 +198,7 @@ fn shutdown_waits_for_connections_in_use(database: &TestDatabase) {
             .unwrap();
         drop(held);
         assert!(has_ended.recv_timeout(Duration::from_secs(60)).unwrap());
-        shutdown.unwrap().join().unwrap();
+        shutdown.join().unwrap();
     });
     database.scope().run(|| {
         let rows = DatabaseService::execute_query("SELECT n FROM t", params! {}).unwrap();

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use db_service::{Connection, DatabaseService, DbError, PooledConnection, params, values};
 use singleton_core::ServiceContext;
-use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
 /// The timeout does not run while the caller uses a row.

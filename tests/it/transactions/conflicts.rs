@@ -8,7 +8,6 @@ use std::thread;
 use db_service::{DatabaseService, DbError, Isolation, TransactionOptions, params};
 use diesel::connection::{Connection as _, SimpleConnection};
 use singleton_core::ServiceContext;
-use singleton_core::testing::Scope;
 use tests::TestDatabase;
 
 use super::commit_and_rollback::{INSERT, create_table, n, numbers};

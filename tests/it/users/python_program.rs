@@ -8,7 +8,6 @@ use std::thread;
 
 use db_service::{DatabaseService, DbError, params};
 use singleton_core::ServiceContext;
-use singleton_core::testing::Scope;
 use tests::TestDatabase;
 use user_repo::{ListUsers, UserError, UserRepository, UserUpdate};
 

@@ -13,6 +13,7 @@ use db_service::{
 };
 use diesel::connection::{Connection as _, SimpleConnection};
 use diesel_migrations::{EmbeddedMigration, EmbeddedMigrations, EmbeddedName, TomlMetadataWrapper};
+use singleton_core::ServiceContext;
 use singleton_core::testing::Scope;
 use tests::{TestDatabase, TestServer};
 use user_repo::{Argon2Params, ListUsers, PasswordService, UserError, UserRepository, UserUpdate};
@@ -481,7 +482,7 @@ const WRITE_ROW: &str = "UPDATE t SET m = m + 1 WHERE n = :n";
 /// Runs two transactions that execute `first` and then `second`, for two rows in opposite order. Returns the error of
 /// the transaction that the server rolls back.
 fn conflict(isolation: Option<Isolation>, first: &str, second: &str) -> DbError {
-    let (scope, both_have_one) = (Scope::current(), Barrier::new(2));
+    let (scope, both_have_one) = (ServiceContext::current(), Barrier::new(2));
     let options = TransactionOptions {
         isolation,
         ..TransactionOptions::default()
@@ -490,7 +491,7 @@ fn conflict(isolation: Option<Isolation>, first: &str, second: &str) -> DbError 
         let threads = [[1, 2], [2, 1]].map(|order| {
             let (scope, options, both) = (&scope, &options, &both_have_one);
             threads.spawn(move || {
-                scope.enter(|| {
+                scope.sync_scope(|| {
                     DatabaseService::transaction_with(options, |connection| {
                         connection.execute_query(first, params! { "n" => order[0] })?;
                         both.wait();

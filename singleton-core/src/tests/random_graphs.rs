@@ -8,7 +8,9 @@ mod cases;
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::ptr;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Barrier, LazyLock, Mutex, Once, RwLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -27,6 +29,8 @@ use crate::init::resolve;
 use crate::invoke::{Driver, Step};
 use crate::service::{Descriptor, Initialize, Instance, ServicePolicy, Work};
 use crate::testing::Scope;
+use crate::threads::faults;
+use crate::{Service, service};
 use cases::{Action, Behavior, Case, Event, Graph, OnError, Plan, Replay, UndeclaredUse, cases};
 
 /// The message of all planned failures and panics.
@@ -116,6 +120,18 @@ impl Run {
         }
     }
 
+    /// Returns the plan by which threads are refused. Those of initializations are not, because a service without a
+    /// thread fails.
+    fn refuse_threads(&self) -> faults::Refuse {
+        let nth = self.case.refused_threads;
+        let started = AtomicUsize::new(0);
+        Arc::new(move |name: &str| {
+            nth > 0
+                && !name.starts_with("init ")
+                && (started.fetch_add(1, SeqCst) + 1).is_multiple_of(nth)
+        })
+    }
+
     fn perform(&self, action: &Action) {
         let count = self.case.services.len();
         match action {
@@ -144,6 +160,15 @@ impl Run {
                 self.record(Event::Closed);
                 let services = report.services();
                 self.shut_down.lock().unwrap().extend_from_slice(services);
+            }
+            Action::OpenScope => {
+                let process = {
+                    let _context = Context::PROCESS.enter();
+                    call_shared()
+                };
+                Scope::new().run(|| {
+                    assert!(!ptr::eq(process, call_shared()), "a scope sees the process");
+                });
             }
         }
     }
@@ -180,7 +205,8 @@ impl Run {
             for actions in &self.case.threads {
                 threads.spawn(|| {
                     barrier.wait();
-                    scope.sync_scope(|| actions.iter().for_each(|action| self.perform(action)));
+                    let work = || actions.iter().for_each(|action| self.perform(action));
+                    faults::with(self.refuse_threads(), || scope.sync_scope(work));
                 });
             }
         });
@@ -275,7 +301,17 @@ fn run_with_watchdog(case: &Case) -> Result<(), String> {
     let (done, ended) = mpsc::channel();
     let own = case.clone();
     thread::spawn(move || {
-        let _ = done.send(run(own).map_err(|error| format!("{error:#}")));
+        let has_ended = AtomicBool::new(false);
+        let result = thread::scope(|threads| {
+            let outside = threads.spawn(|| use_process_until(&has_ended));
+            let result = run(own).map_err(|error| format!("{error:#}"));
+            has_ended.store(true, SeqCst);
+            let outside = outside
+                .join()
+                .map_err(|_| "a call outside failed".to_owned());
+            result.and(outside)
+        });
+        let _ = done.send(result);
     });
     match ended.recv_timeout(Duration::from_secs(60)) {
         Ok(result) => result,
@@ -301,6 +337,35 @@ static RUNS: LazyLock<RwLock<HashMap<ContainerId, Arc<Run>>>> = LazyLock::new(Rw
 
 fn current() -> Arc<Run> {
     Arc::clone(&RUNS.read().unwrap()[&engine::current_container()])
+}
+
+/// A service that the process and all cases use, each with an instance of its own.
+#[service]
+struct Shared(AtomicUsize);
+
+impl Service for Shared {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Shared(AtomicUsize::new(7)))
+    }
+}
+
+fn call_shared() -> &'static Shared {
+    let shared = Shared::instance().unwrap();
+    assert_eq!(
+        shared.0.load(Relaxed),
+        7,
+        "the instance is not fully visible"
+    );
+    shared
+}
+
+/// Calls a service outside all scopes until the case ends, while it opens and ends scopes.
+fn use_process_until(ended: &AtomicBool) {
+    let first = call_shared();
+    while !ended.load(SeqCst) {
+        assert!(ptr::eq(first, call_shared()), "a scope's instance got out");
+        thread::yield_now();
+    }
 }
 
 type InitResult = anyhow::Result<Box<dyn Instance>>;
@@ -429,5 +494,12 @@ fn undeclared_use_in_a_deep_lattice_is_found_without_trying_every_path() {
         on_error: OnError::Propagate,
     });
     let threads = vec![vec![Action::Resolve(199)]];
-    assert_eq!(run_with_watchdog(&Case { services, threads }), Ok(()));
+    assert_eq!(
+        run_with_watchdog(&Case {
+            services,
+            threads,
+            refused_threads: 0
+        }),
+        Ok(())
+    );
 }

@@ -15,6 +15,8 @@ use crate::invoke::Step;
 pub(super) struct Case {
     pub(super) services: Vec<Plan>,
     pub(super) threads: Vec<Vec<Action>>,
+    /// If not 0, every so-many-th thread of a start or shutdown is refused.
+    pub(super) refused_threads: usize,
 }
 
 /// The behavior of one service.
@@ -66,6 +68,8 @@ pub(super) enum Action {
         threads: usize,
     },
     ShutDown,
+    /// Opens a scope inside the case's one, and uses a service there that the process uses too.
+    OpenScope,
 }
 
 pub(super) fn cases() -> impl Strategy<Value = Case> {
@@ -75,13 +79,16 @@ pub(super) fn cases() -> impl Strategy<Value = Case> {
         vec(plans(), 1..=200)
     ];
     let threads = vec(vec(actions(), 1..=8), 1..=16);
-    (services, shapes(), threads).prop_map(|(raw, shape, threads)| {
+    let refused_threads = prop::sample::select(vec![0, 2, 3]);
+    let parts = (services, shapes(), threads, refused_threads);
+    parts.prop_map(|(raw, shape, threads, refused_threads)| {
         let count = raw.len();
         let plans = raw.into_iter().enumerate();
         let services = plans.map(|(number, raw)| raw.into_plan(number, count, shape));
         Case {
             services: services.collect(),
             threads,
+            refused_threads,
         }
     })
 }
@@ -205,6 +212,7 @@ fn failures_of_a_step() -> impl Strategy<Value = Behavior> {
 fn actions() -> impl Strategy<Value = Action> {
     prop_oneof![
         80 => (0..200_usize).prop_map(Action::Resolve),
+        5 => Just(Action::OpenScope),
         2 => (vec(0..200_usize, 0..6), 1..=8_usize)
             .prop_map(|(services, threads)| Action::Start { services, threads }),
         1 => Just(Action::ShutDown),

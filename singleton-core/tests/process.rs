@@ -9,9 +9,11 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use singleton_core::ErrorKind;
-use singleton_core::testing::Scope;
-use singleton_core::{BackgroundService, Service, Stop, registry, requires, service, setup};
+use singleton_core::testing::{Scope, require_scope};
+use singleton_core::{
+    BackgroundService, Error, ErrorKind, Policy, Service, ServiceContext, Stop, registry, requires,
+    service, setup,
+};
 
 fn scenario() -> String {
     env::args().nth(1).unwrap_or_default()
@@ -33,6 +35,7 @@ fn configure() -> anyhow::Result<()> {
             let error = Store::instance().err().map(|error| error.to_string());
             print(&error.unwrap_or_default());
         }
+        "setup configures" => registry().configure::<Spare>(Policy::new().eager())?,
         _ => {}
     }
     <dyn Shelf>::bind::<Store>()?;
@@ -58,6 +61,24 @@ impl Service for Store {
         if scenario() == "hanging shutdown" {
             block_forever();
         }
+        Ok(())
+    }
+}
+
+/// Starts on first use, unless it is configured otherwise.
+#[service]
+#[requires(Store)]
+struct Spare;
+
+impl Service for Spare {
+    fn initialize() -> anyhow::Result<Self> {
+        Ok(Spare)
+    }
+
+    fn shutdown(&self) -> anyhow::Result<()> {
+        // Its dependencies are still there, also after `require_scope`.
+        Store::instance()?;
+        print("spare stops");
         Ok(())
     }
 }
@@ -147,7 +168,7 @@ fn run_scenario(scenario: &str) {
             registry().start_all().unwrap();
             let report = registry().shutdown_all();
             assert!(
-                report.is_clean() && report.services().len() == 4,
+                report.is_clean() && report.services().len() == 5,
                 "{report}"
             );
             // The fast path's pointer is reset too.
@@ -172,6 +193,40 @@ fn run_scenario(scenario: &str) {
                 .map(|service| service.name())
                 .collect();
             print(&names.join(" "));
+        }
+        "setup configures" => {
+            registry().start_eager().unwrap();
+            assert!(Spare::is_initialized());
+        }
+        "scope required" => {
+            Spare::instance().unwrap();
+            require_scope();
+            fn kind(error: Error) -> ErrorKind {
+                error.kind()
+            }
+            for outside in [
+                Spare::instance().map(drop).map_err(kind),
+                Worker::instance().map(drop).map_err(kind),
+                thread::spawn(|| Store::instance().map(drop).map_err(kind))
+                    .join()
+                    .unwrap(),
+            ] {
+                assert_eq!(outside, Err(ErrorKind::OutsideScope));
+            }
+            let start = registry().start_all().unwrap_err();
+            assert!(
+                start.to_string().contains("was called outside every scope"),
+                "{start}"
+            );
+            Scope::new().run(|| {
+                Spare::instance().unwrap();
+                let work = || Store::instance().map(drop);
+                thread::spawn(work).join().unwrap().unwrap_err();
+                let carried = ServiceContext::current().wrap(work);
+                thread::spawn(carried).join().unwrap().unwrap();
+            });
+            let report = registry().shutdown_all();
+            assert!(report.is_clean(), "{report}");
         }
         _ => {
             if scenario == "panicking logger" {
@@ -251,7 +306,7 @@ fn main() {
         ] {
             let (output, status) = Process::start(scenario).finish();
             let text = format!("setup function process::configure failed: {cause}");
-            let start = format!("4 of 4 services did not start: {text}");
+            let start = format!("5 of 5 services did not start: {text}");
             assert_eq!(output.lines().collect::<Vec<_>>(), [&text, &text, &start]);
             assert!(status.success());
         }
@@ -301,6 +356,19 @@ fn main() {
             let (output, status) = Process::start("setup chooses").finish();
             assert_eq!(output, "store starts\nStore dyn Shelf\n");
             assert!(status.success());
+        },
+    );
+    check("the setup function can make a service eager", || {
+        let (output, status) = Process::start("setup configures").finish();
+        assert!(status.success(), "{output}");
+    });
+    check(
+        "calls outside scopes are refused once a scope is required",
+        || {
+            let (output, status) = Process::start("scope required").finish();
+            // One in the scope, one in the process.
+            assert_eq!(output.matches("spare stops").count(), 2, "{output}");
+            assert!(status.success(), "{output}");
         },
     );
     check("a signal interrupts a start that hangs", || {

@@ -186,6 +186,7 @@ fn implement(
             #private::Registration::of::<#name>()
         }
 
+        #[allow(dead_code)] // A macro of the user may define the struct; its functions need not all be used.
         impl #name {
             #inherent
         }

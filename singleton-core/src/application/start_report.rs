@@ -81,9 +81,14 @@ impl fmt::Display for StartOutcome {
 }
 
 impl ServiceStart {
-    /// Returns the name of the struct.
+    /// Returns the name of the struct, with as many modules as it takes to tell services of one name apart.
     pub fn name(&self) -> &'static str {
         self.service.name()
+    }
+
+    /// Returns the name of the struct with its crate and modules.
+    pub fn path(&self) -> &'static str {
+        self.service.path
     }
 
     /// Returns the outcome.

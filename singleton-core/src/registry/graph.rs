@@ -45,7 +45,7 @@ fn in_milliseconds<S: serde::Serializer>(
 }
 
 impl GraphService {
-    /// Returns the name of the struct.
+    /// Returns the name of the struct, with as many modules as it takes to tell services of one name apart.
     pub fn name(&self) -> &'static str {
         self.name
     }

@@ -1,9 +1,11 @@
-//! Calls of a `#[guarded]` method, at four kinds of call site. The service is ready.
+//! Calls of a `#[guarded]` method, at five kinds of call site, and the same calls through a `LazyLock`. The service is
+//! ready.
 //!
 //! The service holds one number, so that the figures show the guard and the return of the result, and nothing else. The
 //! baseline of each row is the same call site with a method of a plain struct, to which the call site has a reference.
 
 use std::hint::black_box;
+use std::sync::LazyLock;
 
 use singleton_core::{Error, Service, guarded, service};
 
@@ -11,78 +13,67 @@ use crate::case::Case;
 
 const CALLS: [u64; 2] = [100_000, 300_000];
 
-pub(crate) const CASES: [Case; 4] = [
-    Case {
-        name: "guarded-returned",
-        operation: "guarded call, result returned to the caller",
-        run: |calls| {
-            Counter::value()?;
-            for _ in 0..calls {
-                let _ = black_box(returned());
-            }
-            Ok(())
-        },
-        baseline: Some(|calls| {
-            let plain = plain();
-            for _ in 0..calls {
-                let _ = black_box(plain_returned(plain));
-            }
-            Ok(())
-        }),
-        iterations: CALLS,
-        per_iteration: 1,
-    },
-    Case {
-        name: "guarded-question-mark",
-        operation: "guarded call, value taken with `?`",
-        run: |calls| {
-            Counter::value()?;
-            for _ in 0..calls {
-                let _ = black_box(question_mark());
-            }
-            Ok(())
-        },
-        baseline: Some(|calls| {
-            let plain = plain();
-            for _ in 0..calls {
-                let _ = black_box(plain_question_mark(plain));
-            }
-            Ok(())
-        }),
-        iterations: CALLS,
-        per_iteration: 1,
-    },
-    Case {
-        name: "guarded-match",
-        operation: "guarded call, value taken with `match`",
-        run: |calls| {
-            Counter::value()?;
-            for _ in 0..calls {
-                black_box(matched());
-            }
-            Ok(())
-        },
-        baseline: Some(|calls| {
-            let plain = plain();
-            for _ in 0..calls {
-                black_box(plain_matched(plain));
-            }
-            Ok(())
-        }),
-        iterations: CALLS,
-        per_iteration: 1,
-    },
-    Case {
-        name: "guarded-loop",
-        operation: "guarded call, inlined into a loop",
-        run: |calls| {
-            Counter::value()?;
-            in_loop(calls)
-        },
-        baseline: Some(|calls| plain_in_loop(plain(), calls)),
-        iterations: CALLS,
-        per_iteration: 1,
-    },
+/// Defines the rows of one call site: by `#[guarded]`, and by `LazyLock`.
+macro_rules! rows {
+    ($site:ident, $guarded:literal, $lazy_lock:literal, $operation:literal) => {
+        [
+            Case {
+                name: $guarded,
+                operation: concat!("guarded call, ", $operation),
+                run: |calls| {
+                    Counter::value()?;
+                    guarded_call::$site(calls)
+                },
+                baseline: Some(|calls| plain_call::$site(plain(), calls)),
+                iterations: CALLS,
+                per_iteration: 1,
+            },
+            Case {
+                name: $lazy_lock,
+                operation: concat!("`LazyLock`, ", $operation),
+                run: |calls| {
+                    LAZY_LOCK.value()?;
+                    lazy_lock_call::$site(calls)
+                },
+                baseline: Some(|calls| plain_call::$site(plain(), calls)),
+                iterations: CALLS,
+                per_iteration: 1,
+            },
+        ]
+    };
+}
+
+pub(crate) const CASES: [[Case; 2]; 5] = [
+    rows!(
+        stored,
+        "guarded-stored",
+        "lazy-lock-stored",
+        "result stored in memory"
+    ),
+    rows!(
+        returned,
+        "guarded-returned",
+        "lazy-lock-returned",
+        "result returned to the caller"
+    ),
+    rows!(
+        question_mark,
+        "guarded-question-mark",
+        "lazy-lock-question-mark",
+        "value taken with `?`"
+    ),
+    rows!(
+        matched,
+        "guarded-match",
+        "lazy-lock-match",
+        "value taken with `match`"
+    ),
+    rows!(
+        in_loop,
+        "guarded-loop",
+        "lazy-lock-loop",
+        "inlined into a loop"
+    ),
 ];
 
 #[service]
@@ -105,7 +96,7 @@ impl Counter {
     }
 }
 
-/// The struct of the baselines.
+/// The struct of the baselines, and of the `LazyLock`.
 struct Plain {
     value: u64,
 }
@@ -116,67 +107,89 @@ impl Plain {
     }
 }
 
+static LAZY_LOCK: LazyLock<Plain> = LazyLock::new(|| Plain {
+    value: black_box(7),
+});
+
 /// Returns a reference whose target the optimizer does not know.
 fn plain() -> &'static Plain {
     static PLAIN: Plain = Plain { value: 7 };
     black_box(&PLAIN)
 }
 
-#[inline(never)]
-fn returned() -> Result<u64, Error> {
-    Counter::value()
+/// Defines the call sites for one kind of call.
+macro_rules! call_sites {
+    ($module:ident, ($($plain:ident: &Plain)?), $call:expr) => {
+        mod $module {
+            use super::*;
+
+            #[inline(never)]
+            fn store($($plain: &Plain,)? slot: &mut Result<u64, Error>) {
+                *slot = $call;
+            }
+
+            pub(super) fn stored($($plain: &Plain,)? calls: u64) -> anyhow::Result<()> {
+                let mut slot = Ok(0);
+                for _ in 0..calls {
+                    store($($plain,)? black_box(&mut slot));
+                }
+                Ok(())
+            }
+
+            #[inline(never)]
+            fn call_returned($($plain: &Plain)?) -> Result<u64, Error> {
+                $call
+            }
+
+            pub(super) fn returned($($plain: &Plain,)? calls: u64) -> anyhow::Result<()> {
+                for _ in 0..calls {
+                    let _ = black_box(call_returned($($plain)?));
+                }
+                Ok(())
+            }
+
+            #[inline(never)]
+            fn call_question_mark($($plain: &Plain)?) -> Result<u64, Error> {
+                let value = $call?;
+                Ok(value + 1)
+            }
+
+            pub(super) fn question_mark($($plain: &Plain,)? calls: u64) -> anyhow::Result<()> {
+                for _ in 0..calls {
+                    let _ = black_box(call_question_mark($($plain)?));
+                }
+                Ok(())
+            }
+
+            #[inline(never)]
+            fn call_matched($($plain: &Plain)?) -> u64 {
+                match $call {
+                    Ok(value) => value + 1,
+                    Err(_) => 0,
+                }
+            }
+
+            pub(super) fn matched($($plain: &Plain,)? calls: u64) -> anyhow::Result<()> {
+                for _ in 0..calls {
+                    black_box(call_matched($($plain)?));
+                }
+                Ok(())
+            }
+
+            #[inline(never)]
+            pub(super) fn in_loop($($plain: &Plain,)? calls: u64) -> anyhow::Result<()> {
+                let mut sum = 0_u64;
+                for _ in 0..calls {
+                    // Without `black_box`, the optimizer replaces the additions by a multiplication.
+                    sum += black_box($call?);
+                }
+                black_box(sum);
+                Ok(())
+            }
+        }
+    };
 }
 
-#[inline(never)]
-fn plain_returned(plain: &Plain) -> Result<u64, Error> {
-    plain.value()
-}
-
-#[inline(never)]
-fn question_mark() -> Result<u64, Error> {
-    let value = Counter::value()?;
-    Ok(value + 1)
-}
-
-#[inline(never)]
-fn plain_question_mark(plain: &Plain) -> Result<u64, Error> {
-    let value = plain.value()?;
-    Ok(value + 1)
-}
-
-#[inline(never)]
-fn matched() -> u64 {
-    match Counter::value() {
-        Ok(value) => value + 1,
-        Err(_) => 0,
-    }
-}
-
-#[inline(never)]
-fn plain_matched(plain: &Plain) -> u64 {
-    match plain.value() {
-        Ok(value) => value + 1,
-        Err(_) => 0,
-    }
-}
-
-#[inline(never)]
-fn in_loop(calls: u64) -> anyhow::Result<()> {
-    let mut sum = 0_u64;
-    for _ in 0..calls {
-        // Without `black_box`, the optimizer replaces the additions by a multiplication.
-        sum += black_box(Counter::value()?);
-    }
-    black_box(sum);
-    Ok(())
-}
-
-#[inline(never)]
-fn plain_in_loop(plain: &Plain, calls: u64) -> anyhow::Result<()> {
-    let mut sum = 0_u64;
-    for _ in 0..calls {
-        sum += black_box(plain.value()?);
-    }
-    black_box(sum);
-    Ok(())
-}
+call_sites!(guarded_call, (), Counter::value());
+call_sites!(lazy_lock_call, (), LAZY_LOCK.value());
+call_sites!(plain_call, (plain: &Plain), plain.value());

@@ -11,7 +11,8 @@
 //!
 //! | name | one execution |
 //! |---|---|
-//! | `guarded-returned` | calls a `#[guarded]` method and returns its `Result` |
+//! | `guarded-stored` | calls a `#[guarded]` method and stores its `Result` in memory |
+//! | `guarded-returned` | returns the `Result` to its caller |
 //! | `guarded-question-mark` | takes the value with `?` and returns another `Result` |
 //! | `guarded-match` | takes the value with `match` and returns another number |
 //! | `guarded-loop` | takes the value in the body of a loop, into which the call is inlined |
@@ -97,7 +98,8 @@ fn main() -> ExitCode {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    guarded_calls::CASES.iter().chain(&database_calls::CASES)
+    let guarded_calls = guarded_calls::CASES.as_flattened();
+    guarded_calls.iter().chain(&database_calls::CASES)
 }
 
 /// Executes a loop in this process, which valgrind observes.

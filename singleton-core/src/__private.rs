@@ -18,19 +18,19 @@ use crate::error::Error;
 use crate::init;
 use crate::service::{Instance, Requirement, Singleton, State};
 
-/// The slow path, which a guarded call takes if the instance is not ready.
-pub type Initialize<T> = fn() -> Result<&'static T, Error>;
-
-/// Returns the instance after one load if it is ready, otherwise the slow path.
+/// Returns the instance after one load if it is ready and no scope is open.
 #[inline(always)]
-pub fn ready<T: Singleton>() -> Result<&'static T, Initialize<T>> {
-    T::ready().get().ok_or(resolve::<T>)
+pub fn ready<T: Singleton>() -> Option<&'static T> {
+    T::ready().get()
 }
 
 /// Returns the instance. Initializes the service on first use.
 #[inline(always)]
 pub fn instance<T: Singleton>() -> Result<&'static T, Error> {
-    ready().or_else(|initialize| initialize())
+    match ready() {
+        Some(instance) => Ok(instance),
+        None => resolve(),
+    }
 }
 
 #[cold]
@@ -44,8 +44,7 @@ fn resolve<T: Singleton>() -> Result<&'static T, Error> {
 
 /// Returns the instance, like [`instance`], without blocking the thread.
 pub async fn instance_async<T: Singleton>() -> Result<&'static T, Error> {
-    let ready = ready().ok();
-    match ready.or_else(|| ready_in_context(T::ready(), T::descriptor)) {
+    match ready().or_else(|| ready_in_context(T::ready(), T::descriptor)) {
         Some(instance) => Ok(instance),
         // Boxed, because the future is large and rarely needed.
         None => Ok(downcast(
@@ -120,7 +119,7 @@ impl<T: Singleton> Guard<T> {
 
     /// Calls [`ready`].
     #[inline(always)]
-    pub fn ready(self) -> Result<&'static T, Initialize<T>> {
+    pub fn ready(self) -> Option<&'static T> {
         ready()
     }
 
@@ -188,7 +187,7 @@ mod tests {
     #[test]
     fn a_guard_reaches_its_service_without_a_path() {
         Scope::new().run(|| {
-            assert!(Guard::<Shop>::NEW.ready().is_err());
+            assert!(Guard::<Shop>::NEW.ready().is_none());
             assert!(Guard::<Shop>::NEW.instance().is_ok());
             assert!(pollster::block_on(Guard::<Shop>::NEW.instance_async()).is_ok());
             let error = Error::new("Shop", Reason::ShutDown);

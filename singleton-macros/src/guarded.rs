@@ -158,7 +158,7 @@ fn guard_method(method: ImplItemFn, engine: &Engine) -> TokenStream {
     inner.ident = prefixed("__guarded_", &sig);
     let (outer_attributes, inner_attributes) =
         (attributes::outer(&attrs), attributes::inner(&attrs));
-    let (service, initialize) = (local("__service"), local("__initialize"));
+    let service = local("__service");
     let ready = call(&inner, quote!(#service, #(#arguments),*));
     let (body, first_use) = if sig.asyncness.is_some() || returns_opaque(&sig) {
         (
@@ -168,25 +168,16 @@ fn guard_method(method: ImplItemFn, engine: &Engine) -> TokenStream {
     } else {
         let mut first_use = outer.clone();
         first_use.ident = prefixed("__first_use_of_", &sig);
-        let (of_first_use, instance, passed) = match engine.initialize_type() {
-            Some(ty) => {
-                first_use.inputs.insert(0, parse_quote!(#initialize: #ty));
-                (
-                    quote!(#initialize, #(#arguments),*),
-                    quote!(#initialize()),
-                    initialize.to_token_stream(),
-                )
-            }
-            None => (quote!(#(#arguments),*), engine.instance(&sig), quote!(_)),
-        };
-        let unready = call(&first_use, of_first_use);
+        let unready = call(&first_use, quote!(#(#arguments),*));
         let is_ready = engine.ready();
+        // A match of an `Option`, because the optimizer merges the two paths of other types again.
         let body = quote! {
             match #is_ready {
-                ::core::result::Result::Ok(#service) => #ready,
-                ::core::result::Result::Err(#passed) => #unready,
+                ::core::option::Option::Some(#service) => #ready,
+                ::core::option::Option::None => #unready,
             }
         };
+        let instance = engine.instance(&sig);
         let first_use_body =
             match_instance(&sig, engine, instance, ready, service.to_token_stream());
         let shared = attrs
@@ -341,16 +332,6 @@ impl Engine {
         }
     }
 
-    /// Returns the type of the slow path, if it can be named.
-    fn initialize_type(&self) -> Option<TokenStream> {
-        match self {
-            Engine::Dependency(singleton_core) => {
-                Some(quote!(#singleton_core::__private::Initialize<Self>))
-            }
-            Engine::HiddenFunction => None,
-        }
-    }
-
     /// Returns an expression for the initialized instance, or for an error.
     fn instance(&self, signature: &Signature) -> TokenStream {
         let this = this();
@@ -410,7 +391,7 @@ pub(crate) fn stub_function(service: &Ident) -> TokenStream {
         const _: () = {
             pub(crate) struct __Guard;
             impl __Guard {
-                pub(crate) fn ready(self) -> ::core::result::Result<&'static #service, ()> { loop {} }
+                pub(crate) fn ready(self) -> ::core::option::Option<&'static #service> { loop {} }
                 pub(crate) fn instance(self) -> ::core::result::Result<&'static #service, ()> { loop {} }
                 pub(crate) async fn instance_async(self) -> ::core::result::Result<&'static #service, ()> { loop {} }
                 pub(crate) fn failed<__Result>(self, _: ()) -> __Result { loop {} }

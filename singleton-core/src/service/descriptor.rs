@@ -111,6 +111,16 @@ impl Descriptor {
         }
     }
 
+    /// Replaces the function that publishes instances.
+    #[cfg(all(test, loom))]
+    pub(crate) const fn published_by(
+        mut self,
+        publish: fn(Option<&'static dyn Instance>, Visibility),
+    ) -> Self {
+        self.publish = publish;
+        self
+    }
+
     /// Returns the services that `#[requires]` lists, in that order.
     pub(crate) fn requirements(
         &self,

@@ -464,10 +464,8 @@ loom::lazy_static! {
     static ref FAST_PATH: Ready<TestInstance> = Ready::new();
 }
 
-static PUBLISHED: Descriptor = Descriptor {
-    publish: |instance, visibility| FAST_PATH.set(instance.map(test_instance), visibility),
-    ..service("Published", &[], || Ok(TestInstance::new("Published")))
-};
+static PUBLISHED: Descriptor = service("Published", &[], || Ok(TestInstance::new("Published")))
+    .published_by(|instance, visibility| FAST_PATH.set(instance.map(test_instance), visibility));
 
 /// Does what a guarded call does.
 fn try_call() -> Result<&'static TestInstance, Error> {

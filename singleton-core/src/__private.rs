@@ -9,8 +9,8 @@ pub use crate::escaped::Escaped;
 pub use crate::init::{bind, provide, provide_chosen};
 pub use crate::invoke::Setup;
 pub use crate::service::{
-    Chosen, Descriptor, Kind, Policy, Ready, Registration, Retry, TraitService, asynchronous,
-    blocking, describe, run,
+    Chosen, Descriptor, Facts, Kind, Node, Policy, Ready, Registration, Retry, TraitService,
+    asynchronous, blocking, describe, run,
 };
 
 use crate::engine;
@@ -154,11 +154,6 @@ impl<T, E: From<Error>> GuardedResult for Result<T, E> {
     fn from_error(error: Error) -> Self {
         Err(error.into())
     }
-}
-
-/// Returns the maximum, in constants.
-pub const fn max(left: usize, right: usize) -> usize {
-    if left > right { left } else { right }
 }
 
 #[cfg(all(test, not(loom)))]

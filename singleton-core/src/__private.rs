@@ -9,7 +9,7 @@ pub use crate::escaped::Escaped;
 pub use crate::init::{bind, provide, provide_chosen};
 pub use crate::invoke::Setup;
 pub use crate::service::{
-    Chosen, Descriptor, Kind, Ready, Registration, Retry, ServicePolicy, TraitService,
+    Chosen, Descriptor, Facts, Kind, Node, Ready, Registration, Retry, ServicePolicy, TraitService,
     asynchronous, blocking, describe, run,
 };
 
@@ -161,11 +161,6 @@ impl<T, E: From<Error>> GuardedResult for Result<T, E> {
     fn from_error(error: Error) -> Self {
         Err(error.into())
     }
-}
-
-/// Returns the maximum, in constants.
-pub const fn max(left: usize, right: usize) -> usize {
-    if left > right { left } else { right }
 }
 
 #[cfg(all(test, not(loom)))]

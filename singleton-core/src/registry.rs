@@ -28,7 +28,12 @@ pub struct Registry {}
 
 /// Returns the registry of all services that are linked into the program.
 ///
-/// The linker drops a crate that nothing refers to, together with its services.
+/// A crate that no code refers to is not linked, and its services are missing without an error. Refer to it with
+/// `use plugins as _;` in the program. This links all services of the crate, and fails to compile if the dependency is
+/// missing. `#[requires]` of one of its services, or any other use of the crate, does the same.
+///
+/// To find a missing service, compare the names that [`Registry::services`] returns with the expected ones, in a test
+/// of the program.
 ///
 /// # Examples
 ///

@@ -1,6 +1,7 @@
 //! Service definitions: the traits that authors implement, the descriptors that `#[service]` generates, and service
 //! states.
 
+mod cycle;
 mod descriptor;
 mod erased;
 mod policy;
@@ -9,6 +10,7 @@ mod state;
 mod stop;
 mod traits;
 
+pub use cycle::{Facts, Node};
 pub use descriptor::{Descriptor, Kind, Registration};
 pub(crate) use descriptor::{Initialize, Instance, Visibility, Work};
 pub use erased::{Chosen, TraitService, asynchronous, blocking, describe, run};

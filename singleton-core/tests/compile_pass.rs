@@ -4,6 +4,8 @@
 mod corrected_cases;
 #[path = "compile_pass/inner_attributes.rs"]
 mod inner_attributes;
+#[path = "compile_pass/same_position.rs"]
+mod same_position;
 #[path = "compile_pass/unusual_names.rs"]
 mod unusual_names;
 
@@ -20,4 +22,9 @@ fn corrected_compile_fail_cases_compile() {
 #[test]
 fn names_of_users_do_not_clash_with_expansions() {
     unusual_names::main();
+}
+
+#[test]
+fn services_that_look_alike_are_no_cycle() {
+    same_position::main();
 }

@@ -130,15 +130,11 @@ fn implement(
     let singleton_core = &policy.singleton_core;
     let private = quote!(#singleton_core::__private);
     let services = &requirements.services;
-    // A cycle goes through these constants, so they get the span of the requirements.
-    let span = requirements.span.unwrap_or_else(Span::call_site);
-    let rank = rank(services, singleton_core);
-    let rank = quote_spanned! {span=> const RANK: ::core::primitive::usize = #rank; };
     let own = policy.asynchronous;
-    let asynchronous = services
-        .iter()
-        .map(|service| member(service, singleton_core, quote!(ASYNC)));
-    let asynchronous = quote! { const ASYNC: ::core::primitive::bool = #own #(|| #asynchronous)*; };
+    // A cycle is reported at the requirements.
+    let span = requirements.span.unwrap_or_else(Span::call_site);
+    let path = singleton_core.at(span);
+    let check = quote_spanned!(span=> #path::__private::Node::check(__Place.node()));
     let descriptors = services
         .iter()
         .map(|service| member(service, singleton_core, quote!(descriptor)));
@@ -153,23 +149,32 @@ fn implement(
         quote!(::core::option::Option::None)
     };
     let inherent = inherent(visibility, singleton_core);
-    quote! {
-        impl #singleton_core::Requirement for #name {
-            #rank
-            #asynchronous
-
-            fn descriptor() -> &'static #private::Descriptor {
-                // `cargo check` evaluates this constant too, and with it each rank.
-                static DESCRIPTOR: #private::Descriptor = #private::Descriptor::new::<#name>(
+    let descriptor = quote! {
+        fn descriptor() -> &'static #private::Descriptor {
+            // `cargo check` evaluates this too.
+            static DESCRIPTOR: #private::Descriptor = {
+                #check;
+                #private::Descriptor::new::<#name>(
                     #text,
                     ::core::concat!(::core::module_path!(), "::", #text),
                     &[#(#descriptors),*],
                     #run,
                     #policy,
-                );
-                &DESCRIPTOR
-            }
+                )
+            };
+            &DESCRIPTOR
         }
+    };
+    let service = quote!(#name);
+    let requirement = requirements::implement(
+        &service,
+        (&text, own),
+        services,
+        &descriptor,
+        singleton_core,
+    );
+    quote! {
+        #requirement
 
         impl #singleton_core::Singleton for #name {
             const KIND: #private::Kind<Self> = #private::#kind::<#name>();
@@ -231,16 +236,6 @@ fn inherent(visibility: &syn::Visibility, singleton_core: &CratePath) -> TokenSt
             #private::provide(__instance)
         }
     }
-}
-
-/// Returns the rank as nested calls of `max`. With a slice, rustc would explain a cycle with many more notes.
-fn rank(requirements: &[Type], singleton_core: &CratePath) -> TokenStream {
-    let highest = requirements.iter().fold(quote!(0), |highest, service| {
-        let rank = member(service, singleton_core, quote!(RANK));
-        let singleton_core = singleton_core.at(service.span());
-        quote_spanned!(service.span()=> #singleton_core::__private::max(#highest, #rank))
-    });
-    quote!(1 + #highest)
 }
 
 /// Refers to a member of `Requirement` with the span of the entry in `#[requires]`, so that an error points there.

@@ -54,19 +54,20 @@ fn implement(declaration: &ItemTrait, singleton_core: &CratePath) -> TokenStream
     let (name, visibility) = (&declaration.ident, &declaration.vis);
     let text = format!("dyn {}", name.unraw());
     let private = quote!(#singleton_core::__private);
-    quote! {
-        impl #singleton_core::Requirement for dyn #name {
-            const RANK: ::core::primitive::usize = 1;
-            const ASYNC: ::core::primitive::bool = false;
-
-            fn descriptor() -> &'static #private::Descriptor {
-                static DESCRIPTOR: #private::Descriptor = #private::describe::<dyn #name>(
-                    #text,
-                    ::core::concat!(::core::module_path!(), "::", #text),
-                );
-                &DESCRIPTOR
-            }
+    let descriptor = quote! {
+        fn descriptor() -> &'static #private::Descriptor {
+            static DESCRIPTOR: #private::Descriptor = #private::describe::<dyn #name>(
+                #text,
+                ::core::concat!(::core::module_path!(), "::", #text),
+            );
+            &DESCRIPTOR
         }
+    };
+    let service = quote!(dyn #name);
+    let requirement =
+        requirements::implement(&service, (&text, false), &[], &descriptor, singleton_core);
+    quote! {
+        #requirement
 
         impl #private::TraitService for dyn #name {
             fn ready() -> &'static #private::Ready<#private::Chosen<Self>> {

@@ -9,13 +9,16 @@ use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 /// The part of a scope that its threads read on each call.
 pub(crate) struct ScopeState {
     ready: ReadyTable,
-    /// The number of threads inside.
+    /// Twice the number of threads inside, plus 1 if the scope has ended. In one word, so that each change sees all
+    /// earlier ones: a thread in an ended scope never finds the process's instances.
     inside: AtomicUsize,
-    has_ended: AtomicBool,
     /// Whether guarded calls everywhere must look for their scope because of this one: it is open, or a thread was left
     /// behind in it. Changed under the engine's lock.
     hides: AtomicBool,
 }
+
+const ENDED: usize = 1;
+const THREAD: usize = 2;
 
 impl ScopeState {
     /// Creates the state of an open scope.
@@ -23,7 +26,6 @@ impl ScopeState {
         ScopeState {
             ready: ReadyTable::default(),
             inside: AtomicUsize::new(0),
-            has_ended: AtomicBool::new(false),
             hides: AtomicBool::new(true),
         }
     }
@@ -38,34 +40,28 @@ impl ScopeState {
         self.ready.set(service, instance);
     }
 
-    /// Counts a thread in. The scope's own threads take no lock, unless the scope has ended.
-    ///
-    /// Sequential consistency orders this with [`end`](ScopeState::end): one of the two sees the other, so a thread in
-    /// an ended scope never finds the process's instances.
+    /// Counts a thread in. Takes no lock, unless the scope has ended.
     pub(super) fn enter(&self) {
-        self.inside.fetch_add(1, Ordering::SeqCst);
-        if self.has_ended.load(Ordering::SeqCst) {
+        if self.inside.fetch_add(THREAD, Ordering::AcqRel) & ENDED != 0 {
             state::lock().update_hiding(self);
         }
     }
 
     /// Counts a thread out.
     pub(super) fn leave(&self) {
-        let was_last = self.inside.fetch_sub(1, Ordering::SeqCst) == 1;
-        if was_last && self.has_ended.load(Ordering::SeqCst) {
+        if self.inside.fetch_sub(THREAD, Ordering::AcqRel) == THREAD | ENDED {
             state::lock().update_hiding(self);
         }
     }
 
     /// Marks the scope as ended. The engine must be locked.
     pub(super) fn end(&self) {
-        self.has_ended.store(true, Ordering::SeqCst);
+        self.inside.fetch_or(ENDED, Ordering::AcqRel);
     }
 
     /// Returns the change of [`hides`](ScopeState::hides) that is due, and makes it. The engine must be locked.
     pub(super) fn take_hiding_change(&self) -> Option<bool> {
-        let ended = self.has_ended.load(Ordering::SeqCst);
-        let hides = !ended || self.inside.load(Ordering::SeqCst) > 0;
+        let hides = self.inside.load(Ordering::Acquire) != ENDED;
         (self.hides.swap(hides, Ordering::Relaxed) != hides).then_some(hides)
     }
 }

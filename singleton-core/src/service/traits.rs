@@ -175,11 +175,17 @@ pub trait BackgroundService: Send + Sync + 'static {
 pub trait Requirement: 'static {
     /// The topological level: 1 for a service without dependencies, otherwise one more than its dependencies' maximum.
     ///
-    /// A cycle among `#[requires]` is a cycle in the definition of these constants, so it does not compile.
+    /// A cycle among `#[requires]` does not compile.
     const RANK: usize;
 
     /// Whether the service or one of its dependencies initializes asynchronously.
     const ASYNC: bool;
+
+    #[doc(hidden)]
+    type Place;
+
+    #[doc(hidden)]
+    const PLACE: Self::Place;
 
     #[doc(hidden)]
     fn descriptor() -> &'static Descriptor;

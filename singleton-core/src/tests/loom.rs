@@ -320,7 +320,7 @@ fn panic_on_a_cycle_fails_all_callers() {
             let error = outcome
                 .err()
                 .expect("no service on the cycle becomes ready");
-            let panicked = (error.kind() == ErrorKind::Panicked);
+            let panicked = error.kind() == ErrorKind::Panicked;
             assert!(panicked || is_cycle_of(&error, 3), "{error}");
         }
     });

@@ -13,6 +13,7 @@ use facade::singleton_core::{
     setup,
 };
 use facade_user::Clock;
+use plugin as _; // Links its services, to which no code refers.
 
 static CONFIGURED: AtomicBool = AtomicBool::new(false);
 
@@ -148,4 +149,20 @@ fn mistakes_are_explained() {
         "compile-fail cases: checking the dependencies once more, in target/tests"
     );
     trybuild::TestCases::new().compile_fail("tests/compile_fail/*.rs");
+}
+
+#[test]
+fn unreferenced_service_is_registered() {
+    let services = registry().services();
+    assert!(
+        services
+            .iter()
+            .any(|service| service.path() == "plugin::Plugin")
+    );
+    let report = Scope::new().run(|| registry().start_eager().unwrap());
+    let starts = report.services();
+    assert!(
+        starts.iter().any(|start| start.name() == "Plugin"),
+        "{report}"
+    );
 }

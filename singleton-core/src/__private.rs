@@ -29,13 +29,18 @@ pub fn ready<T: Singleton>() -> Option<&'static T> {
 pub fn instance<T: Singleton>() -> Result<&'static T, Error> {
     match ready() {
         Some(instance) => Ok(instance),
-        None => resolve(),
+        None => initialize(),
     }
 }
 
+/// Returns the instance, which [`ready`] has not found.
+///
+/// # Errors
+///
+/// Returns an error if the service cannot be initialized.
 #[cold]
 #[inline(never)]
-fn resolve<T: Singleton>() -> Result<&'static T, Error> {
+pub fn initialize<T: Singleton>() -> Result<&'static T, Error> {
     if let Some(instance) = ready_in_context(T::ready(), T::descriptor) {
         return Ok(instance);
     }
@@ -44,7 +49,10 @@ fn resolve<T: Singleton>() -> Result<&'static T, Error> {
 
 /// Returns the instance, like [`instance`], without blocking the thread.
 pub async fn instance_async<T: Singleton>() -> Result<&'static T, Error> {
-    match ready().or_else(|| ready_in_context(T::ready(), T::descriptor)) {
+    match T::ready()
+        .get()
+        .or_else(|| ready_in_context(T::ready(), T::descriptor))
+    {
         Some(instance) => Ok(instance),
         // Boxed, because the future is large and rarely needed.
         None => Ok(downcast(

@@ -158,7 +158,7 @@ fn guard_method(method: ImplItemFn, engine: &Engine) -> TokenStream {
     inner.ident = prefixed("__guarded_", &sig);
     let (outer_attributes, inner_attributes) =
         (attributes::outer(&attrs), attributes::inner(&attrs));
-    let service = local("__service");
+    let (service, initialize) = (local("__service"), local("__initialize"));
     let ready = call(&inner, quote!(#service, #(#arguments),*));
     let (body, first_use) = if sig.asyncness.is_some() || returns_opaque(&sig) {
         (
@@ -168,16 +168,22 @@ fn guard_method(method: ImplItemFn, engine: &Engine) -> TokenStream {
     } else {
         let mut first_use = outer.clone();
         first_use.ident = prefixed("__first_use_of_", &sig);
-        let unready = call(&first_use, quote!(#(#arguments),*));
+        let (of_first_use, instance) = match engine.initialize() {
+            Some((ty, value)) => {
+                first_use.inputs.insert(0, parse_quote!(#initialize: #ty));
+                (quote!(#value, #(#arguments),*), quote!(#initialize()))
+            }
+            None => (quote!(#(#arguments),*), engine.instance(&sig)),
+        };
+        let unready = call(&first_use, of_first_use);
         let is_ready = engine.ready();
-        // A match of an `Option`, because the optimizer merges the two paths of other types again.
+        // The match is one of an `Option`: with a `Result`, the optimizer joins both paths again behind it.
         let body = quote! {
             match #is_ready {
                 ::core::option::Option::Some(#service) => #ready,
                 ::core::option::Option::None => #unready,
             }
         };
-        let instance = engine.instance(&sig);
         let first_use_body =
             match_instance(&sig, engine, instance, ready, service.to_token_stream());
         let shared = attrs
@@ -329,6 +335,24 @@ impl Engine {
                 quote!(#singleton_core::__private::ready::<#this>())
             }
             Engine::HiddenFunction => quote!(#this::__service_attribute().ready()),
+        }
+    }
+
+    /// Returns the type of the slow path and the slow path, if they can be named. The type is that of the function, not
+    /// a pointer, so that passing it costs nothing.
+    ///
+    /// The path is in the same function as [`ready`](Engine::ready), so that the compiler reports a struct that is no
+    /// service only once.
+    fn initialize(&self) -> Option<(TokenStream, TokenStream)> {
+        let this = this();
+        match self {
+            Engine::Dependency(singleton_core) => Some((
+                quote! {
+                    impl ::core::ops::FnOnce() -> ::core::result::Result<&'static Self, #singleton_core::Error>
+                },
+                quote!(#singleton_core::__private::initialize::<#this>),
+            )),
+            Engine::HiddenFunction => None,
         }
     }
 

@@ -231,6 +231,9 @@ struct Shutdown<'a> {
     report: ShutdownReport,
 }
 
+/// The message of the error or panic, if `shutdown` failed.
+type ShutdownResult = JobResult<Result<(), String>>;
+
 #[derive(Clone, Copy)]
 enum Task {
     Stop(&'static Descriptor),
@@ -277,7 +280,7 @@ impl Shutdown<'_> {
     }
 
     /// Waits until a task has ended. Returns `None` if none is left.
-    fn next(&mut self) -> Option<(Task, Duration, JobResult<Result<(), String>>)> {
+    fn next(&mut self) -> Option<(Task, Duration, ShutdownResult)> {
         match self.ended.pop_front() {
             Some(service) => {
                 let result = JobResult::Done(Ok(()));
@@ -308,7 +311,7 @@ impl Shutdown<'_> {
             });
     }
 
-    fn record(&mut self, task: Task, took: Duration, result: JobResult<Result<(), String>>) {
+    fn record(&mut self, task: Task, took: Duration, result: ShutdownResult) {
         let (service, was_initializing) = match task {
             Task::Stop(service) => (service, false),
             Task::AwaitAttempt(service) => (service, true),

@@ -166,11 +166,11 @@ impl Descriptor {
             return Box::leak(text.into_boxed_str());
         }
         let is_unique = |suffix: &&str| {
-            let ends_alike = |service: &&&'static Descriptor| {
-                let rest = service.path.strip_suffix(suffix);
+            let ends_alike = |path: &str| {
+                let rest = path.strip_suffix(suffix);
                 rest.is_some_and(|rest| rest.is_empty() || rest.ends_with("::"))
             };
-            !namesakes.iter().any(|service| ends_alike(&service))
+            !namesakes.iter().any(|service| ends_alike(service.path))
         };
         let starts = self.path.rmatch_indices("::").map(|(start, _)| start + 2);
         starts

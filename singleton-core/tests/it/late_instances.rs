@@ -124,7 +124,7 @@ macro_rules! stops {
 
         impl Service for $name {
             fn initialize() -> anyhow::Result<Self> {
-                $initialize;
+                let () = $initialize;
                 Ok($name)
             }
 

@@ -41,19 +41,19 @@ pub struct Registry {}
 /// use singleton_core::{Service, State, registry, requires, service};
 ///
 /// #[service]
-/// struct Engine;
+/// struct Hull;
 ///
 /// #[service]
-/// #[requires(Engine)]
-/// struct Car;
-/// # impl Service for Engine { fn initialize() -> anyhow::Result<Self> { Ok(Engine) } }
-/// # impl Service for Car { fn initialize() -> anyhow::Result<Self> { Ok(Car) } }
+/// #[requires(Hull)]
+/// struct Ship;
+/// # impl Service for Hull { fn initialize() -> anyhow::Result<Self> { Ok(Hull) } }
+/// # impl Service for Ship { fn initialize() -> anyhow::Result<Self> { Ok(Ship) } }
 ///
 /// let services = registry().services();
-/// let car = services.iter().find(|service| service.name() == "Car").expect("it is linked");
-/// assert_eq!(car.rank(), 2);
-/// assert_eq!(car.dependencies(), ["Engine"]);
-/// assert_eq!(car.state(), State::Uninitialized);
+/// let ship = services.iter().find(|service| service.name() == "Ship").expect("it is linked");
+/// assert_eq!(ship.rank(), 2);
+/// assert_eq!(ship.dependencies(), ["Hull"]);
+/// assert_eq!(ship.state(), State::Uninitialized);
 /// ```
 pub fn registry() -> Registry {
     Registry {}
@@ -94,8 +94,8 @@ impl Registry {
     ///
     /// let graph = registry().graph();
     /// println!("{graph}");
-    /// std::fs::write(std::env::temp_dir().join("services.dot"), graph.to_dot())?;
-    /// # Ok::<(), std::io::Error>(())
+    /// // For Graphviz, as in `my-program --graph | dot -Tsvg > services.svg`.
+    /// println!("{}", graph.to_dot());
     /// ```
     pub fn graph(&self) -> Graph {
         Graph::new(&self.services())
@@ -255,7 +255,8 @@ impl Registry {
 
     /// Calls `ping` of all ready services in parallel, and returns the health of all services.
     ///
-    /// A check that times out makes its service unhealthy. It keeps running, and no second check of the service starts
+    /// A check never runs on the calling thread. If the system refuses a thread for as long as the timeout, the service
+    /// is unhealthy. A check that times out makes its service unhealthy. It keeps running, and no second check of the service starts
     /// until it has ended.
     pub fn ping_all(&self, options: &PingOptions) -> HealthReport {
         ping_all(&Context::current(), all().to_vec(), options, &Driver::Here)
@@ -276,6 +277,10 @@ impl Registry {
     /// From this call on, no service starts. Guarded calls then return [`ErrorKind::ShutDown`](crate::ErrorKind::ShutDown),
     /// also for services that were never used. The call waits for running initializations up to the timeout, and drops
     /// asynchronous ones that no task awaits. If two threads call it, the second call runs after the first.
+    ///
+    /// Calls in flight are not waited for, and instances are not dropped; see [`Service::shutdown`](crate::Service::shutdown).
+    /// Values from `provide` are shut down too. If the system refuses a thread for as long as a service's timeout, the
+    /// outcome is [`ShutdownOutcome::Failed`](crate::ShutdownOutcome::Failed).
     ///
     /// A service depends on the services that it requires, and on those that it initialized by using them. An
     /// undeclared use of a service that was ready already is not recorded, so declare each dependency with

@@ -150,14 +150,14 @@ impl Scope {
     /// ```
     /// use singleton_core::testing::Scope;
     /// # use singleton_core::{Service, requires, service};
-    /// # #[service] struct Engine;
-    /// # #[service] #[requires(Engine)] struct Car;
-    /// # impl Service for Engine { fn initialize() -> anyhow::Result<Self> { Ok(Engine) } }
-    /// # impl Service for Car { fn initialize() -> anyhow::Result<Self> { Ok(Car) } }
+    /// # #[service] struct Wheel;
+    /// # #[service] #[requires(Wheel)] struct Cart;
+    /// # impl Service for Wheel { fn initialize() -> anyhow::Result<Self> { Ok(Wheel) } }
+    /// # impl Service for Cart { fn initialize() -> anyhow::Result<Self> { Ok(Cart) } }
     ///
     /// Scope::new().run(|| {
-    ///     Car::instance()?;
-    ///     assert_eq!(Scope::initialized(), ["Engine", "Car"]);
+    ///     Cart::instance()?;
+    ///     assert_eq!(Scope::initialized(), ["Wheel", "Cart"]);
     ///     Ok(())
     /// })
     /// # .map_err(|error: singleton_core::Error| error)?;

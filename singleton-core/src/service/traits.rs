@@ -63,9 +63,61 @@ pub trait Service: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Releases the instance's resources. No call reaches the service afterwards.
+    /// Releases the instance's resources. The service's dependents have shut down, and its dependencies are ready.
     ///
-    /// The default does nothing.
+    /// This method can use the service's own guarded methods and those of its dependencies. Other callers get
+    /// [`ErrorKind::ShutDown`](crate::ErrorKind::ShutDown). Calls in flight are not waited for and may run beside this
+    /// method.
+    ///
+    /// The instance is never dropped, neither afterwards nor at exit, because guarded methods return `&'static` borrows
+    /// of it. So this method must write out what a destructor would, such as the end of a
+    /// [`BufWriter`](std::io::BufWriter). It also runs for an instance from `provide`.
+    ///
+    /// The default does nothing. A service without a `shutdown` of its own needs no thread for it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::io::{BufWriter, Write};
+    /// use std::sync::Mutex;
+    ///
+    /// use singleton_core::testing::Scope;
+    /// use singleton_core::{Service, guarded, service};
+    ///
+    /// #[service]
+    /// struct Journal {
+    ///     file: Mutex<BufWriter<File>>,
+    /// }
+    ///
+    /// impl Service for Journal {
+    ///     fn initialize() -> anyhow::Result<Self> {
+    ///         anyhow::bail!("the example provides it")
+    ///     }
+    ///
+    ///     fn shutdown(&self) -> anyhow::Result<()> {
+    ///         Journal::write("the end")?;
+    ///         self.file.lock().unwrap().flush()?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Journal {
+    ///     #[guarded]
+    ///     fn write(&self, line: &str) -> anyhow::Result<()> {
+    ///         writeln!(self.file.lock().unwrap(), "{line}")?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let path = std::env::temp_dir().join(format!("journal-{}", std::process::id()));
+    /// let file = Mutex::new(BufWriter::new(File::create(&path)?));
+    /// Scope::new().provide(Journal { file }).run(|| Journal::write("the begin"))?;
+    /// let text = std::fs::read_to_string(&path)?;
+    /// std::fs::remove_file(&path)?;
+    /// assert_eq!(text, "the begin\nthe end\n");
+    /// # anyhow::Ok(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -133,7 +185,8 @@ pub trait AsyncService: Sized + Send + Sync + 'static {
         future::ready(Ok(()))
     }
 
-    /// Releases what the instance holds, as [`Service::shutdown`] does.
+    /// Releases what the instance holds, as [`Service::shutdown`] does. The service can use itself while this future is
+    /// polled.
     ///
     /// # Errors
     ///
@@ -156,7 +209,8 @@ pub trait AsyncService: Sized + Send + Sync + 'static {
     note = "write `impl BackgroundService for {Self} {{ fn run(&self, stop: &Stop) -> anyhow::Result<()> {{ … }} }}`"
 )]
 pub trait BackgroundService: Send + Sync + 'static {
-    /// Works until `stop` is requested.
+    /// Works until `stop` is requested. Until it returns, it can use the service's own guarded methods, although other
+    /// callers cannot anymore.
     ///
     /// # Errors
     ///

@@ -247,7 +247,8 @@ mod tests {
     use std::sync::{Arc, Weak};
 
     use super::*;
-    use crate::{AsyncService, Service, requires, service, threads};
+    use crate::service::{AsyncService, Service};
+    use crate::{requires, service, threads};
 
     #[service]
     struct Plain;

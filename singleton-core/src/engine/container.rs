@@ -76,7 +76,7 @@ pub(crate) struct Entry {
 
 pub(crate) struct Container {
     pub(super) id: ContainerId,
-    /// What the scope's threads read without the engine's lock. `None` for the process.
+    /// The state that the scope's threads read without the engine's lock. `None` for the process.
     pub(super) scope: Option<Arc<ScopeState>>,
     entries: ServiceMap<Entry>,
     /// Services in the order in which they became ready.

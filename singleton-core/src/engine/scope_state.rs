@@ -1,4 +1,5 @@
-//! What the threads of one scope share without the engine's lock: the ready instances, and who is inside.
+//! The state that the threads of one scope share without the engine's lock: the ready instances, and the number of
+//! threads inside.
 
 use std::sync::OnceLock;
 

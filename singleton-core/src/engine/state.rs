@@ -403,7 +403,7 @@ fn publish(
     }
 }
 
-/// What is left to do after an attempt, without the engine's lock.
+/// The result of an attempt, and the work that follows without the engine's lock.
 pub(crate) struct FinishedAttempt {
     pub(crate) outcome: Outcome,
     /// The error of the attempt before. Its destructor is user code.

@@ -199,7 +199,7 @@ pub(crate) fn complete(attempt: &Arc<Attempt>, result: Outcome) -> (Outcome, Lef
     }
 }
 
-/// What an attempt leaves behind, in the order in which it must be cleaned up.
+/// The leftovers of an attempt, in the order in which they must be cleaned up.
 pub(crate) struct Leftovers {
     /// An instance that no caller gets.
     pub(crate) late_instance: Option<&'static dyn Instance>,
@@ -207,7 +207,7 @@ pub(crate) struct Leftovers {
     pub(crate) failed_start: Option<Arc<StartRun>>,
 }
 
-/// Shuts down what a failed start has left: its last attempt has ended. On a thread, because the caller may be a task.
+/// Shuts down the services that a failed start has left: its last attempt has ended. On a thread, because the caller may be a task.
 pub(crate) fn take_back(start: Arc<StartRun>) {
     let spawned = threads::spawn("take back", move || (start.take_back)(&start));
     if let Err(error) = spawned {

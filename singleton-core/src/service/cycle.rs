@@ -18,7 +18,7 @@ pub struct Node {
     facts: &'static Facts,
 }
 
-/// What follows from a service's requirements.
+/// The facts that follow from a service's requirements.
 #[derive(Debug)]
 pub struct Facts {
     rank: usize,

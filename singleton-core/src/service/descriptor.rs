@@ -18,7 +18,7 @@ use super::stop::Stop;
 pub(crate) trait Instance: Send + Sync {
     /// Checks that the instance works.
     fn ping(&self) -> Work<'_>;
-    /// Releases the instance's resources. The second value tells whether the service has no `shutdown` of its own.
+    /// Releases the instance's resources. The second value is whether the service has no `shutdown` of its own.
     fn shutdown(&self) -> (Work<'_>, bool);
     /// Returns the instance for a downcast to its type.
     fn as_any(&self) -> &(dyn Any + Send + Sync);
@@ -58,7 +58,7 @@ pub(crate) type Run = fn(&(dyn Any + Send + Sync), &Stop) -> anyhow::Result<()>;
 /// The static description that `#[service]` generates for each service.
 pub struct Descriptor {
     pub(crate) number: ServiceNumber,
-    /// The name of the struct. [`Descriptor::name`] tells services of one name apart.
+    /// The name of the struct. [`Descriptor::name`] distinguishes services of one name.
     pub(crate) declared_name: &'static str,
     pub(crate) path: &'static str,
     pub(crate) location: &'static Location<'static>,

@@ -26,7 +26,7 @@ pub(super) fn note_default_shutdown<T: 'static>() {
 }
 
 /// Calls the `shutdown` of `T`. Also returns whether that was the default, which is known only afterwards: a trait's
-/// default method cannot be told from an own one.
+/// default method looks like any other.
 fn shut_down<T: 'static, R>(call: impl FnOnce() -> R) -> (R, bool) {
     let last = |value| {
         DEFAULT_SHUTDOWN

@@ -35,12 +35,25 @@ pub fn instance<T: Singleton>() -> Result<&'static T, Error> {
 
 /// Returns the instance, which [`ready`] has not found.
 ///
+/// Outside scopes, a ready service needs one more look at the thread and one more load. They are inlined, because all
+/// calls come here while a scope is open anywhere.
+///
 /// # Errors
 ///
 /// Returns an error if the service cannot be initialized.
+#[inline(always)]
+pub fn initialize<T: Singleton>() -> Result<&'static T, Error> {
+    if engine::current_container() == ContainerId::PROCESS
+        && let Some(instance) = T::ready().of_process()
+    {
+        return Ok(instance);
+    }
+    resolve()
+}
+
 #[cold]
 #[inline(never)]
-pub fn initialize<T: Singleton>() -> Result<&'static T, Error> {
+fn resolve<T: Singleton>() -> Result<&'static T, Error> {
     if let Some(instance) = ready_in_context(T::ready(), T::descriptor) {
         return Ok(instance);
     }

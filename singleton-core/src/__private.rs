@@ -117,7 +117,8 @@ fn ready_choice<D: TraitService + ?Sized>() -> Option<&'static Chosen<D>> {
 
 /// Returns whether `T` is ready in the caller's container.
 pub fn is_initialized<T: Singleton>() -> bool {
-    T::ready().get().is_some() || is_ready::<T>()
+    let ready = ready::<T>().or_else(|| ready_in_context(T::ready(), T::descriptor));
+    ready.is_some() || is_ready::<T>()
 }
 
 /// Returns whether `T`, which may be a trait object, is ready in the caller's container.

@@ -11,6 +11,8 @@ use singleton_core::{
     ShutdownOutcome, ShutdownReport, Stop, env, guarded, registry, requires, service,
 };
 
+use super::gate::gate;
+
 static EVENTS: Mutex<Vec<&str>> = Mutex::new(Vec::new());
 static SLOW_GATE: Mutex<Option<Receiver<()>>> = Mutex::new(None);
 static SIDES: Barrier = Barrier::new(2);
@@ -213,6 +215,7 @@ fn shutdown_waits_for_running_initializations_up_to_the_timeout() {
     });
 }
 
+gate!(OUTBOX_RUNS);
 static OWN_CALLS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 #[service]
@@ -255,6 +258,9 @@ impl Service for Outbox {
 
 impl BackgroundService for Outbox {
     fn run(&self, stop: &Stop) -> anyhow::Result<()> {
+        if env::var("OWN_CALLS").is_ok() {
+            OUTBOX_RUNS.arrive();
+        }
         stop.wait_for_request();
         Ok(Outbox::flush("run")?)
     }
@@ -293,6 +299,7 @@ impl AsyncOutbox {
 fn service_can_use_itself_and_its_dependencies_until_the_end_of_its_shutdown() {
     Scope::new().env("OWN_CALLS", "1").run(|| {
         Outbox::instance().unwrap();
+        OUTBOX_RUNS.wait_for_arrival();
         pollster::block_on(AsyncOutbox::instance_async()).unwrap();
         let report = registry().shutdown_all();
         assert!(report.is_clean(), "{report}");

@@ -235,7 +235,7 @@ impl Archive {
     }
 }
 
-/// Records a call in the test's scope. Other tests start all services too.
+/// Records a call in the test's scope. A test that starts all background services is not recorded.
 fn record_own_call(text: &str) {
     if env::var("OWN_CALLS").is_ok() {
         OWN_CALLS.lock().unwrap().push(text.to_owned());

@@ -16,6 +16,7 @@
 //! | `guarded-question-mark` | takes the value with `?` and returns another `Result` |
 //! | `guarded-match` | takes the value with `match` and returns another number |
 //! | `guarded-loop` | takes the value in the body of a loop, into which the call is inlined |
+//! | `lazy-lock-…` | does the same with a method of a struct in a `LazyLock` |
 //! | `checkout` | checks out a connection and returns it to the pool |
 //! | `dynamic-service` | checks out a connection and executes a point query with a named parameter |
 //! | `dynamic-connection` | executes the same query on a connection that is already checked out |

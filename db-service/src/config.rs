@@ -13,7 +13,7 @@ pub use error::{ConfigError, ConfigFault};
 #[cfg(feature = "postgres")]
 pub(crate) use postgres_url::{Host, PostgresUrl};
 pub use replicas::ReplicaSettings;
-pub use settings::{PostgresSettings, SqliteSettings, Synchronous, TlsMode};
+pub use settings::{PostgresSettings, ResetOnReturn, SqliteSettings, Synchronous, TlsMode};
 pub(crate) use url::Target;
 pub use url::{DatabaseUrl, UrlError};
 
@@ -67,6 +67,9 @@ pub struct DatabaseConfig {
     /// The approximate number of prepared statements per connection. 0 disables the cache, as PgBouncer before 1.21
     /// needs in transaction mode (`DB_STATEMENT_CACHE_SIZE`, 512).
     pub statement_cache_size: u32,
+    /// When the session state of a returned connection is compared with that of a new one (`DB_RESET_ON_RETURN`,
+    /// `auto`).
+    pub reset_on_return: ResetOnReturn,
     /// Settings of connections to PostgreSQL.
     pub postgres: PostgresSettings,
     /// Settings of connections to SQLite.
@@ -91,6 +94,7 @@ impl DatabaseConfig {
             slow_query_threshold: Some(Duration::from_secs(1)),
             leak_threshold: None,
             statement_cache_size: 512,
+            reset_on_return: ResetOnReturn::Auto,
             postgres: PostgresSettings::default(),
             sqlite: SqliteSettings::default(),
             replicas: ReplicaSettings::default(),

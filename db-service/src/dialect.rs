@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use diesel::backend::Backend as DieselBackend;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::result::QueryResult;
+use diesel::result::{Error as DieselError, QueryResult};
 use diesel::sql_types::Untyped;
+use parking_lot::Mutex;
 
 use crate::error::DbError;
 #[cfg(feature = "postgres")]
@@ -41,13 +42,72 @@ pub(crate) trait Dialect: DieselBackend {
         Self: Sized;
 }
 
+/// The reason why a statement's rows could not be loaded.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// The server or the driver failed.
+    Driver(DieselError),
+    /// A value cannot be represented. The statement was executed.
+    Value(DbError),
+    /// The values do not fit the statement, so it was not sent.
+    NotSent(DbError),
+}
+
+impl From<DieselError> for LoadError {
+    fn from(error: DieselError) -> Self {
+        LoadError::Driver(error)
+    }
+}
+
+impl From<DbError> for LoadError {
+    fn from(error: DbError) -> Self {
+        LoadError::Value(error)
+    }
+}
+
+/// The column names of a statement's last result. They are shared by later results, unless a table was changed
+/// meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct ColumnNames(Mutex<Option<Arc<[String]>>>);
+
+impl ColumnNames {
+    /// Returns the names of a result with `count` columns. `compare` passes the name of a column to its argument.
+    pub(crate) fn of(
+        &self,
+        count: usize,
+        compare: impl Fn(usize, &mut dyn FnMut(&str) -> bool) -> bool,
+    ) -> Arc<[String]> {
+        let mut known = self.0.lock();
+        if let Some(known) = &*known
+            && known.len() == count
+            && (0..count).all(|index| compare(index, &mut |name| name == known[index]))
+        {
+            return Arc::clone(known);
+        }
+        let mut names = Vec::with_capacity(count);
+        for index in 0..count {
+            compare(index, &mut |name| {
+                names.push(name.to_owned());
+                true
+            });
+        }
+        let names: Arc<[String]> = names.into();
+        *known = Some(Arc::clone(&names));
+        names
+    }
+}
+
 /// For each parameter, the PostgreSQL type that text is cast to, or `None` without a cast.
 pub(crate) type ParameterCasts = Arc<[Option<String>]>;
 
 /// A statement's text and values, for one backend.
 #[derive(Debug)]
 pub(crate) struct Statement<'a, D: Dialect> {
-    pieces: Vec<Piece<'a>>,
+    parsed: &'a ParsedStatement,
+    /// A text before the statement, such as the declaration of a cursor.
+    prefix: &'a str,
+    /// How often the statement's row of values is repeated, each time with its own values.
+    rows: usize,
     binds: Vec<D::Bind<'a>>,
     casts: Option<ParameterCasts>,
     is_cached: bool,
@@ -55,7 +115,7 @@ pub(crate) struct Statement<'a, D: Dialect> {
 
 impl<'a, D: Dialect> Statement<'a, D> {
     pub(crate) fn new(
-        parsed: &ParsedStatement<'a>,
+        parsed: &'a ParsedStatement,
         params: &'a Params,
         casts: Option<ParameterCasts>,
     ) -> Result<Self, DbError> {
@@ -63,7 +123,7 @@ impl<'a, D: Dialect> Statement<'a, D> {
         for (name, value) in parsed.names.iter().zip(&values) {
             if let Some(problem) = D::problem(value) {
                 return Err(DbError::UnstorableValue {
-                    name: (*name).to_owned(),
+                    name: String::from(&**name),
                     row: None,
                     problem,
                 });
@@ -71,28 +131,50 @@ impl<'a, D: Dialect> Statement<'a, D> {
         }
         Ok(Statement {
             casts,
-            pieces: parsed.pieces.clone(),
+            parsed,
+            prefix: "",
+            rows: 1,
             binds: values.into_iter().map(D::bind).collect(),
             is_cached: parsed.is_cached,
         })
     }
 
+    /// Puts a text before the statement, which is then not kept prepared.
     #[cfg(feature = "postgres")]
-    /// Creates a statement from the caller's pieces. Each bind belongs to one parameter.
-    pub(crate) fn from_parts(
-        pieces: Vec<Piece<'a>>,
+    pub(crate) fn unprepared_with_prefix(mut self, prefix: &'a str) -> Self {
+        self.prefix = prefix;
+        self.is_cached = false;
+        self
+    }
+
+    /// Creates a statement whose row of values is repeated. `binds` are the values of all rows.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn of_rows(
+        parsed: &'a ParsedStatement,
+        rows: usize,
         binds: Vec<D::Bind<'a>>,
         casts: Option<ParameterCasts>,
     ) -> Self {
-        let length = |piece: &Piece<'_>| match piece {
+        let length = |piece: Piece<'_>| match piece {
             Piece::Text(text) => text.len(),
             Piece::Parameter(_) => "$65535".len(),
         };
+        let pieces = parsed.pieces();
+        let row: usize = match &parsed.row {
+            Some(row) => pieces
+                .skip(*row.start())
+                .take(row.clone().count())
+                .map(length)
+                .sum(),
+            None => 0,
+        };
         Statement {
             casts,
-            is_cached: pieces.iter().map(length).sum::<usize>() <= MAX_TEXT,
-            pieces,
+            parsed,
+            prefix: "",
+            rows,
             binds,
+            is_cached: parsed.text().len() + row * (rows - 1) <= MAX_TEXT,
         }
     }
 }
@@ -104,21 +186,48 @@ impl<D: Dialect> Statement<'_, D> {
         let cast = casts[index % casts.len()].as_deref()?;
         D::is_text(&self.binds[index]).then_some(cast)
     }
+
+    /// Writes the parameter with the value `index`. `bound` is the number of values that were bound before it.
+    fn walk_parameter<'b>(
+        &'b self,
+        index: usize,
+        bound: &mut usize,
+        out: &mut AstPass<'_, 'b, D>,
+    ) -> QueryResult<()> {
+        let cast = self.cast(index);
+        if cast.is_some() {
+            out.push_sql("CAST(");
+        }
+        // Names are numbered by their first occurrence, so this parameter's value comes next.
+        if index == *bound {
+            D::push(&self.binds[index], out)?;
+            *bound += 1;
+        } else {
+            out.push_sql(D::PLACEHOLDER);
+            out.push_sql(&(index + 1).to_string());
+        }
+        if let Some(cast) = cast {
+            out.push_sql("::text AS ");
+            out.push_sql(cast);
+            out.push_sql(")");
+        }
+        Ok(())
+    }
 }
 
 /// Returns the parameters' values, in the order of their names in the statement.
 pub(crate) fn values<'a>(
-    parsed: &ParsedStatement<'_>,
+    parsed: &ParsedStatement,
     params: &'a Params,
 ) -> Result<Vec<&'a Value>, DbError> {
-    if let Some(name) = params.names().find(|name| !parsed.names.contains(name)) {
+    if let Some(name) = params.names().find(|name| !parsed.names.contains(*name)) {
         return Err(DbError::UnusedParameter {
             name: name.to_owned(),
         });
     }
-    let value = |name: &&str| {
+    let value = |name: &Box<str>| {
         params.get(name).ok_or_else(|| DbError::MissingParameter {
-            name: (*name).to_owned(),
+            name: String::from(&**name),
         })
     };
     parsed.names.iter().map(value).collect()
@@ -129,29 +238,40 @@ impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
         if !self.is_cached {
             out.unsafe_to_cache_prepared();
         }
-        let mut bound = 0;
-        for piece in &self.pieces {
-            match *piece {
-                Piece::Text(text) => out.push_sql(text),
-                Piece::Parameter(index) => {
-                    let cast = self.cast(index);
-                    if cast.is_some() {
-                        out.push_sql("CAST(");
+        out.push_sql(self.prefix);
+        let (mut bound, width) = (0, self.parsed.names.len());
+        let row_start = self.parsed.row.as_ref().map(|row| *row.start());
+        let mut pieces = self.parsed.pieces().enumerate();
+        while let Some((position, piece)) = pieces.next() {
+            let row = match &self.parsed.row {
+                Some(row) if self.rows > 1 && row_start == Some(position) => row,
+                _ => {
+                    match piece {
+                        Piece::Text(text) => out.push_sql(text),
+                        Piece::Parameter(index) => {
+                            self.walk_parameter(index, &mut bound, &mut out)?;
+                        }
                     }
-                    // Names are numbered by their first occurrence, so this parameter's value comes next.
-                    if index == bound {
-                        D::push(&self.binds[index], &mut out)?;
-                        bound += 1;
-                    } else {
-                        out.push_sql(D::PLACEHOLDER);
-                        out.push_sql(&(index + 1).to_string());
-                    }
-                    if let Some(cast) = cast {
-                        out.push_sql("::text AS ");
-                        out.push_sql(cast);
-                        out.push_sql(")");
+                    continue;
+                }
+            };
+            let length = row.clone().count();
+            for number in 0..self.rows {
+                if number > 0 {
+                    out.push_sql(",");
+                }
+                for piece in self.parsed.pieces().skip(position).take(length) {
+                    match piece {
+                        Piece::Text(text) => out.push_sql(text),
+                        Piece::Parameter(index) => {
+                            self.walk_parameter(number * width + index, &mut bound, &mut out)?;
+                        }
                     }
                 }
+            }
+            // The first piece of the row was taken above.
+            for _ in 1..length {
+                pieces.next();
             }
         }
         Ok(())

@@ -242,11 +242,40 @@ pub enum DbError {
         /// The reason.
         problem: &'static str,
     },
-    /// The statement would end the transaction of the closure that executes it.
+    /// The closure of a transaction executed a `COMMIT`, `ROLLBACK` or `PREPARE TRANSACTION`.
+    ///
+    /// A [`Connection`](crate::Connection) refuses such a statement and has executed nothing of it. The driver's
+    /// connection inside executes it; then all later statements of the closure are refused, and so is the commit.
     #[error(
         "the closure ends its transaction: return Ok to commit or Err to roll back, and execute no COMMIT or ROLLBACK"
     )]
     EndsTransaction,
+    /// An earlier statement of the transaction has failed, so the statement, or the commit, was refused. Nothing of
+    /// the transaction is stored.
+    ///
+    /// PostgreSQL refuses all statements after a failed one, up to the rollback to an earlier savepoint. SQLite does so
+    /// only if the failure has ended the transaction: `INSERT OR ROLLBACK`, a full disk, an I/O error.
+    #[error("the transaction has failed and nothing more is executed in it; its first error was: {first}{}", place(*at))]
+    #[non_exhaustive]
+    TransactionAborted {
+        /// The first error of the transaction.
+        first: ServerError,
+        /// The source location of the call that failed. `None` for a statement of diesel's DSL.
+        at: Option<&'static Location<'static>>,
+    },
+    /// A table was changed since the statement was prepared on this connection, and the statement cannot be prepared
+    /// again within the transaction. A retry of the whole transaction succeeds.
+    ///
+    /// Outside a transaction, the connection prepares and executes the statement again by itself.
+    #[error("a table was changed since the statement was prepared: {0}")]
+    StalePlan(ServerError),
+    /// The backend cannot execute the query.
+    #[error("the query cannot be executed: {what}")]
+    #[non_exhaustive]
+    Unsupported {
+        /// What the backend lacks, and what to do.
+        what: &'static str,
+    },
     /// A statement that must return a row returned none.
     #[error("the statement returned no row, but one is required")]
     NoRow,
@@ -358,13 +387,14 @@ const STATEMENTS: [&str; 41] = [
 ];
 
 impl DbError {
-    /// Returns whether nothing was changed and a retry can succeed: after a serialization failure, a deadlock, or a
-    /// timeout while waiting for a lock or a connection.
+    /// Returns whether nothing was changed and a retry can succeed: after a serialization failure, a deadlock, a stale
+    /// plan, or a timeout while waiting for a lock or a connection.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
             DbError::SerializationFailure(_)
                 | DbError::Deadlock(_)
+                | DbError::StalePlan(_)
                 | DbError::LockTimeout(_)
                 | DbError::PoolTimeout { .. }
         )
@@ -414,6 +444,8 @@ impl DbError {
             | DbError::ReadOnly(source)
             | DbError::DiskFull(source)
             | DbError::Syntax(source)
+            | DbError::StalePlan(source)
+            | DbError::TransactionAborted { first: source, .. }
             | DbError::Query(source) => Some(source),
             DbError::UnreadableValue { source, .. } => Some(&**source),
             DbError::Migration(error) => Some(error),
@@ -428,6 +460,7 @@ impl DbError {
             | DbError::RowLength { .. }
             | DbError::UnstorableValue { .. }
             | DbError::EndsTransaction
+            | DbError::Unsupported { .. }
             | DbError::NoRow
             | DbError::UnknownColumn { .. }
             | DbError::WrongType { .. }
@@ -502,6 +535,11 @@ impl DbError {
         }
     }
 
+    /// Returns the error of a query that the backend does not support, for diesel.
+    pub(crate) fn unsupported(what: &'static str) -> DieselError {
+        DbError::Unsupported { what }.into()
+    }
+
     /// Returns the error of a `COMMIT`.
     pub(crate) fn from_commit(source: DieselError) -> Self {
         match DbError::from(source) {
@@ -553,6 +591,11 @@ fn pool_failures(last: Option<&str>, of_r2d2: Option<String>) -> String {
         (Some(last), Some(pool)) if pool.ends_with(last) => format!(": {pool}"),
         (Some(last), Some(pool)) => format!(": {last}; {pool}"),
     }
+}
+
+/// Returns a source location for the end of a message.
+fn place(at: Option<&'static Location<'static>>) -> String {
+    at.map(|at| format!(" (at {at})")).unwrap_or_default()
 }
 
 /// Returns the part of a name that an error shows.

@@ -16,6 +16,7 @@ mod backend;
 mod config;
 mod connection;
 mod dialect;
+pub mod dsl;
 mod error;
 mod migrations;
 mod pool;
@@ -34,9 +35,12 @@ mod watchdog;
 pub use backend::Backend;
 pub use config::{
     ConfigError, ConfigFault, ConfigService, DatabaseConfig, DatabaseUrl, PostgresSettings,
-    ReplicaSettings, SqliteSettings, Synchronous, TlsMode, UrlError,
+    ReplicaSettings, ResetOnReturn, SqliteSettings, Synchronous, TlsMode, UrlError,
 };
-pub use connection::{Connection, Isolation, MultiBackend, TransactionOptions};
+pub use connection::{
+    Connection, Isolation, MultiCursor, MultiTransactionManager, TransactionOptions,
+};
+pub use dsl::MultiBackend;
 pub use error::{ConnectError, DbError, Holder, MigrationError, MigrationStop, ServerError};
 pub use migrations::{MigrationState, MigrationStatus, Migrations, PlannedMigration};
 pub use pool::PooledConnection;

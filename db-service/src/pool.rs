@@ -7,16 +7,28 @@ mod semaphore;
 
 pub(crate) use manager::CHECK_TIMEOUT;
 
+use std::borrow::{Borrow, BorrowMut};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use diesel::connection::{
+    AnsiTransactionManager, CacheSize, ConnectionSealed, DefaultLoadingMode, Instrumentation,
+    LoadConnection, SimpleConnection,
+};
+use diesel::expression::QueryMetadata;
+use diesel::migration::MigrationConnection;
+use diesel::query_builder::{Query, QueryFragment, QueryId};
+use diesel::query_dsl::UpdateAndFetchResults;
+use diesel::result::{Error as DieselError, QueryResult};
+use diesel::{ConnectionError, ConnectionResult, Identifiable};
 use parking_lot::RwLock;
 
 use crate::config::DatabaseConfig;
-use crate::connection::Connection;
+use crate::connection::{Connection, MultiCursor, MultiTransactionManager};
+use crate::dsl::{MultiBackend, MultiRow};
 use crate::error::DbError;
 use crate::statistics::{PoolStatus, Statistics};
 use crate::watchdog::CallError;
@@ -168,7 +180,23 @@ impl ConnectionPool {
 
 /// A checked-out connection. Dropping it rolls back an open transaction and returns the connection to the pool.
 ///
-/// It dereferences to [`Connection`], so diesel's DSL works on `&mut *connection`.
+/// It is a [`diesel::Connection`] itself, and dereferences to a [`Connection`].
+///
+/// # Examples
+///
+/// ```
+/// # use db_service::{ConfigService, DatabaseConfig, DatabaseService};
+/// # use singleton_core::testing::Scope;
+/// use diesel::prelude::*;
+///
+/// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+/// # Scope::new().provide(memory).run(|| {
+/// let three = diesel::select(diesel::dsl::sql::<diesel::sql_types::BigInt>("1 + 2"));
+/// assert_eq!(three.get_result::<i64>(&mut DatabaseService::connection()?)?, 3);
+/// # Ok::<(), anyhow::Error>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct PooledConnection {
     connection: r2d2::PooledConnection<Manager>,
     statistics: Arc<Statistics>,
@@ -186,6 +214,105 @@ impl PooledConnection {
     ) -> Result<(Self, T), CallError> {
         let result = self.connection.bounded(limit, work)?;
         Ok((self, result))
+    }
+
+    /// Runs `work` in a transaction, like [`Connection::transaction`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`Connection::transaction`].
+    pub fn transaction<T, E, F>(&mut self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Connection) -> Result<T, E>,
+        E: From<DieselError>,
+    {
+        (**self).transaction(work)
+    }
+}
+
+impl Borrow<Connection> for PooledConnection {
+    fn borrow(&self) -> &Connection {
+        self
+    }
+}
+
+impl BorrowMut<Connection> for PooledConnection {
+    fn borrow_mut(&mut self) -> &mut Connection {
+        self
+    }
+}
+
+impl SimpleConnection for PooledConnection {
+    fn batch_execute(&mut self, sql: &str) -> QueryResult<()> {
+        (**self).batch_execute(sql)
+    }
+}
+
+impl ConnectionSealed for PooledConnection {}
+
+impl diesel::Connection for PooledConnection {
+    type Backend = MultiBackend;
+    type TransactionManager = MultiTransactionManager;
+
+    /// Returns an error: a pooled connection comes from a pool.
+    fn establish(_: &str) -> ConnectionResult<Self> {
+        Err(ConnectionError::BadConnection(
+            "a pooled connection comes from DatabaseService::connection".to_owned(),
+        ))
+    }
+
+    fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<MultiBackend> + QueryId,
+    {
+        (**self).execute_returning_count(source)
+    }
+
+    fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
+        (**self).transaction_state()
+    }
+
+    fn instrumentation(&mut self) -> &mut dyn Instrumentation {
+        (**self).instrumentation()
+    }
+
+    /// Sets an instrumentation that observes the connection until it returns to the pool.
+    fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        (**self).set_instrumentation(instrumentation);
+    }
+
+    fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
+        (**self).set_prepared_statement_cache_size(size);
+    }
+}
+
+impl LoadConnection for PooledConnection {
+    type Cursor<'conn, 'query> = MultiCursor<'conn, 'query>;
+    type Row<'conn, 'query> = MultiRow<'conn, 'query>;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<MultiCursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<MultiBackend> + QueryId + 'query,
+        MultiBackend: QueryMetadata<T::SqlType>,
+    {
+        LoadConnection::<DefaultLoadingMode>::load(&mut **self, source)
+    }
+}
+
+impl MigrationConnection for PooledConnection {
+    fn setup(&mut self) -> QueryResult<usize> {
+        (**self).setup()
+    }
+}
+
+/// [`save_changes`](diesel::SaveChangesDsl::save_changes).
+impl<Changes, Output> UpdateAndFetchResults<Changes, Output> for PooledConnection
+where
+    Changes: Copy + Identifiable,
+    Connection: UpdateAndFetchResults<Changes, Output>,
+{
+    fn update_and_fetch(&mut self, changes: Changes) -> QueryResult<Output> {
+        (**self).update_and_fetch(changes)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use crate::backend::Backend;
 use crate::connection::Connection;
-use crate::connection::{self, StatementContext};
 use crate::error::DbError;
 use crate::params;
 use crate::sql::{TableName, quote};
@@ -78,7 +77,7 @@ impl Connection {
     ///
     /// Returns the server's error.
     pub fn list_tables(&mut self) -> Result<Vec<String>, DbError> {
-        connection::with_context(StatementContext::INTERNAL, || list_tables(self))
+        self.internally(list_tables)
     }
 
     /// Describes a table, like [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info). The table
@@ -88,7 +87,7 @@ impl Connection {
     ///
     /// Returns the errors of [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info).
     pub fn get_table_info(&mut self, table: &str) -> Result<TableInfo, DbError> {
-        connection::with_context(StatementContext::INTERNAL, || table_info(self, table))
+        self.internally(|connection| table_info(connection, table))
     }
 }
 

@@ -8,13 +8,12 @@ mod schema;
 
 use std::fmt;
 
+use diesel::result::QueryResult;
 pub use reading::ReadOptions;
 use singleton_core::{Service, guarded, requires, service};
 
 use crate::config::ConfigService;
-use crate::connection::Connection;
-use crate::connection::TransactionOptions;
-use crate::connection::{self, StatementContext};
+use crate::connection::{Connection, Purpose, TransactionOptions, transact};
 use crate::error::DbError;
 use crate::pool::CHECK_TIMEOUT;
 use crate::pool::{ConnectionPool, PooledConnection};
@@ -196,7 +195,7 @@ impl DatabaseService {
         E: From<DbError>,
     {
         let mut connection = Self::connection()?;
-        let outcome = connection.transact(Connection::begin, work);
+        let outcome = transact(&mut *connection, Connection::begin, work);
         outcome.map_err(|failure| failure.into_error(&mut connection))
     }
 
@@ -235,6 +234,50 @@ impl DatabaseService {
         E: From<DbError>,
     {
         Self::connection()?.transaction_with(options, work)
+    }
+
+    /// Checks out a connection, runs `work` on it, and returns the connection. For queries of diesel's DSL.
+    ///
+    /// Each statement commits by itself. For several that belong together, use
+    /// [`transaction`](Self::transaction). A statement whose prepared plan is stale, because a table was changed, is
+    /// prepared and executed again by the connection; `work` runs once.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `work`, and those of the checkout. An error of this crate that `work` has converted with
+    /// `?` comes back as it was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+    /// # use singleton_core::testing::Scope;
+    /// use diesel::prelude::*;
+    ///
+    /// diesel::table! {
+    ///     pets (id) {
+    ///         id -> Integer,
+    ///         name -> Text,
+    ///     }
+    /// }
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// # DatabaseService::execute_query("CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT NOT NULL)", params! {})?;
+    /// let names: Vec<String> = DatabaseService::with_connection(|connection| {
+    ///     diesel::insert_into(pets::table).values(pets::name.eq("Rex")).execute(connection)?;
+    ///     pets::table.select(pets::name).load(connection)
+    /// })?;
+    /// assert_eq!(names, ["Rex"]);
+    /// # Ok::<(), DbError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn with_connection<T>(
+        work: impl FnOnce(&mut Connection) -> QueryResult<T>,
+    ) -> Result<T, DbError> {
+        let mut connection = Self::connection()?;
+        work(&mut connection).map_err(|error| connection.classify_timeout(error.into()))
     }
 
     /// Checks out a connection. Dropping it rolls back an open transaction and returns the connection to the pool.
@@ -303,24 +346,13 @@ fn counted<R>(
     pool: &ConnectionPool,
     work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
 ) -> Result<R, DbError> {
-    let result = pool.get().and_then(|mut connection| {
-        connection::with_context(COUNTED_AS_ONE, || work(&mut connection))
-    });
+    let result = pool
+        .get()
+        .and_then(|mut connection| connection.with_purpose(Purpose::PartOfCall, work));
     let counter = match result {
         Ok(_) => &pool.statistics.successful_queries,
         Err(_) => &pool.statistics.failed_queries,
     };
     counter.increment();
     result
-}
-
-/// The context of a call that counts as one query and is measured where it is executed.
-const COUNTED_AS_ONE: StatementContext = StatementContext {
-    is_measured: true,
-    ..StatementContext::INTERNAL
-};
-
-/// Runs statements of the service itself, which do not count as queries.
-fn uncounted<R>(work: impl FnOnce() -> R) -> R {
-    connection::with_context(StatementContext::INTERNAL, work)
 }

@@ -8,6 +8,6 @@ mod script;
 mod side_effects;
 
 pub(crate) use identifier::{TableName, quote};
-pub(crate) use parse::{MAX_TEXT, ParsedStatement, Piece, parse};
+pub(crate) use parse::{MAX_TEXT, ParsedStatement, Piece, TextFacts, facts, parse};
 pub(crate) use script::{ScriptStatement, statements};
-pub(crate) use side_effects::{SideEffects, side_effects};
+pub(crate) use side_effects::SideEffects;

@@ -3,7 +3,7 @@
 mod statements;
 
 pub use statements::StatementStatistics;
-pub(crate) use statements::{Call, Statements};
+pub(crate) use statements::{Call, StatementEntry, Statements};
 
 use serde_json::json;
 use std::fmt;

@@ -8,6 +8,6 @@ mod relay;
 
 pub(crate) use bounded::{CallError, CallLimit, run_with_timeout};
 #[cfg(feature = "postgres")]
-pub(crate) use deadline::{Watchdog, WatchedConnection, paused};
+pub(crate) use deadline::{AnswerTimeout, Watchdog, WatchedConnection};
 #[cfg(feature = "postgres")]
 pub(crate) use relay::{Destination, Keepalive, Link, Relay};

@@ -3,7 +3,9 @@
 use super::DatabaseConfig;
 use super::error::ConfigError;
 use super::replicas::ReplicaSettings;
-use super::settings::{self, PostgresSettings, SqliteSettings, Synchronous, TlsMode};
+use super::settings::{
+    self, PostgresSettings, ResetOnReturn, SqliteSettings, Synchronous, TlsMode,
+};
 use super::variables::{NotUnicode, Variables};
 
 /// Reads the settings from the variables that `lookup` returns.
@@ -30,6 +32,11 @@ pub(crate) fn read(
         512,
         0..=100_000,
         "between 0 and 100000",
+    );
+    let reset_on_return = variables.choice(
+        "DB_RESET_ON_RETURN",
+        &ResetOnReturn::NAMES,
+        "auto or always",
     );
     let postgres = PostgresSettings {
         connect_timeout: variables.bounded_seconds(&settings::CONNECT_TIMEOUT, 10),
@@ -82,6 +89,7 @@ pub(crate) fn read(
             slow_query_threshold,
             leak_threshold,
             statement_cache_size,
+            reset_on_return: reset_on_return.unwrap_or_default(),
             postgres,
             sqlite,
             replicas,
@@ -132,6 +140,7 @@ mod tests {
             ("DB_POOL_RECYCLE", "-1"),
             ("DB_ECHO_SQL", "TruE"),
             ("DB_STATEMENT_CACHE_SIZE", "0"),
+            ("DB_RESET_ON_RETURN", "Always"),
             ("DB_CONNECT_TIMEOUT", "-1"),
             ("DB_TCP_KEEPALIVE", "7"),
             ("DB_TCP_USER_TIMEOUT", "8"),
@@ -151,6 +160,7 @@ mod tests {
         .unwrap();
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(config.statement_cache_size, 0);
+        assert_eq!(config.reset_on_return, ResetOnReturn::Always);
         assert_eq!(
             config.postgres,
             PostgresSettings {

@@ -41,6 +41,25 @@ const fn in_milliseconds(variable: &'static str) -> TimeRange {
     }
 }
 
+/// When the session state of a returned connection is compared with that of a new one: settings, role, advisory locks,
+/// subscriptions, temporary objects, cursors. A connection with another state is closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResetOnReturn {
+    /// After a statement that may have changed the state, by its words.
+    #[default]
+    Auto,
+    /// At each return. It also finds what triggers, views and defaults of the database have changed.
+    Always,
+}
+
+impl ResetOnReturn {
+    pub(crate) const NAMES: [(&'static str, ResetOnReturn); 2] = [
+        ("auto", ResetOnReturn::Auto),
+        ("always", ResetOnReturn::Always),
+    ];
+}
+
 /// The settings of connections to PostgreSQL.
 ///
 /// A parameter of the URL overrides the setting here. Of two TLS modes, the stricter one is used.

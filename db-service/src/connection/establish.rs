@@ -1,17 +1,17 @@
 //! Opening of connections.
 
-use std::sync::Arc;
 #[cfg(feature = "sqlite")]
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 #[cfg(feature = "sqlite")]
 use std::time::{Duration, Instant};
 
 use diesel::connection::{CacheSize, Connection as _};
 
-use super::Connection;
-use super::instrumentation::ConnectionInstrumentation;
 #[cfg(feature = "postgres")]
 use super::relayed;
+use super::session::{Session, SessionSettings};
+use super::{Connection, on_each};
 use crate::config::DatabaseConfig;
 use crate::config::Target;
 use crate::error::DbError;
@@ -33,6 +33,8 @@ pub(crate) struct Connector {
 struct Settings {
     config: DatabaseConfig,
     statistics: Arc<Statistics>,
+    /// The state of a new session.
+    clean_state: Arc<OnceLock<String>>,
     /// The name under which all connections share a database in memory, if the URL is one.
     #[cfg(feature = "sqlite")]
     memory: String,
@@ -49,6 +51,7 @@ impl Connector {
         let settings = Settings {
             config: config.clone(),
             statistics,
+            clean_state: Arc::default(),
             #[cfg(feature = "sqlite")]
             memory: next_memory_name(),
             #[cfg(feature = "postgres")]
@@ -67,7 +70,6 @@ impl Connector {
 
     /// Opens the first connection, which also sets up a SQLite file.
     pub(crate) fn open_first(&self) -> Result<Connection, DbError> {
-        #[cfg_attr(not(feature = "sqlite"), allow(unused_mut))]
         let mut first = self.open()?;
         #[cfg(feature = "sqlite")]
         {
@@ -77,6 +79,7 @@ impl Connector {
                 write_ahead(&mut first, config.sqlite.busy_timeout)?;
             }
         }
+        first.store_clean_state();
         Ok(first)
     }
 
@@ -109,12 +112,12 @@ impl Settings {
                 None => DbError::connect(target, source),
             }
         };
-        let observer = ConnectionInstrumentation::new(
+        let session = Session::new(
             self.config.url.backend(),
-            &self.config,
+            SessionSettings::new(&self.config, Arc::clone(&self.clean_state)),
             Arc::clone(&self.statistics),
         );
-        let (mut connection, observer, statements) = match self.config.url.target() {
+        let (mut connection, session, statements) = match self.config.url.target() {
             #[cfg(feature = "postgres")]
             Target::Postgres(url) => {
                 let settings = &self.config.postgres;
@@ -140,7 +143,7 @@ impl Settings {
                     0 => String::new(),
                     _ => settings.limits("SET"),
                 };
-                (connection, observer.watched(watched), limits)
+                (connection, session.watched(watched), limits)
             }
             #[cfg(feature = "sqlite")]
             Target::SqliteFile(path) => {
@@ -157,14 +160,14 @@ impl Settings {
                 }
                 let connection = diesel::SqliteConnection::establish(&path).map_err(failed)?;
                 let connection = Connection::Sqlite(connection);
-                (connection, observer, self.config.sqlite.statements())
+                (connection, session, self.config.sqlite.statements())
             }
             #[cfg(feature = "sqlite")]
             Target::SqliteMemory => {
                 let connection =
                     diesel::SqliteConnection::establish(&self.memory).map_err(failed)?;
                 let connection = Connection::Sqlite(connection);
-                (connection, observer, self.config.sqlite.statements())
+                (connection, session, self.config.sqlite.statements())
             }
             // `DatabaseUrl` refuses backends that are not compiled in.
             #[allow(
@@ -177,9 +180,9 @@ impl Settings {
                 )));
             }
         };
-        connection.set_instrumentation(observer);
+        on_each!(&mut connection, inner => inner.set_instrumentation(session));
         if self.config.statement_cache_size == 0 {
-            connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+            connection.set_cache(CacheSize::Disabled);
         }
         if !statements.is_empty() {
             connection.run(&statements).map_err(|source| {

@@ -1,16 +1,19 @@
 //! Transactions: their options, begin and end, retries, and timeouts that are set in each transaction.
 
-use super::Connection;
-use super::on_each;
-use crate::backend::Backend;
-use crate::error::DbError;
-use crate::sql::ParsedStatement;
-use backon::BackoffBuilder;
-use diesel::connection::AnsiTransactionManager;
-use diesel::result::Error as DieselError;
+use std::borrow::BorrowMut;
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::Duration;
+
+use backon::BackoffBuilder;
+use diesel::connection::{AnsiTransactionManager, TransactionManager, TransactionManagerStatus};
+use diesel::result::{Error as DieselError, QueryResult};
+
+use super::session::Running;
+use super::{Connection, on_each};
+use crate::backend::Backend;
+use crate::error::{DbError, Meaning, ServerError, meaning};
+use crate::sql::{ParsedStatement, SideEffects};
 
 /// The isolation level of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +92,12 @@ impl TransactionOptions {
 
 /// The failure of a transaction, by where it happened.
 pub(crate) enum Failure<E> {
+    /// The transaction could not begin, or `COMMIT` was not sent.
     Begin(DieselError),
     Work(E),
     Commit(DieselError),
+    /// The transaction had failed or ended before its closure returned.
+    Ended(DbError),
 }
 
 impl<E: From<DbError>> Failure<E> {
@@ -100,13 +106,49 @@ impl<E: From<DbError>> Failure<E> {
             Failure::Work(error) => error,
             Failure::Begin(error) => connection.classify_timeout(DbError::from(error)).into(),
             Failure::Commit(error) => DbError::from_commit(error).into(),
+            Failure::Ended(error) => error.into(),
+        }
+    }
+}
+
+impl<E: From<DieselError>> Failure<E> {
+    /// Returns an error of diesel. If the outcome of the transaction is unknown, it wraps
+    /// [`DbError::OutcomeUnknown`].
+    fn into_diesel(self) -> E {
+        match self {
+            Failure::Work(error) => error,
+            Failure::Begin(error) => error.into(),
+            Failure::Commit(error) if meaning(&error) == Meaning::Lost => {
+                DieselError::from(DbError::from_commit(error)).into()
+            }
+            Failure::Commit(error) => error.into(),
+            Failure::Ended(error) => DieselError::from(error).into(),
         }
     }
 }
 
 impl Connection {
+    /// Runs `work` in a transaction. Commits on `Ok`, and rolls back on `Err` and on panic.
+    ///
+    /// Inside another transaction, it creates a savepoint. On SQLite, the outermost transaction takes the write lock
+    /// when it begins (`BEGIN IMMEDIATE`), because a later attempt to lock can fail in a way that a retry cannot fix.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `work`, and those of the transaction's begin and end. If the transaction failed before
+    /// `work` returned `Ok`, returns [`DbError::TransactionAborted`], and if the connection was lost during `COMMIT`,
+    /// [`DbError::OutcomeUnknown`]. An error type of diesel holds these two in a
+    /// [`QueryBuilderError`](DieselError::QueryBuilderError), which [`DbError::from`] unwraps.
+    pub fn transaction<T, E, F>(&mut self, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: From<DieselError>,
+    {
+        transact(self, Self::begin, work).map_err(Failure::into_diesel)
+    }
+
     /// Runs `work` in a transaction, like [`transaction`](Connection::transaction), with options, and retries the whole
-    /// of `work` after a conflict if they ask for it.
+    /// of `work` after a conflict or a stale plan if they ask for it.
     ///
     /// # Errors
     ///
@@ -131,7 +173,7 @@ impl Connection {
                 self.run("PRAGMA query_only = ON").map_err(DbError::from)?;
             }
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-                self.transact(|connection| connection.begin_with(&begin), &mut work)
+                transact(self, |connection| connection.begin_with(&begin), &mut work)
             }));
             let restored = if reads {
                 self.run("PRAGMA query_only = OFF")
@@ -152,71 +194,237 @@ impl Connection {
 
     /// Returns whether a retry is allowed: the last failure was a conflict, and the connection was not lost since.
     fn may_retry(&mut self) -> bool {
-        self.has_conflicted() && !self.is_lost()
+        let session = self.session();
+        session.transaction.has_conflicted && !session.is_lost
     }
 
-    /// Begins a transaction with `begin`, runs `work`, and commits or rolls back.
-    pub(crate) fn transact<T, E>(
+    /// Begins a transaction, or creates a savepoint in the present one.
+    pub(crate) fn begin(&mut self) -> Result<(), DieselError> {
+        if self.transaction_depth() == 0 {
+            return self.begin_with(match self.backend() {
+                Backend::Postgres => "BEGIN",
+                Backend::Sqlite => "BEGIN IMMEDIATE",
+            });
+        }
+        self.check_usable()?;
+        let (_, begun) = self.command("SAVEPOINT", |connection| {
+            on_each!(connection, inner => AnsiTransactionManager::begin_transaction(inner))
+        });
+        if begun.is_ok() {
+            self.session().transaction.levels += 1;
+        }
+        begun
+    }
+
+    /// Begins an outermost transaction with the statement `sql`.
+    pub(crate) fn begin_with(&mut self, sql: &str) -> Result<(), DieselError> {
+        self.check_usable()?;
+        self.check_no_raw_transaction()?;
+        if self.transaction_depth() == 0 && self.must_drop_prepared() {
+            self.drop_prepared();
+        }
+        let sql = self.with_limits(sql);
+        self.session().transaction.has_conflicted = false;
+        let (_, begun) = self.command(&sql, |connection| {
+            on_each!(connection, inner => AnsiTransactionManager::begin_transaction_sql(inner, &sql))
+        });
+        let session = self.session();
+        match &begun {
+            Ok(()) => {
+                session.count_rollback();
+                session.transaction.is_counted = true;
+                session.transaction.has_failed = false;
+                session.transaction.levels += 1;
+            }
+            // Only a `BEGIN` that could not lock is a conflict. A lock timeout of another statement is the user's own
+            // setting.
+            Err(error) => {
+                session.transaction.has_conflicted |= meaning(error) == Meaning::LockTimeout;
+            }
+        }
+        begun
+    }
+
+    /// Returns an error inside a transaction that a statement of the user has begun, which PostgreSQL would join with a
+    /// warning only. SQLite refuses a second `BEGIN` itself.
+    fn check_no_raw_transaction(&mut self) -> Result<(), DieselError> {
+        if self.backend() == Backend::Sqlite || !self.session().transaction.has_raw {
+            return Ok(());
+        }
+        // A text may look like a `BEGIN` without being one. PostgreSQL has savepoints only in a transaction.
+        const SAVEPOINT: &str = "SAVEPOINT db_service_raw_transaction";
+        if self.run(SAVEPOINT).is_ok() {
+            self.run("RELEASE SAVEPOINT db_service_raw_transaction")?;
+            return Err(DieselError::AlreadyInTransaction);
+        }
+        Ok(self.check_usable()?)
+    }
+
+    /// Runs a transaction command.
+    fn command(
         &mut self,
-        begin: impl FnOnce(&mut Self) -> Result<(), DieselError>,
-        work: impl FnOnce(&mut Self) -> Result<T, E>,
-    ) -> Result<T, Failure<E>> {
+        text: &str,
+        command: impl FnOnce(&mut Self) -> QueryResult<()>,
+    ) -> (Running, QueryResult<()>) {
+        if self.session().observed.echo {
+            self.session().observed.echo(&text);
+        }
+        let running = self.start(SideEffects::default(), None);
+        let result = command(self);
+        let session = self.session();
+        session.observed.log_if_slow(text, running.elapsed());
+        session.finish(&running, result.as_ref().err());
+        (running, result)
+    }
+
+    /// Commits the present transaction, or releases the last savepoint.
+    pub(crate) fn commit<E>(&mut self) -> Result<(), Failure<E>> {
+        self.session().take_row_failure();
+        // COMMIT was not sent, so the outcome is known.
         if self.is_lost() {
             return Err(Failure::Begin(DieselError::BrokenTransactionManager));
         }
-        let depth = self.transaction_depth();
-        begin(self).map_err(Failure::Begin)?;
-        match panic::catch_unwind(AssertUnwindSafe(|| work(self))) {
-            Ok(Ok(value)) => match self.commit() {
-                Ok(()) => Ok(value),
-                Err(failure) => {
-                    self.roll_back_to(depth);
-                    Err(failure)
-                }
-            },
-            Ok(Err(error)) => {
-                self.roll_back_to(depth);
-                Err(Failure::Work(error))
-            }
-            Err(payload) => {
-                self.roll_back_to(depth);
-                panic::resume_unwind(payload)
+        if self.session().transaction.levels > 0 && self.has_ended() {
+            return Err(Failure::Ended(self.aborted()));
+        }
+        let is_outermost = self.transaction_depth() == 1;
+        // After a failed statement, PostgreSQL turns COMMIT into a rollback without an error. It refuses any other
+        // statement.
+        if self.backend() == Backend::Postgres
+            && is_outermost
+            && self.session().transaction.has_failed
+            && let Err(error) = self.run("SELECT 1")
+        {
+            return Err(match self.has_first_failure() && !self.is_lost() {
+                true => Failure::Ended(self.aborted()),
+                false => Failure::Begin(error),
+            });
+        }
+        let text = if is_outermost {
+            "COMMIT"
+        } else {
+            "RELEASE SAVEPOINT"
+        };
+        let (running, result) = self.command(text, |connection| {
+            on_each!(connection, inner => AnsiTransactionManager::commit_transaction(inner))
+        });
+        let session = self.session();
+        if is_outermost {
+            match &result {
+                Ok(()) => session.count_commit(),
+                // A failed COMMIT is a rollback, by the server or by diesel.
+                Err(_) => session.count_rollback(),
             }
         }
+        match result {
+            Ok(()) => {
+                let levels = &mut session.transaction.levels;
+                *levels = levels.saturating_sub(1);
+                if *levels == 0 {
+                    session.forget_levels_above(0);
+                }
+                Ok(())
+            }
+            Err(_) if running.has_failed_before() => Err(Failure::Ended(self.aborted())),
+            Err(error) => Err(Failure::Commit(error)),
+        }
     }
-}
 
-impl Connection {
-    /// Begins an outermost transaction with the statement `sql`.
-    pub(crate) fn begin_with(&mut self, sql: &str) -> Result<(), DieselError> {
-        let sql = self.with_limits(sql);
-        on_each!(self, connection => AnsiTransactionManager::begin_transaction_sql(connection, &sql))
+    /// Rolls back the present transaction, or to the last savepoint.
+    fn roll_back(&mut self) -> Result<(), DieselError> {
+        let is_outermost = self.transaction_depth() == 1;
+        let text = if is_outermost {
+            "ROLLBACK"
+        } else {
+            "ROLLBACK TO SAVEPOINT"
+        };
+        let (_, result) = self.command(text, |connection| {
+            on_each!(connection, inner => AnsiTransactionManager::rollback_transaction(inner))
+        });
+        if is_outermost {
+            self.session().count_rollback();
+        }
+        result
+    }
+
+    /// Rolls back all transactions above `depth`. If a rollback fails, gives the connection up.
+    pub(crate) fn roll_back_to(&mut self, depth: u32) {
+        self.session().take_row_failure();
+        // A transaction that has ended by itself leaves nothing to roll back.
+        if self.session().transaction.levels > depth {
+            self.has_ended();
+        }
+        while self.transaction_depth() > depth {
+            if let Err(error) = self.roll_back() {
+                // SQLite had ended the transaction, and diesel has noticed it now.
+                if self.backend() == Backend::Sqlite && self.transaction_depth() == 0 {
+                    break;
+                }
+                if !self.is_lost() {
+                    let error = ServerError::from(error);
+                    log::warn!(
+                        "a transaction could not be rolled back, so its connection is closed: {error}"
+                    );
+                }
+                self.session().forget_levels_above(depth);
+                return self.terminate();
+            }
+        }
+        self.session().forget_levels_above(depth);
+    }
+
+    /// Ends a session whose state or next answer is unknown. Nothing of the transaction is committed, and each later
+    /// statement fails, on PostgreSQL also those on the driver's connection.
+    pub(crate) fn terminate(&mut self) {
+        self.session().terminate();
+        #[cfg(feature = "postgres")]
+        if self.backend() == Backend::Postgres {
+            // The first answers may belong to earlier statements. After the end of the session, the driver refuses to
+            // send.
+            for _ in 0..GIVE_UP_ATTEMPTS {
+                let ended = self.run(
+                    "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid())",
+                );
+                if ended.is_err_and(|error| is_closed(&error)) {
+                    return;
+                }
+            }
+            // Not every role may end its session. A failed transaction also refuses each statement.
+            let _ = self.run("BEGIN; SELECT 1 / 0");
+        }
+    }
+
+    /// Checks after a failure that answers belong to their statements. If not, gives the connection up.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn check_in_sync(&mut self) {
+        if let Err(error) = self.run("SELECT 1")
+            && meaning(&error) == Meaning::Lost
+        {
+            if !is_closed(&error) {
+                log::warn!(
+                    "a connection was closed because its answers belonged to earlier statements"
+                );
+            }
+            self.terminate();
+        }
     }
 
     /// Returns the begin of a transaction, followed by the statements that set its timeouts.
     fn with_limits(&mut self, begin: &str) -> String {
-        match self.observer() {
-            Some(observer) if !observer.limits.is_empty() => format!("{begin};{}", observer.limits),
-            _ => begin.to_owned(),
+        match &self.session().limits {
+            none if none.is_empty() => begin.to_owned(),
+            limits => format!("{begin};{limits}"),
         }
-    }
-
-    pub(crate) fn has_limits(&mut self) -> bool {
-        self.observer()
-            .is_some_and(|observer| !observer.limits.is_empty())
     }
 
     /// Runs a statement in its own transaction if timeouts must be set for it and it can run in a transaction.
     pub(crate) fn with_transaction_timeouts<R>(
         &mut self,
-        parsed: &ParsedStatement<'_>,
+        parsed: &ParsedStatement,
         work: impl FnOnce(&mut Self) -> Result<R, DbError>,
     ) -> Result<R, DbError> {
-        let is_alone = self.transaction_depth() == 0
-            && self
-                .observer()
-                .is_some_and(|seen| !seen.has_raw_transaction);
-        if !is_alone || !parsed.is_preparable || !self.has_limits() {
+        let has_limits = !self.session().limits.is_empty();
+        if !has_limits || !parsed.is_preparable || self.is_in_transaction() {
             return work(self);
         }
         let begin = self.with_limits("BEGIN");
@@ -243,5 +451,118 @@ impl Connection {
         if self.run(sql).is_err() && self.run(sql).is_err() {
             self.terminate();
         }
+    }
+}
+
+/// Begins a transaction with `begin`, runs `work`, and commits or rolls back.
+pub(crate) fn transact<C, T, E>(
+    connection: &mut C,
+    begin: impl FnOnce(&mut Connection) -> Result<(), DieselError>,
+    work: impl FnOnce(&mut C) -> Result<T, E>,
+) -> Result<T, Failure<E>>
+where
+    C: BorrowMut<Connection>,
+{
+    let inner: &mut Connection = connection.borrow_mut();
+    // Within a transaction that has ended, the driver's depth is 0 already.
+    let depth = inner
+        .session()
+        .transaction
+        .levels
+        .max(inner.transaction_depth());
+    if inner.is_lost() {
+        return Err(Failure::Begin(DieselError::BrokenTransactionManager));
+    }
+    begin(inner).map_err(Failure::Begin)?;
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| work(connection)));
+    let inner: &mut Connection = connection.borrow_mut();
+    match outcome {
+        Ok(Ok(value)) => match inner.commit() {
+            Ok(()) => Ok(value),
+            Err(failure) => {
+                inner.roll_back_to(depth);
+                Err(failure)
+            }
+        },
+        Ok(Err(error)) => {
+            inner.roll_back_to(depth);
+            Err(Failure::Work(error))
+        }
+        Err(payload) => {
+            inner.roll_back_to(depth);
+            panic::resume_unwind(payload)
+        }
+    }
+}
+
+/// The number of attempts to end a session that is out of step. Each attempt reads at least one answer, and one or two
+/// are surplus.
+#[cfg(feature = "postgres")]
+const GIVE_UP_ATTEMPTS: usize = 5;
+
+/// Returns whether the driver reports a closed connection. An error without a text means that an answer lacks its
+/// result.
+#[cfg(feature = "postgres")]
+fn is_closed(error: &DieselError) -> bool {
+    let has_text = match error {
+        DieselError::DatabaseError(_, information) => !information.message().trim().is_empty(),
+        _ => true,
+    };
+    has_text && meaning(error) == Meaning::Lost
+}
+
+/// diesel's transaction manager of a [`Connection`], for generic code that begins and ends transactions by itself.
+///
+/// On SQLite, it begins the outermost transaction with `BEGIN IMMEDIATE`. It refuses to commit a transaction that has
+/// failed.
+#[derive(Debug)]
+pub struct MultiTransactionManager;
+
+impl<C> TransactionManager<C> for MultiTransactionManager
+where
+    C: diesel::Connection + BorrowMut<Connection>,
+{
+    type TransactionStateData = AnsiTransactionManager;
+
+    fn begin_transaction(connection: &mut C) -> QueryResult<()> {
+        connection.borrow_mut().begin()
+    }
+
+    fn rollback_transaction(connection: &mut C) -> QueryResult<()> {
+        let connection: &mut Connection = connection.borrow_mut();
+        match connection.session().transaction.levels {
+            0 => Err(DieselError::NotInTransaction),
+            levels => {
+                connection.roll_back_to(levels - 1);
+                match connection.is_lost() {
+                    true => Err(DieselError::BrokenTransactionManager),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn commit_transaction(connection: &mut C) -> QueryResult<()> {
+        let connection: &mut Connection = connection.borrow_mut();
+        match connection.session().transaction.levels {
+            0 => Err(DieselError::NotInTransaction),
+            levels => connection.commit::<DieselError>().map_err(|failure| {
+                connection.roll_back_to(levels - 1);
+                failure.into_diesel()
+            }),
+        }
+    }
+
+    fn transaction_manager_status_mut(connection: &mut C) -> &mut TransactionManagerStatus {
+        let connection: &mut Connection = connection.borrow_mut();
+        on_each!(connection, inner => AnsiTransactionManager::transaction_manager_status_mut(inner))
+    }
+
+    fn transaction<F, T, E>(connection: &mut C, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut C) -> Result<T, E>,
+        E: From<DieselError>,
+    {
+        transact(connection, Connection::begin, work).map_err(Failure::into_diesel)
     }
 }

@@ -16,11 +16,11 @@ use diesel::serialize::{IsNull, Output, ToSql};
 use diesel::sql_types::{self, HasSqlType};
 use uuid::Uuid;
 
-use super::{Dialect, Statement};
+use super::{ColumnNames, Dialect, LoadError, Statement};
 use crate::error::DbError;
 use crate::values::Row;
 use crate::values::Value;
-use crate::watchdog;
+use crate::watchdog::AnswerTimeout;
 
 /// A value for PostgreSQL: typed and in binary format.
 #[derive(Debug)]
@@ -172,24 +172,27 @@ impl Bind<'_> {
 pub(crate) fn load(
     connection: &mut PgConnection,
     statement: Statement<'_, Pg>,
-) -> Result<Vec<Row>, DbError> {
-    let mut columns = None;
+    columns: &ColumnNames,
+) -> Result<Vec<Row>, LoadError> {
+    let mut names = None;
     LoadConnection::<DefaultLoadingMode>::load(connection, statement)?
-        .map(|row| read(&row?, &mut columns))
+        .map(|row| read(&row?, columns, &mut names))
         .collect()
 }
 
-/// Runs a statement and passes its rows to `each` as they arrive. After `each` breaks, the remaining rows are
-/// discarded.
+/// Runs a statement and passes its rows to `each` as they arrive, with the answer timeout paused. After `each` breaks,
+/// the remaining rows are discarded.
 pub(crate) fn for_each(
     connection: &mut PgConnection,
     statement: Statement<'_, Pg>,
+    columns: &ColumnNames,
+    answer: &AnswerTimeout,
     each: &mut dyn FnMut(Row) -> ControlFlow<()>,
-) -> Result<ControlFlow<()>, DbError> {
-    let mut columns = None;
+) -> Result<ControlFlow<()>, LoadError> {
+    let mut names = None;
     for row in LoadConnection::<PgRowByRowLoadingMode>::load(connection, statement)? {
-        let row = read(&row?, &mut columns)?;
-        if watchdog::paused(|| each(row)).is_break() {
+        let row = read(&row?, columns, &mut names)?;
+        if answer.paused(|| each(row)).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
@@ -199,23 +202,36 @@ pub(crate) fn for_each(
 /// Reads a row. All rows share the column names of the first one.
 fn read<'a>(
     row: &impl diesel::row::Row<'a, Pg>,
-    columns: &mut Option<Arc<[String]>>,
-) -> Result<Row, DbError> {
-    let fields = (0..row.field_count()).filter_map(|index| row.get(index));
-    let columns = columns.get_or_insert_with(|| {
-        let names = fields.clone();
-        names
-            .map(|field| field.field_name().unwrap_or_default().to_owned())
-            .collect()
-    });
-    let values = fields
-        .zip(&**columns)
-        .map(|(field, column)| match field.value() {
-            None => Ok(Value::Null),
-            Some(value) => decode(value).map_err(|source| DbError::unreadable(column, source)),
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(Row::from_parts(Arc::clone(columns), values))
+    columns: &ColumnNames,
+    names: &mut Option<Arc<[String]>>,
+) -> Result<Row, LoadError> {
+    let names = match names {
+        Some(names) => names,
+        none => none.insert(columns.of(row.field_count(), |index, is_name| {
+            let field = row.get(index);
+            is_name(
+                field
+                    .as_ref()
+                    .and_then(Field::field_name)
+                    .unwrap_or_default(),
+            )
+        })),
+    };
+    let mut values = Vec::with_capacity(names.len());
+    for (index, column) in names.iter().enumerate() {
+        let field = row.get(index);
+        values.push(match field.as_ref().and_then(Field::value) {
+            None => Value::Null,
+            Some(value) => decode(value).map_err(|source| DbError::unreadable(column, source))?,
+        });
+    }
+    Ok(Row::from_parts(Arc::clone(names), values))
+}
+
+/// Returns whether a value is the time 24:00, which the driver would read as 00:00.
+pub(crate) fn is_midnight_at_the_end(value: &PgValue<'_>) -> bool {
+    const MIDNIGHT_AT_THE_END: [u8; 8] = 86_400_000_000_i64.to_be_bytes();
+    value.get_oid().get() == oid::TIME && value.as_bytes() == MIDNIGHT_AT_THE_END
 }
 
 /// The object identifiers of known types, from PostgreSQL's `pg_type.dat`, where they never change.
@@ -251,7 +267,6 @@ mod oid {
 /// Reads a value. Returns an error for values of known types that [`Value`] cannot represent: `infinity`, a year beyond
 /// chrono's range, a numeric NaN.
 fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
-    const MIDNIGHT_AT_THE_END: [u8; 8] = 86_400_000_000_i64.to_be_bytes();
     let oid = value.get_oid().get();
     let bytes = value.as_bytes();
     let other = || Value::Other {
@@ -259,8 +274,7 @@ fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> 
         bytes: bytes.to_vec(),
     };
     match oid {
-        // The driver would convert 24:00 to 00:00.
-        oid::TIME if bytes == MIDNIGHT_AT_THE_END => Ok(other()),
+        _ if is_midnight_at_the_end(&value) => Ok(other()),
         oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::NUMERIC => {
             Ok(decode_known(value).unwrap_or_else(|_| other()))
         }

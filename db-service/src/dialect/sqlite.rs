@@ -10,10 +10,11 @@ use diesel::deserialize::FromSql;
 use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
 use diesel::row::{Field, Row as _};
+use diesel::serialize::{IsNull, Output};
 use diesel::sql_types;
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
 
-use super::{Dialect, Statement};
+use super::{ColumnNames, Dialect, LoadError, Statement};
 use crate::error::DbError;
 use crate::values::Row;
 use crate::values::Value;
@@ -84,9 +85,10 @@ impl Dialect for Sqlite {
 pub(crate) fn load(
     connection: &mut SqliteConnection,
     statement: Statement<'_, Sqlite>,
-) -> Result<Vec<Row>, DbError> {
+    columns: &ColumnNames,
+) -> Result<Vec<Row>, LoadError> {
     let mut rows = Vec::new();
-    for_each(connection, statement, &mut |row| {
+    for_each(connection, statement, columns, &mut |row| {
         rows.push(row);
         ControlFlow::Continue(())
     })?;
@@ -97,19 +99,26 @@ pub(crate) fn load(
 pub(crate) fn for_each(
     connection: &mut SqliteConnection,
     statement: Statement<'_, Sqlite>,
+    columns: &ColumnNames,
     each: &mut dyn FnMut(Row) -> ControlFlow<()>,
-) -> Result<(), DbError> {
-    let mut columns: Option<Arc<[String]>> = None;
+) -> Result<(), LoadError> {
+    let mut names: Option<Arc<[String]>> = None;
     for row in LoadConnection::<DefaultLoadingMode>::load(connection, statement)? {
         let row = row?;
-        let columns = columns.get_or_insert_with(|| {
-            (0..row.field_count())
-                .filter_map(|index| row.get(index))
-                .map(|field| field.field_name().unwrap_or_default().to_owned())
-                .collect()
-        });
-        let mut values = Vec::with_capacity(columns.len());
-        for (index, column) in columns.iter().enumerate() {
+        let names = match &mut names {
+            Some(names) => names,
+            none => none.insert(columns.of(row.field_count(), |index, is_name| {
+                let field = row.get(index);
+                is_name(
+                    field
+                        .as_ref()
+                        .and_then(Field::field_name)
+                        .unwrap_or_default(),
+                )
+            })),
+        };
+        let mut values = Vec::with_capacity(names.len());
+        for (index, column) in names.iter().enumerate() {
             let field = row.get(index);
             values.push(match field.as_ref().and_then(Field::value) {
                 None => Value::Null,
@@ -118,14 +127,36 @@ pub(crate) fn for_each(
                 }
             });
         }
-        if each(Row::from_parts(Arc::clone(columns), values)).is_break() {
+        if each(Row::from_parts(Arc::clone(names), values)).is_break() {
             break;
         }
     }
     Ok(())
 }
 
-fn decode(value: SqliteValue<'_, '_, '_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
+/// Writes a value in the form that SQLite stores it in, for diesel's DSL.
+pub(crate) fn set(value: &Value, out: &mut Output<'_, '_, Sqlite>) -> diesel::serialize::Result {
+    if let Some(problem) = Sqlite::problem(value) {
+        return Err(Box::new(DbError::UnstorableValue {
+            name: "a parameter of the query".to_owned(),
+            row: None,
+            problem,
+        }));
+    }
+    match Sqlite::bind(value) {
+        Bind::Null => return Ok(IsNull::Yes),
+        Bind::Integer(value) => out.set_value(value),
+        Bind::Real(value) => out.set_value(value),
+        Bind::Text(value) => out.set_value(value.into_owned()),
+        Bind::Blob(value) => out.set_value(value.to_vec()),
+    }
+    Ok(IsNull::No)
+}
+
+/// Reads a value in its storage class.
+pub(crate) fn decode(
+    value: SqliteValue<'_, '_, '_>,
+) -> Result<Value, Box<dyn StdError + Send + Sync>> {
     Ok(match value.value_type() {
         None => Value::Null,
         Some(SqliteType::SmallInt | SqliteType::Integer | SqliteType::Long) => {

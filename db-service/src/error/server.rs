@@ -1,6 +1,7 @@
 //! The server's and the driver's errors, without the values and statements that they quote.
 
 use std::fmt;
+use std::sync::Arc;
 
 use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as DieselError};
 
@@ -31,8 +32,9 @@ const HIDDEN: &str =
 ///
 /// There is one exception. If a statement converts a value to a name, as `:p::regclass` does, PostgreSQL reports the
 /// value as a name, and the message shows it: `relation "value" does not exist`.
+#[derive(Clone)]
 pub struct ServerError {
-    error: DieselError,
+    error: Arc<DieselError>,
     /// Whether the name that the message quotes is an identifier in the statement.
     is_of_statement: bool,
 }
@@ -52,6 +54,7 @@ pub(crate) enum Meaning {
     ReadOnly,
     DiskFull,
     Syntax,
+    StalePlan,
     Other,
 }
 
@@ -66,7 +69,7 @@ impl From<DieselError> for ServerError {
     fn from(error: DieselError) -> Self {
         let is_of_statement = named::is_of_statement(&error);
         ServerError {
-            error,
+            error: Arc::new(error),
             is_of_statement,
         }
     }
@@ -74,7 +77,7 @@ impl From<DieselError> for ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.error {
+        match &*self.error {
             DieselError::DatabaseError(_, information) if self.is_of_statement => {
                 write!(formatter, "{}", Escaped(information.message()))
             }
@@ -169,7 +172,11 @@ fn message(
 /// needs `lc_messages = C`. Only known messages count, because an unknown one may quote a value that looks like another
 /// message.
 pub(crate) fn meaning(error: &DieselError) -> Meaning {
-    const BEGINNINGS: [(&str, Meaning); 23] = [
+    const BEGINNINGS: [(&str, Meaning); 24] = [
+        (
+            "cached plan must not change result type",
+            Meaning::StalePlan,
+        ),
         ("terminating connection", Meaning::Lost),
         ("server closed the connection", Meaning::Lost),
         ("connection not open", Meaning::Lost),

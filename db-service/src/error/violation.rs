@@ -5,8 +5,20 @@ use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error as Diese
 use super::DbError;
 use super::server::{Meaning, ServerError, is_name, is_path, meaning};
 
+/// Converts an error of diesel. An error of this crate that diesel has passed on comes back as it was.
 impl From<DieselError> for DbError {
     fn from(error: DieselError) -> Self {
+        let error = match error {
+            DieselError::QueryBuilderError(error) => match error.downcast() {
+                Ok(error) => return *error,
+                Err(error) => DieselError::QueryBuilderError(error),
+            },
+            DieselError::SerializationError(error) => match error.downcast() {
+                Ok(error) => return *error,
+                Err(error) => DieselError::SerializationError(error),
+            },
+            error => error,
+        };
         let meaning = meaning(&error);
         let violation = match &error {
             DieselError::DatabaseError(kind, information) => Violation::of(*kind, &**information),
@@ -48,8 +60,16 @@ impl From<DieselError> for DbError {
             Meaning::DiskFull => DbError::DiskFull(source),
             Meaning::ReadOnly => DbError::ReadOnly(source),
             Meaning::Syntax => DbError::Syntax(source),
+            Meaning::StalePlan => DbError::StalePlan(source),
             Meaning::Other => DbError::Query(source),
         }
+    }
+}
+
+/// Wraps an error of this crate for a closure that returns diesel's errors. Its conversion to [`DbError`] unwraps it.
+impl From<DbError> for DieselError {
+    fn from(error: DbError) -> Self {
+        DieselError::QueryBuilderError(Box::new(error))
     }
 }
 

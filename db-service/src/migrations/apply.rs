@@ -1,14 +1,10 @@
 //! Applies and reverts one migration.
 
-use diesel::connection::SimpleConnection;
-
 use super::source::Migration;
-use crate::connection::Connection;
-use crate::connection::on_each;
-use crate::connection::{self, StatementContext};
+use crate::connection::{Connection, transact};
 use crate::error::DbError;
 use crate::error::{MigrationError, MigrationStop};
-use crate::sql::{ScriptStatement, side_effects, statements};
+use crate::sql::{ScriptStatement, facts, statements};
 
 /// Applies a migration. Skips its first `done` statements, which an earlier run has applied.
 pub(crate) fn apply(
@@ -52,7 +48,7 @@ fn whole(
     script: &str,
     note: impl FnOnce(&mut Connection) -> Result<(), DbError>,
 ) -> Result<(), DbError> {
-    let outcome = connection.transact(Connection::begin, |connection| {
+    let outcome = transact(connection, Connection::begin, |connection| {
         super::lock::hold_until_commit(connection)?;
         execute(connection, script)?;
         note(connection)
@@ -90,16 +86,8 @@ fn run_statements(
 }
 
 fn execute(connection: &mut Connection, sql: &str) -> Result<(), DbError> {
-    let known = StatementContext {
-        side_effects: side_effects(sql, connection.backend()),
-        counts: false,
-        is_measured: false,
-    };
-    let result = connection::with_context(
-        known,
-        || on_each!(connection, inner => inner.batch_execute(sql)),
-    );
-    Ok(result?)
+    let side_effects = facts(sql, connection.backend()).side_effects;
+    Ok(connection.run_text(sql, side_effects)?)
 }
 
 fn failed(migration: &Migration, stop: MigrationStop, source: DbError) -> DbError {

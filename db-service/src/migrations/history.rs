@@ -7,7 +7,6 @@ use diesel::migration::MigrationConnection;
 use super::source::Migration;
 use crate::backend::Backend;
 use crate::connection::Connection;
-use crate::connection::on_each;
 use crate::error::DbError;
 use crate::params;
 
@@ -53,7 +52,7 @@ impl History {
 
 /// Creates the tables if they are missing.
 pub(crate) fn create(connection: &mut Connection) -> Result<(), DbError> {
-    on_each!(connection, inner => inner.setup())?;
+    connection.setup()?;
     // Check first: PostgreSQL sends a notice for `IF NOT EXISTS` on an existing table.
     if !exists(connection, TABLES[1])? {
         connection.run(

@@ -320,12 +320,12 @@ impl Manager {
         if thread::panicking() {
             return false;
         }
-        let is_full = connection.is_cache_full();
+        let is_full = connection.must_drop_prepared();
         if !is_full && connection.is_clean() {
             return true;
         }
         let cleaned = managed.bounded(RESET_TIMEOUT, move |connection| {
-            connection.restore() && (!is_full || connection.deallocate_prepared())
+            connection.restore() && (!is_full || connection.drop_prepared())
         });
         cleaned.unwrap_or_else(|unfinished| {
             log::warn!("a returned connection could not be reset: {unfinished}");

@@ -7,7 +7,6 @@ use super::write_position::{WritePosition, WritePositionError};
 use crate::config::DatabaseConfig;
 use crate::connection::Connection;
 use crate::connection::Connector;
-use crate::connection::{self, StatementContext};
 use crate::error::DbError;
 use crate::statistics::Statistics;
 use crate::values::Params;
@@ -100,18 +99,14 @@ fn ask(connection: &mut Connection) -> Result<Row, DbError> {
          coalesce(EXISTS (SELECT FROM pg_catalog.pg_stat_wal_receiver) \
          AND pg_catalog.pg_last_wal_replay_lsn() >= pg_catalog.pg_last_wal_receive_lsn(), false) AS is_current, \
          extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8 AS behind";
-    let rows = connection::with_context(StatementContext::INTERNAL, || {
-        connection.execute_query(sql, Params::new())
-    })?;
+    let rows = connection.internally(|connection| connection.execute_query(sql, Params::new()))?;
     rows.into_iter().next().ok_or(DbError::NoRow)
 }
 
 /// Returns the replayed position of a replica.
 pub(crate) fn query_replayed(connection: &mut Connection) -> Result<WritePosition, DbError> {
     let sql = "SELECT coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::text AS replayed";
-    let rows = connection::with_context(StatementContext::INTERNAL, || {
-        connection.execute_query(sql, Params::new())
-    })?;
+    let rows = connection.internally(|connection| connection.execute_query(sql, Params::new()))?;
     replayed(rows.first().ok_or(DbError::NoRow)?)
 }
 

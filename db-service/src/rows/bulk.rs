@@ -3,10 +3,10 @@
 #[cfg(feature = "postgres")]
 use super::copy;
 use crate::backend::Backend;
-use crate::connection::Connection;
-use crate::connection::{self, StatementContext};
+use crate::connection::{Connection, Purpose};
 use crate::error::DbError;
 use crate::schema;
+#[cfg(feature = "postgres")]
 use crate::sql::SideEffects;
 use crate::sql::quote;
 use crate::values::Value;
@@ -41,46 +41,27 @@ impl Connection {
 
     fn insert(&mut self, table: &str, rows: &mut Rows<'_>) -> Result<u64, DbError> {
         self.check_usable()?;
-        let table =
-            connection::with_context(StatementContext::INTERNAL, || schema::find(self, table))?;
+        let table = self.internally(|connection| schema::find(connection, table))?;
         let columns: Vec<_> = rows.columns.iter().map(|column| quote(column)).collect();
         let target = format!("{} ({})", table.quoted(), columns.join(", "));
-        let known = StatementContext {
-            side_effects: SideEffects::default(),
-            counts: false,
-            is_measured: true,
-        };
         match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(_) => {
-                let supports_copy = connection::with_context(StatementContext::INTERNAL, || {
-                    copy::supports_copy(self, &table)
-                })?;
-                let text = if supports_copy {
-                    format!("COPY {target} FROM STDIN")
+                if self.internally(|connection| copy::supports_copy(connection, &table))? {
+                    let text = format!("COPY {target} FROM STDIN");
+                    self.insert_as(&text, |connection| connection.copy(&target, rows))
                 } else {
-                    format!("INSERT INTO {target} VALUES")
-                };
-                self.insert_as(&text, known, |connection| match connection {
-                    Connection::Postgres(inner) if supports_copy => {
-                        let copied = copy::copy(inner, &target, rows);
-                        if copied.is_err() {
-                            connection.check_in_sync();
-                        }
-                        copied
-                    }
-                    _ => connection::with_context(StatementContext::INTERNAL, || {
-                        copy::insert(connection, &target, rows)
-                    }),
-                })
+                    let text = format!("INSERT INTO {target} VALUES");
+                    self.insert_as(&text, |connection| {
+                        connection.internally(|connection| copy::insert(connection, &target, rows))
+                    })
+                }
             }
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(_) => {
                 let head = format!("INSERT INTO {target} VALUES ");
-                self.insert_as(head.trim_end(), known, |connection| match connection {
-                    Connection::Sqlite(inner) => super::sqlite_insert::insert(inner, &head, rows),
-                    #[cfg(feature = "postgres")]
-                    Connection::Postgres(_) => Ok(0),
+                self.insert_as(head.trim_end(), |connection| {
+                    super::sqlite_insert::insert(connection, &head, rows)
                 })
             }
         }
@@ -90,14 +71,38 @@ impl Connection {
     fn insert_as(
         &mut self,
         text: &str,
-        known: StatementContext,
         insert: impl FnOnce(&mut Self) -> Result<u64, DbError>,
     ) -> Result<u64, DbError> {
         self.measured(
             text,
+            None,
             |inserted| *inserted,
-            |connection| connection::with_context(known, || connection.transaction(insert)),
+            |connection| {
+                connection.with_purpose(Purpose::PartOfCall, |connection| {
+                    connection.transaction(insert)
+                })
+            },
         )
+    }
+
+    #[cfg(feature = "postgres")]
+    fn copy(&mut self, target: &str, rows: &mut Rows<'_>) -> Result<u64, DbError> {
+        let answer = self.session().answer_timeout();
+        let running = self.start(SideEffects::default(), None);
+        let (copied, stopped) = match self {
+            Connection::Postgres(inner) => copy::copy(inner, target, &answer, rows),
+            // The caller has checked the backend.
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(_) => (Ok(0), None),
+        };
+        let copied = self.end_text(&running, copied);
+        if copied.is_err() {
+            self.check_in_sync();
+        }
+        match stopped {
+            Some(error) => Err(error),
+            None => copied.map(|rows| rows as u64),
+        }
     }
 }
 
@@ -133,8 +138,7 @@ impl Rows<'_> {
     /// Adds the values of the next row to `values`. Returns `false` after the last row.
     pub(crate) fn read(&mut self, values: &mut Vec<Value>) -> Result<bool, DbError> {
         let before = values.len();
-        // The iterator may run statements of the user.
-        if !connection::without_context(|| (self.next)(values)) {
+        if !(self.next)(values) {
             return Ok(false);
         }
         self.number += 1;

@@ -17,13 +17,13 @@ use diesel::query_builder::AstPass;
 use diesel::result::{Error as DieselError, QueryResult};
 
 use super::bulk::Rows;
-use crate::connection::{Connection, execute_many};
+use crate::connection::Connection;
 use crate::error::DbError;
 use crate::params;
 use crate::sql::TableName;
 use crate::values::Params;
 use crate::values::Value;
-use crate::watchdog;
+use crate::watchdog::AnswerTimeout;
 
 /// The size of a chunk of rows in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -76,21 +76,23 @@ pub(crate) fn insert(
         if batch.is_empty() {
             return Ok(inserted);
         }
-        inserted += execute_many(connection, &sql, &batch)?;
+        inserted += connection.execute_many(&sql, &batch)?;
     }
 }
 
-/// Copies all rows into `target`, a table and its columns. Returns their number.
+/// Copies all rows into `target`, a table and its columns. Returns their number, and the error of a row that could not
+/// be sent, if there was one.
 pub(crate) fn copy(
     connection: &mut PgConnection,
     target: &str,
+    answer: &AnswerTimeout,
     rows: &mut Rows<'_>,
-) -> Result<u64, DbError> {
+) -> (QueryResult<usize>, Option<DbError>) {
     let rows = RefCell::new(rows);
     let stopped = RefCell::new(None);
     // If this panics, libpq ends the `COPY` before it sends the next command.
     let send = |out: &mut dyn Write| {
-        send(&mut rows.borrow_mut(), out).map_err(|stop| match stop {
+        send(&mut rows.borrow_mut(), answer, out).map_err(|stop| match stop {
             Stop::Write(error) => error,
             Stop::Row(error) => {
                 stopped.replace(Some(error));
@@ -104,10 +106,7 @@ pub(crate) fn copy(
             .from_raw_data(Target, send)
             .execute(connection)
     });
-    match stopped.into_inner() {
-        Some(error) => Err(error),
-        None => Ok(copied? as u64),
-    }
+    (copied, stopped.into_inner())
 }
 
 /// The reason why no more rows are sent.
@@ -116,11 +115,13 @@ enum Stop {
     Write(DieselError),
 }
 
-fn send(rows: &mut Rows<'_>, out: &mut dyn Write) -> Result<(), Stop> {
+fn send(rows: &mut Rows<'_>, answer: &AnswerTimeout, out: &mut dyn Write) -> Result<(), Stop> {
     let mut text = String::with_capacity(CHUNK);
     loop {
         // The server has nothing to answer while the caller produces rows.
-        let has_more = watchdog::paused(|| gather(rows, &mut text)).map_err(Stop::Row)?;
+        let has_more = answer
+            .paused(|| gather(rows, &mut text))
+            .map_err(Stop::Row)?;
         let written = out.write_all(text.as_bytes());
         written.map_err(|error| Stop::Write(DieselError::SerializationError(error.into())))?;
         if !has_more {

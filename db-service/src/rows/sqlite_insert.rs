@@ -3,13 +3,14 @@
 use diesel::connection::Connection as _;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::QueryResult;
-use diesel::sqlite::{Sqlite, SqliteConnection};
+use diesel::sqlite::Sqlite;
 
 use super::bulk::Rows;
+use crate::connection::Connection;
 use crate::dialect::Dialect;
 use crate::dialect::sqlite::Bind;
 use crate::error::DbError;
-use crate::sql::MAX_TEXT;
+use crate::sql::{MAX_TEXT, SideEffects};
 use crate::values::Value;
 
 /// SQLite's default of `SQLITE_MAX_VARIABLE_NUMBER`.
@@ -19,7 +20,7 @@ const MAX_ROWS: usize = 128;
 
 /// Inserts all rows with statements that begin with `head`. Returns their number.
 pub(crate) fn insert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     head: &str,
     rows: &mut Rows<'_>,
 ) -> Result<u64, DbError> {
@@ -46,7 +47,14 @@ pub(crate) fn insert(
                 // Each value takes `, ?`, and a row a few characters more.
                 is_cached: count == full && head.len() + 4 * count * width <= MAX_TEXT,
             };
-            inserted += connection.execute_returning_count(&statement)? as u64;
+            let running = connection.start(SideEffects::default(), None);
+            let count = match connection {
+                Connection::Sqlite(inner) => inner.execute_returning_count(&statement),
+                // The caller has checked the backend.
+                #[cfg(feature = "postgres")]
+                Connection::Postgres(_) => Ok(0),
+            };
+            inserted += connection.end_text(&running, count)? as u64;
         }
     }
     Ok(inserted)

@@ -1,14 +1,15 @@
 //! Row-by-row reading of results that are larger than memory.
 
 use std::ops::ControlFlow;
+use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use crate::connection::Connection;
-use crate::connection::{self, StatementContext};
 #[cfg(feature = "sqlite")]
-use crate::dialect::Statement;
+use crate::connection;
+use crate::connection::{Connection, KnownStatement};
+#[cfg(feature = "sqlite")]
+use crate::dialect::{LoadError, Statement};
 use crate::error::DbError;
-use crate::sql;
 use crate::statistics::Call;
 use crate::values::Params;
 use crate::values::Row;
@@ -23,6 +24,7 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the errors of [`execute_query`](Connection::execute_query), and those of `work`.
+    #[track_caller]
     pub fn for_each_row<E, F>(&mut self, sql: &str, params: Params, work: F) -> Result<(), E>
     where
         F: FnMut(Row) -> Result<ControlFlow<()>, E>,
@@ -32,66 +34,65 @@ impl Connection {
     }
 
     /// Runs the statement as one measured query, without the time that the caller's code takes.
+    #[track_caller]
     pub(crate) fn stream(
         &mut self,
         sql: &str,
         params: &Params,
         each: &mut Each<'_>,
     ) -> Result<(), DbError> {
+        let at = Location::caller();
+        let statement = self.known(sql);
+        let entry = statement.as_ref().ok().map(|known| known.entry.clone());
         let started_at = Instant::now();
         let (mut rows, mut elsewhere) = (0, Duration::ZERO);
         let mut each = |row| {
             rows += 1;
             let started_at = Instant::now();
-            let flow = connection::without_context(|| each(row));
+            let flow = each(row);
             elsewhere += started_at.elapsed();
             flow
         };
-        let result = self.stream_rows(sql, params, &mut each);
+        let result =
+            statement.and_then(|statement| self.stream_rows(&statement, params, at, &mut each));
         let result = result.map_err(|error| self.classify_timeout(error));
         let call = Call {
             took: started_at.elapsed().saturating_sub(elsewhere),
             rows,
             failed: result.is_err(),
         };
-        if let Some(observer) = self.observer() {
-            observer.count(result.is_ok());
-            if connection::is_measured() {
-                observer.measured(sql, call);
-            }
-        }
+        self.record_call(sql, entry.as_ref(), call);
         result
     }
 
     fn stream_rows(
         &mut self,
-        sql: &str,
+        statement: &KnownStatement,
         params: &Params,
+        at: &'static Location<'static>,
         each: &mut Each<'_>,
     ) -> Result<(), DbError> {
         self.check_usable()?;
-        let parsed = sql::parse(sql, self.backend())?;
-        if parsed.side_effects.end && self.transaction_depth() > 0 {
-            return Err(DbError::EndsTransaction);
-        }
-        let known = StatementContext {
-            side_effects: parsed.side_effects,
-            counts: false,
-            is_measured: true,
-        };
         match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(_) => {
-                super::cursor::stream_rows(self, sql, &parsed, params, known, each)
+                super::cursor::stream_rows(self, statement, params, at, each)
             }
             #[cfg(feature = "sqlite")]
-            Connection::Sqlite(inner) => connection::with_context(known, || {
-                crate::dialect::sqlite::for_each(
-                    inner,
-                    Statement::new(&parsed, params, None)?,
-                    each,
-                )
-            }),
+            Connection::Sqlite(_) => {
+                let running = self.start_statement(statement, Some(at))?;
+                let result = match self {
+                    Connection::Sqlite(inner) => Statement::new(&statement.parsed, params, None)
+                        .map_err(LoadError::NotSent)
+                        .and_then(|built| {
+                            crate::dialect::sqlite::for_each(inner, built, &statement.columns, each)
+                        }),
+                    #[cfg(feature = "postgres")]
+                    Connection::Postgres(_) => Ok(()),
+                };
+                connection::note_names(&result, statement.parsed.text());
+                self.end_statement(&running, result, false)
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use singleton_core::guarded;
 
-use super::{DatabaseService, Source, uncounted};
+use super::{DatabaseService, Source};
 use crate::config::{ConfigService, DatabaseConfig};
 use crate::connection::Connection;
 use crate::error::DbError;
@@ -92,6 +92,7 @@ impl DatabaseService {
     ) -> Result<R, DbError> {
         let pool = self.pool("migrations")?;
         let config = ConfigService::get_config()?;
-        uncounted(|| work(&mut *pool.get()?, config))
+        pool.get()?
+            .internally(|connection| work(connection, config))
     }
 }

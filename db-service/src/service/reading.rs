@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use singleton_core::guarded;
 
-use super::{DatabaseService, uncounted};
+use super::DatabaseService;
 use crate::backend::Backend;
 use crate::connection::Connection;
 use crate::connection::TransactionOptions;
@@ -161,7 +161,8 @@ impl DatabaseService {
         // insert position may be after the header of an empty page that replicas do not report yet; then the read goes
         // to the primary.
         let sql = "SELECT pg_catalog.pg_current_wal_insert_lsn()::text AS position";
-        let rows = uncounted(|| connection.execute_query(sql, Params::new()))?;
+        let rows =
+            connection.internally(|connection| connection.execute_query(sql, Params::new()))?;
         replicas::position(rows.first().ok_or(DbError::NoRow)?, "position")
     }
 

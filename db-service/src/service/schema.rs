@@ -2,7 +2,7 @@
 
 use singleton_core::guarded;
 
-use super::{DatabaseService, uncounted};
+use super::DatabaseService;
 use crate::error::DbError;
 use crate::schema::{self, TableInfo};
 
@@ -59,6 +59,7 @@ impl DatabaseService {
     /// Returns the errors of [`get_table_info`](Self::get_table_info).
     #[guarded]
     pub fn vacuum_analyze(&self, table: Option<&str>) -> Result<(), DbError> {
-        uncounted(|| schema::vacuum_analyze(&mut *self.pool("tables")?.get()?, table))
+        let mut connection = self.pool("tables")?.get()?;
+        connection.internally(|connection| schema::vacuum_analyze(connection, table))
     }
 }

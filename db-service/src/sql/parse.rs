@@ -1,9 +1,11 @@
 //! The parser of statements: finds `:name` parameters and a few other properties.
 
+use std::ops::{Range, RangeInclusive};
+
 use indexmap::IndexSet;
 
 use super::script::BlockNesting;
-use super::side_effects::{SideEffects, side_effects};
+use super::side_effects::{SideEffectScanner, SideEffects};
 use crate::backend::Backend;
 use crate::error::DbError;
 use crate::tokens::{Kind, Token, Tokens};
@@ -13,20 +15,30 @@ use crate::tokens::{Kind, Token, Tokens};
 pub(crate) const MAX_TEXT: usize = 32 * 1024;
 
 /// A parsed statement: literal text, and parameters between it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ParsedStatement<'a> {
-    pub(crate) pieces: Vec<Piece<'a>>,
+#[derive(Debug, PartialEq)]
+pub(crate) struct ParsedStatement {
+    text: Box<str>,
+    pieces: Vec<StoredPiece>,
     /// The names of the parameters, each once, in the order of their first occurrence.
-    pub(crate) names: IndexSet<&'a str>,
+    pub(crate) names: IndexSet<Box<str>>,
+    /// The pieces of the parenthesized row of `INSERT … VALUES (…)`, if nothing follows it.
+    pub(crate) row: Option<RangeInclusive<usize>>,
+    pub(crate) side_effects: SideEffects,
     /// Whether the statement changes rows, so that the backend's count of changed rows belongs to it.
     pub(crate) changes_rows: bool,
-    /// The pieces of the parenthesized row of `INSERT … VALUES (…)`, if nothing follows it.
-    pub(crate) row: Option<(usize, usize)>,
-    pub(crate) side_effects: SideEffects,
     /// Whether PostgreSQL accepts the statement in `PREPARE` and in a transaction.
     pub(crate) is_preparable: bool,
     /// Whether the statement stays prepared: it is likely to be sent again, and not too long.
     pub(crate) is_cached: bool,
+    /// Whether, by its words, the statement only reads, so that it can have a cursor.
+    pub(crate) is_query: bool,
+}
+
+/// A piece of a statement's text, by its position.
+#[derive(Debug, Clone, PartialEq)]
+enum StoredPiece {
+    Text(Range<usize>),
+    Parameter(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,33 +48,64 @@ pub(crate) enum Piece<'a> {
     Parameter(usize),
 }
 
-/// Parses a single statement.
-pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, DbError> {
+impl ParsedStatement {
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn pieces(&self) -> impl ExactSizeIterator<Item = Piece<'_>> + Clone {
+        self.pieces.iter().map(|piece| match piece {
+            StoredPiece::Text(range) => Piece::Text(&self.text[range.clone()]),
+            StoredPiece::Parameter(index) => Piece::Parameter(*index),
+        })
+    }
+
+    /// Adds a text. It becomes part of the last piece if it follows that one directly.
+    fn push_text(&mut self, added: Range<usize>, begins_piece: bool) {
+        match self.pieces.last_mut() {
+            Some(StoredPiece::Text(last)) if last.end == added.start && !begins_piece => {
+                last.end = added.end;
+            }
+            _ => self.pieces.push(StoredPiece::Text(added)),
+        }
+    }
+}
+
+/// Parses a single statement: finds its parameters, its side effects and its shape in one pass.
+pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbError> {
     let mut parsed = ParsedStatement {
+        text: sql.into(),
         pieces: Vec::new(),
         names: IndexSet::new(),
         row: None,
-        side_effects: side_effects(sql, backend),
+        side_effects: SideEffects::default(),
+        changes_rows: false,
         is_preparable: false,
         is_cached: false,
-        changes_rows: false,
+        is_query: false,
     };
     let mut shape = StatementShape::default();
     let mut single = SingleStatement::new(backend);
+    let mut effects = SideEffectScanner::new(backend);
+    let mut position = 0;
     for Token { kind, text } in Tokens::new(sql, backend) {
         if kind == Kind::Placeholder {
             return Err(DbError::raw_placeholder(text));
         }
         single.check(kind, text)?;
+        effects.take(kind, text);
+        let end = position + text.len();
         match kind {
             Kind::Parameter => {
-                let (index, _) = parsed.names.insert_full(&text[1..]);
-                parsed.pieces.push(Piece::Parameter(index));
+                let (index, _) = parsed.names.insert_full(text[1..].into());
+                parsed.pieces.push(StoredPiece::Parameter(index));
             }
-            Kind::EscapedColon => parsed.pieces.push(Piece::Text(&text[1..])),
-            _ => parsed.pieces.push(Piece::Text(text)),
+            // The colon without its backslash.
+            Kind::EscapedColon => parsed.push_text(position + 1..end, false),
+            _ => parsed.push_text(position..end, shape.begins_piece(kind)),
         }
         shape.note(kind, text, parsed.pieces.len() - 1);
+        position = end;
     }
     let Some(first) = shape.first_word else {
         return Err(DbError::EmptyStatement);
@@ -71,17 +114,40 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement<'_>, 
     if is(&"COPY") && shape.is_copy_with_client {
         return Err(DbError::CopyUnsupported);
     }
-    const CHANGING: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"];
-    parsed.changes_rows = CHANGING.iter().any(is);
     const REPEATABLE: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
+    parsed.side_effects = effects.finish();
+    parsed.changes_rows = shape.changes_rows;
+    parsed.is_query = shape.is_query();
     parsed.is_preparable = REPEATABLE.iter().any(is);
     parsed.is_cached = parsed.is_preparable && sql.len() <= MAX_TEXT;
-    parsed.row = shape.row().filter(|(open, _)| {
-        !parsed.pieces[..*open]
+    parsed.row = shape.row().filter(|row| {
+        !parsed.pieces[..*row.start()]
             .iter()
-            .any(|piece| matches!(piece, Piece::Parameter(_)))
+            .any(|piece| matches!(piece, StoredPiece::Parameter(_)))
     });
     Ok(parsed)
+}
+
+/// Returns the facts about a text that this crate does not parse: a query of diesel's DSL, or a batch.
+pub(crate) fn facts(sql: &str, backend: Backend) -> TextFacts {
+    let mut shape = StatementShape::default();
+    let mut effects = SideEffectScanner::new(backend);
+    for Token { kind, text } in Tokens::new(sql, backend) {
+        effects.take(kind, text);
+        shape.note(kind, text, 0);
+    }
+    TextFacts {
+        side_effects: effects.finish(),
+        changes_rows: shape.changes_rows,
+    }
+}
+
+/// What is known of a text without its parameters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct TextFacts {
+    pub(crate) side_effects: SideEffects,
+    /// Whether the statement changes rows, so that the backend's count of changed rows belongs to it.
+    pub(crate) changes_rows: bool,
 }
 
 /// A check that refuses everything after the `;` that ends the statement.
@@ -124,6 +190,12 @@ impl SingleStatement {
 struct StatementShape<'a> {
     first_word: Option<&'a str>,
     is_insert: bool,
+    /// Whether the first verb outside parentheses changes rows. In `WITH … INSERT`, that is the `INSERT`.
+    changes_rows: bool,
+    has_verb: bool,
+    /// Whether a word writes rows, even inside parentheses.
+    has_writing_word: bool,
+    has_into: bool,
     /// Whether it is `COPY … FROM STDIN` or `TO STDOUT`, for which a statement cannot send or receive the data.
     is_copy_with_client: bool,
     depth: usize,
@@ -149,8 +221,9 @@ impl<'a> StatementShape<'a> {
             self.first_word = Some(text);
             self.is_insert = text.eq_ignore_ascii_case("INSERT");
         }
-        let is = |word: &str| text.eq_ignore_ascii_case(word);
+        let is = |word: &str| kind == Kind::Word && text.eq_ignore_ascii_case(word);
         if kind == Kind::Word {
+            self.note_verb(text);
             self.is_copy_with_client |= is("STDIN") || is("STDOUT");
             // A subquery or a set-returning function in the row has another meaning for many rows at once.
             if ["SELECT", "WITH", "GENERATE_SERIES", "UNNEST"]
@@ -184,9 +257,56 @@ impl<'a> StatementShape<'a> {
         }
     }
 
-    fn row(&self) -> Option<(usize, usize)> {
+    /// Notes the words that decide whether the statement changes rows, and whether it may write at all.
+    fn note_verb(&mut self, word: &str) {
+        const VERBS: [(&str, bool); 7] = [
+            ("SELECT", false),
+            ("VALUES", false),
+            ("TABLE", false),
+            ("INSERT", true),
+            ("UPDATE", true),
+            ("DELETE", true),
+            ("REPLACE", true),
+        ];
+        let is = |known: &&str| known.eq_ignore_ascii_case(word);
+        self.has_writing_word |= ["INSERT", "UPDATE", "DELETE", "MERGE"].iter().any(is);
+        self.has_into |= is(&"INTO");
+        if self.has_verb || self.depth > 0 {
+            return;
+        }
+        let with = self
+            .first_word
+            .is_some_and(|first| first.eq_ignore_ascii_case("WITH"));
+        if let Some((_, changes)) = VERBS.iter().find(|(verb, _)| is(verb)) {
+            self.has_verb = true;
+            self.changes_rows = *changes;
+        } else if !with {
+            self.has_verb = true;
+        }
+    }
+
+    /// Returns whether the statement only reads, by its words. `FOR UPDATE` only locks.
+    fn is_query(&self) -> bool {
+        let is = |word: &str| {
+            let first = self.first_word.unwrap_or_default();
+            first.eq_ignore_ascii_case(word)
+        };
+        let reads = ["SELECT", "VALUES", "TABLE"].into_iter().any(is);
+        !self.has_into && (reads || is("WITH") && !self.has_writing_word)
+    }
+
+    /// Returns whether the next token begins a piece of its own, so that a row can be repeated.
+    fn begins_piece(&self, kind: Kind) -> bool {
         match self.state {
-            RowState::After(open, close) => Some((open, close)),
+            RowState::Values => kind == Kind::Open && self.depth == 0,
+            RowState::After(..) => true,
+            _ => false,
+        }
+    }
+
+    fn row(&self) -> Option<RangeInclusive<usize>> {
+        match self.state {
+            RowState::After(open, close) => Some(open..=close),
             _ => None,
         }
     }
@@ -197,10 +317,11 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn names(backend: Backend, sql: &str) -> Vec<&str> {
+    fn names(backend: Backend, sql: &str) -> Vec<String> {
         let tokens: String = Tokens::new(sql, backend).map(|token| token.text).collect();
         assert_eq!(tokens, sql, "nothing is lost");
-        parse(sql, backend).unwrap().names.into_iter().collect()
+        let names = parse(sql, backend).unwrap().names;
+        names.into_iter().map(String::from).collect()
     }
 
     const BOTH: [Backend; 2] = [Backend::Postgres, Backend::Sqlite];
@@ -371,19 +492,65 @@ mod tests {
     }
 
     #[test]
+    fn only_queries_can_have_a_cursor() {
+        let is_query = |sql| parse(sql, Backend::Postgres).unwrap().is_query;
+        for sql in [
+            "SELECT 1",
+            " /* x */ select 'into' FROM \"into\" FOR UPDATE;",
+            "VALUES (1)",
+            "TABLE pets",
+            "WITH a AS (SELECT 'DELETE' AS n) SELECT n FROM a",
+        ] {
+            assert!(is_query(sql), "{sql}");
+        }
+        for sql in [
+            "INSERT INTO a VALUES (1) RETURNING n",
+            "SELECT 1 INTO a",
+            "WITH a AS (DELETE FROM b RETURNING n) SELECT n FROM a",
+            "EXPLAIN SELECT 1",
+            "SHOW all",
+            "'SELECT'",
+        ] {
+            assert!(!is_query(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn statements_that_change_rows_are_known_by_their_verb() {
+        for (sql, changes) in [
+            ("INSERT INTO a VALUES (1)", true),
+            ("REPLACE INTO a VALUES (1)", true),
+            ("update a SET b = 1", true),
+            ("WITH x AS (SELECT 1) DELETE FROM a", true),
+            ("WITH x AS (SELECT 1) SELECT * FROM x", false),
+            ("SELECT 1 FROM a WHERE 1=0", false),
+            ("CREATE TABLE a AS SELECT 1", false),
+            (
+                "CREATE TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM b; END",
+                false,
+            ),
+        ] {
+            assert_eq!(facts(sql, Backend::Sqlite).changes_rows, changes, "{sql}");
+        }
+    }
+
+    #[test]
     fn trailing_row_of_an_insert_is_found() {
         let row_of = |sql| {
             let parsed = parse(sql, Backend::Postgres).unwrap();
-            parsed
-                .row
-                .map(|(open, close)| (parsed.pieces[open], parsed.pieces[close]))
+            let row = parsed.row.clone()?;
+            let written = |piece| match piece {
+                Piece::Text(text) => text.to_owned(),
+                Piece::Parameter(index) => format!("{{{index}}}"),
+            };
+            Some(parsed.pieces().map(written).collect::<Vec<_>>()[row].concat())
         };
-        let parentheses = Some((Piece::Text("("), Piece::Text(")")));
         assert_eq!(
-            row_of("INSERT INTO a (b, c) VALUES (:b, lower(:c)) ;"),
-            parentheses
+            row_of("INSERT INTO a (b, c) VALUES (:b, lower(:c)) ;").as_deref(),
+            Some("({0}, lower({1}))")
         );
-        assert_eq!(row_of("insert into a values(:b)"), parentheses);
+        assert_eq!(row_of("insert into a values(:b)").as_deref(), Some("({0})"));
+        assert_eq!(row_of("INSERT INTO a VALUES (1)").as_deref(), Some("(1)"));
         for sql in [
             "INSERT INTO a VALUES (:b), (:c)",
             "INSERT INTO a VALUES (:b) RETURNING id",

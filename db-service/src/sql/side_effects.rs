@@ -1,67 +1,187 @@
 //! The side effects of SQL texts on their session: transactions and session state.
+//!
+//! The words of a text decide. They cannot show what a function, trigger, view or default of the database does, so a
+//! text is harmless only if it calls nothing but known functions.
 
 use crate::backend::Backend;
-use crate::tokens::{Kind, Token, Tokens};
+use crate::tokens::Kind;
 
+/// What a text does to its session, by its words.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct SideEffects {
-    /// The text begins a transaction that the driver does not track.
-    pub(crate) transaction: bool,
-    /// The text ends the current transaction.
+    /// Whether a transaction that the driver does not track is open after the text. `None` if the text neither begins
+    /// nor ends one.
+    pub(crate) transaction: Option<bool>,
+    /// The text ends the current transaction, and may begin another one.
     pub(crate) end: bool,
     /// The text changes session state that outlives transactions: a setting, a temporary table, a session lock, a
     /// subscription.
     pub(crate) session: bool,
+    /// The text may change such state: it calls an unknown function or is an unknown statement.
+    pub(crate) is_unsure: bool,
 }
 
-/// Returns the side effects of one or several statements, judged by their keywords.
-pub(crate) fn side_effects(sql: &str, backend: Backend) -> SideEffects {
-    let mut side_effects = SideEffects::default();
-    let mut statement = WordPosition::default();
-    for Token { kind, text } in Tokens::new(sql, backend) {
-        match kind {
-            Kind::Semicolon => statement = WordPosition::default(),
-            Kind::Space => {}
-            Kind::Word => {
-                side_effects.transaction |= statement.begins_transaction(text);
-                side_effects.end |= statement.count == 0
-                    && is_one_of(text, &["COMMIT", "END", "ROLLBACK", "ABORT"]);
-                // `ROLLBACK TO SAVEPOINT` does not end the transaction.
-                side_effects.end &= !(statement.is_first("ROLLBACK") && is_one_of(text, &["TO"]));
-                side_effects.session |= match backend {
-                    Backend::Postgres => statement.marks_postgres(text),
-                    Backend::Sqlite => statement.marks_sqlite(text),
-                };
-                statement.add(text);
-            }
-            _ => {
-                // `PRAGMA name = value` sets a value. Without a value, it only reads.
-                side_effects.session |=
-                    backend == Backend::Sqlite && text == "=" && statement.is_first("PRAGMA");
-                statement.add(text);
-            }
+/// Collects the side effects of a text from its tokens.
+pub(crate) struct SideEffectScanner<'a> {
+    backend: Backend,
+    found: SideEffects,
+    statement: StatementScan<'a>,
+}
+
+/// The statement that is being scanned.
+#[derive(Default)]
+struct StatementScan<'a> {
+    first: Option<&'a str>,
+    second: Option<&'a str>,
+    previous: Option<Previous<'a>>,
+    before_previous: Option<Previous<'a>>,
+    count: usize,
+    /// Whether the statement ends a transaction, unless `TO` follows.
+    ends: bool,
+    name: TableName,
+}
+
+/// The position in the name of a table, which a list of columns in parentheses may follow.
+#[derive(Default, Clone, Copy, PartialEq)]
+enum TableName {
+    #[default]
+    None,
+    Expected,
+    Read,
+}
+
+type Previous<'a> = (Kind, &'a str);
+
+impl<'a> SideEffectScanner<'a> {
+    pub(crate) fn new(backend: Backend) -> Self {
+        SideEffectScanner {
+            backend,
+            found: SideEffects::default(),
+            statement: StatementScan::default(),
         }
     }
-    side_effects
+
+    /// Processes the next token.
+    pub(crate) fn take(&mut self, kind: Kind, text: &'a str) {
+        match kind {
+            Kind::Space => return,
+            Kind::Semicolon => return self.end_statement(),
+            _ => {}
+        }
+        let statement = &self.statement;
+        if kind == Kind::Word {
+            self.take_word(text);
+        } else if statement.count == 0 {
+            // A parenthesis begins a query. Anything else is no statement of a known kind.
+            self.found.is_unsure |= kind != Kind::Open;
+        }
+        match self.backend {
+            Backend::Postgres => self.take_postgres(kind, text),
+            Backend::Sqlite => self.take_sqlite(kind, text),
+        }
+        self.statement.add(kind, text);
+    }
+
+    pub(crate) fn finish(mut self) -> SideEffects {
+        self.end_statement();
+        self.found
+    }
+
+    fn end_statement(&mut self) {
+        if std::mem::take(&mut self.statement).ends {
+            self.found.end = true;
+            self.found.transaction = Some(false);
+        }
+        // `COMMIT AND CHAIN` begins the next one, which `take_word` has noted by now.
+    }
+
+    fn take_word(&mut self, word: &str) {
+        const ENDS: [&str; 4] = ["COMMIT", "END", "ROLLBACK", "ABORT"];
+        let statement = &mut self.statement;
+        match statement.count {
+            0 if is_one_of(word, &["BEGIN", "START", "SAVEPOINT"]) => {
+                self.found.transaction = Some(true);
+            }
+            0 => statement.ends = is_one_of(word, &ENDS),
+            // `PREPARE TRANSACTION` separates the transaction from the session.
+            1 if statement.is_first("PREPARE") && is_one_of(word, &["TRANSACTION"]) => {
+                statement.ends = true;
+            }
+            _ if statement.ends && is_one_of(word, &["TO"]) => statement.ends = false,
+            // `COMMIT AND CHAIN` ends a transaction and begins another one.
+            _ if statement.ends && is_one_of(word, &["CHAIN"]) && !statement.follows("NO") => {
+                statement.ends = false;
+                self.found.end = true;
+                self.found.transaction = Some(true);
+            }
+            // `COMMIT PREPARED` ends a transaction that the session has left.
+            1 if statement.ends && is_one_of(word, &["PREPARED"]) => statement.ends = false,
+            _ => {}
+        }
+    }
+
+    fn take_postgres(&mut self, kind: Kind, text: &str) {
+        let statement = &self.statement;
+        match kind {
+            Kind::Word => {
+                self.found.session |= statement.changes_postgres_session(text);
+                self.found.is_unsure |= match statement.count {
+                    0 => !is_one_of(text, &PLAIN_STATEMENTS),
+                    // The schema of temporary tables, and the view whose update changes a setting.
+                    _ => is_one_of(text, &["pg_temp", "pg_settings"]),
+                };
+            }
+            Kind::Quoted if !text.starts_with('\'') => {
+                // `U&"…"` can spell any name, and so can a quoted one.
+                self.found.is_unsure |= statement.is_unicode_prefix()
+                    || is_one_of(text.trim_matches('"'), &["pg_temp", "pg_settings"]);
+            }
+            Kind::Open => self.found.is_unsure |= !statement.calls_nothing_unknown(),
+            _ => {}
+        }
+    }
+
+    fn take_sqlite(&mut self, kind: Kind, text: &str) {
+        let statement = &self.statement;
+        let is_pragma = statement.is_first("PRAGMA");
+        self.found.session |= match kind {
+            Kind::Word if statement.count == 0 => is_one_of(text, &["ATTACH", "DETACH"]),
+            Kind::Word => statement.makes_temporary(text),
+            // `PRAGMA name = value` and `PRAGMA name(value)` set a value, except those that read something.
+            Kind::Open => is_pragma && !statement.follows_one_of(&READING_PRAGMAS),
+            Kind::Other if text == "=" => is_pragma,
+            // `temp.name` creates or changes something temporary.
+            Kind::Other if text == "." => statement.follows_name("temp"),
+            _ => false,
+        };
+    }
 }
 
-/// The position of a word in its statement.
-#[derive(Default)]
-struct WordPosition<'a> {
-    first: Option<&'a str>,
-    previous: Option<&'a str>,
-    count: usize,
-}
-
-fn is_one_of(word: &str, words: &[&str]) -> bool {
-    words.iter().any(|known| known.eq_ignore_ascii_case(word))
-}
-
-impl<'a> WordPosition<'a> {
-    fn add(&mut self, text: &'a str) {
-        self.first.get_or_insert(text);
-        self.previous = Some(text);
+impl<'a> StatementScan<'a> {
+    fn add(&mut self, kind: Kind, text: &'a str) {
+        if self.count == 0 {
+            self.first = Some(text);
+        } else if self.count == 1 {
+            self.second = Some(text);
+        }
+        let precedes_table = ["INTO", "TABLE", "EXISTS", "REFERENCES", "VIEW"];
+        self.name = match (kind, self.name) {
+            (Kind::Word, _) if is_one_of(text, &precedes_table) => TableName::Expected,
+            (Kind::Word, _) if is_one_of(text, &["ON"]) && self.creates_index() => {
+                TableName::Expected
+            }
+            (Kind::Word | Kind::Quoted, TableName::Expected) => TableName::Read,
+            // `schema.table`
+            (Kind::Other, TableName::Read) if text == "." => TableName::Expected,
+            _ => TableName::None,
+        };
+        self.before_previous = self.previous.replace((kind, text));
         self.count += 1;
+    }
+
+    fn creates_index(&self) -> bool {
+        let kind = self.second.unwrap_or_default();
+        self.is_first("CREATE") && is_one_of(kind, &["INDEX", "UNIQUE"])
     }
 
     fn is_first(&self, word: &str) -> bool {
@@ -70,28 +190,46 @@ impl<'a> WordPosition<'a> {
     }
 
     fn follows(&self, word: &str) -> bool {
-        self.previous
-            .is_some_and(|previous| previous.eq_ignore_ascii_case(word))
+        self.follows_one_of(&[word])
     }
 
-    fn begins_transaction(&self, word: &str) -> bool {
-        match self.first {
-            None => is_one_of(word, &["BEGIN", "START", "SAVEPOINT"]),
-            Some(first) => {
-                is_one_of(word, &["CHAIN"])
-                    && is_one_of(first, &["COMMIT", "END", "ROLLBACK", "ABORT"])
-            }
+    fn follows_one_of(&self, words: &[&str]) -> bool {
+        matches!(self.previous, Some((Kind::Word, previous)) if is_one_of(previous, words))
+    }
+
+    /// Returns whether the previous token is a name, quoted or not.
+    fn follows_name(&self, name: &str) -> bool {
+        let is_quote = |character| matches!(character, '"' | '`' | '[' | ']' | '\'');
+        matches!(self.previous, Some((Kind::Word | Kind::Quoted, previous))
+            if previous.trim_matches(is_quote).eq_ignore_ascii_case(name))
+    }
+
+    /// Returns whether `U&` was just read.
+    fn is_unicode_prefix(&self) -> bool {
+        matches!(self.previous, Some((Kind::Other, "&")))
+            && matches!(self.before_previous, Some((Kind::Word, word)) if word.eq_ignore_ascii_case("U"))
+    }
+
+    /// Returns whether an opening parenthesis after the tokens so far calls no unknown function.
+    fn calls_nothing_unknown(&self) -> bool {
+        let Some((kind, name)) = self.previous else {
+            return true;
+        };
+        let is_qualified = matches!(self.before_previous, Some((Kind::Other, ".")));
+        match kind {
+            _ if self.name == TableName::Read => true,
+            Kind::Word => !is_qualified && is_one_of(name, &HARMLESS),
+            Kind::Quoted => name.starts_with('\''),
+            _ => true,
         }
     }
 
     fn makes_temporary(&self, word: &str) -> bool {
         is_one_of(word, &["TEMP", "TEMPORARY"])
-            && self.previous.is_some_and(|previous| {
-                is_one_of(previous, &["CREATE", "LOCAL", "GLOBAL", "REPLACE", "INTO"])
-            })
+            && self.follows_one_of(&["CREATE", "LOCAL", "GLOBAL", "REPLACE", "INTO"])
     }
 
-    fn marks_postgres(&self, word: &str) -> bool {
+    fn changes_postgres_session(&self, word: &str) -> bool {
         const FUNCTIONS: [&str; 5] = [
             "set_config",
             "pg_advisory_lock",
@@ -111,47 +249,337 @@ impl<'a> WordPosition<'a> {
             }
         }
     }
-
-    fn marks_sqlite(&self, word: &str) -> bool {
-        match self.count {
-            0 => is_one_of(word, &["ATTACH", "DETACH"]),
-            _ => self.makes_temporary(word),
-        }
-    }
 }
+
+fn is_one_of(word: &str, words: &[&str]) -> bool {
+    words.iter().any(|known| known.eq_ignore_ascii_case(word))
+}
+
+/// The first words of PostgreSQL's statements that, apart from the functions that they call, change no session state.
+const PLAIN_STATEMENTS: [&str; 39] = [
+    "SELECT",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "WITH",
+    "VALUES",
+    "TABLE",
+    "MERGE",
+    "BEGIN",
+    "START",
+    "COMMIT",
+    "END",
+    "ROLLBACK",
+    "ABORT",
+    "SAVEPOINT",
+    "RELEASE",
+    "SET",
+    "CREATE",
+    "ALTER",
+    "DROP",
+    "TRUNCATE",
+    "COMMENT",
+    "GRANT",
+    "REVOKE",
+    "LOCK",
+    "ANALYZE",
+    "VACUUM",
+    "EXPLAIN",
+    "SHOW",
+    "NOTIFY",
+    "DECLARE",
+    "FETCH",
+    "MOVE",
+    "CLOSE",
+    "REINDEX",
+    "REFRESH",
+    "CHECKPOINT",
+    "UNLISTEN",
+    "DEALLOCATE",
+];
+
+/// SQLite's pragmas that take an argument and only read.
+const READING_PRAGMAS: [&str; 13] = [
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_info",
+    "index_xinfo",
+    "index_list",
+    "foreign_key_list",
+    "foreign_key_check",
+    "integrity_check",
+    "quick_check",
+    "optimize",
+    "function_list",
+    "wal_checkpoint",
+];
+
+/// The words that may precede a parenthesis in PostgreSQL without a call of an unknown function: keywords, types, and
+/// functions of PostgreSQL that only compute.
+const HARMLESS: [&str; 191] = [
+    // Keywords.
+    "ALL",
+    "AND",
+    "ANY",
+    "ARRAY",
+    "AS",
+    "BETWEEN",
+    "BY",
+    "CASE",
+    "CHECK",
+    "CONFLICT",
+    "CROSS",
+    "CUBE",
+    "DISTINCT",
+    "DO",
+    "ELSE",
+    "EXCEPT",
+    "EXISTS",
+    "FILTER",
+    "FOREIGN",
+    "FROM",
+    "GROUP",
+    "HAVING",
+    "IN",
+    "INCLUDE",
+    "INTERSECT",
+    "IS",
+    "JOIN",
+    "KEY",
+    "LATERAL",
+    "LIKE",
+    "ILIKE",
+    "LIMIT",
+    "MATERIALIZED",
+    "NOT",
+    "OFFSET",
+    "ON",
+    "OR",
+    "ORDER",
+    "OVER",
+    "PARTITION",
+    "PRIMARY",
+    "RETURNING",
+    "ROLLUP",
+    "ROW",
+    "SELECT",
+    "SET",
+    "SETS",
+    "SIMILAR",
+    "SOME",
+    "THEN",
+    "UNION",
+    "UNIQUE",
+    "USING",
+    "VALUES",
+    "WHEN",
+    "WHERE",
+    "WITHIN",
+    "ANALYZE",
+    "EXPLAIN",
+    "CAST",
+    // Types with a length.
+    "bit",
+    "char",
+    "character",
+    "decimal",
+    "numeric",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "timetz",
+    "varbit",
+    "varchar",
+    "varying",
+    "interval",
+    "precision",
+    "float",
+    // Aggregates and window functions.
+    "array_agg",
+    "avg",
+    "bool_and",
+    "bool_or",
+    "count",
+    "every",
+    "json_agg",
+    "jsonb_agg",
+    "json_object_agg",
+    "jsonb_object_agg",
+    "max",
+    "min",
+    "string_agg",
+    "sum",
+    "stddev",
+    "variance",
+    "row_number",
+    "rank",
+    "dense_rank",
+    "lag",
+    "lead",
+    "first_value",
+    "last_value",
+    "ntile",
+    "percentile_cont",
+    "percentile_disc",
+    "mode",
+    // Conditions and numbers.
+    "coalesce",
+    "greatest",
+    "least",
+    "nullif",
+    "abs",
+    "ceil",
+    "ceiling",
+    "floor",
+    "mod",
+    "power",
+    "random",
+    "round",
+    "sign",
+    "sqrt",
+    "trunc",
+    "exp",
+    "ln",
+    "log",
+    // Text and bytes.
+    "btrim",
+    "char_length",
+    "character_length",
+    "concat",
+    "concat_ws",
+    "convert_from",
+    "convert_to",
+    "decode",
+    "encode",
+    "format",
+    "initcap",
+    "left",
+    "length",
+    "lower",
+    "lpad",
+    "ltrim",
+    "md5",
+    "octet_length",
+    "overlay",
+    "position",
+    "quote_ident",
+    "quote_literal",
+    "regexp_match",
+    "regexp_matches",
+    "regexp_replace",
+    "repeat",
+    "replace",
+    "reverse",
+    "right",
+    "rpad",
+    "rtrim",
+    "sha256",
+    "split_part",
+    "strpos",
+    "substr",
+    "substring",
+    "to_char",
+    "to_date",
+    "to_number",
+    "to_timestamp",
+    "translate",
+    "trim",
+    "upper",
+    "starts_with",
+    // Times.
+    "age",
+    "clock_timestamp",
+    "date_part",
+    "date_trunc",
+    "extract",
+    "make_date",
+    "make_interval",
+    "make_timestamptz",
+    "now",
+    // Arrays, JSON, rows and identifiers.
+    "array_length",
+    "cardinality",
+    "generate_series",
+    "unnest",
+    "json_build_object",
+    "jsonb_build_object",
+    "jsonb_array_elements",
+    "jsonb_set",
+    "row_to_json",
+    "to_json",
+    "to_jsonb",
+    "gen_random_uuid",
+    "to_regclass",
+    "pg_typeof",
+    "nextval",
+    "currval",
+    "lastval",
+    "setval",
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokens::{Token, Tokens};
+
+    /// Returns the side effects of one or several statements.
+    fn side_effects(sql: &str, backend: Backend) -> SideEffects {
+        let mut scanner = SideEffectScanner::new(backend);
+        for Token { kind, text } in Tokens::new(sql, backend) {
+            scanner.take(kind, text);
+        }
+        scanner.finish()
+    }
 
     #[test]
-    fn raw_begin_is_detected() {
+    fn transactions_of_raw_statements_are_tracked() {
         for sql in [
             "begin",
             " BEGIN;",
             "/* x */ START TRANSACTION",
             "SELECT 1; savepoint a",
             "COMMIT AND CHAIN",
+            "COMMIT; BEGIN",
             "-- x\rBEGIN",
             "SELECT 1 -- binds: \n; BEGIN",
         ] {
-            assert!(side_effects(sql, Backend::Postgres).transaction, "{sql}");
+            let found = side_effects(sql, Backend::Postgres).transaction;
+            assert_eq!(found, Some(true), "{sql}");
         }
-        assert!(side_effects("\u{feff}BEGIN", Backend::Sqlite).transaction);
+        let found = side_effects("\u{feff}BEGIN", Backend::Sqlite).transaction;
+        assert_eq!(found, Some(true));
+        for sql in ["BEGIN; SELECT 1; COMMIT", "COMMIT AND NO CHAIN", "ROLLBACK"] {
+            let found = side_effects(sql, Backend::Postgres).transaction;
+            assert_eq!(found, Some(false), "{sql}");
+        }
         for sql in [
             "SELECT 'BEGIN'",
-            "COMMIT",
             "SELECT begin FROM start",
-            "INSERT INTO a VALUES (1); COMMIT",
+            "ROLLBACK TO a",
+            "RELEASE a",
             "-- begin",
         ] {
-            assert!(!side_effects(sql, Backend::Postgres).transaction, "{sql}");
+            assert_eq!(
+                side_effects(sql, Backend::Postgres).transaction,
+                None,
+                "{sql}"
+            );
         }
     }
 
     #[test]
-    fn raw_commit_and_rollback_are_detected() {
-        for sql in ["COMMIT", "end;", "/* x */ rollback work", "ABORT"] {
+    fn end_of_a_transaction_is_detected() {
+        for sql in [
+            "COMMIT",
+            "end;",
+            "/* x */ rollback work",
+            "ABORT",
+            "SELECT 1; COMMIT; SELECT 2",
+            "COMMIT; BEGIN",
+            "ROLLBACK AND CHAIN",
+            "PREPARE TRANSACTION 'x'",
+        ] {
             assert!(side_effects(sql, Backend::Postgres).end, "{sql}");
         }
         for sql in [
@@ -159,6 +587,8 @@ mod tests {
             "rollback work to a",
             "SELECT 1 AS end",
             "RELEASE a",
+            "COMMIT PREPARED 'x'",
+            "PREPARE x AS SELECT 1",
         ] {
             assert!(!side_effects(sql, Backend::Postgres).end, "{sql}");
         }
@@ -175,12 +605,17 @@ mod tests {
             (Postgres, "CREATE LOCAL TEMPORARY TABLE t (n int)"),
             (Postgres, "SELECT 1 INTO TEMP t"),
             (Postgres, "SELECT pg_advisory_lock(1)"),
-            (Postgres, "SELECT set_config('a.b', 'c', false)"),
+            (Postgres, "SELECT pg_catalog.set_config('a.b', 'c', false)"),
             (Postgres, "DECLARE c CURSOR WITH HOLD FOR SELECT 1"),
             (Postgres, "PREPARE p AS SELECT 1"),
             (Sqlite, "PRAGMA foreign_keys = OFF"),
+            (Sqlite, "PRAGMA foreign_keys(0)"),
+            (Sqlite, "PRAGMA main.foreign_keys (0)"),
             (Sqlite, "ATTACH 'x' AS y"),
             (Sqlite, "CREATE TEMP TABLE t (n)"),
+            (Sqlite, "CREATE TABLE temp.t (n)"),
+            (Sqlite, "CREATE TABLE \"temp\" . t (n)"),
+            (Sqlite, "CREATE VIEW [temp].t AS SELECT 1"),
         ] {
             assert!(side_effects(sql, backend).session, "{sql}");
         }
@@ -194,8 +629,50 @@ mod tests {
             (Postgres, "SELECT pg_advisory_xact_lock(1)"),
             (Sqlite, "PRAGMA table_info(t)"),
             (Sqlite, "UPDATE t SET pragma = 1"),
+            (Sqlite, "SELECT temp FROM t"),
         ] {
             assert!(!side_effects(sql, backend).session, "{sql}");
+        }
+    }
+
+    #[test]
+    fn statements_that_call_only_known_functions_are_harmless() {
+        for sql in [
+            "SELECT id, lower(name) FROM pets WHERE id IN (1, 2) AND (a OR b)",
+            "INSERT INTO pets (id, name) VALUES ($1, coalesce($2, 'x'))",
+            "INSERT INTO public.pets (id) SELECT count(*) FROM (SELECT 1) AS x ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO \"pets\" (\"id\") VALUES (DEFAULT) RETURNING \"pets\".\"id\"",
+            "WITH x AS (SELECT 1) UPDATE pets SET n = (SELECT max(n) FROM pets)",
+            "SELECT \"pets\".\"id\" FROM \"pets\" WHERE (\"pets\".\"id\" = ANY($1))",
+            "CREATE TABLE IF NOT EXISTS pets (id int PRIMARY KEY, name varchar(10), price numeric(10, 2) CHECK (price > 0))",
+            "CREATE UNIQUE INDEX ON pets (id)",
+            "(SELECT 1) UNION (SELECT 2)",
+            "SELECT CAST($1 AS bigint)",
+            "BEGIN; COMMIT",
+            "DELETE FROM pets WHERE EXISTS (SELECT 1)",
+        ] {
+            let found = side_effects(sql, Backend::Postgres);
+            assert!(!found.is_unsure && !found.session, "{sql}");
+        }
+        for sql in [
+            "DO $$ BEGIN PERFORM pg_advisory_lock(1); END $$",
+            "CALL something()",
+            "EXECUTE something",
+            "SELECT \"pg_advisory_lock\"(1)",
+            "SELECT pg_catalog.\"pg_advisory_lock\" (1)",
+            "SELECT something()",
+            "INSERT INTO pets SELECT something(1)",
+            "SELECT 1 FROM a JOIN b ON something(a.n)",
+            "CREATE INDEX ON pets (something(id))",
+            "SELECT public.lower('x')",
+            "UPDATE pg_settings SET setting = 'x' WHERE name = 'y'",
+            "UPDATE \"pg_catalog\".\"pg_settings\" SET setting = 'x'",
+            "UPDATE U&\"pg!005fsettings\" UESCAPE '!' SET setting = 'x'",
+            "CREATE TABLE pg_temp.x (n int)",
+            "CREATE TABLE \"pg_temp\".x (n int)",
+            "SELECT 1; COPY t FROM PROGRAM 'x'",
+        ] {
+            assert!(side_effects(sql, Backend::Postgres).is_unsure, "{sql}");
         }
     }
 }

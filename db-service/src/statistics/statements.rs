@@ -1,6 +1,7 @@
 //! The number of calls and the durations of each statement.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -43,8 +44,19 @@ pub struct StatementStatistics {
 /// The statistics of all statements, from all connections.
 #[derive(Debug, Default)]
 pub(crate) struct Statements {
-    known: RwLock<HashMap<Box<str>, Mutex<Measured>>>,
-    others: Mutex<Measured>,
+    known: RwLock<HashMap<Box<str>, StatementEntry>>,
+    others: StatementEntry,
+}
+
+/// The measurements of one statement. A connection keeps it with the statement, so that a call need not look it up.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StatementEntry(Arc<Mutex<Measured>>);
+
+impl StatementEntry {
+    /// Records a call.
+    pub(crate) fn record(&self, call: Call) {
+        self.0.lock().add(call);
+    }
 }
 
 /// A call of a statement.
@@ -56,17 +68,17 @@ pub(crate) struct Call {
 }
 
 impl Statements {
-    /// Records a call: a lookup under a shared lock, and an update under the statement's own lock.
-    pub(crate) fn record(&self, text: &str, call: Call) {
+    /// Returns the measurements of a statement.
+    pub(crate) fn entry(&self, text: &str) -> StatementEntry {
         let text = &text[..text.floor_char_boundary(MAX_TEXT)];
-        if let Some(measured) = self.known.read().get(text) {
-            return measured.lock().add(call);
+        if let Some(entry) = self.known.read().get(text) {
+            return entry.clone();
         }
         let mut known = self.known.write();
         if known.len() < MAX_STATEMENTS || known.contains_key(text) {
-            known.entry(text.into()).or_default().get_mut().add(call);
+            known.entry(text.into()).or_default().clone()
         } else {
-            self.others.lock().add(call);
+            self.others.clone()
         }
     }
 
@@ -76,9 +88,10 @@ impl Statements {
             .known
             .read()
             .iter()
-            .map(|(text, measured)| measured.lock().to_statistics(text))
+            .map(|(text, entry)| entry.0.lock().to_statistics(text))
+            .filter(|statement| statement.calls > 0)
             .collect();
-        let others = self.others.lock();
+        let others = self.others.0.lock();
         if others.calls > 0 {
             all.push(others.to_statistics(OTHERS));
         }
@@ -154,6 +167,10 @@ impl Measured {
 mod tests {
     use super::*;
 
+    fn record(statements: &Statements, text: &str, call: Call) {
+        statements.entry(text).record(call);
+    }
+
     fn call(took: Duration) -> Call {
         Call {
             took,
@@ -166,7 +183,7 @@ mod tests {
     fn quantiles_are_close_to_the_exact_values() {
         let statements = Statements::default();
         for number in (1..=1000).rev() {
-            statements.record("SELECT 1", call(Duration::from_millis(number)));
+            record(&statements, "SELECT 1", call(Duration::from_millis(number)));
         }
         let [measured_statement] = &statements.snapshot()[..] else {
             panic!("one statement");
@@ -195,7 +212,7 @@ mod tests {
     fn durations_of_any_length_are_counted() {
         let statements = Statements::default();
         for took in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-            statements.record("SELECT 1", call(took));
+            record(&statements, "SELECT 1", call(took));
         }
         let measured_statement = &statements.snapshot()[0];
         assert_eq!(
@@ -219,7 +236,7 @@ mod tests {
                     // The first call creates the entry, while other threads record too.
                     for number in 0..2_000 {
                         let text = format!("SELECT {}", number % (MAX_STATEMENTS + 44));
-                        statements.record(&text, call(Duration::from_secs(1)));
+                        record(&statements, &text, call(Duration::from_secs(1)));
                     }
                 });
             }
@@ -261,7 +278,7 @@ mod tests {
         let statements = Statements::default();
         let long = Duration::from_secs(5 * 3600) + Duration::from_nanos(1);
         for took in [Duration::from_secs(2 * 3600), long, Duration::from_nanos(3)] {
-            statements.record("SELECT 1", call(took));
+            record(&statements, "SELECT 1", call(took));
         }
         let measured_statement = &statements.snapshot()[0];
         assert_eq!(
@@ -276,7 +293,11 @@ mod tests {
             (3600..3700).contains(&measured_statement.p99.as_secs()),
             "{measured_statement:?}"
         );
-        statements.record("SELECT 2", call(Duration::from_nanos(1_234_567)));
+        record(
+            &statements,
+            "SELECT 2",
+            call(Duration::from_nanos(1_234_567)),
+        );
         let short = &statements.snapshot()[1];
         assert_eq!(
             (short.p99, short.max),
@@ -289,9 +310,13 @@ mod tests {
     fn statements_are_bounded_in_number_and_length() {
         let statements = Statements::default();
         for number in 0..MAX_STATEMENTS + 10 {
-            statements.record(&format!("SELECT {number}"), call(Duration::ZERO));
+            record(
+                &statements,
+                &format!("SELECT {number}"),
+                call(Duration::ZERO),
+            );
         }
-        statements.record("SELECT 0", call(Duration::ZERO));
+        record(&statements, "SELECT 0", call(Duration::ZERO));
         let measured_statement = statements.snapshot();
         let calls = |text: &str| {
             let found = measured_statement
@@ -303,8 +328,12 @@ mod tests {
         assert_eq!((calls("SELECT 0"), calls(OTHERS)), (Some(2), Some(10)));
 
         let statements = Statements::default();
-        statements.record(&"é".repeat(MAX_TEXT), call(Duration::ZERO));
-        statements.record(&format!("x{}", "é".repeat(MAX_TEXT)), call(Duration::ZERO));
+        record(&statements, &"é".repeat(MAX_TEXT), call(Duration::ZERO));
+        record(
+            &statements,
+            &format!("x{}", "é".repeat(MAX_TEXT)),
+            call(Duration::ZERO),
+        );
         let measured_statement = statements.snapshot();
         assert!(
             measured_statement

@@ -3,10 +3,9 @@
 //! Nothing else detects a stopped server: its kernel still acknowledges packets, so no TCP timeout expires, and libpq
 //! waits without a timeout.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -116,30 +115,21 @@ struct Wait {
     pending: Mutex<Option<(Key, Duration)>>,
 }
 
-thread_local! {
-    /// The last wait that began on this thread.
-    static LAST: RefCell<Weak<Wait>> = const { RefCell::new(Weak::new()) };
-}
+/// The timeout of a connection's answers, for code that runs in the middle of a statement. Empty without
+/// `DB_SOCKET_TIMEOUT`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AnswerTimeout(Option<Arc<Wait>>);
 
-/// Runs `work` with the answer timeout paused. The timeout starts again, at its full length, when `work` returns.
-pub(crate) fn paused<R>(work: impl FnOnce() -> R) -> R {
-    let last = LAST.try_with(|last| last.borrow().upgrade());
-    let wait = last
-        .ok()
-        .flatten()
-        .and_then(|wait| Some((wait.pause()?, wait)));
-    let result = work();
-    if let Some((limit, wait)) = wait {
-        wait.begin(limit);
-        // `work` may have begun other waits on this thread.
-        remember(&wait);
+impl AnswerTimeout {
+    /// Runs `work` with the answer timeout paused. The timeout starts again, at its full length, when `work` returns.
+    pub(crate) fn paused<R>(&self, work: impl FnOnce() -> R) -> R {
+        let paused = self.0.as_ref().and_then(|wait| Some((wait.pause()?, wait)));
+        let result = work();
+        if let Some((limit, wait)) = paused {
+            wait.begin(limit);
+        }
+        result
     }
-    result
-}
-
-/// Stores the last wait of this thread. A thread that is ending stores nothing, but may still return its connections.
-fn remember(wait: &Arc<Wait>) {
-    let _ = LAST.try_with(|last| last.replace(Arc::downgrade(wait)));
 }
 
 impl Wait {
@@ -186,7 +176,11 @@ impl WatchedConnection {
     pub(crate) fn begin(&mut self) {
         self.end();
         self.wait.begin(self.limit);
-        remember(&self.wait);
+    }
+
+    /// Returns the timeout, for code that runs in the middle of a statement.
+    pub(crate) fn answer_timeout(&self) -> AnswerTimeout {
+        AnswerTimeout(Some(Arc::clone(&self.wait)))
     }
 
     /// Returns whether an answer is pending, or was pending when the connection was closed.
@@ -268,14 +262,15 @@ mod tests {
         let limit = Duration::from_millis(1);
         let mut witness = WatchedConnection::new(Arc::clone(&watch), silent_link, limit);
         watched.begin();
-        paused(|| {
+        let answer = watched.answer_timeout();
+        answer.paused(|| {
             assert!(watch.shared.state.lock().pending.is_empty());
             witness.begin();
             assert_eq!(silent.read(&mut [0]).unwrap(), 0);
         });
         assert_eq!(watch.shared.state.lock().pending.len(), 1, "and then again");
         assert!(!watched.end());
-        paused(|| ());
+        answer.paused(|| ());
         assert!(watch.shared.state.lock().pending.is_empty());
     }
 

@@ -1,0 +1,318 @@
+//! [`Connection`] as a connection of diesel.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use diesel::associations::HasTable;
+use diesel::connection::{
+    AnsiTransactionManager, CacheSize, Connection as _, ConnectionSealed, DefaultLoadingMode,
+    Instrumentation, LoadConnection, SimpleConnection,
+};
+use diesel::expression::QueryMetadata;
+use diesel::migration::MigrationConnection;
+use diesel::query_builder::{
+    AsQuery, IntoUpdateTarget, Query, QueryBuilder, QueryFragment, QueryId,
+};
+use diesel::query_dsl::{LoadQuery, UpdateAndFetchResults};
+use diesel::result::{Error as DieselError, QueryResult};
+use diesel::{AsChangeset, ConnectionError, ConnectionResult, Identifiable, RunQueryDsl, Table};
+
+use super::cursor::{DriverRows, MultiCursor, Reading};
+use super::establish::Connector;
+use super::known_statements::KnownQuery;
+use super::session::Running;
+use super::transaction::MultiTransactionManager;
+use super::{Connection, on_each};
+use crate::backend::Backend;
+use crate::config::DatabaseConfig;
+use crate::dsl::{ByReference, Delegated, MultiBackend, MultiQueryBuilder, MultiRow};
+use crate::error::{DbError, remember_names_of_statement};
+use crate::statistics::Call;
+
+impl SimpleConnection for Connection {
+    /// Executes one or several statements without parameters.
+    ///
+    /// # Errors
+    ///
+    /// Inside the closure of a transaction, refuses a text that ends the transaction, with a wrapped
+    /// [`DbError::EndsTransaction`], and executes nothing of it.
+    fn batch_execute(&mut self, sql: &str) -> QueryResult<()> {
+        let query = self.known_query(sql);
+        let running = self.start_query(&query)?;
+        if self.session().observed.echo {
+            self.session().observed.echo(&sql);
+        }
+        let result = on_each!(self, inner => inner.batch_execute(sql));
+        self.end_query(&running, &query, result, |()| 0)
+    }
+}
+
+impl ConnectionSealed for Connection {}
+
+impl diesel::Connection for Connection {
+    type Backend = MultiBackend;
+    type TransactionManager = MultiTransactionManager;
+
+    /// Opens a connection outside any pool, with the default settings. `url` has the forms of `DATABASE_URL`.
+    fn establish(url: &str) -> ConnectionResult<Self> {
+        let invalid =
+            |error: crate::UrlError| ConnectionError::InvalidConnectionUrl(error.to_string());
+        let failed = |error: DbError| ConnectionError::BadConnection(error.to_string());
+        let config = DatabaseConfig::new(url.parse().map_err(invalid)?);
+        let connector = Connector::new(&config, Arc::default()).map_err(failed)?;
+        connector.open_first().map_err(failed)
+    }
+
+    fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<MultiBackend> + QueryId,
+    {
+        let query = self.known_source(source)?;
+        let result = self.execute_once(&query, source);
+        if self.must_repeat(&result) {
+            return self.without_prepared(|connection| connection.execute_once(&query, source));
+        }
+        result
+    }
+
+    fn transaction_state(&mut self) -> &mut AnsiTransactionManager {
+        on_each!(self, inner => inner.transaction_state())
+    }
+
+    fn instrumentation(&mut self) -> &mut dyn Instrumentation {
+        self.session()
+    }
+
+    /// Sets an instrumentation that observes the connection until it returns to the pool.
+    fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        self.session().user_instrumentation = Some(Box::new(instrumentation));
+    }
+
+    fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
+        self.set_cache(size);
+    }
+}
+
+impl LoadConnection for Connection {
+    type Cursor<'conn, 'query> = MultiCursor<'conn, 'query>;
+    type Row<'conn, 'query> = MultiRow<'conn, 'query>;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<MultiCursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<MultiBackend> + QueryId + 'query,
+        MultiBackend: QueryMetadata<T::SqlType>,
+    {
+        let query = self.known_source(&source)?;
+        #[cfg(feature = "postgres")]
+        if self.backend() == Backend::Postgres {
+            return self.load_from_postgres(&query, &source);
+        }
+        let running = self.start_query(&query)?;
+        self.echo_query(&Delegated {
+            query: ByReference(&source),
+            sql: Arc::clone(&query.text),
+        });
+        let session = self.session();
+        let mut reading = Reading {
+            observed: Arc::clone(&session.observed),
+            query: Arc::clone(&query),
+            running,
+            counts: session.counts(),
+            rows: 0,
+            failed: false,
+        };
+        session.finish(&running, None);
+        session.observed.is_reading.store(true, Ordering::Relaxed);
+        match self {
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(inner) => {
+                let delegated = Delegated {
+                    query: source,
+                    sql: Arc::clone(&query.text),
+                };
+                match LoadConnection::<DefaultLoadingMode>::load(inner, delegated) {
+                    Ok(rows) => Ok(MultiCursor::new(DriverRows::Sqlite(rows), Some(reading))),
+                    Err(error) => {
+                        reading.fail(&error);
+                        Err(error)
+                    }
+                }
+            }
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => Err(DieselError::NotFound),
+        }
+    }
+}
+
+impl Connection {
+    /// Returns what is known of a query. Its text is built only if its type does not determine it.
+    fn known_source<T>(&mut self, source: &T) -> QueryResult<Arc<KnownQuery>>
+    where
+        T: QueryFragment<MultiBackend> + QueryId,
+    {
+        let backend = self.backend();
+        let build = || {
+            let mut sql = MultiQueryBuilder::new(backend);
+            source.to_sql(&mut sql, MultiBackend::of(backend))?;
+            Ok(sql.finish())
+        };
+        match T::query_id() {
+            Some(id) => self.known_type(id, build),
+            None => Ok(self.known_query(&build()?)),
+        }
+    }
+
+    /// Starts a query, after a check that the session can execute it.
+    fn start_query(&mut self, query: &KnownQuery) -> QueryResult<Running> {
+        self.check_usable()?;
+        let side_effects = query.facts.side_effects;
+        if side_effects.end && self.session().transaction.levels > 0 {
+            return Err(DbError::EndsTransaction.into());
+        }
+        if self.must_drop_prepared() && !self.is_in_transaction() {
+            self.drop_prepared();
+        }
+        Ok(self.start(side_effects, None))
+    }
+
+    /// Notes the end of a query. `rows` counts its rows.
+    fn end_query<R>(
+        &mut self,
+        running: &Running,
+        query: &KnownQuery,
+        result: QueryResult<R>,
+        rows: impl FnOnce(&R) -> u64,
+    ) -> QueryResult<R> {
+        let took = running.elapsed();
+        let result = match result {
+            Ok(value) => {
+                self.session().finish(running, None);
+                Ok(value)
+            }
+            Err(error) => {
+                remember_names_of_statement(&error, &query.text);
+                Err(self.failed(running, error))
+            }
+        };
+        let session = self.session();
+        if session.counts() {
+            session.observed.count(result.is_ok());
+        }
+        let call = Call {
+            took,
+            rows: result.as_ref().map_or(0, rows),
+            failed: result.is_err(),
+        };
+        session.observed.measured(&query.entry, &query.text, call);
+        result
+    }
+
+    fn execute_once<T>(&mut self, query: &KnownQuery, source: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<MultiBackend> + QueryId,
+    {
+        let running = self.start_query(query)?;
+        let delegated = Delegated {
+            query: ByReference(source),
+            sql: Arc::clone(&query.text),
+        };
+        self.echo_query(&delegated);
+        let result = on_each!(self, inner => inner.execute_returning_count(&delegated));
+        // For a statement that changes no rows, SQLite returns the count of the last one that did.
+        let result = result.map(|count| match self.backend() {
+            Backend::Sqlite if !query.facts.changes_rows => 0,
+            _ => count,
+        });
+        self.end_query(&running, query, result, |count| *count as u64)
+    }
+
+    #[cfg(feature = "postgres")]
+    fn load_from_postgres<'conn, 'query, T>(
+        &'conn mut self,
+        query: &KnownQuery,
+        source: &T,
+    ) -> QueryResult<MultiCursor<'conn, 'query>>
+    where
+        T: QueryFragment<MultiBackend> + QueryId,
+    {
+        let result = self.load_once(query, source);
+        let result = if self.must_repeat(&result) {
+            self.without_prepared(|connection| connection.load_once(query, source))
+        } else {
+            result
+        };
+        Ok(MultiCursor::new(DriverRows::Postgres(result?), None))
+    }
+
+    /// Loads all rows from PostgreSQL.
+    #[cfg(feature = "postgres")]
+    fn load_once<T>(
+        &mut self,
+        query: &KnownQuery,
+        source: &T,
+    ) -> QueryResult<<diesel::PgConnection as LoadConnection>::Cursor<'static, 'static>>
+    where
+        T: QueryFragment<MultiBackend> + QueryId,
+    {
+        let running = self.start_query(query)?;
+        let delegated = Delegated {
+            query: ByReference(source),
+            sql: Arc::clone(&query.text),
+        };
+        self.echo_query(&delegated);
+        let rows = match self {
+            Connection::Postgres(inner) => {
+                LoadConnection::<DefaultLoadingMode>::load(inner, delegated)
+            }
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(_) => Err(DieselError::NotFound),
+        };
+        self.end_query(&running, query, rows, |rows| rows.len() as u64)
+    }
+
+    /// Logs a query if statements are logged.
+    fn echo_query<T: QueryFragment<MultiBackend>>(&mut self, query: &Delegated<T>) {
+        let observed = &self.session().observed;
+        if observed.echo {
+            match observed.backend {
+                #[cfg(feature = "postgres")]
+                Backend::Postgres => {
+                    observed.echo(&diesel::debug_query::<diesel::pg::Pg, _>(query));
+                }
+                #[cfg(feature = "sqlite")]
+                Backend::Sqlite => {
+                    observed.echo(&diesel::debug_query::<diesel::sqlite::Sqlite, _>(query));
+                }
+                #[allow(unreachable_patterns, reason = "one backend may be compiled in")]
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns whether a query must run once more without its stale plan. A refused query outside a transaction has
+    /// executed nothing.
+    fn must_repeat<R>(&mut self, result: &QueryResult<R>) -> bool {
+        let is_stale = matches!(result, Err(DieselError::QueryBuilderError(error))
+            if matches!(error.downcast_ref(), Some(DbError::StalePlan(_))));
+        is_stale && !self.is_in_transaction() && self.drop_prepared()
+    }
+}
+
+impl MigrationConnection for Connection {
+    fn setup(&mut self) -> QueryResult<usize> {
+        self.internally(|connection| on_each!(connection, inner => inner.setup()))
+    }
+}
+
+/// [`save_changes`](diesel::SaveChangesDsl::save_changes).
+impl<'b, Changes, Output> UpdateAndFetchResults<Changes, Output> for Connection
+where
+    Changes:
+        Copy + Identifiable + AsChangeset<Target = <Changes as HasTable>::Table> + IntoUpdateTarget,
+    diesel::dsl::Update<Changes, Changes>: AsQuery + LoadQuery<'b, Connection, Output>,
+    <Changes as HasTable>::Table: Table,
+{
+    fn update_and_fetch(&mut self, changes: Changes) -> QueryResult<Output> {
+        diesel::update(changes).set(changes).get_result(self)
+    }
+}

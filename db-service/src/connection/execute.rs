@@ -1,0 +1,183 @@
+//! Statements, run once: those of this crate, and parsed ones with their values.
+
+use std::panic::Location;
+use std::time::Instant;
+
+use diesel::connection::SimpleConnection;
+use diesel::result::Error as DieselError;
+
+use super::known_statements::KnownStatement;
+use super::session::Running;
+use super::{Connection, on_each};
+use crate::dialect::{LoadError, ParameterCasts, Statement};
+use crate::error::DbError;
+use crate::sql::SideEffects;
+use crate::statistics::{Call, StatementEntry};
+use crate::values::{Params, Row};
+
+/// The source location of a call of the user.
+pub(crate) type Caller = &'static Location<'static>;
+
+impl Connection {
+    /// Runs statements of this crate, which change no session state and are not counted.
+    pub(crate) fn run(&mut self, sql: &str) -> Result<(), DieselError> {
+        self.run_text(sql, SideEffects::default())
+    }
+
+    /// Runs a text with these side effects, which is not counted.
+    pub(crate) fn run_text(
+        &mut self,
+        sql: &str,
+        side_effects: SideEffects,
+    ) -> Result<(), DieselError> {
+        if self.session().observed.echo {
+            self.session().observed.echo(&sql);
+        }
+        let running = self.start(side_effects, None);
+        let result = on_each!(self, inner => inner.batch_execute(sql));
+        let session = self.session();
+        session.observed.log_if_slow(sql, running.elapsed());
+        session.finish(&running, result.as_ref().err());
+        result
+    }
+
+    /// Runs and measures a user's statement. `entry` is known if the text is valid.
+    pub(crate) fn measured<R>(
+        &mut self,
+        sql: &str,
+        entry: Option<&StatementEntry>,
+        rows: impl FnOnce(&R) -> u64,
+        work: impl FnOnce(&mut Self) -> Result<R, DbError>,
+    ) -> Result<R, DbError> {
+        if self.session().is_internal() {
+            return work(self);
+        }
+        let started_at = Instant::now();
+        let result = work(self).map_err(|error| self.classify_timeout(error));
+        let call = Call {
+            took: started_at.elapsed(),
+            rows: result.as_ref().map_or(0, rows),
+            failed: result.is_err(),
+        };
+        self.record(sql, entry, call);
+        result
+    }
+
+    /// Counts and measures a call that was measured by the caller.
+    pub(crate) fn record_call(&mut self, sql: &str, entry: Option<&StatementEntry>, call: Call) {
+        let session = self.session();
+        if session.counts() {
+            session.observed.count(!call.failed);
+        }
+        if !session.is_internal() {
+            self.record(sql, entry, call);
+        }
+    }
+
+    fn record(&mut self, sql: &str, entry: Option<&StatementEntry>, call: Call) {
+        let observed = &self.session().observed;
+        match entry {
+            Some(entry) => observed.measured(entry, sql, call),
+            None => observed.measured(&observed.statistics.statements.entry(sql), sql, call),
+        }
+    }
+
+    /// Starts a statement of the user, after a check that the session can execute it.
+    pub(crate) fn start_statement(
+        &mut self,
+        statement: &KnownStatement,
+        at: Option<Caller>,
+    ) -> Result<Running, DbError> {
+        self.check_usable()?;
+        let side_effects = statement.parsed.side_effects;
+        if side_effects.end && self.session().transaction.levels > 0 {
+            return Err(DbError::EndsTransaction);
+        }
+        if self.session().observed.echo {
+            self.session().observed.echo(&statement.parsed.text());
+        }
+        Ok(self.start(side_effects, at))
+    }
+
+    /// Notes the end of a statement of the user. `counts` decides whether it can count as a query.
+    pub(crate) fn end_statement<T>(
+        &mut self,
+        running: &Running,
+        result: Result<T, LoadError>,
+        counts: bool,
+    ) -> Result<T, DbError> {
+        let (was_sent, succeeded) = match &result {
+            Ok(_) | Err(LoadError::Value(_)) => (true, true),
+            Err(LoadError::Driver(_)) => (true, false),
+            Err(LoadError::NotSent(_)) => (false, false),
+        };
+        let result = match result {
+            Err(LoadError::Driver(error)) => {
+                let error = self.failed(running, error);
+                Err(self.classify_timeout(error.into()))
+            }
+            finished => {
+                self.session().finish(running, None);
+                finished.map_err(|error| match error {
+                    LoadError::Value(error) | LoadError::NotSent(error) => error,
+                    LoadError::Driver(error) => error.into(),
+                })
+            }
+        };
+        let session = self.session();
+        if counts && was_sent && session.counts() {
+            session.observed.count(succeeded);
+        }
+        result
+    }
+
+    /// Notes the end of a statement of this crate.
+    pub(crate) fn end_text<T>(
+        &mut self,
+        running: &Running,
+        result: Result<T, DieselError>,
+    ) -> Result<T, DbError> {
+        match result {
+            Ok(value) => {
+                self.session().finish(running, None);
+                Ok(value)
+            }
+            Err(error) => Err(self.failed(running, error).into()),
+        }
+    }
+
+    /// Runs a statement and returns its rows.
+    pub(super) fn load(
+        &mut self,
+        statement: &KnownStatement,
+        params: &Params,
+        casts: Option<ParameterCasts>,
+        at: Option<Caller>,
+    ) -> Result<Vec<Row>, DbError> {
+        let running = self.start_statement(statement, at)?;
+        let (parsed, columns) = (&statement.parsed, &statement.columns);
+        let rows = match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(inner) => Statement::new(parsed, params, casts)
+                .map_err(LoadError::NotSent)
+                .and_then(|built| crate::dialect::postgres::load(inner, built, columns)),
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(inner) => {
+                let rows = Statement::new(parsed, params, casts)
+                    .map_err(LoadError::NotSent)
+                    .and_then(|built| crate::dialect::sqlite::load(inner, built, columns));
+                note_names(&rows, parsed.text());
+                rows
+            }
+        };
+        self.end_statement(&running, rows, true)
+    }
+}
+
+/// Notes which names of a statement the message of its failure may show.
+#[cfg(feature = "sqlite")]
+pub(crate) fn note_names<T>(result: &Result<T, LoadError>, sql: &str) {
+    if let Err(LoadError::Driver(error)) = result {
+        crate::error::remember_names_of_statement(error, &sql);
+    }
+}

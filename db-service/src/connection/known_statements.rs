@@ -1,0 +1,245 @@
+//! The statements that a connection knows: parsed once per text, prepared once, and measured in one place.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, OnceLock};
+
+use diesel::connection::CacheSize;
+
+use super::{Connection, on_each};
+use crate::backend::Backend;
+use crate::dialect::{ColumnNames, ParameterCasts};
+use crate::error::DbError;
+use crate::sql::{self, MAX_TEXT, ParsedStatement, TextFacts};
+use crate::statistics::{StatementEntry, Statements};
+
+/// The maximum text of a connection's prepared statements in bytes. Server and driver together use several times as
+/// much memory.
+const MAX_CACHED: usize = 4 * 1024 * 1024;
+
+/// The maximum number of statements of one kind that a connection knows. A program that writes values into its texts
+/// produces ever more of them.
+const MAX_COUNT: usize = 1024;
+
+/// A statement with `:name` parameters.
+#[derive(Debug)]
+pub(crate) struct KnownStatement {
+    pub(crate) parsed: ParsedStatement,
+    pub(crate) entry: StatementEntry,
+    /// The casts of its parameters, once PostgreSQL was asked for their types.
+    pub(crate) casts: OnceLock<ParameterCasts>,
+    pub(crate) columns: ColumnNames,
+}
+
+/// A query of diesel's DSL, or a batch.
+#[derive(Debug)]
+pub(crate) struct KnownQuery {
+    pub(crate) text: Arc<str>,
+    pub(crate) facts: TextFacts,
+    pub(crate) entry: StatementEntry,
+}
+
+/// The statements of one connection, by their texts, and those of diesel's DSL by their types if a type has one text.
+#[derive(Debug)]
+pub(crate) struct KnownStatements {
+    by_text: Bounded<Box<str>, KnownStatement>,
+    queries: Bounded<Box<str>, KnownQuery>,
+    queries_by_type: Bounded<TypeId, KnownQuery>,
+    pub(super) prepared: Prepared,
+    /// Whether a prepared statement was refused because a table has changed.
+    pub(super) has_stale_plan: bool,
+}
+
+impl KnownStatements {
+    pub(super) fn new(limit: u32) -> Self {
+        KnownStatements {
+            by_text: Bounded::default(),
+            queries: Bounded::default(),
+            queries_by_type: Bounded::default(),
+            prepared: Prepared {
+                limit,
+                ..Prepared::default()
+            },
+            has_stale_plan: false,
+        }
+    }
+
+    /// Returns whether all prepared statements must be dropped: a maximum is exceeded, or one of them is stale.
+    fn must_be_dropped(&self) -> bool {
+        self.has_stale_plan || self.prepared.is_full()
+    }
+}
+
+/// A map with a maximum number of entries and bytes. A full map forgets all of them.
+#[derive(Debug)]
+struct Bounded<K, V> {
+    entries: HashMap<K, Arc<V>>,
+    bytes: usize,
+}
+
+impl<K, V> Default for Bounded<K, V> {
+    fn default() -> Self {
+        Bounded {
+            entries: HashMap::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl<K: Hash + Eq, V> Bounded<K, V> {
+    fn insert(&mut self, key: K, value: V, bytes: usize) -> Arc<V> {
+        let value = Arc::new(value);
+        if bytes <= MAX_TEXT {
+            if self.entries.len() >= MAX_COUNT || self.bytes + bytes > MAX_CACHED {
+                self.clear();
+            }
+            self.bytes += bytes;
+            self.entries.insert(key, Arc::clone(&value));
+        }
+        value
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+}
+
+/// The number and size of a connection's prepared statements, as diesel reports them.
+#[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    /// The maximum number; 0 for no cache.
+    limit: u32,
+    count: u32,
+    bytes: usize,
+}
+
+impl Prepared {
+    pub(super) fn add(&mut self, sql: &str) {
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(sql.len());
+    }
+
+    /// Returns whether statements are kept prepared.
+    pub(super) fn is_on(&self) -> bool {
+        self.limit > 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.limit > 0 && (self.count > self.limit || self.bytes > MAX_CACHED)
+    }
+}
+
+impl Connection {
+    /// Returns a statement, parsed the first time.
+    pub(crate) fn known(&mut self, sql: &str) -> Result<Arc<KnownStatement>, DbError> {
+        let backend = self.backend();
+        let session = self.session();
+        if let Some(known) = session.statements.by_text.entries.get(sql) {
+            return Ok(Arc::clone(known));
+        }
+        let parsed = sql::parse(sql, backend)?;
+        let statement = KnownStatement {
+            parsed,
+            entry: entry(
+                &session.observed.statistics.statements,
+                sql,
+                session.is_internal(),
+            ),
+            casts: OnceLock::new(),
+            columns: ColumnNames::default(),
+        };
+        Ok(session
+            .statements
+            .by_text
+            .insert(sql.into(), statement, sql.len()))
+    }
+
+    /// Returns a query of diesel's DSL, or a batch, by its text.
+    pub(super) fn known_query(&mut self, sql: &str) -> Arc<KnownQuery> {
+        let session = self.session();
+        if let Some(known) = session.statements.queries.entries.get(sql) {
+            return Arc::clone(known);
+        }
+        let query = self.scan(sql);
+        let queries = &mut self.session().statements.queries;
+        queries.insert(sql.into(), query, sql.len())
+    }
+
+    /// Returns a query whose type has one text. `sql` returns that text.
+    pub(super) fn known_type<E>(
+        &mut self,
+        id: TypeId,
+        sql: impl FnOnce() -> Result<String, E>,
+    ) -> Result<Arc<KnownQuery>, E> {
+        if let Some(known) = self.session().statements.queries_by_type.entries.get(&id) {
+            return Ok(Arc::clone(known));
+        }
+        let query = self.scan(&sql()?);
+        let bytes = query.text.len();
+        let queries = &mut self.session().statements.queries_by_type;
+        Ok(queries.insert(id, query, bytes))
+    }
+
+    fn scan(&mut self, sql: &str) -> KnownQuery {
+        let facts = sql::facts(sql, self.backend());
+        let session = self.session();
+        KnownQuery {
+            text: sql.into(),
+            facts,
+            entry: entry(
+                &session.observed.statistics.statements,
+                sql,
+                session.is_internal(),
+            ),
+        }
+    }
+
+    /// Returns whether prepared statements exist.
+    pub(super) fn has_prepared(&mut self) -> bool {
+        self.session().statements.prepared.count > 0
+    }
+
+    /// Returns whether all prepared statements must be dropped before the next statement.
+    pub(crate) fn must_drop_prepared(&mut self) -> bool {
+        self.session().statements.must_be_dropped()
+    }
+
+    /// Drops all prepared statements, in the driver and in the server. Returns `false` if the server refuses.
+    pub(crate) fn drop_prepared(&mut self) -> bool {
+        // The server comes first: in a failed transaction it refuses, and then nothing changes.
+        if self.backend() == Backend::Postgres && self.run("DEALLOCATE ALL").is_err() {
+            return false;
+        }
+        self.without_prepared(|_| ());
+        let statements = &mut self.session().statements;
+        *statements = KnownStatements::new(statements.prepared.limit);
+        true
+    }
+
+    /// Runs `work` without the statement cache, so that the server plans and executes each statement in one step, and
+    /// no table can change between the two.
+    pub(super) fn without_prepared<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.set_cache(CacheSize::Disabled);
+        let result = work(self);
+        if self.session().statements.prepared.limit > 0 {
+            self.set_cache(CacheSize::Unbounded);
+        }
+        result
+    }
+
+    /// Turns the driver's cache of prepared statements on or off.
+    pub(super) fn set_cache(&mut self, size: CacheSize) {
+        on_each!(self, inner => diesel::Connection::set_prepared_statement_cache_size(inner, size));
+    }
+}
+
+/// Returns the measurements of a statement. Those of this crate's own statements are not reported.
+fn entry(statements: &Statements, sql: &str, is_internal: bool) -> StatementEntry {
+    if is_internal {
+        StatementEntry::default()
+    } else {
+        statements.entry(sql)
+    }
+}

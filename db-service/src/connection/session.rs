@@ -1,0 +1,663 @@
+//! The state of a connection's session: what runs, what was left behind, and whether the connection is usable.
+
+use std::panic::{self, AssertUnwindSafe, Location};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use diesel::connection::{AnsiTransactionManager, Instrumentation, TransactionManager};
+use diesel::result::Error as DieselError;
+use parking_lot::Mutex;
+
+use super::instrumentation::DirectStatement;
+use super::known_statements::KnownStatements;
+use super::{Connection, on_each};
+use crate::backend::Backend;
+use crate::config::{DatabaseConfig, ResetOnReturn};
+use crate::error::{DbError, Meaning, ServerError, meaning, statement_text};
+use crate::sql::SideEffects;
+use crate::statistics::{Call, StatementEntry, Statistics};
+#[cfg(feature = "postgres")]
+use crate::watchdog::{AnswerTimeout, WatchedConnection};
+use singleton_core::__private::Escaped;
+
+/// The state of a session. It is kept in the driver's connection, as its instrumentation.
+pub(crate) struct Session {
+    pub(super) observed: Arc<Observed>,
+    /// The statements that the connection knows.
+    pub(super) statements: KnownStatements,
+    pub(super) transaction: TransactionState,
+    /// For whom statements run.
+    purpose: Purpose,
+    /// Whether this crate accounts for the running statement itself, so that diesel's events about it are ignored.
+    pub(super) is_announced: bool,
+    /// The statement that the caller executes on the driver's connection.
+    pub(super) direct: DirectStatement,
+    /// Whether session state was changed, such as a setting or a temporary table.
+    pub(super) is_dirty: bool,
+    /// Whether session state may have been changed.
+    pub(super) is_unsure: bool,
+    /// When the state is compared with that of a new session.
+    pub(super) reset_on_return: ResetOnReturn,
+    /// The state of a new session, which all connections of a pool share.
+    pub(super) clean_state: Arc<OnceLock<String>>,
+    /// Whether the connection is lost.
+    pub(super) is_lost: bool,
+    /// The timeout after which the connection was closed.
+    timed_out_after: Option<Duration>,
+    /// The statements that set the timeouts of each transaction.
+    pub(super) limits: String,
+    /// The instrumentation that the user has set.
+    pub(super) user_instrumentation: Option<Box<dyn Instrumentation>>,
+    /// The connection's deadline for answers, with `DB_SOCKET_TIMEOUT`.
+    #[cfg(feature = "postgres")]
+    watched: Option<WatchedConnection>,
+}
+
+/// What a session shares with the rows that a caller still reads.
+pub(crate) struct Observed {
+    pub(super) backend: Backend,
+    pub(super) echo: bool,
+    pub(super) echo_parameters: bool,
+    /// The duration from which a statement is logged as slow.
+    slow_after: Option<Duration>,
+    pub(super) statistics: Arc<Statistics>,
+    /// Whether the caller reads the rows of a statement, so that diesel's events about it are ignored.
+    pub(super) is_reading: AtomicBool,
+    /// The failure of a statement whose rows were being read. The session takes it over with the next statement.
+    row_failure: Mutex<Option<DieselError>>,
+}
+
+/// The state of a connection's transaction.
+#[derive(Debug, Default)]
+pub(crate) struct TransactionState {
+    /// The number of transactions and savepoints that were begun through this crate.
+    pub(super) levels: u32,
+    /// Whether the end of the transaction is yet to be counted.
+    pub(super) is_counted: bool,
+    /// Whether a raw statement has begun a transaction that diesel does not know.
+    pub(super) has_raw: bool,
+    /// Whether a statement of the current transaction has failed.
+    pub(super) has_failed: bool,
+    /// Whether the driver's connection has executed a `COMMIT` or `ROLLBACK` itself.
+    pub(super) was_ended_directly: bool,
+    /// Whether SQLite must be asked if it is still in the transaction: a statement has failed that may have ended it.
+    pub(super) must_ask: bool,
+    /// The first failure of the transaction.
+    first_failure: Option<FirstFailure>,
+    /// Whether the last transaction was rolled back, or could not begin, because of a conflict with another one.
+    pub(super) has_conflicted: bool,
+}
+
+/// The first failure of a transaction.
+#[derive(Debug, Clone)]
+pub(super) struct FirstFailure {
+    error: ServerError,
+    at: Option<&'static Location<'static>>,
+    /// The number of levels at that time.
+    level: u32,
+}
+
+/// For whom statements run. A later variant includes the earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// For the user. Each statement counts as a query.
+    User,
+    /// As parts of a call that counts as one query.
+    PartOfCall,
+    /// For this crate. They neither count nor appear in the statistics.
+    Internal,
+}
+
+/// A statement that runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Running {
+    started_at: Instant,
+    side_effects: SideEffects,
+    /// Whether the transaction had failed before, so that PostgreSQL refuses the statement.
+    has_failed_before: bool,
+    at: Option<&'static Location<'static>>,
+}
+
+impl Observed {
+    /// Counts a query of the user.
+    pub(super) fn count(&self, succeeded: bool) {
+        let counter = if succeeded {
+            &self.statistics.successful_queries
+        } else {
+            &self.statistics.failed_queries
+        };
+        counter.increment();
+    }
+
+    /// Records a call of a user's statement, and logs it if it was slow.
+    pub(super) fn measured(&self, entry: &StatementEntry, text: &str, call: Call) {
+        entry.record(call);
+        self.log_if_slow(text, call.took);
+    }
+
+    pub(super) fn log_if_slow(&self, text: &str, took: Duration) {
+        if self.slow_after.is_some_and(|threshold| took >= threshold) {
+            log::warn!("a statement took {took:.1?}: {}", Escaped(text));
+        }
+    }
+
+    /// Logs a statement when it begins, with its parameter values if `DB_ECHO_PARAMETERS` is set.
+    pub(super) fn echo(&self, query: &dyn std::fmt::Display) {
+        if self.echo_parameters {
+            log::info!("{}", Escaped(query));
+        } else {
+            log::info!("{}", Escaped(statement_text(query)));
+        }
+    }
+
+    /// Stores the failure of a statement whose rows are being read.
+    pub(super) fn fail_while_reading(&self, error: &DieselError) {
+        *self.row_failure.lock() = copy(error);
+    }
+}
+
+/// The settings of a session.
+#[derive(Default)]
+pub(crate) struct SessionSettings {
+    echo: bool,
+    echo_parameters: bool,
+    slow_after: Option<Duration>,
+    statement_cache_size: u32,
+    limits: String,
+    reset_on_return: ResetOnReturn,
+    clean_state: Arc<OnceLock<String>>,
+}
+
+impl SessionSettings {
+    pub(crate) fn new(config: &DatabaseConfig, clean_state: Arc<OnceLock<String>>) -> Self {
+        let is_postgres = config.url.backend() == Backend::Postgres;
+        SessionSettings {
+            echo: config.echo_sql,
+            echo_parameters: config.echo_parameters,
+            slow_after: config.slow_query_threshold,
+            statement_cache_size: config.statement_cache_size,
+            limits: if is_postgres && config.statement_cache_size == 0 {
+                config.postgres.limits("SET LOCAL")
+            } else {
+                String::new()
+            },
+            reset_on_return: config.reset_on_return,
+            clean_state,
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        backend: Backend,
+        settings: SessionSettings,
+        statistics: Arc<Statistics>,
+    ) -> Self {
+        Session {
+            observed: Arc::new(Observed {
+                backend,
+                echo: settings.echo,
+                echo_parameters: settings.echo_parameters,
+                slow_after: settings.slow_after,
+                statistics,
+                is_reading: AtomicBool::new(false),
+                row_failure: Mutex::new(None),
+            }),
+            statements: KnownStatements::new(settings.statement_cache_size),
+            transaction: TransactionState::default(),
+            purpose: Purpose::User,
+            is_announced: false,
+            direct: DirectStatement::default(),
+            is_dirty: false,
+            is_unsure: false,
+            reset_on_return: settings.reset_on_return,
+            clean_state: settings.clean_state,
+            is_lost: false,
+            timed_out_after: None,
+            limits: settings.limits,
+            user_instrumentation: None,
+            #[cfg(feature = "postgres")]
+            watched: None,
+        }
+    }
+
+    /// Returns the session of a connection whose instrumentation the caller has replaced. Its state is unknown, so the
+    /// connection is closed when it returns.
+    fn unknown(backend: Backend) -> Self {
+        let mut session = Session::new(backend, SessionSettings::default(), Arc::default());
+        session.is_dirty = true;
+        session
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn watched(mut self, watched: Option<WatchedConnection>) -> Self {
+        self.watched = watched;
+        self
+    }
+
+    /// Returns the timeout of answers, for code that runs in the middle of a statement.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn answer_timeout(&self) -> AnswerTimeout {
+        let watched = self.watched.as_ref();
+        watched.map_or_else(AnswerTimeout::default, WatchedConnection::answer_timeout)
+    }
+
+    pub(super) fn counts(&self) -> bool {
+        self.purpose == Purpose::User
+    }
+
+    pub(super) fn is_internal(&self) -> bool {
+        self.purpose == Purpose::Internal
+    }
+
+    /// Starts the timeout of the server's answer.
+    pub(super) fn await_answer(&mut self) {
+        #[cfg(feature = "postgres")]
+        if let Some(watched) = &mut self.watched {
+            watched.begin();
+        }
+    }
+
+    /// Ends the timeout of the server's answer: the answer is complete, or will not come.
+    pub(super) fn end_wait(&mut self) {
+        #[cfg(feature = "postgres")]
+        if let Some(watched) = &mut self.watched
+            && watched.end()
+        {
+            let limit = watched.limit();
+            self.timed_out_after = Some(limit);
+            self.is_lost = true;
+            log::warn!("the server has not answered within {limit:?}: the connection was closed");
+        }
+    }
+
+    /// Returns whether an answer is pending, or came after the timeout.
+    pub(super) fn is_waiting(&self) -> bool {
+        #[cfg(feature = "postgres")]
+        if let Some(watched) = &self.watched {
+            return watched.is_waiting();
+        }
+        false
+    }
+
+    /// Marks the connection as lost, and closes it if a relay holds its sockets.
+    pub(super) fn terminate(&mut self) {
+        self.is_lost = true;
+        #[cfg(feature = "postgres")]
+        if let Some(watched) = &self.watched {
+            watched.cut();
+        }
+    }
+
+    /// Notes a statement that is about to run.
+    fn start(&mut self, side_effects: SideEffects) {
+        // An earlier statement may have failed without being sent.
+        self.end_wait();
+        self.await_answer();
+        self.is_announced = true;
+        // The rows of an earlier statement borrowed the connection, so they are gone.
+        self.observed.is_reading.store(false, Ordering::Relaxed);
+        self.is_dirty |= side_effects.session;
+        self.is_unsure |= side_effects.is_unsure;
+    }
+
+    /// Notes the end of a statement.
+    pub(super) fn finish(&mut self, running: &Running, error: Option<&DieselError>) {
+        self.is_announced = false;
+        self.end_wait();
+        self.note_transaction(running.side_effects, error.is_some());
+        if let Some(error) = error {
+            self.fail(error, running.has_failed_before, running.at);
+        }
+    }
+
+    /// Notes what a text has done to a transaction that diesel does not know.
+    pub(super) fn note_transaction(&mut self, side_effects: SideEffects, failed: bool) {
+        if self.transaction.levels > 0 {
+            return;
+        }
+        match side_effects.transaction {
+            Some(true) => self.transaction.has_raw = true,
+            // Of several statements, the one that ends it may have failed.
+            Some(false) if !failed => self.transaction.has_raw = false,
+            _ => {}
+        }
+    }
+
+    /// Notes the failure of a statement.
+    pub(super) fn fail(
+        &mut self,
+        error: &DieselError,
+        has_failed_before: bool,
+        at: Option<&'static Location<'static>>,
+    ) {
+        let meaning = meaning(error);
+        self.is_lost |= meaning == Meaning::Lost;
+        // The server may be a former primary. A new connection finds the new primary.
+        self.is_dirty |= meaning == Meaning::ReadOnly && self.observed.backend == Backend::Postgres;
+        self.transaction.has_conflicted |= matches!(
+            meaning,
+            Meaning::Conflict | Meaning::Deadlock | Meaning::StalePlan
+        );
+        if meaning == Meaning::StalePlan {
+            self.statements.has_stale_plan = true;
+        }
+        let transaction = &mut self.transaction;
+        transaction.has_failed = true;
+        if transaction.levels == 0 || has_failed_before {
+            return;
+        }
+        transaction.must_ask |= self.observed.backend == Backend::Sqlite;
+        if let Some(error) = copy(error) {
+            transaction.first_failure = Some(FirstFailure {
+                error: ServerError::from(error),
+                at,
+                level: transaction.levels,
+            });
+        }
+    }
+
+    /// Returns the failure of the transaction, if there was one.
+    #[cfg(feature = "postgres")]
+    pub(super) fn first_failure(&self) -> (bool, Option<FirstFailure>) {
+        let transaction = &self.transaction;
+        (transaction.has_failed, transaction.first_failure.clone())
+    }
+
+    /// Forgets failures since [`first_failure`](Session::first_failure), which were rolled back.
+    #[cfg(feature = "postgres")]
+    pub(super) fn restore_first_failure(&mut self, failure: (bool, Option<FirstFailure>)) {
+        (self.transaction.has_failed, self.transaction.first_failure) = failure;
+    }
+
+    /// Takes over the failure of a statement whose rows were read.
+    pub(super) fn take_row_failure(&mut self) {
+        let failure = self.observed.row_failure.lock().take();
+        if let Some(error) = failure {
+            self.fail(&error, false, None);
+        }
+    }
+
+    /// Forgets what happened in levels above `level`, which were rolled back.
+    pub(super) fn forget_levels_above(&mut self, level: u32) {
+        let transaction = &mut self.transaction;
+        transaction.levels = transaction.levels.min(level);
+        if transaction
+            .first_failure
+            .as_ref()
+            .is_some_and(|failure| failure.level > level)
+        {
+            transaction.first_failure = None;
+        }
+        if level == 0 {
+            transaction.must_ask = false;
+            transaction.was_ended_directly = false;
+        }
+    }
+
+    /// Counts a rollback. Each end without a commit, the end of the connection included, is one.
+    pub(super) fn count_rollback(&mut self) {
+        if std::mem::take(&mut self.transaction.is_counted) {
+            self.observed
+                .statistics
+                .transactions_rolled_back
+                .increment();
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.count_rollback();
+    }
+}
+
+/// Copies a server's error. Errors of the driver end no transaction.
+fn copy(error: &DieselError) -> Option<DieselError> {
+    let DieselError::DatabaseError(kind, information) = error else {
+        return None;
+    };
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    let copied = CopiedInformation {
+        message: information.message().to_owned(),
+        details: text(information.details()),
+        hint: text(information.hint()),
+        table: text(information.table_name()),
+        column: text(information.column_name()),
+        constraint: text(information.constraint_name()),
+        position: information.statement_position(),
+    };
+    Some(DieselError::DatabaseError(*kind, Box::new(copied)))
+}
+
+struct CopiedInformation {
+    message: String,
+    details: Option<String>,
+    hint: Option<String>,
+    table: Option<String>,
+    column: Option<String>,
+    constraint: Option<String>,
+    position: Option<i32>,
+}
+
+impl diesel::result::DatabaseErrorInformation for CopiedInformation {
+    fn message(&self) -> &str {
+        &self.message
+    }
+
+    fn details(&self) -> Option<&str> {
+        self.details.as_deref()
+    }
+
+    fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    fn table_name(&self) -> Option<&str> {
+        self.table.as_deref()
+    }
+
+    fn column_name(&self) -> Option<&str> {
+        self.column.as_deref()
+    }
+
+    fn constraint_name(&self) -> Option<&str> {
+        self.constraint.as_deref()
+    }
+
+    fn statement_position(&self) -> Option<i32> {
+        self.position
+    }
+}
+
+impl Connection {
+    /// Returns the state of the session.
+    pub(crate) fn session(&mut self) -> &mut Session {
+        const INSTALLED: &str = "the session was installed above";
+        let backend = self.backend();
+        let instrumentation = on_each!(self, inner => diesel::Connection::instrumentation(inner));
+        // The caller may have set another instrumentation on the driver's connection.
+        if instrumentation.downcast_ref::<Session>().is_none() {
+            let session = Session::unknown(backend);
+            on_each!(self, inner => diesel::Connection::set_instrumentation(inner, session));
+        }
+        on_each!(self, inner => diesel::Connection::instrumentation(inner))
+            .downcast_mut()
+            .expect(INSTALLED)
+    }
+
+    /// Runs `work` for a purpose that includes the present one.
+    pub(crate) fn with_purpose<R>(
+        &mut self,
+        purpose: Purpose,
+        work: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        let session = self.session();
+        let outer = session.purpose;
+        session.purpose = outer.max(purpose);
+        let result = panic::catch_unwind(AssertUnwindSafe(|| work(self)));
+        self.session().purpose = outer;
+        result.unwrap_or_else(|payload| panic::resume_unwind(payload))
+    }
+
+    /// Runs `work`, whose statements are this crate's own.
+    pub(crate) fn internally<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> R {
+        self.with_purpose(Purpose::Internal, work)
+    }
+
+    /// Returns the driver's depth of transactions and savepoints.
+    pub(crate) fn transaction_depth(&mut self) -> u32 {
+        let status =
+            on_each!(self, inner => AnsiTransactionManager::transaction_manager_status_mut(inner));
+        status
+            .transaction_depth()
+            .ok()
+            .flatten()
+            .map_or(0, |depth| depth.get())
+    }
+
+    /// Returns whether the connection is in a transaction, whoever has begun it.
+    pub(crate) fn is_in_transaction(&mut self) -> bool {
+        self.transaction_depth() > 0 || self.session().transaction.has_raw
+    }
+
+    /// Returns whether the connection is lost.
+    pub(crate) fn is_lost(&mut self) -> bool {
+        self.session().is_lost
+    }
+
+    /// Returns whether the last transaction was rolled back because of a conflict.
+    pub(crate) fn has_conflicted(&mut self) -> bool {
+        self.session().transaction.has_conflicted
+    }
+
+    /// Returns an error if the connection is lost, or if its transaction has ended before the closure that it belongs
+    /// to.
+    pub(crate) fn check_usable(&mut self) -> Result<(), DbError> {
+        let session = self.session();
+        session.take_row_failure();
+        if session.is_lost {
+            let error = DieselError::BrokenTransactionManager;
+            return Err(self.classify_timeout(DbError::ConnectionLost(error.into())));
+        }
+        if session.transaction.levels > 0 && self.has_ended() {
+            return Err(self.aborted());
+        }
+        Ok(())
+    }
+
+    /// Returns whether the transaction has ended before the closure that it belongs to.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let transaction = &mut self.session().transaction;
+        let (levels, was_ended_directly) = (transaction.levels, transaction.was_ended_directly);
+        if std::mem::take(&mut transaction.must_ask) {
+            self.ask_for_transaction();
+        }
+        let has_ended = was_ended_directly || self.transaction_depth() < levels;
+        if has_ended {
+            self.session().count_rollback();
+        }
+        has_ended
+    }
+
+    /// Compares the driver's depth with the state of a SQLite connection.
+    ///
+    /// SQLite ends a transaction by itself after some errors. diesel asks whether it has, but only after a failed
+    /// batch, and then sets its depth to 0. So this is a batch that fails and does nothing else.
+    fn ask_for_transaction(&mut self) {
+        #[cfg(feature = "sqlite")]
+        if self.backend() == Backend::Sqlite {
+            let running = self.start(SideEffects::default(), None);
+            #[allow(irrefutable_let_patterns, reason = "SQLite may be the only backend")]
+            if let Connection::Sqlite(inner) = self {
+                let sql = "ROLLBACK TO SAVEPOINT db_service_no_such_savepoint";
+                let _ = diesel::connection::SimpleConnection::batch_execute(inner, sql);
+            }
+            self.session().finish(&running, None);
+        }
+    }
+
+    pub(super) fn has_first_failure(&mut self) -> bool {
+        self.session().transaction.first_failure.is_some()
+    }
+
+    /// Returns the error for a statement of a transaction that has failed or ended.
+    pub(super) fn aborted(&mut self) -> DbError {
+        match self.session().transaction.first_failure.clone() {
+            Some(FirstFailure { error, at, .. }) => {
+                DbError::TransactionAborted { first: error, at }
+            }
+            None => DbError::EndsTransaction,
+        }
+    }
+
+    /// Returns [`DbError::NoAnswer`] in place of [`DbError::ConnectionLost`] if the connection was closed after a
+    /// timeout.
+    pub(crate) fn classify_timeout(&mut self, error: DbError) -> DbError {
+        match (error, self.session().timed_out_after) {
+            (DbError::ConnectionLost(source), Some(limit)) => DbError::NoAnswer { limit, source },
+            (error, _) => error,
+        }
+    }
+
+    /// Notes a statement that is about to run.
+    pub(crate) fn start(
+        &mut self,
+        side_effects: SideEffects,
+        at: Option<&'static Location<'static>>,
+    ) -> Running {
+        let transaction = &self.session().transaction;
+        let has_failed_before = transaction.levels > 0
+            && transaction.first_failure.is_some()
+            && self.is_failed_transaction();
+        self.session().start(side_effects);
+        Running {
+            started_at: Instant::now(),
+            side_effects,
+            has_failed_before,
+            at,
+        }
+    }
+
+    /// Returns whether the transaction has failed on PostgreSQL, as libpq reports it.
+    fn is_failed_transaction(&mut self) -> bool {
+        use diesel::connection::{TransactionManagerStatus, ValidTransactionManagerStatus};
+        match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(inner) => matches!(
+                AnsiTransactionManager::transaction_manager_status_mut(inner),
+                TransactionManagerStatus::Valid(ValidTransactionManagerStatus {
+                    in_transaction: Some(transaction),
+                    ..
+                }) if transaction.requires_rollback_maybe_up_to_top_level
+            ),
+            #[allow(unreachable_patterns, reason = "PostgreSQL may be the only backend")]
+            _ => false,
+        }
+    }
+
+    /// Notes the failure of a statement, and returns the error that the caller gets.
+    pub(super) fn failed(&mut self, running: &Running, error: DieselError) -> DieselError {
+        self.session().finish(running, Some(&error));
+        if running.has_failed_before {
+            return self.aborted().into();
+        }
+        match meaning(&error) {
+            Meaning::StalePlan => DbError::StalePlan(error.into()).into(),
+            _ => error,
+        }
+    }
+}
+
+impl Running {
+    /// Returns whether the transaction had failed before the statement.
+    pub(super) fn has_failed_before(&self) -> bool {
+        self.has_failed_before
+    }
+
+    /// Returns the time since the statement began.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started_at.elapsed()
+    }
+}

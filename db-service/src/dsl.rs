@@ -1,8 +1,4 @@
-//! A diesel backend for both databases: diesel builds a query for [`MultiBackend`], and the connection that runs it
-//! decides at run time which SQL and which values the query becomes.
-//!
-//! diesel's trait for backends is public only with the feature
-//! `i-implement-a-third-party-backend-and-opt-into-breaking-changes`.
+#![doc = include_str!("../DIESEL.md")]
 
 mod backend;
 mod binds;

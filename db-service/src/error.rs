@@ -255,7 +255,7 @@ pub enum DbError {
     ///
     /// PostgreSQL refuses all statements after a failed one, up to the rollback to an earlier savepoint. SQLite does so
     /// only if the failure has ended the transaction: `INSERT OR ROLLBACK`, a full disk, an I/O error.
-    #[error("the transaction has failed and nothing more is executed in it; its first error was: {first}{}", place(*at))]
+    #[error("current transaction is aborted and executes nothing more; its first error was: {first}{}", place(*at))]
     #[non_exhaustive]
     TransactionAborted {
         /// The first error of the transaction.

@@ -30,6 +30,7 @@ macro_rules! on_both_backends {
 mod architecture;
 mod bulk;
 mod connections;
+mod dsl;
 mod migrations;
 mod replicas;
 mod reporting;

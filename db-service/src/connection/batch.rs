@@ -61,10 +61,14 @@ impl Connection {
         let mut affected = 0;
         for row in rows {
             let running = self.start_statement(statement, None)?;
+            let echo = self.echo();
             let (parsed, casts) = (&statement.parsed, casts.cloned());
             let count = on_each!(self, inner => Statement::new(parsed, row, casts)
                 .map_err(LoadError::NotSent)
-                .and_then(|built| Ok(inner.execute_returning_count(&built)?)));
+                .and_then(|built| {
+                    echo.statement(&built);
+                    Ok(inner.execute_returning_count(&built)?)
+                }));
             #[cfg(feature = "sqlite")]
             super::execute::note_names(&count, parsed.text());
             let count = self.end_statement(&running, count, true)? as u64;
@@ -114,6 +118,7 @@ mod multi_row_insert {
             let batch: Vec<Bind<'_>> = binds.by_ref().take(count * width).collect();
             let built = Statement::<Pg>::of_rows(parsed, count, batch, casts.cloned());
             let running = connection.start_statement(statement, None)?;
+            connection.echo().statement(&built);
             let inserted = match connection {
                 Connection::Postgres(inner) => inner.execute_returning_count(&built),
                 #[cfg(feature = "sqlite")]

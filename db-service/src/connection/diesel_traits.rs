@@ -24,7 +24,7 @@ use super::session::Running;
 use super::transaction::MultiTransactionManager;
 use super::{Connection, on_each};
 use crate::backend::Backend;
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, UrlError};
 use crate::dsl::{ByReference, Delegated, MultiBackend, MultiQueryBuilder, MultiRow};
 use crate::error::{DbError, remember_names_of_statement};
 use crate::statistics::Call;
@@ -56,7 +56,7 @@ impl diesel::Connection for Connection {
     /// Opens a connection outside any pool, with the default settings. `url` has the forms of `DATABASE_URL`.
     fn establish(url: &str) -> ConnectionResult<Self> {
         let invalid =
-            |error: crate::UrlError| ConnectionError::InvalidConnectionUrl(error.to_string());
+            |error: UrlError| ConnectionError::InvalidConnectionUrl(error.to_string());
         let failed = |error: DbError| ConnectionError::BadConnection(error.to_string());
         let config = DatabaseConfig::new(url.parse().map_err(invalid)?);
         let connector = Connector::new(&config, Arc::default()).map_err(failed)?;

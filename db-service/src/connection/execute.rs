@@ -1,19 +1,35 @@
 //! Statements, run once: those of this crate, and parsed ones with their values.
 
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Instant;
 
 use diesel::connection::SimpleConnection;
 use diesel::result::Error as DieselError;
 
 use super::known_statements::KnownStatement;
-use super::session::Running;
+use super::session::{Observed, Running};
 use super::{Connection, on_each};
-use crate::dialect::{LoadError, ParameterCasts, Statement};
-use crate::error::DbError;
+use crate::dialect::{Dialect, LoadError, ParameterCasts, Statement};
+use crate::error::{DbError, remember_names_of_statement};
 use crate::sql::SideEffects;
 use crate::statistics::{Call, StatementEntry};
 use crate::values::{Params, Row};
+
+/// The log of statements, if they are logged.
+pub(crate) struct Echo(Option<Arc<Observed>>);
+
+impl Echo {
+    /// Logs a statement that is about to run.
+    pub(crate) fn statement<D: Dialect + Default>(&self, statement: &Statement<'_, D>)
+    where
+        D::QueryBuilder: Default,
+    {
+        if let Some(observed) = &self.0 {
+            observed.echo(&diesel::debug_query::<D, _>(statement));
+        }
+    }
+}
 
 /// The source location of a call of the user.
 pub(crate) type Caller = &'static Location<'static>;
@@ -35,10 +51,19 @@ impl Connection {
         }
         let running = self.start(side_effects, None);
         let result = on_each!(self, inner => inner.batch_execute(sql));
+        if let Err(error) = &result {
+            remember_names_of_statement(error, &sql);
+        }
         let session = self.session();
         session.observed.log_if_slow(sql, running.elapsed());
         session.finish(&running, result.as_ref().err());
         result
+    }
+
+    /// Returns the log of statements.
+    pub(crate) fn echo(&mut self) -> Echo {
+        let observed = &self.session().observed;
+        Echo(observed.echo.then(|| Arc::clone(observed)))
     }
 
     /// Runs and measures a user's statement. `entry` is known if the text is valid.
@@ -92,9 +117,6 @@ impl Connection {
         let side_effects = statement.parsed.side_effects;
         if side_effects.end && self.session().transaction.levels > 0 {
             return Err(DbError::EndsTransaction);
-        }
-        if self.session().observed.echo {
-            self.session().observed.echo(&statement.parsed.text());
         }
         Ok(self.start(side_effects, at))
     }
@@ -155,17 +177,24 @@ impl Connection {
         at: Option<Caller>,
     ) -> Result<Vec<Row>, DbError> {
         let running = self.start_statement(statement, at)?;
+        let echo = self.echo();
         let (parsed, columns) = (&statement.parsed, &statement.columns);
         let rows = match self {
             #[cfg(feature = "postgres")]
             Connection::Postgres(inner) => Statement::new(parsed, params, casts)
                 .map_err(LoadError::NotSent)
-                .and_then(|built| crate::dialect::postgres::load(inner, built, columns)),
+                .and_then(|built| {
+                    echo.statement(&built);
+                    crate::dialect::postgres::load(inner, built, columns)
+                }),
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(inner) => {
                 let rows = Statement::new(parsed, params, casts)
                     .map_err(LoadError::NotSent)
-                    .and_then(|built| crate::dialect::sqlite::load(inner, built, columns));
+                    .and_then(|built| {
+                        echo.statement(&built);
+                        crate::dialect::sqlite::load(inner, built, columns)
+                    });
                 note_names(&rows, parsed.text());
                 rows
             }
@@ -178,6 +207,6 @@ impl Connection {
 #[cfg(feature = "sqlite")]
 pub(crate) fn note_names<T>(result: &Result<T, LoadError>, sql: &str) {
     if let Err(LoadError::Driver(error)) = result {
-        crate::error::remember_names_of_statement(error, &sql);
+        remember_names_of_statement(error, &sql);
     }
 }

@@ -76,7 +76,7 @@ impl Session {
         let side_effects = self.direct.side_effects;
         let command = self.direct.command.take();
         let (took, failed) = (started_at.elapsed(), error.is_some());
-        if command.is_none() {
+        if command.is_none() && !self.is_internal() {
             let entry = self.observed.statistics.statements.entry(&text);
             entry.record(Call {
                 took,
@@ -107,7 +107,8 @@ impl Session {
             // A failed COMMIT is a rollback, by the server or by diesel.
             Some(Command::RollBack | Command::Commit) => self.count_rollback(),
             Some(Command::Nested) => {}
-            None => self.observed.count(!failed),
+            None if self.counts() => self.observed.count(!failed),
+            None => {}
         }
     }
 

@@ -351,7 +351,7 @@ impl Session {
         transaction.must_ask |= self.observed.backend == Backend::Sqlite;
         if let Some(error) = copy(error) {
             transaction.first_failure = Some(FirstFailure {
-                error: ServerError::from(error),
+                error: ServerError::from_copy(error),
                 at,
                 level: transaction.levels,
             });

@@ -59,6 +59,14 @@ pub(crate) enum Meaning {
 }
 
 impl ServerError {
+    /// Converts a copy of an error. The error itself can still be converted.
+    pub(crate) fn from_copy(error: DieselError) -> Self {
+        ServerError {
+            is_of_statement: named::will_be_of_statement(&error),
+            error: Arc::new(error),
+        }
+    }
+
     /// Returns the driver's error, including the values that it quotes.
     pub fn driver_error(&self) -> &DieselError {
         &self.error

@@ -131,6 +131,7 @@ fn load(
     each: &mut Each<'_>,
 ) -> Result<ControlFlow<()>, LoadError> {
     let answer = connection.session().answer_timeout();
+    connection.echo().statement(&built);
     match connection {
         Connection::Postgres(inner) => {
             crate::dialect::postgres::for_each(inner, built, columns, &answer, each)

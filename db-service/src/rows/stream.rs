@@ -81,10 +81,12 @@ impl Connection {
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(_) => {
                 let running = self.start_statement(statement, Some(at))?;
+                let echo = self.echo();
                 let result = match self {
                     Connection::Sqlite(inner) => Statement::new(&statement.parsed, params, None)
                         .map_err(LoadError::NotSent)
                         .and_then(|built| {
+                            echo.statement(&built);
                             crate::dialect::sqlite::for_each(inner, built, &statement.columns, each)
                         }),
                     #[cfg(feature = "postgres")]

@@ -317,7 +317,7 @@ const READING_PRAGMAS: [&str; 13] = [
 
 /// The words that may precede a parenthesis in PostgreSQL without a call of an unknown function: keywords, types, and
 /// functions of PostgreSQL that only compute.
-const HARMLESS: [&str; 191] = [
+const HARMLESS: [&str; 209] = [
     // Keywords.
     "ALL",
     "AND",
@@ -516,6 +516,11 @@ const HARMLESS: [&str; 191] = [
     "currval",
     "lastval",
     "setval",
+    // Information about the server, and what ends with the transaction.
+    "current_schema", "current_setting", "has_table_privilege", "pg_advisory_xact_lock",
+    "pg_advisory_xact_lock_shared", "pg_try_advisory_xact_lock", "pg_backend_pid", "pg_cancel_backend",
+    "pg_current_wal_lsn", "pg_current_xact_id", "pg_is_in_recovery", "pg_relation_size", "pg_size_pretty",
+    "pg_sleep", "pg_terminate_backend", "pg_total_relation_size", "txid_current", "version",
 ];
 
 #[cfg(test)]

@@ -36,6 +36,16 @@ pub(super) fn is_of_statement(error: &DieselError) -> bool {
     compared.as_deref() == Some(message)
 }
 
+/// Returns the same as [`is_of_statement`], for a copy of the error.
+pub(super) fn will_be_of_statement(error: &DieselError) -> bool {
+    let Some((message, _)) = candidate(error) else {
+        return false;
+    };
+    OF_STATEMENT
+        .try_with(|compared| compared.borrow().as_deref() == Some(message))
+        .unwrap_or(false)
+}
+
 /// Returns the message and its name, if the name may be a value.
 fn candidate(error: &DieselError) -> Option<(&str, &str)> {
     const BEFORE: [&str; 2] = ["no such table: ", "no such column: "];

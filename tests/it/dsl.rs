@@ -1,0 +1,3 @@
+//! diesel's DSL on both databases.
+
+mod queries;

@@ -8,9 +8,11 @@ pub(crate) mod sqlite;
 use std::sync::Arc;
 
 use diesel::backend::Backend as DieselBackend;
+use diesel::pg::PgValue;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{Error as DieselError, QueryResult};
-use diesel::sql_types::Untyped;
+use diesel::serialize::ToSql;
+use diesel::sql_types::{HasSqlType, Untyped};
 use parking_lot::Mutex;
 
 use crate::error::DbError;
@@ -37,9 +39,37 @@ pub(crate) trait Dialect: DieselBackend {
     /// Returns whether a bind is text that may need a cast to another type.
     fn is_text(bind: &Self::Bind<'_>) -> bool;
 
-    fn push<'b>(bind: &'b Self::Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()>
+    /// Adds a value to the statement, with its placeholder unless the text contains it already.
+    fn push<'b>(
+        bind: &'b Self::Bind<'_>,
+        placeholder: Placeholder,
+        out: &mut AstPass<'_, 'b, Self>,
+    ) -> QueryResult<()>
     where
         Self: Sized;
+}
+
+/// Whether the text of a statement contains the placeholder of a value already.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Placeholder {
+    Missing,
+    Written,
+}
+
+/// Adds a value of the SQL type `ST` to a statement.
+fn push<'b, D, ST, T>(
+    value: &'b T,
+    placeholder: Placeholder,
+    out: &mut AstPass<'_, 'b, D>,
+) -> QueryResult<()>
+where
+    D: DieselBackend + HasSqlType<ST>,
+    T: ToSql<ST, D> + ?Sized,
+{
+    match placeholder {
+        Placeholder::Missing => out.push_bind_param::<ST, T>(value),
+        Placeholder::Written => out.push_bind_param_value_only::<ST, T>(value),
+    }
 }
 
 /// The reason why a statement's rows could not be loaded.
@@ -119,8 +149,10 @@ impl<'a, D: Dialect> Statement<'a, D> {
         params: &'a Params,
         casts: Option<ParameterCasts>,
     ) -> Result<Self, DbError> {
-        let values = values(parsed, params)?;
-        for (name, value) in parsed.names.iter().zip(&values) {
+        check_names(parsed, params)?;
+        let mut binds = Vec::with_capacity(parsed.names.len());
+        for name in &parsed.names {
+            let value = value(name, params)?;
             if let Some(problem) = D::problem(value) {
                 return Err(DbError::UnstorableValue {
                     name: String::from(&**name),
@@ -128,13 +160,14 @@ impl<'a, D: Dialect> Statement<'a, D> {
                     problem,
                 });
             }
+            binds.push(D::bind(value));
         }
         Ok(Statement {
             casts,
             parsed,
             prefix: "",
             rows: 1,
-            binds: values.into_iter().map(D::bind).collect(),
+            binds,
             is_cached: parsed.is_cached,
         })
     }
@@ -187,6 +220,11 @@ impl<D: Dialect> Statement<'_, D> {
         D::is_text(&self.binds[index]).then_some(cast)
     }
 
+    /// Returns whether no parameter has a cast.
+    fn casts_nothing(&self) -> bool {
+        self.casts.is_none() || (0..self.binds.len()).all(|index| self.cast(index).is_none())
+    }
+
     /// Writes the parameter with the value `index`. `bound` is the number of values that were bound before it.
     fn walk_parameter<'b>(
         &'b self,
@@ -200,7 +238,7 @@ impl<D: Dialect> Statement<'_, D> {
         }
         // Names are numbered by their first occurrence, so this parameter's value comes next.
         if index == *bound {
-            D::push(&self.binds[index], out)?;
+            D::push(&self.binds[index], Placeholder::Missing, out)?;
             *bound += 1;
         } else {
             out.push_sql(D::PLACEHOLDER);
@@ -215,28 +253,51 @@ impl<D: Dialect> Statement<'_, D> {
     }
 }
 
+/// The object identifier of PostgreSQL's type `time`, from `pg_type.dat`.
+pub(crate) const TIME: u32 = 1083;
+
+/// Returns whether a value of PostgreSQL is the time 24:00, which the driver would read as 00:00.
+pub(crate) fn is_midnight_at_the_end(value: &PgValue<'_>) -> bool {
+    const MIDNIGHT_AT_THE_END: [u8; 8] = 86_400_000_000_i64.to_be_bytes();
+    value.get_oid().get() == TIME && value.as_bytes() == MIDNIGHT_AT_THE_END
+}
+
 /// Returns the parameters' values, in the order of their names in the statement.
+#[cfg(feature = "postgres")]
 pub(crate) fn values<'a>(
     parsed: &ParsedStatement,
     params: &'a Params,
 ) -> Result<Vec<&'a Value>, DbError> {
-    if let Some(name) = params.names().find(|name| !parsed.names.contains(*name)) {
-        return Err(DbError::UnusedParameter {
+    check_names(parsed, params)?;
+    let values = parsed.names.iter();
+    values.map(|name| value(name, params)).collect()
+}
+
+/// Returns an error for a parameter that the statement does not name.
+fn check_names(parsed: &ParsedStatement, params: &Params) -> Result<(), DbError> {
+    match params.names().find(|name| !parsed.names.contains(*name)) {
+        None => Ok(()),
+        Some(name) => Err(DbError::UnusedParameter {
             name: name.to_owned(),
-        });
+        }),
     }
-    let value = |name: &Box<str>| {
-        params.get(name).ok_or_else(|| DbError::MissingParameter {
-            name: String::from(&**name),
-        })
-    };
-    parsed.names.iter().map(value).collect()
+}
+
+fn value<'a>(name: &str, params: &'a Params) -> Result<&'a Value, DbError> {
+    params.get(name).ok_or_else(|| DbError::MissingParameter {
+        name: name.to_owned(),
+    })
 }
 
 impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, D>) -> QueryResult<()> {
         if !self.is_cached {
             out.unsafe_to_cache_prepared();
+        }
+        if self.prefix.is_empty() && self.rows == 1 && self.casts_nothing() {
+            out.push_sql(self.parsed.rendered());
+            let mut binds = self.binds.iter();
+            return binds.try_for_each(|bind| D::push(bind, Placeholder::Written, &mut out));
         }
         out.push_sql(self.prefix);
         let (mut bound, width) = (0, self.parsed.names.len());

@@ -346,9 +346,10 @@ fn counted<R>(
     pool: &ConnectionPool,
     work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
 ) -> Result<R, DbError> {
-    let result = pool
-        .get()
-        .and_then(|mut connection| connection.with_purpose(Purpose::PartOfCall, work));
+    let result = pool.get().and_then(|mut connection| {
+        connection.set_purpose_until_return(Purpose::PartOfCall);
+        work(&mut connection)
+    });
     let counter = match result {
         Ok(_) => &pool.statistics.successful_queries,
         Err(_) => &pool.statistics.failed_queries,

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use diesel::connection::LoadConnection;
 use diesel::result::QueryResult;
 
 use super::known_statements::KnownQuery;
-use super::session::{Observed, Running};
+use super::session::Observed;
 use crate::dsl::MultiRow;
 use crate::error::remember_names_of_statement;
 use crate::statistics::Call;
@@ -33,7 +34,7 @@ pub(super) enum DriverRows<'conn, 'query> {
 pub(super) struct Reading {
     pub(super) observed: Arc<Observed>,
     pub(super) query: Arc<KnownQuery>,
-    pub(super) running: Running,
+    pub(super) started_at: Instant,
     pub(super) counts: bool,
     pub(super) rows: u64,
     pub(super) failed: bool,
@@ -89,7 +90,7 @@ impl Drop for Reading {
             self.observed.count(!self.failed);
         }
         let call = Call {
-            took: self.running.elapsed(),
+            took: self.started_at.elapsed(),
             rows: self.rows,
             failed: self.failed,
         };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use diesel::associations::HasTable;
 use diesel::connection::{
@@ -38,12 +39,12 @@ impl SimpleConnection for Connection {
     /// [`DbError::EndsTransaction`], and executes nothing of it.
     fn batch_execute(&mut self, sql: &str) -> QueryResult<()> {
         let query = self.known_query(sql);
-        let running = self.start_query(&query)?;
+        let started = self.start_query(&query)?;
         if self.session().observed.echo {
             self.session().observed.echo(&sql);
         }
         let result = on_each!(self, inner => inner.batch_execute(sql));
-        self.end_query(&running, &query, result, |()| 0)
+        self.end_query(&started, &query, result, |()| 0)
     }
 }
 
@@ -55,8 +56,7 @@ impl diesel::Connection for Connection {
 
     /// Opens a connection outside any pool, with the default settings. `url` has the forms of `DATABASE_URL`.
     fn establish(url: &str) -> ConnectionResult<Self> {
-        let invalid =
-            |error: UrlError| ConnectionError::InvalidConnectionUrl(error.to_string());
+        let invalid = |error: UrlError| ConnectionError::InvalidConnectionUrl(error.to_string());
         let failed = |error: DbError| ConnectionError::BadConnection(error.to_string());
         let config = DatabaseConfig::new(url.parse().map_err(invalid)?);
         let connector = Connector::new(&config, Arc::default()).map_err(failed)?;
@@ -107,7 +107,7 @@ impl LoadConnection for Connection {
         if self.backend() == Backend::Postgres {
             return self.load_from_postgres(&query, &source);
         }
-        let running = self.start_query(&query)?;
+        let (running, started_at) = self.start_query(&query)?;
         self.echo_query(&Delegated {
             query: ByReference(&source),
             sql: Arc::clone(&query.text),
@@ -116,7 +116,7 @@ impl LoadConnection for Connection {
         let mut reading = Reading {
             observed: Arc::clone(&session.observed),
             query: Arc::clone(&query),
-            running,
+            started_at,
             counts: session.counts(),
             rows: 0,
             failed: false,
@@ -163,27 +163,32 @@ impl Connection {
     }
 
     /// Starts a query, after a check that the session can execute it.
-    fn start_query(&mut self, query: &KnownQuery) -> QueryResult<Running> {
-        self.check_usable()?;
+    fn start_query(&mut self, query: &KnownQuery) -> QueryResult<(Running, Instant)> {
         let side_effects = query.facts.side_effects;
+        let session = self.session();
+        let started_at = Instant::now();
+        if session.is_idle() && !session.statements.must_be_dropped() {
+            return Ok((session.start_idle(side_effects, None), started_at));
+        }
+        self.check_usable()?;
         if side_effects.end && self.session().transaction.levels > 0 {
             return Err(DbError::EndsTransaction.into());
         }
         if self.must_drop_prepared() && !self.is_in_transaction() {
             self.drop_prepared();
         }
-        Ok(self.start(side_effects, None))
+        Ok((self.start(side_effects, None), started_at))
     }
 
     /// Notes the end of a query. `rows` counts its rows.
     fn end_query<R>(
         &mut self,
-        running: &Running,
+        (running, started_at): &(Running, Instant),
         query: &KnownQuery,
         result: QueryResult<R>,
         rows: impl FnOnce(&R) -> u64,
     ) -> QueryResult<R> {
-        let took = running.elapsed();
+        let took = started_at.elapsed();
         let result = match result {
             Ok(value) => {
                 self.session().finish(running, None);
@@ -211,7 +216,7 @@ impl Connection {
     where
         T: QueryFragment<MultiBackend> + QueryId,
     {
-        let running = self.start_query(query)?;
+        let started = self.start_query(query)?;
         let delegated = Delegated {
             query: ByReference(source),
             sql: Arc::clone(&query.text),
@@ -223,7 +228,7 @@ impl Connection {
             Backend::Sqlite if !query.facts.changes_rows => 0,
             _ => count,
         });
-        self.end_query(&running, query, result, |count| *count as u64)
+        self.end_query(&started, query, result, |count| *count as u64)
     }
 
     #[cfg(feature = "postgres")]
@@ -254,7 +259,7 @@ impl Connection {
     where
         T: QueryFragment<MultiBackend> + QueryId,
     {
-        let running = self.start_query(query)?;
+        let started = self.start_query(query)?;
         let delegated = Delegated {
             query: ByReference(source),
             sql: Arc::clone(&query.text),
@@ -267,7 +272,7 @@ impl Connection {
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(_) => Err(DieselError::NotFound),
         };
-        self.end_query(&running, query, rows, |rows| rows.len() as u64)
+        self.end_query(&started, query, rows, |rows| rows.len() as u64)
     }
 
     /// Logs a query if statements are logged.

@@ -1,6 +1,5 @@
 //! Statements, run once: those of this crate, and parsed ones with their values.
 
-use std::panic::Location;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +7,7 @@ use diesel::connection::SimpleConnection;
 use diesel::result::Error as DieselError;
 
 use super::known_statements::KnownStatement;
-use super::session::{Observed, Running};
+use super::session::{Caller, Observed, Running};
 use super::{Connection, on_each};
 use crate::dialect::{Dialect, LoadError, ParameterCasts, Statement};
 use crate::error::{DbError, remember_names_of_statement};
@@ -31,9 +30,6 @@ impl Echo {
     }
 }
 
-/// The source location of a call of the user.
-pub(crate) type Caller = &'static Location<'static>;
-
 impl Connection {
     /// Runs statements of this crate, which change no session state and are not counted.
     pub(crate) fn run(&mut self, sql: &str) -> Result<(), DieselError> {
@@ -49,13 +45,14 @@ impl Connection {
         if self.session().observed.echo {
             self.session().observed.echo(&sql);
         }
+        let started_at = Instant::now();
         let running = self.start(side_effects, None);
         let result = on_each!(self, inner => inner.batch_execute(sql));
         if let Err(error) = &result {
             remember_names_of_statement(error, &sql);
         }
         let session = self.session();
-        session.observed.log_if_slow(sql, running.elapsed());
+        session.observed.log_if_slow(sql, started_at.elapsed());
         session.finish(&running, result.as_ref().err());
         result
     }
@@ -113,8 +110,12 @@ impl Connection {
         statement: &KnownStatement,
         at: Option<Caller>,
     ) -> Result<Running, DbError> {
-        self.check_usable()?;
         let side_effects = statement.parsed.side_effects;
+        let session = self.session();
+        if session.is_idle() {
+            return Ok(session.start_idle(side_effects, at));
+        }
+        self.check_usable()?;
         if side_effects.end && self.session().transaction.levels > 0 {
             return Err(DbError::EndsTransaction);
         }
@@ -133,24 +134,24 @@ impl Connection {
             Err(LoadError::Driver(_)) => (true, false),
             Err(LoadError::NotSent(_)) => (false, false),
         };
-        let result = match result {
-            Err(LoadError::Driver(error)) => {
-                let error = self.failed(running, error);
-                Err(self.classify_timeout(error.into()))
-            }
-            finished => {
-                self.session().finish(running, None);
-                finished.map_err(|error| match error {
-                    LoadError::Value(error) | LoadError::NotSent(error) => error,
-                    LoadError::Driver(error) => error.into(),
-                })
-            }
-        };
         let session = self.session();
         if counts && was_sent && session.counts() {
             session.observed.count(succeeded);
         }
-        result
+        match result {
+            Err(LoadError::Driver(error)) => {
+                let error = self.failed(running, error);
+                Err(self.classify_timeout(error.into()))
+            }
+            Err(LoadError::Value(error) | LoadError::NotSent(error)) => {
+                session.finish(running, None);
+                Err(error)
+            }
+            Ok(value) => {
+                session.finish(running, None);
+                Ok(value)
+            }
+        }
     }
 
     /// Notes the end of a statement of this crate.

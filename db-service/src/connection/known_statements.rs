@@ -3,13 +3,17 @@
 use std::any::TypeId;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+#[cfg(feature = "postgres")]
+use std::sync::OnceLock;
 
 use diesel::connection::CacheSize;
 
 use super::{Connection, on_each};
 use crate::backend::Backend;
-use crate::dialect::{ColumnNames, ParameterCasts};
+use crate::dialect::ColumnNames;
+#[cfg(feature = "postgres")]
+use crate::dialect::ParameterCasts;
 use crate::error::DbError;
 use crate::sql::{self, MAX_TEXT, ParsedStatement, TextFacts};
 use crate::statistics::{StatementEntry, Statements};
@@ -28,6 +32,7 @@ pub(crate) struct KnownStatement {
     pub(crate) parsed: ParsedStatement,
     pub(crate) entry: StatementEntry,
     /// The casts of its parameters, once PostgreSQL was asked for their types.
+    #[cfg(feature = "postgres")]
     pub(crate) casts: OnceLock<ParameterCasts>,
     pub(crate) columns: ColumnNames,
 }
@@ -43,6 +48,8 @@ pub(crate) struct KnownQuery {
 /// The statements of one connection, by their texts, and those of diesel's DSL by their types if a type has one text.
 #[derive(Debug)]
 pub(crate) struct KnownStatements {
+    /// The last statement, which often is also the next one.
+    last: Option<Arc<KnownStatement>>,
     by_text: Bounded<Box<str>, KnownStatement>,
     queries: Bounded<Box<str>, KnownQuery>,
     queries_by_type: Bounded<TypeId, KnownQuery>,
@@ -54,6 +61,7 @@ pub(crate) struct KnownStatements {
 impl KnownStatements {
     pub(super) fn new(limit: u32) -> Self {
         KnownStatements {
+            last: None,
             by_text: Bounded::default(),
             queries: Bounded::default(),
             queries_by_type: Bounded::default(),
@@ -66,7 +74,7 @@ impl KnownStatements {
     }
 
     /// Returns whether all prepared statements must be dropped: a maximum is exceeded, or one of them is stale.
-    fn must_be_dropped(&self) -> bool {
+    pub(super) fn must_be_dropped(&self) -> bool {
         self.has_stale_plan || self.prepared.is_full()
     }
 }
@@ -136,7 +144,14 @@ impl Connection {
     pub(crate) fn known(&mut self, sql: &str) -> Result<Arc<KnownStatement>, DbError> {
         let backend = self.backend();
         let session = self.session();
-        if let Some(known) = session.statements.by_text.entries.get(sql) {
+        let statements = &mut session.statements;
+        if let Some(last) = &statements.last
+            && last.parsed.text() == sql
+        {
+            return Ok(Arc::clone(last));
+        }
+        if let Some(known) = statements.by_text.entries.get(sql) {
+            statements.last = Some(Arc::clone(known));
             return Ok(Arc::clone(known));
         }
         let parsed = sql::parse(sql, backend)?;
@@ -147,6 +162,7 @@ impl Connection {
                 sql,
                 session.is_internal(),
             ),
+            #[cfg(feature = "postgres")]
             casts: OnceLock::new(),
             columns: ColumnNames::default(),
         };

@@ -5,8 +5,8 @@ use std::panic::Location;
 use diesel::result::Error as DieselError;
 
 use super::Connection;
-use super::execute::Caller;
 use super::known_statements::KnownStatement;
+use super::session::Caller;
 use crate::dialect::ParameterCasts;
 use crate::error::DbError;
 use crate::values::{Params, Row};

@@ -41,21 +41,26 @@ impl Connection {
         self.session().is_dirty
     }
 
-    /// Returns whether the session is unchanged, so that a reset need not send anything.
-    pub(crate) fn is_clean(&mut self) -> bool {
-        let is_in_order =
-            !on_each!(self, inner => AnsiTransactionManager::is_broken_transaction_manager(inner));
+    /// Returns whether session state was changed, and no transaction is open that must be rolled back first.
+    pub(crate) fn is_only_dirty(&mut self) -> bool {
         let depth = self.transaction_depth();
         let session = self.session();
-        session.take_row_failure();
-        session.user_instrumentation = None;
-        let transaction = &session.transaction;
-        let is_idle = depth == 0 && transaction.levels == 0 && !transaction.has_raw;
-        is_in_order
-            && is_idle
-            && !session.is_lost
+        session.is_dirty && session.is_idle() && depth == 0 && !session.transaction.has_raw
+    }
+
+    /// Ends a checkout. Returns whether nothing is left to reset and no reason to close the connection.
+    pub(crate) fn is_clean(&mut self) -> bool {
+        let is_broken =
+            on_each!(self, inner => AnsiTransactionManager::is_broken_transaction_manager(inner));
+        let session = self.session();
+        session.end_checkout();
+        !is_broken
+            && session.is_idle()
+            && !session.is_dirty
+            && !session.transaction.has_raw
             && !session.is_waiting()
             && !session.must_compare_state()
+            && !session.statements.must_be_dropped()
     }
 
     /// Resets the connection for the next checkout. Returns `false` if the connection must be closed.

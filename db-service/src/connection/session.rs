@@ -3,9 +3,12 @@
 use std::panic::{self, AssertUnwindSafe, Location};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use diesel::connection::{AnsiTransactionManager, Instrumentation, TransactionManager};
+use diesel::connection::{
+    AnsiTransactionManager, Instrumentation, TransactionManager, TransactionManagerStatus,
+    ValidTransactionManagerStatus,
+};
 use diesel::result::Error as DieselError;
 use parking_lot::Mutex;
 
@@ -20,6 +23,9 @@ use crate::statistics::{Call, StatementEntry, Statistics};
 #[cfg(feature = "postgres")]
 use crate::watchdog::{AnswerTimeout, WatchedConnection};
 use singleton_core::__private::Escaped;
+
+/// The source location of a call of the user.
+pub(crate) type Caller = &'static Location<'static>;
 
 /// The state of a session. It is kept in the driver's connection, as its instrumentation.
 pub(crate) struct Session {
@@ -93,7 +99,7 @@ pub(crate) struct TransactionState {
 #[derive(Debug, Clone)]
 pub(super) struct FirstFailure {
     error: ServerError,
-    at: Option<&'static Location<'static>>,
+    at: Option<Caller>,
     /// The number of levels at that time.
     level: u32,
 }
@@ -112,11 +118,10 @@ pub(crate) enum Purpose {
 /// A statement that runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Running {
-    started_at: Instant,
     side_effects: SideEffects,
     /// Whether the transaction had failed before, so that PostgreSQL refuses the statement.
     has_failed_before: bool,
-    at: Option<&'static Location<'static>>,
+    at: Option<Caller>,
 }
 
 impl Observed {
@@ -171,16 +176,17 @@ pub(crate) struct SessionSettings {
 
 impl SessionSettings {
     pub(crate) fn new(config: &DatabaseConfig, clean_state: Arc<OnceLock<String>>) -> Self {
-        let is_postgres = config.url.backend() == Backend::Postgres;
         SessionSettings {
             echo: config.echo_sql,
             echo_parameters: config.echo_parameters,
             slow_after: config.slow_query_threshold,
             statement_cache_size: config.statement_cache_size,
-            limits: if is_postgres && config.statement_cache_size == 0 {
-                config.postgres.limits("SET LOCAL")
-            } else {
-                String::new()
+            limits: match config.url.backend() {
+                #[cfg(feature = "postgres")]
+                Backend::Postgres if config.statement_cache_size == 0 => {
+                    config.postgres.limits("SET LOCAL")
+                }
+                _ => String::new(),
             },
             reset_on_return: config.reset_on_return,
             clean_state,
@@ -290,6 +296,30 @@ impl Session {
         }
     }
 
+    /// Forgets what holds only until the connection returns to the pool.
+    pub(super) fn end_checkout(&mut self) {
+        self.purpose = Purpose::User;
+        self.user_instrumentation = None;
+        self.take_row_failure();
+    }
+
+    /// Returns whether the connection is in order and in no transaction of this crate, so that nothing need be checked
+    /// before a statement.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.is_lost && self.transaction.levels == 0
+    }
+
+    /// Notes a statement that is about to run on an idle connection.
+    pub(super) fn start_idle(&mut self, side_effects: SideEffects, at: Option<Caller>) -> Running {
+        self.take_row_failure();
+        self.start(side_effects);
+        Running {
+            side_effects,
+            has_failed_before: false,
+            at,
+        }
+    }
+
     /// Notes a statement that is about to run.
     fn start(&mut self, side_effects: SideEffects) {
         // An earlier statement may have failed without being sent.
@@ -330,7 +360,7 @@ impl Session {
         &mut self,
         error: &DieselError,
         has_failed_before: bool,
-        at: Option<&'static Location<'static>>,
+        at: Option<Caller>,
     ) {
         let meaning = meaning(error);
         self.is_lost |= meaning == Meaning::Lost;
@@ -487,6 +517,11 @@ impl Connection {
             .expect(INSTALLED)
     }
 
+    /// Sets the purpose of all statements until the connection returns to the pool.
+    pub(crate) fn set_purpose_until_return(&mut self, purpose: Purpose) {
+        self.session().purpose = purpose;
+    }
+
     /// Runs `work` for a purpose that includes the present one.
     pub(crate) fn with_purpose<R>(
         &mut self,
@@ -537,11 +572,14 @@ impl Connection {
     pub(crate) fn check_usable(&mut self) -> Result<(), DbError> {
         let session = self.session();
         session.take_row_failure();
+        if session.is_idle() {
+            return Ok(());
+        }
         if session.is_lost {
             let error = DieselError::BrokenTransactionManager;
             return Err(self.classify_timeout(DbError::ConnectionLost(error.into())));
         }
-        if session.transaction.levels > 0 && self.has_ended() {
+        if self.has_ended() {
             return Err(self.aborted());
         }
         Ok(())
@@ -602,18 +640,13 @@ impl Connection {
     }
 
     /// Notes a statement that is about to run.
-    pub(crate) fn start(
-        &mut self,
-        side_effects: SideEffects,
-        at: Option<&'static Location<'static>>,
-    ) -> Running {
+    pub(crate) fn start(&mut self, side_effects: SideEffects, at: Option<Caller>) -> Running {
         let transaction = &self.session().transaction;
         let has_failed_before = transaction.levels > 0
             && transaction.first_failure.is_some()
             && self.is_failed_transaction();
         self.session().start(side_effects);
         Running {
-            started_at: Instant::now(),
             side_effects,
             has_failed_before,
             at,
@@ -622,19 +655,15 @@ impl Connection {
 
     /// Returns whether the transaction has failed on PostgreSQL, as libpq reports it.
     fn is_failed_transaction(&mut self) -> bool {
-        use diesel::connection::{TransactionManagerStatus, ValidTransactionManagerStatus};
-        match self {
-            #[cfg(feature = "postgres")]
-            Connection::Postgres(inner) => matches!(
-                AnsiTransactionManager::transaction_manager_status_mut(inner),
-                TransactionManagerStatus::Valid(ValidTransactionManagerStatus {
-                    in_transaction: Some(transaction),
-                    ..
-                }) if transaction.requires_rollback_maybe_up_to_top_level
-            ),
-            #[allow(unreachable_patterns, reason = "PostgreSQL may be the only backend")]
-            _ => false,
-        }
+        let status =
+            on_each!(self, inner => AnsiTransactionManager::transaction_manager_status_mut(inner));
+        matches!(
+            status,
+            TransactionManagerStatus::Valid(ValidTransactionManagerStatus {
+                in_transaction: Some(transaction),
+                ..
+            }) if transaction.requires_rollback_maybe_up_to_top_level
+        )
     }
 
     /// Notes the failure of a statement, and returns the error that the caller gets.
@@ -654,10 +683,5 @@ impl Running {
     /// Returns whether the transaction had failed before the statement.
     pub(super) fn has_failed_before(&self) -> bool {
         self.has_failed_before
-    }
-
-    /// Returns the time since the statement began.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.started_at.elapsed()
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::BorrowMut;
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
 use diesel::connection::{AnsiTransactionManager, TransactionManager, TransactionManagerStatus};
@@ -269,10 +269,11 @@ impl Connection {
         if self.session().observed.echo {
             self.session().observed.echo(&text);
         }
+        let started_at = Instant::now();
         let running = self.start(SideEffects::default(), None);
         let result = command(self);
         let session = self.session();
-        session.observed.log_if_slow(text, running.elapsed());
+        session.observed.log_if_slow(text, started_at.elapsed());
         session.finish(&running, result.as_ref().err());
         (running, result)
     }

@@ -16,7 +16,9 @@ use diesel::serialize::{IsNull, Output, ToSql};
 use diesel::sql_types::{self, HasSqlType};
 use uuid::Uuid;
 
-use super::{ColumnNames, Dialect, LoadError, Statement};
+use super::{
+    ColumnNames, Dialect, LoadError, Placeholder, Statement, is_midnight_at_the_end, push,
+};
 use crate::error::DbError;
 use crate::values::Row;
 use crate::values::Value;
@@ -76,23 +78,33 @@ impl Dialect for Pg {
         matches!(bind, Bind::Text(_) | Bind::NullText)
     }
 
-    fn push<'b>(bind: &'b Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()> {
+    fn push<'b>(
+        bind: &'b Bind<'_>,
+        placeholder: Placeholder,
+        out: &mut AstPass<'_, 'b, Self>,
+    ) -> QueryResult<()> {
         match bind {
-            Bind::Null(bind) => bind(out),
-            Bind::NullText => null::<sql_types::Text>(out),
-            Bind::Bool(value) => out.push_bind_param::<sql_types::Bool, _>(value),
-            Bind::Int4(value) => out.push_bind_param::<sql_types::Integer, _>(value),
-            Bind::Int8(value) => out.push_bind_param::<sql_types::BigInt, _>(value),
-            Bind::Float8(value) => out.push_bind_param::<sql_types::Double, _>(value),
-            Bind::Text(value) => out.push_bind_param::<sql_types::Text, str>(value),
-            Bind::Bytes(value) => out.push_bind_param::<sql_types::Binary, [u8]>(value),
-            Bind::Date(value) => out.push_bind_param::<sql_types::Date, _>(value),
-            Bind::Time(value) => out.push_bind_param::<sql_types::Time, _>(value),
-            Bind::Timestamp(value) => out.push_bind_param::<sql_types::Timestamp, _>(value),
-            Bind::TimestampTz(value) => out.push_bind_param::<sql_types::Timestamptz, _>(value),
-            Bind::Uuid(value) => out.push_bind_param::<sql_types::Uuid, _>(value),
-            Bind::Numeric(value) => out.push_bind_param::<sql_types::Numeric, BigDecimal>(value),
-            Bind::Json(value) => out.push_bind_param::<sql_types::Jsonb, serde_json::Value>(value),
+            Bind::Null(bind) => bind(placeholder, out),
+            Bind::NullText => null::<sql_types::Text>(placeholder, out),
+            Bind::Bool(value) => push::<Pg, sql_types::Bool, _>(value, placeholder, out),
+            Bind::Int4(value) => push::<Pg, sql_types::Integer, _>(value, placeholder, out),
+            Bind::Int8(value) => push::<Pg, sql_types::BigInt, _>(value, placeholder, out),
+            Bind::Float8(value) => push::<Pg, sql_types::Double, _>(value, placeholder, out),
+            Bind::Text(value) => push::<Pg, sql_types::Text, str>(value, placeholder, out),
+            Bind::Bytes(value) => push::<Pg, sql_types::Binary, [u8]>(value, placeholder, out),
+            Bind::Date(value) => push::<Pg, sql_types::Date, _>(value, placeholder, out),
+            Bind::Time(value) => push::<Pg, sql_types::Time, _>(value, placeholder, out),
+            Bind::Timestamp(value) => push::<Pg, sql_types::Timestamp, _>(value, placeholder, out),
+            Bind::TimestampTz(value) => {
+                push::<Pg, sql_types::Timestamptz, _>(value, placeholder, out)
+            }
+            Bind::Uuid(value) => push::<Pg, sql_types::Uuid, _>(value, placeholder, out),
+            Bind::Numeric(value) => {
+                push::<Pg, sql_types::Numeric, BigDecimal>(value, placeholder, out)
+            }
+            Bind::Json(value) => {
+                push::<Pg, sql_types::Jsonb, serde_json::Value>(value, placeholder, out)
+            }
         }
     }
 }
@@ -137,14 +149,14 @@ pub(crate) fn unify(column: &mut [&mut Bind<'_>]) {
 }
 
 /// A function that binds a NULL of one type.
-type BindNull = for<'a, 'b, 'c> fn(&'a mut AstPass<'b, 'c, Pg>) -> QueryResult<()>;
+type BindNull = for<'a, 'b, 'c> fn(Placeholder, &'a mut AstPass<'b, 'c, Pg>) -> QueryResult<()>;
 
-fn null<ST>(out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()>
+fn null<ST>(placeholder: Placeholder, out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()>
 where
     Pg: HasSqlType<ST>,
     Null: ToSql<ST, Pg>,
 {
-    out.push_bind_param::<ST, Null>(&Null)
+    push::<Pg, ST, Null>(&Null, placeholder, out)
 }
 
 impl Bind<'_> {
@@ -228,12 +240,6 @@ fn read<'a>(
     Ok(Row::from_parts(Arc::clone(names), values))
 }
 
-/// Returns whether a value is the time 24:00, which the driver would read as 00:00.
-pub(crate) fn is_midnight_at_the_end(value: &PgValue<'_>) -> bool {
-    const MIDNIGHT_AT_THE_END: [u8; 8] = 86_400_000_000_i64.to_be_bytes();
-    value.get_oid().get() == oid::TIME && value.as_bytes() == MIDNIGHT_AT_THE_END
-}
-
 /// The object identifiers of known types, from PostgreSQL's `pg_type.dat`, where they never change.
 mod oid {
     pub(super) const BOOL: u32 = 16;
@@ -253,7 +259,7 @@ mod oid {
     pub(super) const BPCHAR: u32 = 1042;
     pub(super) const VARCHAR: u32 = 1043;
     pub(super) const DATE: u32 = 1082;
-    pub(super) const TIME: u32 = 1083;
+    pub(super) const TIME: u32 = crate::dialect::TIME;
     pub(super) const TIMESTAMP: u32 = 1114;
     pub(super) const TIMESTAMPTZ: u32 = 1184;
     pub(super) const NUMERIC: u32 = 1700;

@@ -14,7 +14,7 @@ use diesel::serialize::{IsNull, Output};
 use diesel::sql_types;
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
 
-use super::{ColumnNames, Dialect, LoadError, Statement};
+use super::{ColumnNames, Dialect, LoadError, Placeholder, Statement, push};
 use crate::error::DbError;
 use crate::values::Row;
 use crate::values::Value;
@@ -68,15 +68,23 @@ impl Dialect for Sqlite {
         false
     }
 
-    fn push<'b>(bind: &'b Bind<'_>, out: &mut AstPass<'_, 'b, Self>) -> QueryResult<()> {
+    fn push<'b>(
+        bind: &'b Bind<'_>,
+        placeholder: Placeholder,
+        out: &mut AstPass<'_, 'b, Self>,
+    ) -> QueryResult<()> {
         match bind {
-            Bind::Null => {
-                out.push_bind_param::<sql_types::Nullable<sql_types::BigInt>, Option<i64>>(&None)
+            Bind::Null => push::<Sqlite, sql_types::Nullable<sql_types::BigInt>, Option<i64>>(
+                &None,
+                placeholder,
+                out,
+            ),
+            Bind::Integer(value) => push::<Sqlite, sql_types::BigInt, _>(value, placeholder, out),
+            Bind::Real(value) => push::<Sqlite, sql_types::Double, _>(value, placeholder, out),
+            Bind::Text(value) => {
+                push::<Sqlite, sql_types::Text, str>(value.as_ref(), placeholder, out)
             }
-            Bind::Integer(value) => out.push_bind_param::<sql_types::BigInt, _>(value),
-            Bind::Real(value) => out.push_bind_param::<sql_types::Double, _>(value),
-            Bind::Text(value) => out.push_bind_param::<sql_types::Text, str>(value.as_ref()),
-            Bind::Blob(value) => out.push_bind_param::<sql_types::Binary, [u8]>(value),
+            Bind::Blob(value) => push::<Sqlite, sql_types::Binary, [u8]>(value, placeholder, out),
         }
     }
 }

@@ -298,7 +298,7 @@ from_sql! {
 
 /// Returns an error for the time 24:00, which the driver would read as 00:00.
 fn check_postgres(value: &PgValue<'_>) -> Result<(), Unreadable> {
-    if crate::dialect::postgres::is_midnight_at_the_end(value) {
+    if crate::dialect::is_midnight_at_the_end(value) {
         return Err("the time 24:00 has no equal in chrono".into());
     }
     Ok(())

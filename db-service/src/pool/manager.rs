@@ -283,20 +283,14 @@ impl ManageConnection for Manager {
 impl Manager {
     /// Resets a connection. Returns the reason to close it, if there is one.
     fn reason_to_close(&self, managed: &mut ManagedConnection) -> Option<Reason> {
-        let is_lost = managed.connection.as_mut().is_none_or(Connection::is_lost);
-        if is_lost {
-            self.lost(managed);
-        }
-        if is_lost || !Self::clean(managed) {
-            self.statistics.invalid.increment();
-            return Some(Reason::Lost);
-        }
-        let Some(connection) = &mut managed.connection else {
-            return Some(Reason::Lost);
-        };
-        // A new session costs less than a reset of all session state.
-        if connection.is_dirty() {
-            return Some(Reason::Changed);
+        // After a panic, a result may be partly read.
+        let is_clean = !thread::panicking()
+            && managed
+                .connection
+                .as_mut()
+                .is_some_and(Connection::is_clean);
+        if !is_clean && let Some(reason) = self.reset(managed) {
+            return Some(reason);
         }
         if self.is_outdated(managed) {
             return Some(Reason::Outdated);
@@ -311,23 +305,29 @@ impl Manager {
         None
     }
 
+    /// Resets a connection that is not clean. Returns the reason to close it, if there is one.
+    fn reset(&self, managed: &mut ManagedConnection) -> Option<Reason> {
+        let is_lost = managed.connection.as_mut().is_none_or(Connection::is_lost);
+        if is_lost {
+            self.lost(managed);
+        } else if managed.connection.as_mut().is_some_and(Connection::is_only_dirty) {
+            return Some(Reason::Changed);
+        }
+        if is_lost || thread::panicking() || !Self::restore(managed) {
+            self.statistics.invalid.increment();
+            return Some(Reason::Lost);
+        }
+        // A new session costs less than a reset of all session state.
+        let is_dirty = managed.connection.as_mut().is_none_or(Connection::is_dirty);
+        is_dirty.then_some(Reason::Changed)
+    }
+
     /// Resets a connection for the next checkout. Returns `false` after a failure or a timeout.
-    fn clean(managed: &mut ManagedConnection) -> bool {
-        let Some(connection) = &mut managed.connection else {
-            return false;
-        };
-        // After a panic, a result may be partly read.
-        if thread::panicking() {
-            return false;
-        }
-        let is_full = connection.must_drop_prepared();
-        if !is_full && connection.is_clean() {
-            return true;
-        }
-        let cleaned = managed.bounded(RESET_TIMEOUT, move |connection| {
-            connection.restore() && (!is_full || connection.drop_prepared())
+    fn restore(managed: &mut ManagedConnection) -> bool {
+        let restored = managed.bounded(RESET_TIMEOUT, |connection| {
+            connection.restore() && (!connection.must_drop_prepared() || connection.drop_prepared())
         });
-        cleaned.unwrap_or_else(|unfinished| {
+        restored.unwrap_or_else(|unfinished| {
             log::warn!("a returned connection could not be reset: {unfinished}");
             false
         })

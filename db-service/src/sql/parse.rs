@@ -1,5 +1,6 @@
 //! The parser of statements: finds `:name` parameters and a few other properties.
 
+use std::fmt::Write;
 use std::ops::{Range, RangeInclusive};
 
 use indexmap::IndexSet;
@@ -19,6 +20,8 @@ pub(crate) const MAX_TEXT: usize = 32 * 1024;
 pub(crate) struct ParsedStatement {
     text: Box<str>,
     pieces: Vec<StoredPiece>,
+    /// The text with the backend's placeholders in place of the parameters.
+    rendered: Box<str>,
     /// The names of the parameters, each once, in the order of their first occurrence.
     pub(crate) names: IndexSet<Box<str>>,
     /// The pieces of the parenthesized row of `INSERT … VALUES (…)`, if nothing follows it.
@@ -60,6 +63,34 @@ impl ParsedStatement {
         })
     }
 
+    /// Returns the text with the backend's placeholders.
+    pub(crate) fn rendered(&self) -> &str {
+        &self.rendered
+    }
+
+    /// Writes the backend's placeholders in place of the parameters. Their values are bound in the order of their
+    /// names.
+    fn render(&self, backend: Backend) -> String {
+        let mut rendered = String::with_capacity(self.text.len());
+        let mut bound = 0;
+        for piece in self.pieces() {
+            match piece {
+                Piece::Text(text) => rendered.push_str(text),
+                Piece::Parameter(index) => {
+                    let is_first = index == bound;
+                    bound += usize::from(is_first);
+                    // Writing to a string cannot fail.
+                    let _ = match backend {
+                        Backend::Postgres => write!(rendered, "${}", index + 1),
+                        Backend::Sqlite if is_first => rendered.write_char('?'),
+                        Backend::Sqlite => write!(rendered, "?{}", index + 1),
+                    };
+                }
+            }
+        }
+        rendered
+    }
+
     /// Adds a text. It becomes part of the last piece if it follows that one directly.
     fn push_text(&mut self, added: Range<usize>, begins_piece: bool) {
         match self.pieces.last_mut() {
@@ -76,6 +107,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
     let mut parsed = ParsedStatement {
         text: sql.into(),
         pieces: Vec::new(),
+        rendered: Box::default(),
         names: IndexSet::new(),
         row: None,
         side_effects: SideEffects::default(),
@@ -125,6 +157,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
             .iter()
             .any(|piece| matches!(piece, StoredPiece::Parameter(_)))
     });
+    parsed.rendered = parsed.render(backend).into();
     Ok(parsed)
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Count {
     pub(crate) measured: f64,
     /// The instructions of the baseline's loop, if there is one.
     pub(crate) baseline: Option<f64>,
+    /// The heap allocations of the loop.
+    pub(crate) allocations: f64,
 }
 
 impl Part {
@@ -88,12 +90,14 @@ impl Case {
                 Some(_) => Some(self.per_execution(Part::Baseline)?),
                 None => None,
             },
+            allocations: self.difference(Part::Run, &ALLOCATIONS)?,
         })
     }
 
     /// Measures twice and returns the lower count.
     fn per_execution(&self, part: Part) -> anyhow::Result<f64> {
-        let [first, second] = [self.difference(part)?, self.difference(part)?];
+        let count = || self.difference(part, &INSTRUCTIONS);
+        let [first, second] = [count()?, count()?];
         let spread = (first - second).abs() / first.min(second);
         ensure!(
             spread <= MAX_SPREAD,
@@ -105,20 +109,20 @@ impl Case {
     }
 
     /// Returns the difference of two runs, so that the start of the process and the first call do not count.
-    fn difference(&self, part: Part) -> anyhow::Result<f64> {
+    fn difference(&self, part: Part, tool: &Tool) -> anyhow::Result<f64> {
         let [fewer, more] = self.iterations;
-        let short = self.instructions(part, fewer)?;
-        let long = self.instructions(part, more)?;
+        let short = self.total(part, fewer, tool)?;
+        let long = self.total(part, more, tool)?;
         let difference = long
             .checked_sub(short)
-            .with_context(|| format!("{}: the longer run has fewer instructions", self.name))?;
+            .with_context(|| format!("{}: the longer run has a lower total", self.name))?;
         Ok(difference as f64 / ((more - fewer) * self.per_iteration) as f64)
     }
 
-    /// Returns the number of instructions of a whole process, all threads together.
-    fn instructions(&self, part: Part, iterations: u64) -> anyhow::Result<u64> {
+    /// Returns the total of a whole process, all threads together.
+    fn total(&self, part: Part, iterations: u64, tool: &Tool) -> anyhow::Result<u64> {
         let program = env::current_exe().context("the path of this program")?;
-        let output = valgrind(&program)
+        let output = tool.command(&program)
             .args([part.word(), self.name, &iterations.to_string()])
             .output()
             .map_err(|error| match error.kind() {
@@ -135,29 +139,48 @@ impl Case {
             self.name,
             output.status
         );
-        match instructions_in(&report) {
-            Some(instructions) => Ok(instructions),
-            None => bail!("valgrind reported no `I refs`:\n{report}"),
+        match (tool.total_in)(&report) {
+            Some(total) => Ok(total),
+            None => bail!("valgrind reported no total:\n{report}"),
         }
     }
 }
 
-/// Returns the command that counts the instructions of `program`. The caller adds the arguments of `program`.
-///
-/// cachegrind without its cache simulation is the fastest of valgrind's tools that count instructions. The environment
-/// is cleared, so that no variable, such as `RUST_BACKTRACE`, changes what runs.
-fn valgrind(program: &Path) -> Command {
-    let mut command = Command::new("valgrind");
-    command
-        .env_clear()
-        .envs(env::var_os("PATH").map(|path| ("PATH", path)))
-        .args([
-            "--tool=cachegrind",
-            "--cache-sim=no",
-            "--cachegrind-out-file=/dev/null",
-        ])
-        .arg(program);
-    command
+/// A tool of valgrind, and its total in its report.
+struct Tool {
+    arguments: &'static [&'static str],
+    total_in: fn(&str) -> Option<u64>,
+}
+
+/// cachegrind without its cache simulation is the fastest of valgrind's tools that count instructions.
+const INSTRUCTIONS: Tool = Tool {
+    arguments: &[
+        "--tool=cachegrind",
+        "--cache-sim=no",
+        "--cachegrind-out-file=/dev/null",
+    ],
+    total_in: instructions_in,
+};
+
+/// DHAT counts the blocks of the heap.
+const ALLOCATIONS: Tool = Tool {
+    arguments: &["--tool=dhat", "--dhat-out-file=/dev/null"],
+    total_in: allocations_in,
+};
+
+impl Tool {
+    /// Returns the command that observes `program`. The caller adds the arguments of `program`.
+    ///
+    /// The environment is cleared, so that no variable, such as `RUST_BACKTRACE`, changes what runs.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("valgrind");
+        command
+            .env_clear()
+            .envs(env::var_os("PATH").map(|path| ("PATH", path)))
+            .args(self.arguments)
+            .arg(program);
+        command
+    }
 }
 
 /// Finds the total in the last lines of cachegrind, such as `==7== I   refs:      1,234,567`.
@@ -173,9 +196,26 @@ fn instructions_in(report: &str) -> Option<u64> {
         .ok()
 }
 
+/// Finds the total in a line of DHAT, such as `==7== Total:     1,234,567 bytes in 8,901 blocks`.
+fn allocations_in(report: &str) -> Option<u64> {
+    let line = report.lines().find(|line| line.contains(" Total: "))?;
+    let mut words = line
+        .split_whitespace()
+        .rev()
+        .skip_while(|word| *word != "blocks");
+    words.nth(1)?.replace(',', "").parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_are_found_in_the_report() {
+        let report = "==7== DHAT\n==7== \n==7== Total:     1,234,567 bytes in 8,901 blocks\n";
+        assert_eq!(allocations_in(report), Some(8_901));
+        assert_eq!(allocations_in("==7== DHAT\n"), None);
+    }
 
     #[test]
     fn total_is_found_in_the_reports_of_old_and_new_versions() {

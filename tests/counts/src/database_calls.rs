@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use db_service::{
     ConfigService, Connection, DatabaseConfig, DatabaseService, DbError, Row, params,
 };
+use diesel::connection::{Connection as _, SimpleConnection};
 use diesel::prelude::*;
 
 use crate::case::Case;
@@ -21,6 +22,12 @@ const CALLS: [u64; 2] = [1_000, 5_000];
 /// For cheaper operations, which need more iterations for the same relative spread.
 const MANY_CALLS: [u64; 2] = [10_000, 50_000];
 
+const TABLE: &str = "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL, \
+     score DOUBLE NOT NULL, city TEXT, created_at TEXT NOT NULL)";
+const PEOPLE_ROWS: &str = "INSERT INTO people (name, email, score, city, created_at) \
+     WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT ?) \
+     SELECT 'person ' || n, 'person' || n || '@example.com', n / 7.0, CASE WHEN n % 2 = 0 THEN 'Vienna' END, \
+     '2026-01-01 12:00:00' FROM numbers";
 const POINT_QUERY: &str =
     "SELECT id, name, email, score, city, created_at FROM people WHERE id = :id";
 const SEVERAL_ROWS: &str =
@@ -28,7 +35,7 @@ const SEVERAL_ROWS: &str =
 const EIGHT_PARAMETERS: &str = "INSERT INTO orders (id, customer, product, quantity, price, currency, note, \
      ordered_at) VALUES (:id, :customer, :product, :quantity, :price, :currency, :note, :ordered_at)";
 
-pub(crate) const CASES: [Case; 8] = [
+pub(crate) const CASES: [Case; 9] = [
     Case {
         name: "checkout",
         operation: "check out a pooled connection and return it",
@@ -119,6 +126,25 @@ pub(crate) const CASES: [Case; 8] = [
         per_iteration: 1,
     },
     Case {
+        name: "typed-bare",
+        operation: "point query of 6 columns, diesel's DSL on a `SqliteConnection` without this crate",
+        run: |calls| {
+            let mut connection = SqliteConnection::establish(":memory:")?;
+            connection.batch_execute(TABLE)?;
+            diesel::sql_query(PEOPLE_ROWS)
+                .bind::<diesel::sql_types::BigInt, _>(PEOPLE.cast_signed())
+                .execute(&mut connection)?;
+            for call in 0..calls {
+                let query = people::table.find(id(call));
+                black_box(query.get_result::<Person>(&mut connection)?);
+            }
+            Ok(())
+        },
+        baseline: None,
+        iterations: CALLS,
+        per_iteration: 1,
+    },
+    Case {
         name: "parse",
         operation: "parse a statement of 8 parameters",
         run: |calls| fail_after_parsing(EIGHT_PARAMETERS, calls),
@@ -200,27 +226,22 @@ fn open() -> anyhow::Result<()> {
 
 fn open_with_people() -> anyhow::Result<()> {
     open()?;
+    DatabaseService::execute_query(TABLE, params! {})?;
     DatabaseService::execute_query(
-        "CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT NOT NULL, \
-         score DOUBLE NOT NULL, city TEXT, created_at TEXT NOT NULL)",
-        params! {},
-    )?;
-    DatabaseService::execute_query(
-        "INSERT INTO people (name, email, score, city, created_at) \
-         WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT :people) \
-         SELECT 'person ' || n, 'person' || n || '@example.com', n / 7.0, CASE WHEN n % 2 = 0 THEN 'Vienna' END, \
-         '2026-01-01 12:00:00' FROM numbers",
+        &PEOPLE_ROWS.replace('?', ":people"),
         params! { "people" => PEOPLE.cast_signed() },
     )?;
     Ok(())
 }
 
 /// Executes `sql` without its parameters, which fails after the statement was parsed and before SQLite receives it.
+/// Each text is new, so that the connection does not know it.
 fn fail_after_parsing(sql: &str, calls: u64) -> anyhow::Result<()> {
     open()?;
     let mut connection = DatabaseService::connection()?;
-    for _ in 0..calls {
-        match black_box(connection.execute_query(black_box(sql), params! {})) {
+    for call in 0..calls {
+        let sql = format!("{sql} -- {call:06}");
+        match black_box(connection.execute_query(black_box(&sql), params! {})) {
             Err(DbError::MissingParameter { .. }) => {}
             other => bail!("a statement without its parameters returned {other:?}"),
         }

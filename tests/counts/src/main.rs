@@ -20,16 +20,18 @@
 //! | `checkout` | checks out a connection and returns it to the pool |
 //! | `dynamic-service` | checks out a connection and executes a point query with a named parameter |
 //! | `dynamic-connection` | executes the same query on a connection that is already checked out |
-//! | `typed-connection` | loads the same row with diesel's DSL on a `db_service::Connection`, an enum of backends |
-//! | `typed-sqlite` | loads it on the `SqliteConnection` inside, so that the enum costs nothing |
-//! | `parse` | finds the parameters and the side effects of a statement with 8 parameters |
+//! | `typed-connection` | loads the same row with diesel's DSL on a `db_service::Connection` |
+//! | `typed-sqlite` | loads it on the `SqliteConnection` inside, which `db-service` only observes |
+//! | `typed-bare` | loads it on a `SqliteConnection` that `db-service` has not opened |
+//! | `parse` | parses a statement with 8 parameters that is new to its connection |
 //! | `row-decode` | steps SQLite to the next row and makes a `Row` of it |
 //! | `row-get` | reads all columns of a `Row` into the fields of a struct |
 //!
 //! # The method
 //!
 //! Each loop runs under cachegrind with few and with many iterations, each time in a new process. The cost of one
-//! execution is the difference of both totals, divided by the difference of the iterations. Both totals contain the
+//! execution is the difference of both totals, divided by the difference of the iterations. Heap allocations are counted
+//! in the same way, once, under DHAT. Both totals contain the
 //! start of the process, the initialization of the services and the first call, so these cancel out.
 //!
 //! Some rows have a baseline. It is measured in the same way and subtracted:

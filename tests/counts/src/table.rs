@@ -15,18 +15,19 @@ const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/counts.md");
 /// Returns the table, one row for each case.
 pub(crate) fn markdown(rows: &[(&Case, Count)]) -> String {
     let mut table = String::from(
-        "| name | operation | instructions | loop | baseline |\n|---|---|---:|---:|---:|\n",
+        "| name | operation | instructions | loop | baseline | allocations |\n|---|---|---:|---:|---:|---:|\n",
     );
     for (case, count) in rows {
         let baseline = count.baseline.map(figure).unwrap_or_default();
         // Writing to a string cannot fail.
         let _ = writeln!(
             table,
-            "| `{}` | {} | {} | {} | {baseline} |",
+            "| `{}` | {} | {} | {} | {baseline} | {} |",
             case.name,
             case.operation,
             figure(count.net()),
-            figure(count.measured)
+            figure(count.measured),
+            figure(count.allocations)
         );
     }
     table
@@ -37,6 +38,7 @@ pub(crate) fn write(table: &str) -> anyhow::Result<()> {
     let text = format!(
         "# Instruction counts\n\n\
          The instructions of one execution are those of the loop less those of the baseline, if there is one.\n\
+         The allocations are those of the loop.\n\
          `src/main.rs` describes the rows, the method and how to read a change.\n\n\
          - command: `tests/counts/run --write`\n\
          - compiler: {}\n\

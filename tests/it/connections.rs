@@ -1,6 +1,7 @@
 //! Connections: the pool, checkouts, lost connections, servers that do not answer, and PgBouncer.
 
 mod checkouts;
+mod clean_sessions;
 #[cfg(target_os = "linux")]
 mod file_descriptors;
 mod interrupted_statements;

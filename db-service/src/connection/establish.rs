@@ -1,8 +1,8 @@
 //! Opening of connections.
 
+use std::sync::Arc;
 #[cfg(feature = "sqlite")]
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 #[cfg(feature = "sqlite")]
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use diesel::connection::{CacheSize, Connection as _};
 
 #[cfg(feature = "postgres")]
 use super::relayed;
-use super::session::{Session, SessionSettings};
+use super::session::{CleanState, Session, SessionSettings};
 use super::{Connection, on_each};
 use crate::config::DatabaseConfig;
 use crate::config::Target;
@@ -34,7 +34,7 @@ struct Settings {
     config: DatabaseConfig,
     statistics: Arc<Statistics>,
     /// The state of a new session.
-    clean_state: Arc<OnceLock<String>>,
+    clean_state: Arc<CleanState>,
     /// The name under which all connections share a database in memory, if the URL is one.
     #[cfg(feature = "sqlite")]
     memory: String,
@@ -70,6 +70,7 @@ impl Connector {
 
     /// Opens the first connection, which also sets up a SQLite file.
     pub(crate) fn open_first(&self) -> Result<Connection, DbError> {
+        #[cfg_attr(not(feature = "sqlite"), allow(unused_mut))]
         let mut first = self.open()?;
         #[cfg(feature = "sqlite")]
         {
@@ -79,7 +80,6 @@ impl Connector {
                 write_ahead(&mut first, config.sqlite.busy_timeout)?;
             }
         }
-        first.store_clean_state();
         Ok(first)
     }
 
@@ -137,12 +137,7 @@ impl Settings {
                     }
                 };
                 let connection = Connection::Postgres(connection);
-                // Without a statement cache, each transaction may run in another server session, so each sets its
-                // timeouts.
-                let limits = match self.config.statement_cache_size {
-                    0 => String::new(),
-                    _ => settings.limits("SET"),
-                };
+                let limits = session.session_limits().to_owned();
                 (connection, session.watched(watched), limits)
             }
             #[cfg(feature = "sqlite")]
@@ -189,6 +184,7 @@ impl Settings {
                 failed(diesel::ConnectionError::CouldntSetupConfiguration(source))
             })?;
         }
+        connection.store_clean_state();
         Ok(connection)
     }
 }

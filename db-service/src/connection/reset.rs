@@ -1,5 +1,8 @@
 //! The reset of a returned connection for the next caller.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::Error as DieselError;
 
@@ -74,23 +77,57 @@ impl Connection {
             return false;
         }
         if self.session().must_compare_state() && !self.session().is_dirty {
-            let state = self.internally(Self::state);
-            let session = self.session();
-            session.is_unsure = false;
-            // Without a state to compare with, or if the question fails, the session may be in any state.
-            session.is_dirty = state.is_err() || state.ok().as_ref() != session.clean_state.get();
+            self.compare_state();
         }
         !self.is_lost()
             && !on_each!(self, inner => AnsiTransactionManager::is_broken_transaction_manager(inner))
     }
 
-    /// Stores the state of a new session, with which later states are compared.
-    pub(crate) fn store_clean_state(&mut self) {
-        if self.session().may_compare_state()
+    /// Resets the settings, and compares the state with that of a new session. If the two differ, or if one of them is
+    /// unknown, the connection is closed.
+    fn compare_state(&mut self) {
+        let clean = Arc::clone(&self.session().clean_state);
+        let is_clean = match clean.text.get() {
+            Some(clean) => {
+                self.reset_settings().is_ok()
+                    && self
+                        .internally(Self::state)
+                        .is_ok_and(|state| state == *clean)
+            }
+            None => {
+                clean.is_wanted.store(true, Ordering::Relaxed);
+                false
+            }
+        };
+        let session = self.session();
+        session.is_unsure = false;
+        session.is_dirty = !is_clean;
+    }
+
+    /// Resets the settings of a PostgreSQL session. No view shows settings of the user's own, such as `app.tenant`.
+    fn reset_settings(&mut self) -> Result<(), DieselError> {
+        if self.backend() == Backend::Sqlite {
+            return Ok(());
+        }
+        // The driver sets the second and the third when it connects.
+        let own = &self.session().session_limits;
+        let sql = format!("RESET ALL; SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8'; {own}");
+        self.run(&sql)
+    }
+
+    /// Stores the state of this new session if it is needed. After a failure, the next new session is asked.
+    pub(super) fn store_clean_state(&mut self) {
+        let session = self.session();
+        let clean = Arc::clone(&session.clean_state);
+        let is_wanted = clean.is_wanted.load(Ordering::Relaxed)
+            || session.reset_on_return == ResetOnReturn::Always;
+        if is_wanted
+            && session.may_compare_state()
+            && clean.text.get().is_none()
             && let Ok(state) = self.internally(Self::state)
         {
-            // Of several first connections, each has the same state.
-            let _ = self.session().clean_state.set(state);
+            // Of several new sessions at once, each has the same state.
+            let _ = clean.text.set(state);
         }
     }
 

@@ -45,14 +45,15 @@ pub(crate) struct Session {
     pub(super) is_unsure: bool,
     /// When the state is compared with that of a new session.
     pub(super) reset_on_return: ResetOnReturn,
-    /// The state of a new session, which all connections of a pool share.
-    pub(super) clean_state: Arc<OnceLock<String>>,
+    pub(super) clean_state: Arc<CleanState>,
     /// Whether the connection is lost.
     pub(super) is_lost: bool,
     /// The timeout after which the connection was closed.
     timed_out_after: Option<Duration>,
     /// The statements that set the timeouts of each transaction.
     pub(super) limits: String,
+    /// The statements that set the timeouts of a session.
+    pub(super) session_limits: String,
     /// The instrumentation that the user has set.
     pub(super) user_instrumentation: Option<Box<dyn Instrumentation>>,
     /// The connection's deadline for answers, with `DB_SOCKET_TIMEOUT`.
@@ -162,6 +163,13 @@ impl Observed {
     }
 }
 
+/// The state of a new session, which is equal for all connections of a pool. It is asked for only if it is needed.
+#[derive(Debug, Default)]
+pub(crate) struct CleanState {
+    pub(super) is_wanted: AtomicBool,
+    pub(super) text: OnceLock<String>,
+}
+
 /// The settings of a session.
 #[derive(Default)]
 pub(crate) struct SessionSettings {
@@ -170,26 +178,35 @@ pub(crate) struct SessionSettings {
     slow_after: Option<Duration>,
     statement_cache_size: u32,
     limits: String,
+    session_limits: String,
     reset_on_return: ResetOnReturn,
-    clean_state: Arc<OnceLock<String>>,
+    clean_state: Arc<CleanState>,
 }
 
 impl SessionSettings {
-    pub(crate) fn new(config: &DatabaseConfig, clean_state: Arc<OnceLock<String>>) -> Self {
+    pub(crate) fn new(config: &DatabaseConfig, clean_state: Arc<CleanState>) -> Self {
         SessionSettings {
             echo: config.echo_sql,
             echo_parameters: config.echo_parameters,
             slow_after: config.slow_query_threshold,
             statement_cache_size: config.statement_cache_size,
-            limits: match config.url.backend() {
-                #[cfg(feature = "postgres")]
-                Backend::Postgres if config.statement_cache_size == 0 => {
-                    config.postgres.limits("SET LOCAL")
-                }
-                _ => String::new(),
-            },
+            limits: limits(config, "SET LOCAL", config.statement_cache_size == 0),
+            session_limits: limits(config, "SET", config.statement_cache_size > 0),
             reset_on_return: config.reset_on_return,
             clean_state,
+        }
+    }
+}
+
+/// Returns the statements that set PostgreSQL's timeouts, if they are set in this way. Without a statement cache, each
+/// transaction may run in another server session, so each sets its timeouts.
+fn limits(config: &DatabaseConfig, set: &str, is_used: bool) -> String {
+    match config.url.backend() {
+        #[cfg(feature = "postgres")]
+        Backend::Postgres if is_used => config.postgres.limits(set),
+        _ => {
+            let _ = (set, is_used);
+            String::new()
         }
     }
 }
@@ -222,10 +239,17 @@ impl Session {
             is_lost: false,
             timed_out_after: None,
             limits: settings.limits,
+            session_limits: settings.session_limits,
             user_instrumentation: None,
             #[cfg(feature = "postgres")]
             watched: None,
         }
+    }
+
+    /// Returns the statements that set the timeouts of a session.
+    #[cfg(feature = "postgres")]
+    pub(super) fn session_limits(&self) -> &str {
+        &self.session_limits
     }
 
     /// Returns the session of a connection whose instrumentation the caller has replaced. Its state is unknown, so the

@@ -310,7 +310,11 @@ impl Manager {
         let is_lost = managed.connection.as_mut().is_none_or(Connection::is_lost);
         if is_lost {
             self.lost(managed);
-        } else if managed.connection.as_mut().is_some_and(Connection::is_only_dirty) {
+        } else if managed
+            .connection
+            .as_mut()
+            .is_some_and(Connection::is_only_dirty)
+        {
             return Some(Reason::Changed);
         }
         if is_lost || thread::panicking() || !Self::restore(managed) {

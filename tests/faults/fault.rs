@@ -42,7 +42,7 @@ impl Fault {
     }
 }
 
-pub(crate) const FAULTS: [Fault; 16] = [
+pub(crate) const FAULTS: [Fault; 17] = [
     Fault::new("TCP reset, six times", network_faults::resets, LOST),
     Fault::new("black hole, 5 s", network_faults::black_hole, UNRESPONSIVE),
     Fault::new(
@@ -73,6 +73,11 @@ pub(crate) const FAULTS: [Fault; 16] = [
     Fault::new(
         "`pg_terminate_backend` of all backends, five times",
         server_faults::terminated_backends,
+        LOST,
+    ),
+    Fault::new(
+        "the same with diesel's DSL",
+        server_faults::terminated_backends_of_dsl,
         LOST,
     ),
     Fault::new(

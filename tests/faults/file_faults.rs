@@ -12,6 +12,7 @@ use db_service::{DatabaseConfig, DatabaseService};
 
 use crate::child_process::{ChildProcess, Role, report_ready_and_wait};
 use crate::load::{Load, NUMBERS_PER_LOAD};
+use crate::number_table::Queries;
 use crate::observations::Observations;
 use crate::outcome::{Outcome, Target, with_services};
 
@@ -41,6 +42,7 @@ fn target(file: &Path) -> anyhow::Result<Target> {
         config: config(file)?,
         limit: POOL_TIMEOUT + BUSY_TIMEOUT,
         verification: config(file)?,
+        queries: Queries::Text,
     })
 }
 
@@ -102,7 +104,7 @@ pub(crate) fn two_processes() -> anyhow::Result<Outcome> {
 /// Runs a second load with different numbers. [`two_processes`] runs this in a child process.
 pub(crate) fn write_file(file: &Path) -> anyhow::Result<Observations> {
     with_services(config(file)?, || {
-        let load = Load::start(NUMBERS_PER_LOAD)?;
+        let load = Load::start(NUMBERS_PER_LOAD, Queries::Text)?;
         report_ready_and_wait()?;
         load.recover()?;
         load.stop()

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use db_service::DbError;
 use singleton_core::ServiceContext;
 
-use crate::number_table::{self, WriteMethod};
+use crate::number_table::{self, Queries, WriteMethod};
 use crate::observations::{CallStatistics, Observations};
 
 const THREADS: i64 = 16;
@@ -40,13 +40,14 @@ impl Load {
     /// Starts the threads in the current scope, and waits until more than 500 writes and 500 reads have succeeded.
     ///
     /// The threads write numbers of the range that begins at `first` and has [`NUMBERS_PER_LOAD`] numbers.
-    pub(crate) fn start(first: i64) -> anyhow::Result<Self> {
+    pub(crate) fn start(first: i64, queries: Queries) -> anyhow::Result<Self> {
         let scope = ServiceContext::current();
         let shared = Arc::new(Shared::default());
         let start = |thread: i64| {
             let worker = Worker {
                 shared: Arc::clone(&shared),
                 next: first + thread * NUMBERS_PER_THREAD,
+                queries,
                 to_repeat: None,
                 last_acknowledged: None,
             };
@@ -123,6 +124,7 @@ impl Drop for Load {
 struct Worker {
     shared: Arc<Shared>,
     next: i64,
+    queries: Queries,
     /// The number whose write failed with a retryable error.
     to_repeat: Option<i64>,
     last_acknowledged: Option<i64>,
@@ -149,7 +151,8 @@ impl Worker {
             odd if odd % 2 == 1 => WriteMethod::Transaction,
             _ => WriteMethod::Statement,
         };
-        let call = Call::run(|| number_table::write(number, method));
+        let queries = self.queries;
+        let call = Call::run(|| number_table::write(number, method, queries));
         let mut observations = lock(&self.shared.observations);
         self.shared.record(&mut observations.writes, &call);
         match call.result {
@@ -178,7 +181,8 @@ impl Worker {
         let Some(number) = self.last_acknowledged else {
             return;
         };
-        let call = Call::run(|| number_table::contains(number));
+        let queries = self.queries;
+        let call = Call::run(|| number_table::contains(number, queries));
         let mut observations = lock(&self.shared.observations);
         self.shared.record(&mut observations.reads, &call);
         match call.result {

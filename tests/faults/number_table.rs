@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::panic;
 
-use db_service::{Backend, DatabaseService, DbError, params};
+use db_service::{Backend, Connection, DatabaseService, DbError, params};
+use diesel::prelude::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult, RunQueryDsl};
 
 use crate::wait;
 
@@ -20,6 +21,22 @@ pub(crate) enum WriteMethod {
     PanickingTransaction,
 }
 
+/// How statements are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) enum Queries {
+    /// As SQL texts.
+    #[default]
+    Text,
+    /// With diesel's DSL.
+    Dsl,
+}
+
+diesel::table! {
+    numbers (number) {
+        number -> BigInt,
+    }
+}
+
 /// Creates the table.
 pub(crate) fn create() -> Result<(), DbError> {
     // The index is not unique. A unique index would prevent the duplicates that the checks look for.
@@ -33,14 +50,25 @@ pub(crate) fn create() -> Result<(), DbError> {
 }
 
 /// Inserts a number.
-pub(crate) fn write(number: i64, method: WriteMethod) -> Result<(), DbError> {
-    let sql = "INSERT INTO numbers (number) VALUES (:number)";
-    let params = params! { "number" => number };
+pub(crate) fn write(number: i64, method: WriteMethod, queries: Queries) -> Result<(), DbError> {
     if method == WriteMethod::Statement {
-        return DatabaseService::execute_query(sql, params).map(drop);
+        return match queries {
+            Queries::Text => {
+                let params = params! { "number" => number };
+                DatabaseService::execute_query(INSERT, params).map(drop)
+            }
+            Queries::Dsl => {
+                DatabaseService::with_connection(|connection| insert(connection, number))
+            }
+        };
     }
     DatabaseService::transaction(|connection| {
-        connection.execute_query(sql, params)?;
+        match queries {
+            Queries::Text => {
+                connection.execute_query(INSERT, params! { "number" => number })?;
+            }
+            Queries::Dsl => insert(connection, number)?,
+        }
         if method == WriteMethod::PanickingTransaction {
             panic::panic_any(INTENTIONAL_PANIC);
         }
@@ -48,11 +76,28 @@ pub(crate) fn write(number: i64, method: WriteMethod) -> Result<(), DbError> {
     })
 }
 
+const INSERT: &str = "INSERT INTO numbers (number) VALUES (:number)";
+
+fn insert(connection: &mut Connection, number: i64) -> QueryResult<()> {
+    diesel::insert_into(numbers::table)
+        .values(numbers::number.eq(number))
+        .execute(connection)
+        .map(drop)
+}
+
 /// Returns whether a number is in the table.
-pub(crate) fn contains(number: i64) -> Result<bool, DbError> {
-    let sql = "SELECT number FROM numbers WHERE number = :number";
-    let rows = DatabaseService::execute_query(sql, params! { "number" => number })?;
-    Ok(!rows.is_empty())
+pub(crate) fn contains(number: i64, queries: Queries) -> Result<bool, DbError> {
+    match queries {
+        Queries::Text => {
+            let sql = "SELECT number FROM numbers WHERE number = :number";
+            let rows = DatabaseService::execute_query(sql, params! { "number" => number })?;
+            Ok(!rows.is_empty())
+        }
+        Queries::Dsl => DatabaseService::with_connection(|connection| {
+            let found = numbers::table.find(number).get_result::<i64>(connection);
+            Ok(found.optional()?.is_some())
+        }),
+    }
 }
 
 /// Waits until no other session can write any more, and returns all numbers and how often each is in the table.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use singleton_core::testing::Scope;
 
 use crate::load::Load;
-use crate::number_table;
+use crate::number_table::{self, Queries};
 use crate::observations::Observations;
 
 /// The tolerance of a call's limit, and the longest recovery after the end of the fault.
@@ -132,6 +132,8 @@ pub(crate) struct Target {
     pub(crate) limit: Duration,
     /// The settings with which the table is read after the load.
     pub(crate) verification: DatabaseConfig,
+    /// How the load writes its statements.
+    pub(crate) queries: Queries,
 }
 
 impl Target {
@@ -151,9 +153,10 @@ impl Target {
         self,
         fault: impl FnOnce(&Load) -> anyhow::Result<Option<Observations>>,
     ) -> anyhow::Result<Outcome> {
+        let queries = self.queries;
         let observations = with_services(self.config, || {
             number_table::create()?;
-            let load = Load::start(0)?;
+            let load = Load::start(0, queries)?;
             let fault = fault(&load).and_then(|other| load.recover().map(|()| other));
             // Ends the threads even if the fault returned an error.
             let mut observations = load.stop()?;

@@ -6,6 +6,7 @@ use anyhow::Context;
 use db_service::{DatabaseConfig, DatabaseService, Row, params};
 use tests::TestServer;
 
+use crate::number_table::Queries;
 use crate::outcome::{Target, with_services};
 use crate::processes::{Processes, StoppedProcesses};
 use crate::wait;
@@ -53,6 +54,7 @@ pub(crate) fn target_at(
         config,
         limit: POOL_TIMEOUT + SOCKET_TIMEOUT,
         verification: DatabaseConfig::new(server.url().parse()?),
+        queries: Queries::Text,
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use db_service::{DatabaseService, params};
 use tests::TestServer;
 
+use crate::number_table::Queries;
 use crate::outcome::Outcome;
 use crate::postgres_target::{
     FAULT_DURATION, REPEAT_INTERVAL, backends, direct_target, start_server, stop_busy_backends,
@@ -73,16 +74,26 @@ pub(crate) fn restarts() -> anyhow::Result<Outcome> {
 }
 
 pub(crate) fn terminated_backends() -> anyhow::Result<Outcome> {
-    during_load(|server| {
-        for _ in 0..5 {
-            server.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
-            );
-            thread::sleep(REPEAT_INTERVAL);
-        }
-        Ok(())
-    })
+    during_load(terminate_backends)
+}
+
+/// The same with diesel's DSL.
+pub(crate) fn terminated_backends_of_dsl() -> anyhow::Result<Outcome> {
+    let server = start_server()?;
+    let mut target = direct_target(&server)?;
+    target.queries = Queries::Dsl;
+    target.run_under_load(|_| terminate_backends(&server))
+}
+
+fn terminate_backends(server: &TestServer) -> anyhow::Result<()> {
+    for _ in 0..5 {
+        server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        );
+        thread::sleep(REPEAT_INTERVAL);
+    }
+    Ok(())
 }
 
 pub(crate) fn altered_table() -> anyhow::Result<Outcome> {

@@ -94,7 +94,8 @@ pub(crate) fn contains(number: i64, queries: Queries) -> Result<bool, DbError> {
             Ok(!rows.is_empty())
         }
         Queries::Dsl => DatabaseService::with_connection(|connection| {
-            let found = numbers::table.find(number).get_result::<i64>(connection);
+            let found = numbers::table.find(number).select(numbers::number);
+            let found = found.get_result::<i64>(connection);
             Ok(found.optional()?.is_some())
         }),
     }

@@ -1,6 +1,7 @@
 //! [`Connection`] as a connection of diesel.
 
 use std::sync::Arc;
+#[cfg(feature = "sqlite")]
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -18,7 +19,9 @@ use diesel::query_dsl::{LoadQuery, UpdateAndFetchResults};
 use diesel::result::{Error as DieselError, QueryResult};
 use diesel::{AsChangeset, ConnectionError, ConnectionResult, Identifiable, RunQueryDsl, Table};
 
-use super::cursor::{DriverRows, MultiCursor, Reading};
+#[cfg(feature = "sqlite")]
+use super::cursor::Reading;
+use super::cursor::{DriverRows, MultiCursor};
 use super::establish::Connector;
 use super::known_statements::KnownQuery;
 use super::session::Running;
@@ -103,43 +106,13 @@ impl LoadConnection for Connection {
         MultiBackend: QueryMetadata<T::SqlType>,
     {
         let query = self.known_source(&source)?;
-        #[cfg(feature = "postgres")]
-        if self.backend() == Backend::Postgres {
-            return self.load_from_postgres(&query, &source);
-        }
-        let (running, started_at) = self.start_query(&query)?;
-        self.echo_query(&Delegated {
-            query: ByReference(&source),
-            sql: Arc::clone(&query.text),
-        });
-        let session = self.session();
-        let mut reading = Reading {
-            observed: Arc::clone(&session.observed),
-            query: Arc::clone(&query),
-            started_at,
-            counts: session.counts(),
-            rows: 0,
-            failed: false,
-        };
-        session.finish(&running, None);
-        session.observed.is_reading.store(true, Ordering::Relaxed);
-        match self {
-            #[cfg(feature = "sqlite")]
-            Connection::Sqlite(inner) => {
-                let delegated = Delegated {
-                    query: source,
-                    sql: Arc::clone(&query.text),
-                };
-                match LoadConnection::<DefaultLoadingMode>::load(inner, delegated) {
-                    Ok(rows) => Ok(MultiCursor::new(DriverRows::Sqlite(rows), Some(reading))),
-                    Err(error) => {
-                        reading.fail(&error);
-                        Err(error)
-                    }
-                }
-            }
+        match self.backend() {
             #[cfg(feature = "postgres")]
-            Connection::Postgres(_) => Err(DieselError::NotFound),
+            Backend::Postgres => self.load_from_postgres(&query, &source),
+            #[cfg(feature = "sqlite")]
+            Backend::Sqlite => self.load_from_sqlite(query, source),
+            #[allow(unreachable_patterns, reason = "one backend may be compiled in")]
+            _ => Err(DieselError::NotFound),
         }
     }
 }
@@ -231,6 +204,51 @@ impl Connection {
         self.end_query(&started, query, result, |count| *count as u64)
     }
 
+    /// Starts a SQLite query, which runs while its rows are read.
+    #[cfg(feature = "sqlite")]
+    fn load_from_sqlite<'conn, 'query, T>(
+        &'conn mut self,
+        query: Arc<KnownQuery>,
+        source: T,
+    ) -> QueryResult<MultiCursor<'conn, 'query>>
+    where
+        T: QueryFragment<MultiBackend> + QueryId + 'query,
+    {
+        let (running, started_at) = self.start_query(&query)?;
+        self.echo_query(&Delegated {
+            query: ByReference(&source),
+            sql: Arc::clone(&query.text),
+        });
+        let session = self.session();
+        let mut reading = Reading {
+            observed: Arc::clone(&session.observed),
+            query: Arc::clone(&query),
+            started_at,
+            counts: session.counts(),
+            rows: 0,
+            failed: false,
+        };
+        session.finish(&running, None);
+        session.observed.is_reading.store(true, Ordering::Relaxed);
+        match self {
+            Connection::Sqlite(inner) => {
+                let delegated = Delegated {
+                    query: source,
+                    sql: Arc::clone(&query.text),
+                };
+                match LoadConnection::<DefaultLoadingMode>::load(inner, delegated) {
+                    Ok(rows) => Ok(MultiCursor(DriverRows::Sqlite(rows, reading))),
+                    Err(error) => {
+                        reading.fail(&error);
+                        Err(error)
+                    }
+                }
+            }
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => Err(DieselError::NotFound),
+        }
+    }
+
     #[cfg(feature = "postgres")]
     fn load_from_postgres<'conn, 'query, T>(
         &'conn mut self,
@@ -246,7 +264,7 @@ impl Connection {
         } else {
             result
         };
-        Ok(MultiCursor::new(DriverRows::Postgres(result?), None))
+        Ok(MultiCursor(DriverRows::Postgres(result?)))
     }
 
     /// Loads all rows from PostgreSQL.

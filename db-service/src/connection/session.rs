@@ -158,6 +158,7 @@ impl Observed {
     }
 
     /// Stores the failure of a statement whose rows are being read.
+    #[cfg(feature = "sqlite")]
     pub(super) fn fail_while_reading(&self, error: &DieselError) {
         *self.row_failure.lock() = copy(error);
     }

@@ -20,9 +20,17 @@ use diesel::sqlite::{Sqlite, SqliteType, SqliteValue};
 
 use super::backend::{MultiBackend, MultiTypeMetadata, MultiValue};
 use super::binds::{MultiBindValue, postgres_lookup};
+#[cfg(feature = "sqlite")]
 use crate::values::{FromValue, Value};
 
 /// The form that SQLite stores a value of the SQL type `ST` in, where diesel has another one or none.
+#[cfg_attr(
+    not(feature = "sqlite"),
+    allow(
+        unreachable_pub,
+        reason = "only the traits of SQLite's backend show it"
+    )
+)]
 #[derive(Debug)]
 pub struct SqliteForm<ST>(std::marker::PhantomData<ST>);
 

@@ -55,8 +55,7 @@ impl diesel::Connection for Connection {
 
     /// Opens a connection outside any pool, with the default settings. `url` has the forms of `DATABASE_URL`.
     fn establish(url: &str) -> ConnectionResult<Self> {
-        let invalid =
-            |error: UrlError| ConnectionError::InvalidConnectionUrl(error.to_string());
+        let invalid = |error: UrlError| ConnectionError::InvalidConnectionUrl(error.to_string());
         let failed = |error: DbError| ConnectionError::BadConnection(error.to_string());
         let config = DatabaseConfig::new(url.parse().map_err(invalid)?);
         let connector = Connector::new(&config, Arc::default()).map_err(failed)?;
@@ -123,6 +122,7 @@ impl LoadConnection for Connection {
         };
         session.finish(&running, None);
         session.observed.is_reading.store(true, Ordering::Relaxed);
+        session.observed.is_loading.store(true, Ordering::Relaxed);
         match self {
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(inner) => {
@@ -130,7 +130,9 @@ impl LoadConnection for Connection {
                     query: source,
                     sql: Arc::clone(&query.text),
                 };
-                match LoadConnection::<DefaultLoadingMode>::load(inner, delegated) {
+                let loaded = LoadConnection::<DefaultLoadingMode>::load(inner, delegated);
+                reading.observed.is_loading.store(false, Ordering::Relaxed);
+                match loaded {
                     Ok(rows) => Ok(MultiCursor::new(DriverRows::Sqlite(rows), Some(reading))),
                     Err(error) => {
                         reading.fail(&error);

@@ -140,6 +140,9 @@ impl Connection {
             }
             finished => {
                 self.session().finish(running, None);
+                if !was_sent {
+                    self.session().not_sent(running);
+                }
                 finished.map_err(|error| match error {
                     LoadError::Value(error) | LoadError::NotSent(error) => error,
                     LoadError::Driver(error) => error.into(),

@@ -345,7 +345,9 @@ impl Session {
         }
         match side_effects.transaction {
             Some(true) => self.transaction.has_raw = true,
-            // Of several statements, the one that ends it may have failed.
+            // Of several statements, the one after the begin may have failed.
+            _ if failed && side_effects.begin => self.transaction.has_raw = true,
+            // The one that ends it may have failed too.
             Some(false) if !failed => self.transaction.has_raw = false,
             _ => {}
         }
@@ -434,6 +436,13 @@ impl Session {
         let failure = self.observed.row_failure.lock().take();
         if let Some(error) = failure {
             self.fail(&error, false, None);
+        }
+    }
+
+    /// Keeps the first failure for `level`: it has ended the transaction of all levels.
+    pub(super) fn keep_first_failure(&mut self, level: u32) {
+        if let Some(failure) = &mut self.transaction.first_failure {
+            failure.level = failure.level.min(level);
         }
     }
 

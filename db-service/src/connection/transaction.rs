@@ -384,8 +384,8 @@ impl Connection {
         let (levels, base) = (transaction.levels, transaction.base);
         let level = depth.saturating_sub(base);
         // A transaction that has ended by itself leaves nothing to roll back.
-        if levels > level {
-            self.has_ended();
+        if levels > level && self.has_ended() {
+            self.session().keep_first_failure(level);
         }
         while self.transaction_depth() > depth {
             if let Err(error) = self.roll_back() {

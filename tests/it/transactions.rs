@@ -2,3 +2,5 @@
 
 mod commit_and_rollback;
 mod conflicts;
+mod ended;
+mod outcomes;

@@ -230,13 +230,16 @@ impl Connection {
         };
         session.finish(&running, None);
         session.observed.is_reading.store(true, Ordering::Relaxed);
+        session.observed.is_loading.store(true, Ordering::Relaxed);
         match self {
             Connection::Sqlite(inner) => {
                 let delegated = Delegated {
                     query: source,
                     sql: Arc::clone(&query.text),
                 };
-                match LoadConnection::<DefaultLoadingMode>::load(inner, delegated) {
+                let loaded = LoadConnection::<DefaultLoadingMode>::load(inner, delegated);
+                reading.observed.is_loading.store(false, Ordering::Relaxed);
+                match loaded {
                     Ok(rows) => Ok(MultiCursor(DriverRows::Sqlite(rows, reading))),
                     Err(error) => {
                         reading.fail(&error);

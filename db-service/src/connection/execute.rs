@@ -143,8 +143,13 @@ impl Connection {
                 let error = self.failed(running, error);
                 Err(self.classify_timeout(error.into()))
             }
-            Err(LoadError::Value(error) | LoadError::NotSent(error)) => {
+            Err(LoadError::Value(error)) => {
                 session.finish(running, None);
+                Err(error)
+            }
+            Err(LoadError::NotSent(error)) => {
+                session.finish(running, None);
+                session.not_sent(running);
                 Err(error)
             }
             Ok(value) => {

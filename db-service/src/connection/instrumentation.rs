@@ -90,9 +90,9 @@ impl Session {
             self.transaction.was_ended_directly = true;
             self.transaction.must_ask = self.observed.backend == Backend::Sqlite;
         }
+        self.note_direct(error);
         if let Some(error) = error {
             remember_names_of_statement(error, query);
-            self.fail(error, false, None);
             // Only a `BEGIN` that could not lock is a conflict. A lock timeout of another statement is the user's own
             // setting.
             self.transaction.has_conflicted |=
@@ -123,6 +123,11 @@ impl Instrumentation for Session {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         if let InstrumentationEvent::CacheQuery { sql, .. } = &event {
             self.statements.prepared.add(sql);
+        }
+        if matches!(event, InstrumentationEvent::StartQuery { .. })
+            && !self.observed.is_loading.load(Ordering::Relaxed)
+        {
+            self.note_forgotten_rows();
         }
         if !self.is_announced && !self.observed.is_reading.load(Ordering::Relaxed) {
             let command =

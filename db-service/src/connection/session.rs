@@ -71,6 +71,8 @@ pub(crate) struct Observed {
     pub(super) statistics: Arc<Statistics>,
     /// Whether the caller reads the rows of a statement, so that diesel's events about it are ignored.
     pub(super) is_reading: AtomicBool,
+    /// Whether that statement is still being started.
+    pub(super) is_loading: AtomicBool,
     /// The failure of a statement whose rows were being read. The session takes it over with the next statement.
     row_failure: Mutex<Option<DieselError>>,
 }
@@ -80,12 +82,17 @@ pub(crate) struct Observed {
 pub(crate) struct TransactionState {
     /// The number of transactions and savepoints that were begun through this crate.
     pub(super) levels: u32,
+    /// The driver's depth below the first of these levels. It is not 0 in a transaction that the caller has begun on
+    /// the driver's connection.
+    pub(super) base: u32,
     /// Whether the end of the transaction is yet to be counted.
     pub(super) is_counted: bool,
     /// Whether a raw statement has begun a transaction that diesel does not know.
     pub(super) has_raw: bool,
     /// Whether a statement of the current transaction has failed.
     pub(super) has_failed: bool,
+    /// Whether the last statement that was sent has failed, so that PostgreSQL refuses all but a rollback.
+    is_aborted: bool,
     /// Whether the driver's connection has executed a `COMMIT` or `ROLLBACK` itself.
     pub(super) was_ended_directly: bool,
     /// Whether SQLite must be asked if it is still in the transaction: a statement has failed that may have ended it.
@@ -94,6 +101,16 @@ pub(crate) struct TransactionState {
     first_failure: Option<FirstFailure>,
     /// Whether the last transaction was rolled back, or could not begin, because of a conflict with another one.
     pub(super) has_conflicted: bool,
+}
+
+impl TransactionState {
+    /// Returns the driver's depth that belongs to these levels. 0 without levels.
+    pub(super) fn depth(&self) -> u32 {
+        match self.levels {
+            0 => 0,
+            levels => self.base + levels,
+        }
+    }
 }
 
 /// The first failure of a transaction.
@@ -226,6 +243,7 @@ impl Session {
                 slow_after: settings.slow_after,
                 statistics,
                 is_reading: AtomicBool::new(false),
+                is_loading: AtomicBool::new(false),
                 row_failure: Mutex::new(None),
             }),
             statements: KnownStatements::new(settings.statement_cache_size),
@@ -253,11 +271,19 @@ impl Session {
         &self.session_limits
     }
 
-    /// Returns the session of a connection whose instrumentation the caller has replaced. Its state is unknown, so the
-    /// connection is closed when it returns.
-    fn unknown(backend: Backend) -> Self {
+    /// Returns the session of a connection whose instrumentation the caller has replaced, at this depth of transactions
+    /// of the driver. Its state is unknown, so the connection is closed when it returns.
+    fn unknown(backend: Backend, depth: u32) -> Self {
         let mut session = Session::new(backend, SessionSettings::default(), Arc::default());
         session.is_dirty = true;
+        // A statement may have failed meanwhile, or have begun a transaction.
+        session.transaction = TransactionState {
+            levels: depth,
+            has_failed: true,
+            must_ask: backend == Backend::Sqlite,
+            has_raw: depth == 0,
+            ..TransactionState::default()
+        };
         session
     }
 
@@ -351,8 +377,7 @@ impl Session {
         self.end_wait();
         self.await_answer();
         self.is_announced = true;
-        // The rows of an earlier statement borrowed the connection, so they are gone.
-        self.observed.is_reading.store(false, Ordering::Relaxed);
+        self.note_forgotten_rows();
         self.is_dirty |= side_effects.session;
         self.is_unsure |= side_effects.is_unsure;
     }
@@ -361,6 +386,7 @@ impl Session {
     pub(super) fn finish(&mut self, running: &Running, error: Option<&DieselError>) {
         self.is_announced = false;
         self.end_wait();
+        self.transaction.is_aborted = false;
         self.note_transaction(running.side_effects, error.is_some());
         if let Some(error) = error {
             self.fail(error, running.has_failed_before, running.at);
@@ -374,7 +400,9 @@ impl Session {
         }
         match side_effects.transaction {
             Some(true) => self.transaction.has_raw = true,
-            // Of several statements, the one that ends it may have failed.
+            // Of several statements, the one after the begin may have failed.
+            _ if failed && side_effects.begin => self.transaction.has_raw = true,
+            // The one that ends it may have failed too.
             Some(false) if !failed => self.transaction.has_raw = false,
             _ => {}
         }
@@ -400,6 +428,7 @@ impl Session {
         }
         let transaction = &mut self.transaction;
         transaction.has_failed = true;
+        transaction.is_aborted = matches!(error, DieselError::DatabaseError(..));
         if transaction.levels == 0 || has_failed_before {
             return;
         }
@@ -426,11 +455,49 @@ impl Session {
         (self.transaction.has_failed, self.transaction.first_failure) = failure;
     }
 
+    /// Returns whether PostgreSQL refuses statements, as far as its answers show. diesel does not notice a statement
+    /// that could not be prepared.
+    pub(super) fn is_aborted(&self) -> bool {
+        let transaction = &self.transaction;
+        transaction.is_aborted
+            && transaction.first_failure.is_some()
+            && self.observed.backend == Backend::Postgres
+    }
+
+    /// Notes that a statement was not sent, so it shows nothing about a failed transaction.
+    pub(super) fn not_sent(&mut self, running: &Running) {
+        self.transaction.is_aborted |= running.has_failed_before;
+    }
+
+    /// Notes the end of a statement that the caller has executed on the driver's connection.
+    pub(super) fn note_direct(&mut self, error: Option<&DieselError>) {
+        let has_failed_before = self.is_aborted();
+        self.transaction.is_aborted = false;
+        if let Some(error) = error {
+            self.fail(error, has_failed_before, None);
+        }
+    }
+
+    /// Notes if the caller has forgotten the rows of an earlier statement, with [`std::mem::forget`]: rows borrow the
+    /// connection, so they should be gone when it is used again. On SQLite, the statement runs on and keeps its
+    /// snapshot, so the connection is closed when it returns.
+    pub(super) fn note_forgotten_rows(&mut self) {
+        self.is_dirty |= self.observed.is_reading.swap(false, Ordering::Relaxed);
+    }
+
     /// Takes over the failure of a statement whose rows were read.
     pub(super) fn take_row_failure(&mut self) {
+        self.note_forgotten_rows();
         let failure = self.observed.row_failure.lock().take();
         if let Some(error) = failure {
             self.fail(&error, false, None);
+        }
+    }
+
+    /// Keeps the first failure for `level`: it has ended the transaction of all levels.
+    pub(super) fn keep_first_failure(&mut self, level: u32) {
+        if let Some(failure) = &mut self.transaction.first_failure {
+            failure.level = failure.level.min(level);
         }
     }
 
@@ -445,7 +512,7 @@ impl Session {
         {
             transaction.first_failure = None;
         }
-        if level == 0 {
+        if transaction.levels == 0 {
             transaction.must_ask = false;
             transaction.was_ended_directly = false;
         }
@@ -534,7 +601,7 @@ impl Connection {
         let instrumentation = on_each!(self, inner => diesel::Connection::instrumentation(inner));
         // The caller may have set another instrumentation on the driver's connection.
         if instrumentation.downcast_ref::<Session>().is_none() {
-            let session = Session::unknown(backend);
+            let session = Session::unknown(backend, self.transaction_depth());
             on_each!(self, inner => diesel::Connection::set_instrumentation(inner, session));
         }
         on_each!(self, inner => diesel::Connection::instrumentation(inner))
@@ -613,11 +680,12 @@ impl Connection {
     /// Returns whether the transaction has ended before the closure that it belongs to.
     pub(super) fn has_ended(&mut self) -> bool {
         let transaction = &mut self.session().transaction;
-        let (levels, was_ended_directly) = (transaction.levels, transaction.was_ended_directly);
+        let (base, levels) = (transaction.base, transaction.levels);
+        let was_ended_directly = transaction.was_ended_directly;
         if std::mem::take(&mut transaction.must_ask) {
             self.ask_for_transaction();
         }
-        let has_ended = was_ended_directly || self.transaction_depth() < levels;
+        let has_ended = was_ended_directly || self.transaction_depth() < base + levels;
         if has_ended {
             self.session().count_rollback();
         }
@@ -669,7 +737,7 @@ impl Connection {
         let transaction = &self.session().transaction;
         let has_failed_before = transaction.levels > 0
             && transaction.first_failure.is_some()
-            && self.is_failed_transaction();
+            && (self.session().is_aborted() || self.is_failed_transaction());
         self.session().start(side_effects);
         Running {
             side_effects,

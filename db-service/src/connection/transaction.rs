@@ -207,11 +207,15 @@ impl Connection {
             });
         }
         self.check_usable()?;
-        let (_, begun) = self.command("SAVEPOINT", |connection| {
+        let base = self.transaction_depth();
+        let (running, begun) = self.command("SAVEPOINT", |connection| {
             on_each!(connection, inner => AnsiTransactionManager::begin_transaction(inner))
         });
+        if begun.is_err() && running.has_failed_before() {
+            return Err(self.aborted().into());
+        }
         if begun.is_ok() {
-            self.session().transaction.levels += 1;
+            self.entered_level(base);
         }
         begun
     }
@@ -234,7 +238,7 @@ impl Connection {
                 session.count_rollback();
                 session.transaction.is_counted = true;
                 session.transaction.has_failed = false;
-                session.transaction.levels += 1;
+                self.entered_level(0);
             }
             // Only a `BEGIN` that could not lock is a conflict. A lock timeout of another statement is the user's own
             // setting.
@@ -243,6 +247,15 @@ impl Connection {
             }
         }
         begun
+    }
+
+    /// Notes a level that was begun. `base` is the driver's depth below it.
+    fn entered_level(&mut self, base: u32) {
+        let transaction = &mut self.session().transaction;
+        if transaction.levels == 0 {
+            transaction.base = base;
+        }
+        transaction.levels += 1;
     }
 
     /// Returns an error inside a transaction that a statement of the user has begun, which PostgreSQL would join with a
@@ -288,6 +301,13 @@ impl Connection {
         if self.session().transaction.levels > 0 && self.has_ended() {
             return Err(Failure::Ended(self.aborted()));
         }
+        // A closure has left a transaction of the driver's connection open, such as diesel's `transaction` after a panic.
+        // The last savepoint is not this level's, and nothing says what must happen to the changes since.
+        let transaction = &self.session().transaction;
+        let (levels, expected) = (transaction.levels, transaction.base + transaction.levels);
+        if levels > 0 && self.transaction_depth() > expected {
+            return Err(Failure::Begin(DieselError::AlreadyInTransaction));
+        }
         let is_outermost = self.transaction_depth() == 1;
         // After a failed statement, PostgreSQL turns COMMIT into a rollback without an error. It refuses any other
         // statement.
@@ -326,8 +346,18 @@ impl Connection {
                 }
                 Ok(())
             }
-            Err(_) if running.has_failed_before() => Err(Failure::Ended(self.aborted())),
-            Err(error) => Err(Failure::Commit(error)),
+            Err(error) => {
+                let failure = match running.has_failed_before() {
+                    true => Failure::Ended(self.aborted()),
+                    false => Failure::Commit(error),
+                };
+                // diesel may have rolled back to the savepoint, so this level is gone, and the transaction goes on.
+                let depth = self.transaction_depth();
+                if depth > 0 && depth < expected {
+                    self.session().forget_levels_above(levels.saturating_sub(1));
+                }
+                Err(failure)
+            }
         }
     }
 
@@ -348,12 +378,15 @@ impl Connection {
         result
     }
 
-    /// Rolls back all transactions above `depth`. If a rollback fails, gives the connection up.
+    /// Rolls back all transactions above the driver's `depth`. If a rollback fails, gives the connection up.
     pub(crate) fn roll_back_to(&mut self, depth: u32) {
         self.session().take_row_failure();
+        let transaction = &self.session().transaction;
+        let (levels, base) = (transaction.levels, transaction.base);
+        let level = depth.saturating_sub(base);
         // A transaction that has ended by itself leaves nothing to roll back.
-        if self.session().transaction.levels > depth {
-            self.has_ended();
+        if levels > level && self.has_ended() {
+            self.session().keep_first_failure(level);
         }
         while self.transaction_depth() > depth {
             if let Err(error) = self.roll_back() {
@@ -367,11 +400,11 @@ impl Connection {
                         "a transaction could not be rolled back, so its connection is closed: {error}"
                     );
                 }
-                self.session().forget_levels_above(depth);
+                self.session().forget_levels_above(level);
                 return self.terminate();
             }
         }
-        self.session().forget_levels_above(depth);
+        self.session().forget_levels_above(level);
     }
 
     /// Ends a session whose state or next answer is unknown. Nothing of the transaction is committed, and each later
@@ -469,7 +502,7 @@ where
     let depth = inner
         .session()
         .transaction
-        .levels
+        .depth()
         .max(inner.transaction_depth());
     if inner.is_lost() {
         return Err(Failure::Begin(DieselError::BrokenTransactionManager));
@@ -533,8 +566,9 @@ where
         let connection: &mut Connection = connection.borrow_mut();
         match connection.session().transaction.levels {
             0 => Err(DieselError::NotInTransaction),
-            levels => {
-                connection.roll_back_to(levels - 1);
+            _ => {
+                let depth = connection.session().transaction.depth();
+                connection.roll_back_to(depth - 1);
                 match connection.is_lost() {
                     true => Err(DieselError::BrokenTransactionManager),
                     false => Ok(()),
@@ -547,10 +581,13 @@ where
         let connection: &mut Connection = connection.borrow_mut();
         match connection.session().transaction.levels {
             0 => Err(DieselError::NotInTransaction),
-            levels => connection.commit::<DieselError>().map_err(|failure| {
-                connection.roll_back_to(levels - 1);
-                failure.into_diesel()
-            }),
+            _ => {
+                let depth = connection.session().transaction.depth();
+                connection.commit::<DieselError>().map_err(|failure| {
+                    connection.roll_back_to(depth - 1);
+                    failure.into_diesel()
+                })
+            }
         }
     }
 

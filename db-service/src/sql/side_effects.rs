@@ -12,6 +12,8 @@ pub(crate) struct SideEffects {
     /// Whether a transaction that the driver does not track is open after the text. `None` if the text neither begins
     /// nor ends one.
     pub(crate) transaction: Option<bool>,
+    /// The text begins a transaction. It stays open if a later statement of the text fails.
+    pub(crate) begin: bool,
     /// The text ends the current transaction, and may begin another one.
     pub(crate) end: bool,
     /// The text changes session state that outlives transactions: a setting, a temporary table, a session lock, a
@@ -101,6 +103,7 @@ impl<'a> SideEffectScanner<'a> {
         match statement.count {
             0 if is_one_of(word, &["BEGIN", "START", "SAVEPOINT"]) => {
                 self.found.transaction = Some(true);
+                self.found.begin = true;
             }
             0 => statement.ends = is_one_of(word, &ENDS),
             // `PREPARE TRANSACTION` separates the transaction from the session.
@@ -113,6 +116,7 @@ impl<'a> SideEffectScanner<'a> {
                 statement.ends = false;
                 self.found.end = true;
                 self.found.transaction = Some(true);
+                self.found.begin = true;
             }
             // `COMMIT PREPARED` ends a transaction that the session has left.
             1 if statement.ends && is_one_of(word, &["PREPARED"]) => statement.ends = false,
@@ -584,6 +588,16 @@ mod tests {
                 None,
                 "{sql}"
             );
+        }
+    }
+
+    #[test]
+    fn begin_of_a_transaction_is_detected_before_its_end() {
+        for sql in ["BEGIN; SELECT 1; COMMIT", "COMMIT AND CHAIN; ROLLBACK"] {
+            assert!(side_effects(sql, Backend::Postgres).begin, "{sql}");
+        }
+        for sql in ["COMMIT; SELECT 1", "ROLLBACK TO a", "SELECT begin FROM t"] {
+            assert!(!side_effects(sql, Backend::Postgres).begin, "{sql}");
         }
     }
 

@@ -228,7 +228,7 @@ where
     C::TransactionManager::rollback_transaction(connection)?;
     C::TransactionManager::commit_transaction(connection)?;
     let nothing = C::TransactionManager::commit_transaction(connection);
-    assert_eq!(nothing, Err(DieselError::NotInTransaction));
+    assert!(matches!(nothing, Err(DieselError::NotInTransaction)));
     C::TransactionManager::begin_transaction(connection)?;
     rename(connection, 3, "c")?;
     C::TransactionManager::rollback_transaction(connection)

@@ -172,7 +172,8 @@ fn query_is_prepared_once(database: &TestDatabase) {
         create_rows(database);
         let connection = &mut DatabaseService::connection().unwrap();
         let prepared = |connection: &mut Connection| -> i64 {
-            let sql = "SELECT count(*) AS n FROM pg_prepared_statements WHERE statement LIKE '%\"pets\"%'";
+            let sql = "SELECT count(*) AS n FROM pg_prepared_statements WHERE statement LIKE '%FROM \"pets\" WHERE%' \
+                       AND statement NOT LIKE '%pg_prepared_statements%'";
             let rows = connection.execute_query(sql, params! {}).unwrap();
             rows[0].get("n").unwrap()
         };

@@ -10,3 +10,4 @@ mod queries;
 mod tables;
 mod types;
 mod upserts;
+mod ways_out;

@@ -64,11 +64,11 @@ impl Connection {
             let echo = self.echo();
             let (parsed, casts) = (&statement.parsed, casts.cloned());
             let count = on_each!(self, inner => Statement::new(parsed, row, casts)
-                .map_err(LoadError::NotSent)
-                .and_then(|built| {
-                    echo.statement(&built);
-                    Ok(inner.execute_returning_count(&built)?)
-                }));
+            .map_err(LoadError::NotSent)
+            .and_then(|built| {
+                echo.statement(&built);
+                Ok(inner.execute_returning_count(&built)?)
+            }));
             #[cfg(feature = "sqlite")]
             super::execute::note_names(&count, parsed.text());
             let count = self.end_statement(&running, count, true)? as u64;

@@ -55,8 +55,7 @@ impl diesel::Connection for Connection {
 
     /// Opens a connection outside any pool, with the default settings. `url` has the forms of `DATABASE_URL`.
     fn establish(url: &str) -> ConnectionResult<Self> {
-        let invalid =
-            |error: UrlError| ConnectionError::InvalidConnectionUrl(error.to_string());
+        let invalid = |error: UrlError| ConnectionError::InvalidConnectionUrl(error.to_string());
         let failed = |error: DbError| ConnectionError::BadConnection(error.to_string());
         let config = DatabaseConfig::new(url.parse().map_err(invalid)?);
         let connector = Connector::new(&config, Arc::default()).map_err(failed)?;

@@ -517,10 +517,24 @@ const HARMLESS: [&str; 209] = [
     "lastval",
     "setval",
     // Information about the server, and what ends with the transaction.
-    "current_schema", "current_setting", "has_table_privilege", "pg_advisory_xact_lock",
-    "pg_advisory_xact_lock_shared", "pg_try_advisory_xact_lock", "pg_backend_pid", "pg_cancel_backend",
-    "pg_current_wal_lsn", "pg_current_xact_id", "pg_is_in_recovery", "pg_relation_size", "pg_size_pretty",
-    "pg_sleep", "pg_terminate_backend", "pg_total_relation_size", "txid_current", "version",
+    "current_schema",
+    "current_setting",
+    "has_table_privilege",
+    "pg_advisory_xact_lock",
+    "pg_advisory_xact_lock_shared",
+    "pg_try_advisory_xact_lock",
+    "pg_backend_pid",
+    "pg_cancel_backend",
+    "pg_current_wal_lsn",
+    "pg_current_xact_id",
+    "pg_is_in_recovery",
+    "pg_relation_size",
+    "pg_size_pretty",
+    "pg_sleep",
+    "pg_terminate_backend",
+    "pg_total_relation_size",
+    "txid_current",
+    "version",
 ];
 
 #[cfg(test)]

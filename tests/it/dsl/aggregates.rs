@@ -1,9 +1,7 @@
 //! Aggregates, groups, window functions, conditions and functions of the database.
 
 use db_service::{DatabaseService, MultiBackend};
-use diesel::dsl::{
-    avg, case_when, count, count_star, max, min, rank, row_number, sql, sum,
-};
+use diesel::dsl::{avg, case_when, count, count_star, max, min, rank, row_number, sql, sum};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Double, Float, Integer, Nullable, Text};
 use tests::TestDatabase;
@@ -32,7 +30,11 @@ fn aggregates_are_computed(database: &TestDatabase) {
         let connection = &mut DatabaseService::connection().unwrap();
         assert_eq!(pets::table.count().get_result(connection), Ok(5));
         let counts: (i64, i64, i64) = pets::table
-            .select((count_star(), count(pets::weight), count(pets::weight).aggregate_distinct()))
+            .select((
+                count_star(),
+                count(pets::weight),
+                count(pets::weight).aggregate_distinct(),
+            ))
             .first(connection)
             .unwrap();
         assert_eq!(counts, (5, 4, 3));

@@ -256,7 +256,8 @@ fn test_transaction_that_begins_a_connection_ends_with_it(database: &TestDatabas
         create_rows(database);
         let mut connection = DatabaseService::connection().unwrap();
         connection.begin_test_transaction().unwrap();
-        let inner = connection.transaction(|connection| diesel::delete(pets::table).execute(connection));
+        let inner =
+            connection.transaction(|connection| diesel::delete(pets::table).execute(connection));
         assert_eq!(inner, Ok(4));
         assert_eq!(pets::table.count().get_result(&mut connection), Ok(0));
         drop(connection);

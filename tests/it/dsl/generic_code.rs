@@ -80,10 +80,8 @@ where
 fn connections_have_the_traits_of_diesel() {
     fn assert_connection<C>()
     where
-        C: diesel::Connection<
-                Backend = MultiBackend,
-                TransactionManager = MultiTransactionManager,
-            > + LoadConnection<DefaultLoadingMode>
+        C: diesel::Connection<Backend = MultiBackend, TransactionManager = MultiTransactionManager>
+            + LoadConnection<DefaultLoadingMode>
             + SimpleConnection
             + MigrationConnection
             + MigrationHarness<MultiBackend>
@@ -165,10 +163,13 @@ fn generic_transaction_waits_for_the_write_lock_when_it_begins(database: &TestDa
                 has_run = true;
                 Ok::<_, DieselError>(())
             });
-            assert_eq!((outcome.is_ok(), has_run), match is_postgres(database) {
-                true => (true, true),
-                false => (false, false),
-            });
+            assert_eq!(
+                (outcome.is_ok(), has_run),
+                match is_postgres(database) {
+                    true => (true, true),
+                    false => (false, false),
+                }
+            );
             Ok::<_, DbError>(())
         })
         .unwrap();
@@ -286,11 +287,8 @@ const CREATE: EmbeddedMigration = migration(
     "CREATE TABLE one (a INTEGER); INSERT INTO one VALUES (7)",
     "DROP TABLE one",
 );
-const CHANGE: EmbeddedMigration = migration(
-    "002_change",
-    "UPDATE one SET a = 8",
-    "UPDATE one SET a = 7",
-);
+const CHANGE: EmbeddedMigration =
+    migration("002_change", "UPDATE one SET a = 8", "UPDATE one SET a = 7");
 
 const fn migration(name: &'static str, up: &'static str, down: &'static str) -> EmbeddedMigration {
     let metadata = TomlMetadataWrapper::new(true);

@@ -97,13 +97,14 @@ fn values_are_not_logged_unless_requested(database: &TestDatabase) {
     let scope = database.scope_with(|config| config.echo_sql = true);
     scope.run(|| {
         create_rows(database);
-        let [name, mark] = ["secret", "mark"].map(|text| {
-            format!("dsl_{text}_{}", is_postgres(database))
-        });
+        let [name, mark] =
+            ["secret", "mark"].map(|text| format!("dsl_{text}_{}", is_postgres(database)));
         let connection = &mut DatabaseService::connection().unwrap();
         let query = pets::table
             .filter(pets::name.eq(&name))
-            .select(diesel::dsl::sql::<diesel::sql_types::BigInt>(&format!("id AS {mark}")));
+            .select(diesel::dsl::sql::<diesel::sql_types::BigInt>(&format!(
+                "id AS {mark}"
+            )));
         assert_eq!(query.load::<i64>(connection), Ok(vec![]));
         assert_eq!(lines_with(&mark).len(), 1);
         assert_eq!(lines_with(&name), [""; 0]);
@@ -158,7 +159,9 @@ fn instrumentation_ends_with_the_checkout(database: &TestDatabase) {
         let seen = observe(&mut DatabaseService::connection().unwrap());
         execute(&["DELETE FROM pets"]);
         let count = pets::table.count();
-        let count: i64 = count.get_result(&mut DatabaseService::connection().unwrap()).unwrap();
+        let count: i64 = count
+            .get_result(&mut DatabaseService::connection().unwrap())
+            .unwrap();
         assert_eq!(count, 0);
         assert_eq!(*seen.lock().unwrap(), [""; 0]);
     });
@@ -193,7 +196,11 @@ fn changed_table_is_read_with_a_new_plan(database: &TestDatabase) {
     database.scope().run(|| {
         create_rows(database);
         let connection = &mut DatabaseService::connection().unwrap();
-        let all = || diesel::dsl::sql::<diesel::sql_types::Text>("SELECT name FROM (SELECT * FROM pets) AS p ORDER BY id");
+        let all = || {
+            diesel::dsl::sql::<diesel::sql_types::Text>(
+                "SELECT name FROM (SELECT * FROM pets) AS p ORDER BY id",
+            )
+        };
         let before: Vec<String> = all().load(connection).unwrap();
         if is_postgres(database) {
             execute(&["ALTER TABLE pets ALTER COLUMN name TYPE varchar(20)"]);

@@ -50,7 +50,10 @@ fn eq_any_and_ne_all_compare_with_a_list(database: &TestDatabase) {
             "Rex Kit"
         );
         assert_eq!(
-            names!(by_id.filter(pets::name.ne_all(vec!["Rex", "Ox"])), connection),
+            names!(
+                by_id.filter(pets::name.ne_all(vec!["Rex", "Ox"])),
+                connection
+            ),
             "Tom Kit"
         );
         let nothing = Vec::<i64>::new();
@@ -161,10 +164,7 @@ fn boxed_query_grows_condition_by_condition(database: &TestDatabase) {
         };
         assert_eq!(names!(find(Some("cat"), 0), connection), "Tom Kit Ox");
         assert_eq!(names!(find(Some("cat"), 1), connection), "Kit Ox");
-        assert_eq!(
-            names!(find(Some("dog"), 0).limit(1), connection),
-            "Rex"
-        );
+        assert_eq!(names!(find(Some("dog"), 0).limit(1), connection), "Rex");
         let condition: Box<
             dyn BoxableExpression<pets::table, MultiBackend, SqlType = diesel::sql_types::Bool>,
         > = Box::new(pets::kind.eq("cat").and(pets::name.ne("Tom")));
@@ -315,7 +315,10 @@ fn subselects(database: &TestDatabase) {
             .load(connection)
             .unwrap();
         let counts: Vec<_> = counts.iter().map(|(name, n)| (&**name, *n)).collect();
-        assert_eq!(counts, [("Ada", Some(2)), ("Bob", Some(1)), ("Cy", Some(0))]);
+        assert_eq!(
+            counts,
+            [("Ada", Some(2)), ("Bob", Some(1)), ("Cy", Some(0))]
+        );
     });
 }
 
@@ -407,7 +410,10 @@ fn now_is_a_point_in_time(database: &TestDatabase) {
             .get_result(connection)
             .unwrap();
         let after = Utc::now() + chrono::Duration::seconds(2);
-        assert!(born.is_some_and(|born| before < born && born < after), "{born:?}");
+        assert!(
+            born.is_some_and(|born| before < born && born < after),
+            "{born:?}"
+        );
         for (id, days) in [(2, -1), (3, 1)] {
             diesel::update(pets::table.find(id))
                 .set(pets::born.eq(Utc::now() + chrono::Duration::days(days)))
@@ -424,13 +430,19 @@ fn first_get_result_and_optional(database: &TestDatabase) {
     database.scope().run(|| {
         create_rows(database);
         let connection = &mut DatabaseService::connection().unwrap();
-        let first: Pet = pets::table.order(pets::id.desc()).first(connection).unwrap();
+        let first: Pet = pets::table
+            .order(pets::id.desc())
+            .first(connection)
+            .unwrap();
         assert_eq!(first.name, "Ox");
         let by_kind = |kind| pets::table.filter(pets::kind.eq(kind)).select(pets::id);
         assert_eq!(by_kind("dog").get_result(connection), Ok(1));
         assert_eq!(by_kind("bat").first::<i64>(connection).optional(), Ok(None));
         let missing = DatabaseService::with_connection(|connection| {
-            pets::table.find(99).select(pets::id).first::<i64>(connection)
+            pets::table
+                .find(99)
+                .select(pets::id)
+                .first::<i64>(connection)
         });
         let error = missing.unwrap_err();
         assert!(

@@ -15,6 +15,7 @@ on_both_backends!(
     none_is_the_default_in_a_single_insert,
     none_is_the_default_in_a_batch_of_equal_rows,
     batch_whose_rows_leave_out_different_columns,
+    none_is_the_default_in_an_array,
     none_is_null_where_the_struct_says_so,
     rows_are_inserted_from_a_select,
     row_of_default_values_is_inserted,
@@ -165,6 +166,26 @@ fn none_is_the_default_in_a_batch_of_equal_rows(database: &TestDatabase) {
             .get_results(&mut DatabaseService::connection().unwrap())
             .unwrap();
         assert_eq!(inserted, vec![("cat".to_owned(), Some(10)); 2]);
+    });
+}
+
+fn none_is_the_default_in_an_array(database: &TestDatabase) {
+    database.scope().run(|| {
+        create_tables(database);
+        let connection = &mut DatabaseService::connection().unwrap();
+        // diesel identifies an array by its type, although its text depends on which values are `None`.
+        for (name, weight) in [("a", None), ("b", Some(3)), ("c", None), ("d", Some(4))] {
+            let row = NewPet {
+                weight,
+                ..new_pet(name)
+            };
+            let inserted: Vec<Option<i32>> = diesel::insert_into(pets::table)
+                .values([row])
+                .returning(pets::weight)
+                .get_results(connection)
+                .unwrap();
+            assert_eq!(inserted, [weight.or(Some(10))], "{name}");
+        }
     });
 }
 

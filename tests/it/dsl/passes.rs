@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use db_service::{Connection, DatabaseService, params};
+use db_service::{Connection, DatabaseService, DbError, params};
 use diesel::connection::{Connection as _, InstrumentationEvent, LoadConnection};
 use diesel::prelude::*;
 use tests::TestDatabase;
@@ -209,5 +209,14 @@ fn changed_table_is_read_with_a_new_plan(database: &TestDatabase) {
         }
         let after: Vec<String> = all().load(connection).unwrap();
         assert_eq!(before, after);
+        if is_postgres(database) {
+            assert_eq!(all().load(connection), Ok(before.clone()), "prepared again");
+            // In a transaction the statement has failed, and a retry of the transaction succeeds.
+            execute(&["ALTER TABLE pets ALTER COLUMN name TYPE text"]);
+            let mut load = || connection.transaction(|connection| all().load::<String>(connection));
+            let error = DbError::from(load().unwrap_err());
+            assert!(matches!(error, DbError::StalePlan(_)), "{error:?}");
+            assert_eq!(load(), Ok(before));
+        }
     });
 }

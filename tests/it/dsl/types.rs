@@ -436,6 +436,44 @@ fn sqlite_text_that_sqlite_writes_itself_is_read() {
 }
 
 #[test]
+fn sqlite_decimals_are_texts() {
+    diesel::table! {
+        prices (id) {
+            id -> BigInt,
+            price -> Numeric,
+        }
+    }
+    TestDatabase::sqlite().scope().run(|| {
+        execute(&["CREATE TABLE prices (id INTEGER PRIMARY KEY, price TEXT NOT NULL)"]);
+        let connection = &mut DatabaseService::connection().unwrap();
+        let [nine, ten, long]: [BigDecimal; 3] =
+            ["9", "10", "12345678901234567890.5"].map(|text| text.parse().unwrap());
+        let rows = [&nine, &ten, &long].map(|price| prices::price.eq(price.clone()));
+        diesel::insert_into(prices::table)
+            .values(&rows)
+            .execute(connection)
+            .unwrap();
+        let sorted = prices::table.select(prices::price).order(prices::price);
+        let sorted: Vec<BigDecimal> = sorted.load(connection).unwrap();
+        assert_eq!(sorted, [ten.clone(), long.clone(), nine.clone()]);
+        let below = prices::table.filter(prices::price.lt(&nine)).count();
+        assert_eq!(below.get_result(connection), Ok(2));
+        // The sum is a float, which holds 15 to 17 digits.
+        let sum = prices::table.select(diesel::dsl::sum(prices::price));
+        let sum: Option<BigDecimal> = sum.first(connection).unwrap();
+        assert!(sum.is_some_and(|sum| sum != &nine + &ten + &long));
+        // A column of the type NUMERIC converts the text to a float.
+        execute(&["CREATE TABLE floats (id INTEGER PRIMARY KEY, price NUMERIC)"]);
+        diesel::sql_query("INSERT INTO floats (price) VALUES ($1)")
+            .bind::<Numeric, _>(&long)
+            .execute(connection)
+            .unwrap();
+        let stored = sql::<Text>("SELECT typeof(price) FROM floats");
+        assert_eq!(stored.get_result(connection), Ok("real".to_owned()));
+    });
+}
+
+#[test]
 fn nan_is_stored_by_postgres_and_refused_by_sqlite() {
     let nan = |database: &TestDatabase| {
         database.scope().run(|| {

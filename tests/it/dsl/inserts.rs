@@ -69,8 +69,9 @@ fn batches_are_inserted(database: &TestDatabase) {
         let of_slice = diesel::insert_into(pets::table)
             .values(&pair("h", "i")[..])
             .execute(connection);
+        let borrowed = "j".to_owned();
         let of_tuples = diesel::insert_into(pets::table)
-            .values(vec![(pets::name.eq("j"), pets::kind.eq("cat"))])
+            .values(vec![(pets::name.eq(&borrowed), pets::kind.eq("cat"))])
             .execute(connection);
         assert_eq!(
             [of_reference, of_vec, of_array, of_slice, of_tuples],

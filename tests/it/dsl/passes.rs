@@ -196,11 +196,7 @@ fn changed_table_is_read_with_a_new_plan(database: &TestDatabase) {
     database.scope().run(|| {
         create_rows(database);
         let connection = &mut DatabaseService::connection().unwrap();
-        let all = || {
-            diesel::dsl::sql::<diesel::sql_types::Text>(
-                "SELECT name FROM (SELECT * FROM pets) AS p ORDER BY id",
-            )
-        };
+        let all = || pets::table.order(pets::id).select(pets::name);
         let before: Vec<String> = all().load(connection).unwrap();
         if is_postgres(database) {
             execute(&["ALTER TABLE pets ALTER COLUMN name TYPE varchar(20)"]);

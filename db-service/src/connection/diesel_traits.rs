@@ -130,8 +130,12 @@ impl Connection {
             Ok(sql.finish())
         };
         match T::query_id() {
-            Some(id) => self.known_type(id, build),
-            None => Ok(self.known_query(&build()?)),
+            // diesel gives arrays of rows one type, although the text depends on which values are `None`. Such a query
+            // is not safe to cache.
+            Some(id) if source.is_safe_to_cache_prepared(MultiBackend::of(backend))? => {
+                self.known_type(id, build)
+            }
+            _ => Ok(self.known_query(&build()?)),
         }
     }
 

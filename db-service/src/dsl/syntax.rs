@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use diesel::backend::sql_dialect::on_conflict_clause;
+use diesel::expression::KnownCastSqlTypeName;
 use diesel::expression::array_comparison::{In, InExpression, Many, NotIn};
 use diesel::insertable::{
     CanInsertInSingleQuery, ColumnInsertValue, DefaultableColumnInsertValue, InsertValues,
@@ -16,7 +17,7 @@ use diesel::query_builder::{
     QueryBuilder, QueryFragment, SelectStatement, SupportsCombinationClause, Union, ValuesClause,
 };
 use diesel::serialize::ToSql;
-use diesel::sql_types::{Array, HasSqlType, SingleValue};
+use diesel::sql_types::{self, Array, HasSqlType, SingleValue};
 
 use super::backend::MultiBackend;
 use super::binds::{MultiBindCollector, MultiQueryBuilder, postgres_lookup};
@@ -314,6 +315,20 @@ where
     fn walk_ast<'b>(&'b self, pass: AstPass<'_, 'b, MultiBackend>) -> QueryResult<()> {
         self.build_query(pass, |where_clause, pass| where_clause.walk_ast(pass))
     }
+}
+
+/// The types that `cast` converts to: those that both databases know by the same name. SQLite makes a number of any name
+/// that it does not know.
+macro_rules! cast_names {
+    ($($sql_type:ident => $name:literal),* $(,)?) => {$(
+        impl KnownCastSqlTypeName<MultiBackend> for sql_types::$sql_type {
+            const SQL_TYPE_NAME: &'static str = $name;
+        }
+    )*};
+}
+
+cast_names! {
+    Integer => "integer", BigInt => "bigint", Float => "real", Double => "double precision", Text => "text",
 }
 
 impl SupportsCombinationClause<Union, Distinct> for MultiBackend {}

@@ -136,7 +136,7 @@ pub mod __private {
 /// #[diesel(postgres_type(name = "mood"), sqlite_type(name = "Text"))]
 /// struct MoodType;
 ///
-/// #[derive(Debug, Clone, Copy, diesel::AsExpression, diesel::FromSqlRow)]
+/// #[derive(Debug, Clone, Copy, diesel::expression::AsExpression, diesel::deserialize::FromSqlRow)]
 /// #[diesel(sql_type = MoodType)]
 /// enum Mood {
 ///     Happy,

@@ -9,5 +9,6 @@ mod passes;
 mod queries;
 mod tables;
 mod types;
+mod unreadable_values;
 mod upserts;
 mod ways_out;

@@ -689,7 +689,7 @@ impl Connection {
     }
 
     /// Returns whether the transaction has failed on PostgreSQL, as libpq reports it.
-    fn is_failed_transaction(&mut self) -> bool {
+    pub(super) fn is_failed_transaction(&mut self) -> bool {
         use diesel::connection::{TransactionManagerStatus, ValidTransactionManagerStatus};
         match self {
             #[cfg(feature = "postgres")]

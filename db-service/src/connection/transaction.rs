@@ -353,7 +353,7 @@ impl Connection {
                 // diesel may have rolled back to the savepoint, so this level is gone, and the transaction goes on.
                 let depth = self.transaction_depth();
                 if depth > 0 && depth < expected {
-                    self.session().forget_levels_above(levels.saturating_sub(1));
+                    self.forget_levels_above(levels.saturating_sub(1));
                 }
                 Err(failure)
             }
@@ -402,6 +402,15 @@ impl Connection {
                 self.session().forget_levels_above(level);
                 return self.terminate();
             }
+        }
+        self.forget_levels_above(level);
+    }
+
+    /// Forgets levels that were rolled back. diesel ignores that a savepoint of a failed transaction is gone; then the
+    /// levels below have failed too.
+    fn forget_levels_above(&mut self, level: u32) {
+        if self.is_failed_transaction() {
+            self.session().keep_first_failure(level);
         }
         self.session().forget_levels_above(level);
     }

@@ -48,6 +48,7 @@ impl Connection {
         let depth = self.transaction_depth();
         let session = self.session();
         session.take_row_failure();
+        session.note_interruption();
         session.user_instrumentation = None;
         let transaction = &session.transaction;
         let is_idle = depth == 0 && transaction.levels == 0 && !transaction.has_raw;
@@ -99,7 +100,7 @@ impl Connection {
         rows.first().ok_or(DbError::NoRow)?.get("state")
     }
 
-    fn roll_back_raw(&mut self) -> bool {
+    pub(super) fn roll_back_raw(&mut self) -> bool {
         match (self.run("ROLLBACK"), self.backend()) {
             (Ok(()), _) => true,
             (Err(DieselError::DatabaseError(_, information)), Backend::Sqlite) => {

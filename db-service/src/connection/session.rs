@@ -82,6 +82,9 @@ pub(crate) struct TransactionState {
     pub(super) is_counted: bool,
     /// Whether a raw statement has begun a transaction that diesel does not know.
     pub(super) has_raw: bool,
+    /// Whether a statement of the closure has begun a transaction or a savepoint. If the closure's transaction has ended,
+    /// that one is open.
+    has_begun_again: bool,
     /// Whether a statement of the current transaction has failed.
     pub(super) has_failed: bool,
     /// Whether the last statement that was sent has failed, so that PostgreSQL refuses all but a rollback.
@@ -321,8 +324,9 @@ impl Session {
         // An earlier statement may have failed without being sent.
         self.end_wait();
         self.await_answer();
-        self.is_announced = true;
         self.note_forgotten_rows();
+        self.note_interruption();
+        self.is_announced = true;
         self.is_dirty |= side_effects.session;
         self.is_unsure |= side_effects.is_unsure;
     }
@@ -341,6 +345,7 @@ impl Session {
     /// Notes what a text has done to a transaction that diesel does not know.
     pub(super) fn note_transaction(&mut self, side_effects: SideEffects, failed: bool) {
         if self.transaction.levels > 0 {
+            self.transaction.has_begun_again |= side_effects.begin;
             return;
         }
         match side_effects.transaction {
@@ -430,6 +435,12 @@ impl Session {
         self.is_dirty |= self.observed.is_reading.swap(false, Ordering::Relaxed);
     }
 
+    /// Notes if a panic has interrupted the last statement, so that its effects are unknown. The connection is closed when
+    /// it returns.
+    pub(super) fn note_interruption(&mut self) {
+        self.is_dirty |= std::mem::take(&mut self.is_announced);
+    }
+
     /// Takes over the failure of a statement whose rows were read.
     pub(super) fn take_row_failure(&mut self) {
         self.note_forgotten_rows();
@@ -446,8 +457,8 @@ impl Session {
         }
     }
 
-    /// Forgets what happened in levels above `level`, which were rolled back.
-    pub(super) fn forget_levels_above(&mut self, level: u32) {
+    /// Forgets what happened in levels above `level`, which were rolled back, or which had ended before.
+    pub(super) fn forget_levels_above(&mut self, level: u32, has_ended: bool) {
         let transaction = &mut self.transaction;
         transaction.levels = transaction.levels.min(level);
         if transaction
@@ -460,6 +471,8 @@ impl Session {
         if transaction.levels == 0 {
             transaction.must_ask = false;
             transaction.was_ended_directly = false;
+            // The next reset rolls back what may be open.
+            transaction.has_raw |= std::mem::take(&mut transaction.has_begun_again) && has_ended;
         }
     }
 

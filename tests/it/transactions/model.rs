@@ -6,7 +6,7 @@
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `FUZZ_INPUTS` | the number of programs per backend | 1,000 |
+//! | `FUZZ_INPUTS` | the number of programs per backend | 600 |
 //! | `FUZZ_SEED` | the seed of the programs | a fixed one |
 
 use std::collections::BTreeSet;
@@ -917,7 +917,7 @@ fn random_programs_store_what_the_model_stores(database: &TestDatabase) {
         Some(value.parse::<u64>().unwrap())
     };
     let config = ProptestConfig {
-        cases: number("FUZZ_INPUTS").unwrap_or(1_000) as u32,
+        cases: number("FUZZ_INPUTS").unwrap_or(600) as u32,
         rng_seed: RngSeed::Fixed(number("FUZZ_SEED").unwrap_or(20_261_128)),
         failure_persistence: None,
         ..ProptestConfig::default()

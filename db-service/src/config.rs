@@ -67,8 +67,7 @@ pub struct DatabaseConfig {
     /// The approximate number of prepared statements per connection. 0 disables the cache, as PgBouncer before 1.21
     /// needs in transaction mode (`DB_STATEMENT_CACHE_SIZE`, 512).
     pub statement_cache_size: u32,
-    /// When the session state of a returned connection is compared with that of a new one (`DB_RESET_ON_RETURN`,
-    /// `auto`).
+    /// When the session state of a returned connection is reset (`DB_RESET_ON_RETURN`, `auto`).
     pub reset_on_return: ResetOnReturn,
     /// Settings of connections to PostgreSQL.
     pub postgres: PostgresSettings,

@@ -3,4 +3,5 @@
 mod commit_and_rollback;
 mod conflicts;
 mod ended;
+mod model;
 mod outcomes;

@@ -41,8 +41,8 @@ const fn in_milliseconds(variable: &'static str) -> TimeRange {
     }
 }
 
-/// When the session state of a returned connection is compared with that of a new one: settings, role, advisory locks,
-/// subscriptions, temporary objects, cursors. A connection with another state is closed.
+/// When the session state of a returned connection is reset on PostgreSQL: role, settings, cursors, subscriptions,
+/// advisory locks, temporary objects. On SQLite, a connection with another state than a new one is closed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResetOnReturn {

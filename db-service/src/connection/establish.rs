@@ -10,7 +10,7 @@ use diesel::connection::{CacheSize, Connection as _};
 
 #[cfg(feature = "postgres")]
 use super::relayed;
-use super::session::{CleanState, Session, SessionSettings};
+use super::session::{Session, SessionSettings};
 use super::{Connection, on_each};
 use crate::config::DatabaseConfig;
 use crate::config::Target;
@@ -33,8 +33,6 @@ pub(crate) struct Connector {
 struct Settings {
     config: DatabaseConfig,
     statistics: Arc<Statistics>,
-    /// The state of a new session.
-    clean_state: Arc<CleanState>,
     /// The name under which all connections share a database in memory, if the URL is one.
     #[cfg(feature = "sqlite")]
     memory: String,
@@ -51,7 +49,6 @@ impl Connector {
         let settings = Settings {
             config: config.clone(),
             statistics,
-            clean_state: Arc::default(),
             #[cfg(feature = "sqlite")]
             memory: next_memory_name(),
             #[cfg(feature = "postgres")]
@@ -114,7 +111,7 @@ impl Settings {
         };
         let session = Session::new(
             self.config.url.backend(),
-            SessionSettings::new(&self.config, Arc::clone(&self.clean_state)),
+            SessionSettings::new(&self.config),
             Arc::clone(&self.statistics),
         );
         let (mut connection, session, statements) = match self.config.url.target() {

@@ -1,8 +1,5 @@
 //! The reset of a returned connection for the next caller.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::Error as DieselError;
 
@@ -12,20 +9,15 @@ use crate::config::ResetOnReturn;
 use crate::error::DbError;
 use crate::values::Params;
 
-/// The state of a PostgreSQL session that outlives a transaction: settings, roles, locks, subscriptions, temporary
-/// objects, open cursors and the user's prepared statements. Equal texts mean equal states.
-const POSTGRES_STATE: &str = "SELECT pg_catalog.concat_ws(' ', \
-     (SELECT pg_catalog.string_agg(pg_catalog.concat(name, '=', setting), ',' ORDER BY name) \
-      FROM pg_catalog.pg_settings WHERE source = 'session'), \
-     session_user, current_user, pg_catalog.current_setting('role'), \
-     (SELECT count(*) FROM pg_catalog.pg_locks \
-      WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()), \
-     (SELECT count(*) FROM pg_catalog.pg_listening_channels()), \
-     (SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()), \
-     (SELECT count(*) FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema()), \
-     (SELECT count(*) FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()), \
-     (SELECT count(*) FROM pg_catalog.pg_cursors WHERE is_holdable), \
-     (SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE from_sql)) AS state";
+/// Resets the state of a PostgreSQL session that outlives a transaction: role, settings, cursors, subscriptions, locks,
+/// temporary objects and the memory of sequences, as `DISCARD ALL` does, but without the prepared statements of the
+/// driver. Fails if a statement of the user is prepared. No view shows all settings: those of the user's own, such as
+/// `app.tenant`, appear nowhere.
+const POSTGRES_RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; \
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; \
+     SELECT 1 / (SELECT CASE count(*) WHEN 0 THEN 1 ELSE 0 END \
+     FROM pg_catalog.pg_prepared_statements WHERE from_sql); \
+     SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8'; ";
 
 /// The state of a SQLite connection: temporary objects, attached databases and settings.
 const SQLITE_STATE: &str = "SELECT concat_ws(' ', (SELECT count(*) FROM sqlite_temp_schema), \
@@ -62,7 +54,7 @@ impl Connection {
             && !session.is_dirty
             && !session.transaction.has_raw
             && !session.is_waiting()
-            && !session.must_compare_state()
+            && !session.must_reset_state()
             && !session.statements.must_be_dropped()
     }
 
@@ -76,72 +68,49 @@ impl Connection {
         if session.is_lost || has_raw_transaction && !self.roll_back_raw() {
             return false;
         }
-        if self.session().must_compare_state() && !self.session().is_dirty {
-            self.compare_state();
+        if self.session().must_reset_state() && !self.session().is_dirty {
+            let is_reset = self.reset_state();
+            let session = self.session();
+            session.is_unsure = false;
+            session.is_dirty = !is_reset;
         }
         !self.is_lost()
             && !on_each!(self, inner => AnsiTransactionManager::is_broken_transaction_manager(inner))
     }
 
-    /// Resets the settings, and compares the state with that of a new session. If the two differ, or if one of them is
-    /// unknown, the connection is closed.
-    fn compare_state(&mut self) {
-        let clean = Arc::clone(&self.session().clean_state);
-        let is_clean = match clean.text.get() {
-            Some(clean) => {
-                self.reset_settings().is_ok()
-                    && self
-                        .internally(Self::state)
-                        .is_ok_and(|state| state == *clean)
+    /// Resets the session's state. Returns `false` if it cannot be reset.
+    fn reset_state(&mut self) -> bool {
+        match self.backend() {
+            Backend::Postgres => {
+                // The driver sets the time zone and the encoding when it connects.
+                let limits = &self.session().session_limits;
+                let sql = format!("{POSTGRES_RESET}{limits}");
+                self.run(&sql).is_ok()
             }
-            None => {
-                clean.is_wanted.store(true, Ordering::Relaxed);
-                false
+            // A new connection to a file costs little.
+            Backend::Sqlite => {
+                let state = self.internally(Self::sqlite_state).ok();
+                state.is_some() && state == self.session().clean_state
             }
-        };
-        let session = self.session();
-        session.is_unsure = false;
-        session.is_dirty = !is_clean;
-    }
-
-    /// Resets the settings of a PostgreSQL session. No view shows settings of the user's own, such as `app.tenant`.
-    fn reset_settings(&mut self) -> Result<(), DieselError> {
-        if self.backend() == Backend::Sqlite {
-            return Ok(());
         }
-        // The driver sets the second and the third when it connects.
-        let own = &self.session().session_limits;
-        let sql = format!("RESET ALL; SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8'; {own}");
-        self.run(&sql)
     }
 
-    /// Stores the state of this new session if it is needed. After a failure, the next new session is asked.
+    /// Stores the state of this new connection to SQLite if later states will be compared with it.
     pub(super) fn store_clean_state(&mut self) {
-        let session = self.session();
-        let clean = Arc::clone(&session.clean_state);
-        let is_wanted = clean.is_wanted.load(Ordering::Relaxed)
-            || session.reset_on_return == ResetOnReturn::Always;
-        if is_wanted
-            && session.may_compare_state()
-            && clean.text.get().is_none()
-            && let Ok(state) = self.internally(Self::state)
-        {
-            // Of several new sessions at once, each has the same state.
-            let _ = clean.text.set(state);
+        let is_compared = self.session().reset_on_return == ResetOnReturn::Always;
+        if is_compared && self.backend() == Backend::Sqlite {
+            self.session().clean_state = self.internally(Self::sqlite_state).ok();
         }
     }
 
-    /// Returns a text that is equal for equal states of the session.
-    fn state(&mut self) -> Result<String, DbError> {
-        let statement = self.known(match self.backend() {
-            Backend::Postgres => POSTGRES_STATE,
-            Backend::Sqlite => SQLITE_STATE,
-        })?;
+    /// Returns a text that is equal for equal states of a SQLite connection.
+    fn sqlite_state(&mut self) -> Result<String, DbError> {
+        let statement = self.known(SQLITE_STATE)?;
         let rows = self.load(&statement, &Params::new(), None, None)?;
         rows.first().ok_or(DbError::NoRow)?.get("state")
     }
 
-    fn roll_back_raw(&mut self) -> bool {
+    pub(super) fn roll_back_raw(&mut self) -> bool {
         match (self.run("ROLLBACK"), self.backend()) {
             (Ok(()), _) => true,
             (Err(DieselError::DatabaseError(_, information)), Backend::Sqlite) => {
@@ -153,22 +122,16 @@ impl Connection {
 }
 
 impl super::session::Session {
-    /// Returns whether the session's state must be compared before the next checkout.
-    fn must_compare_state(&self) -> bool {
-        match self.reset_on_return {
-            ResetOnReturn::Always => self.may_compare_state(),
-            // On SQLite, the words of a statement show each change.
-            ResetOnReturn::Auto => {
-                self.is_unsure
-                    && self.may_compare_state()
-                    && self.observed.backend == Backend::Postgres
+    /// Returns whether the session's state must be reset before the next checkout.
+    fn must_reset_state(&self) -> bool {
+        let is_postgres = self.observed.backend == Backend::Postgres;
+        // Without a statement cache, PgBouncer may run each statement in another session.
+        let has_session = !is_postgres || self.statements.prepared.is_on();
+        has_session
+            && match self.reset_on_return {
+                ResetOnReturn::Always => true,
+                // On SQLite, the words of a statement show each change.
+                ResetOnReturn::Auto => self.is_unsure && is_postgres,
             }
-        }
-    }
-
-    /// Returns whether the state belongs to this connection. Without a statement cache, PgBouncer may run each
-    /// statement in another session.
-    fn may_compare_state(&self) -> bool {
-        self.observed.backend == Backend::Sqlite || self.statements.prepared.is_on()
     }
 }

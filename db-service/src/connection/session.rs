@@ -1,8 +1,8 @@
 //! The state of a connection's session: what runs, what was left behind, and whether the connection is usable.
 
 use std::panic::{self, AssertUnwindSafe, Location};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use diesel::connection::{
@@ -43,9 +43,10 @@ pub(crate) struct Session {
     pub(super) is_dirty: bool,
     /// Whether session state may have been changed.
     pub(super) is_unsure: bool,
-    /// When the state is compared with that of a new session.
+    /// When the state is reset.
     pub(super) reset_on_return: ResetOnReturn,
-    pub(super) clean_state: Arc<CleanState>,
+    /// The state of this connection to SQLite when it was new, if it is compared.
+    pub(super) clean_state: Option<String>,
     /// Whether the connection is lost.
     pub(super) is_lost: bool,
     /// The timeout after which the connection was closed.
@@ -89,6 +90,9 @@ pub(crate) struct TransactionState {
     pub(super) is_counted: bool,
     /// Whether a raw statement has begun a transaction that diesel does not know.
     pub(super) has_raw: bool,
+    /// Whether a statement of the closure has begun a transaction or a savepoint. If the closure's transaction has ended,
+    /// that one is open.
+    has_begun_again: bool,
     /// Whether a statement of the current transaction has failed.
     pub(super) has_failed: bool,
     /// Whether the last statement that was sent has failed, so that PostgreSQL refuses all but a rollback.
@@ -181,13 +185,6 @@ impl Observed {
     }
 }
 
-/// The state of a new session, which is equal for all connections of a pool. It is asked for only if it is needed.
-#[derive(Debug, Default)]
-pub(crate) struct CleanState {
-    pub(super) is_wanted: AtomicBool,
-    pub(super) text: OnceLock<String>,
-}
-
 /// The settings of a session.
 #[derive(Default)]
 pub(crate) struct SessionSettings {
@@ -198,11 +195,10 @@ pub(crate) struct SessionSettings {
     limits: String,
     session_limits: String,
     reset_on_return: ResetOnReturn,
-    clean_state: Arc<CleanState>,
 }
 
 impl SessionSettings {
-    pub(crate) fn new(config: &DatabaseConfig, clean_state: Arc<CleanState>) -> Self {
+    pub(crate) fn new(config: &DatabaseConfig) -> Self {
         SessionSettings {
             echo: config.echo_sql,
             echo_parameters: config.echo_parameters,
@@ -211,7 +207,6 @@ impl SessionSettings {
             limits: limits(config, "SET LOCAL", config.statement_cache_size == 0),
             session_limits: limits(config, "SET", config.statement_cache_size > 0),
             reset_on_return: config.reset_on_return,
-            clean_state,
         }
     }
 }
@@ -254,7 +249,7 @@ impl Session {
             is_dirty: false,
             is_unsure: false,
             reset_on_return: settings.reset_on_return,
-            clean_state: settings.clean_state,
+            clean_state: None,
             is_lost: false,
             timed_out_after: None,
             limits: settings.limits,
@@ -352,6 +347,7 @@ impl Session {
         self.purpose = Purpose::User;
         self.user_instrumentation = None;
         self.take_row_failure();
+        self.note_interruption();
     }
 
     /// Returns whether the connection is in order and in no transaction of this crate, so that nothing need be checked
@@ -376,8 +372,9 @@ impl Session {
         // An earlier statement may have failed without being sent.
         self.end_wait();
         self.await_answer();
-        self.is_announced = true;
         self.note_forgotten_rows();
+        self.note_interruption();
+        self.is_announced = true;
         self.is_dirty |= side_effects.session;
         self.is_unsure |= side_effects.is_unsure;
     }
@@ -396,6 +393,7 @@ impl Session {
     /// Notes what a text has done to a transaction that diesel does not know.
     pub(super) fn note_transaction(&mut self, side_effects: SideEffects, failed: bool) {
         if self.transaction.levels > 0 {
+            self.transaction.has_begun_again |= side_effects.begin;
             return;
         }
         match side_effects.transaction {
@@ -485,6 +483,12 @@ impl Session {
         self.is_dirty |= self.observed.is_reading.swap(false, Ordering::Relaxed);
     }
 
+    /// Notes if a panic has interrupted the last statement, so that its effects are unknown. The connection is closed when
+    /// it returns.
+    pub(super) fn note_interruption(&mut self) {
+        self.is_dirty |= std::mem::take(&mut self.is_announced);
+    }
+
     /// Takes over the failure of a statement whose rows were read.
     pub(super) fn take_row_failure(&mut self) {
         self.note_forgotten_rows();
@@ -501,8 +505,8 @@ impl Session {
         }
     }
 
-    /// Forgets what happened in levels above `level`, which were rolled back.
-    pub(super) fn forget_levels_above(&mut self, level: u32) {
+    /// Forgets what happened in levels above `level`, which were rolled back, or which had ended before.
+    pub(super) fn forget_levels_above(&mut self, level: u32, has_ended: bool) {
         let transaction = &mut self.transaction;
         transaction.levels = transaction.levels.min(level);
         if transaction
@@ -515,6 +519,8 @@ impl Session {
         if transaction.levels == 0 {
             transaction.must_ask = false;
             transaction.was_ended_directly = false;
+            // The next reset rolls back what may be open.
+            transaction.has_raw |= std::mem::take(&mut transaction.has_begun_again) && has_ended;
         }
     }
 
@@ -747,7 +753,7 @@ impl Connection {
     }
 
     /// Returns whether the transaction has failed on PostgreSQL, as libpq reports it.
-    fn is_failed_transaction(&mut self) -> bool {
+    pub(super) fn is_failed_transaction(&mut self) -> bool {
         let status =
             on_each!(self, inner => AnsiTransactionManager::transaction_manager_status_mut(inner));
         matches!(

@@ -342,7 +342,7 @@ impl Connection {
                 let levels = &mut session.transaction.levels;
                 *levels = levels.saturating_sub(1);
                 if *levels == 0 {
-                    session.forget_levels_above(0);
+                    session.forget_levels_above(0, false);
                 }
                 Ok(())
             }
@@ -354,7 +354,7 @@ impl Connection {
                 // diesel may have rolled back to the savepoint, so this level is gone, and the transaction goes on.
                 let depth = self.transaction_depth();
                 if depth > 0 && depth < expected {
-                    self.session().forget_levels_above(levels.saturating_sub(1));
+                    self.forget_levels_above(levels.saturating_sub(1), false);
                 }
                 Err(failure)
             }
@@ -385,7 +385,8 @@ impl Connection {
         let (levels, base) = (transaction.levels, transaction.base);
         let level = depth.saturating_sub(base);
         // A transaction that has ended by itself leaves nothing to roll back.
-        if levels > level && self.has_ended() {
+        let has_ended = levels > level && self.has_ended();
+        if has_ended {
             self.session().keep_first_failure(level);
         }
         while self.transaction_depth() > depth {
@@ -400,11 +401,28 @@ impl Connection {
                         "a transaction could not be rolled back, so its connection is closed: {error}"
                     );
                 }
-                self.session().forget_levels_above(level);
+                self.session().forget_levels_above(level, has_ended);
                 return self.terminate();
             }
         }
-        self.session().forget_levels_above(level);
+        self.forget_levels_above(level, has_ended);
+        // A statement on the driver's connection may have begun another transaction in place of the ended one.
+        if has_ended
+            && level == 0
+            && std::mem::take(&mut self.session().transaction.has_raw)
+            && !self.roll_back_raw()
+        {
+            self.terminate();
+        }
+    }
+
+    /// Forgets levels that were rolled back. diesel ignores that a savepoint of a failed transaction is gone; then the
+    /// levels below have failed too.
+    fn forget_levels_above(&mut self, level: u32, has_ended: bool) {
+        if self.is_failed_transaction() {
+            self.session().keep_first_failure(level);
+        }
+        self.session().forget_levels_above(level, has_ended);
     }
 
     /// Ends a session whose state or next answer is unknown. Nothing of the transaction is committed, and each later

@@ -30,18 +30,18 @@ impl Connection {
         F: FnMut(Row) -> Result<ControlFlow<()>, E>,
         E: From<DbError>,
     {
-        stop_on_error(work, |each| self.stream(sql, &params, each))
+        let at = Location::caller();
+        stop_on_error(work, |each| self.stream(sql, &params, at, each))
     }
 
     /// Runs the statement as one measured query, without the time that the caller's code takes.
-    #[track_caller]
     pub(crate) fn stream(
         &mut self,
         sql: &str,
         params: &Params,
+        at: &'static Location<'static>,
         each: &mut Each<'_>,
     ) -> Result<(), DbError> {
-        let at = Location::caller();
         let statement = self.known(sql);
         let entry = statement.as_ref().ok().map(|known| known.entry.clone());
         let started_at = Instant::now();

@@ -8,6 +8,7 @@ use crate::values::Row;
 use crate::values::Value;
 use singleton_core::guarded;
 use std::ops::ControlFlow;
+use std::panic::Location;
 
 impl DatabaseService {
     /// Inserts the rows of an iterator into a table, in one transaction, and returns their number.
@@ -114,7 +115,10 @@ impl DatabaseService {
     #[track_caller]
     fn stream(&self, sql: &str, params: &Params, each: &mut Each<'_>) -> Result<(), DbError> {
         match &self.source {
-            Source::Pool(pool) => counted(pool, |connection| connection.stream(sql, params, each)),
+            Source::Pool(pool) => {
+                let at = Location::caller();
+                counted(pool, |connection| connection.stream(sql, params, at, each))
+            }
             Source::Fake(fake) => {
                 let rows = fake.execute_query(sql, params)?;
                 let _ = rows.into_iter().try_for_each(each);

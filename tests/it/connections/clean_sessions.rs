@@ -1,5 +1,7 @@
 //! A returned connection is clean for the next caller, whatever the statements were.
 
+use std::time::Duration;
+
 use db_service::{Connection, DatabaseService, DbError, ResetOnReturn, params};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -119,17 +121,19 @@ fn tenant_does_not_see_rows_of_the_previous_one() {
     });
 }
 
-/// An unknown function that changes nothing costs a question, not the connection.
+/// An unknown function costs a reset, not the connection.
 #[test]
-fn connection_is_kept_if_its_state_is_unchanged() {
+fn connection_is_kept_if_its_state_can_be_reset() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };
-    database.scope_with(one_connection).run(|| {
+    let config = |config: &mut DatabaseConfig| {
+        one_connection(config);
+        config.postgres.statement_timeout = Some(Duration::from_secs(4711));
+    };
+    database.scope_with(config).run(|| {
         let execute = |sql: &str| DatabaseService::execute_query(sql, params! {}).unwrap();
         execute("CREATE FUNCTION double(n int) RETURNS int AS 'SELECT 2 * n' LANGUAGE sql");
-        // The first one of a pool is closed, because the state of a new session is not yet known.
-        execute("SELECT double(1)");
         let process = || {
             execute("SELECT pg_backend_pid() AS pid")[0]
                 .get::<i64>("pid")
@@ -140,8 +144,18 @@ fn connection_is_kept_if_its_state_is_unchanged() {
             execute("SELECT double(1)");
             assert_eq!(process(), before);
         }
-        execute("SELECT double(pg_backend_pid()), pg_advisory_lock(1)");
+        // The driver's prepared statements are kept too.
+        let prepared = "SELECT count(*) AS count FROM pg_prepared_statements WHERE statement LIKE '%double%'";
+        assert_eq!(execute(prepared)[0].get::<i64>("count").unwrap(), 1 + 1);
+        // A statement that the user has prepared cannot be told from the others by name, so the connection is closed.
+        execute("DO $$ BEGIN EXECUTE 'PREPARE mine AS SELECT 1'; END $$");
         assert_ne!(process(), before);
+        // The driver's settings are set again, and so are those of the service.
+        let zone = "SELECT current_setting('TimeZone') AS zone, current_setting('statement_timeout') AS timeout";
+        execute("SELECT double(1)");
+        let row = &execute(zone)[0];
+        assert_eq!(row.get::<String>("zone").unwrap(), "UTC");
+        assert_eq!(row.get::<String>("timeout").unwrap(), "4711s");
     });
 }
 
@@ -197,7 +211,7 @@ fn pragmas_and_temporary_objects_of_sqlite_are_not_handed_on() {
 
 /// A trigger changes a setting without a word of the statement.
 #[test]
-fn changes_by_triggers_are_found_if_the_state_is_always_compared() {
+fn changes_by_triggers_are_reset_if_the_state_is_always_reset() {
     let Some(database) = TestDatabase::postgres() else {
         return;
     };

@@ -19,6 +19,9 @@ on_both_backends!(
     forgotten_cursor_does_not_reach_the_next_caller,
     panic_while_rows_are_read_rolls_back,
     replaced_instrumentation_does_not_allow_a_commit,
+    transaction_begun_on_the_drivers_connection_after_an_end_is_rolled_back,
+    panic_in_the_instrumentation_does_not_reach_the_next_caller,
+    panic_in_the_rows_of_bulk_insert_rolls_back_only_these,
 );
 
 diesel::table! {
@@ -405,6 +408,162 @@ fn replaced_instrumentation_does_not_allow_a_commit(database: &TestDatabase) {
                 "{outcome:?}, {stored:?}"
             );
             DatabaseService::execute_query("DELETE FROM t", params! {}).unwrap();
+        }
+    });
+}
+
+/// A transaction on the driver's connection in place of the ended one reaches neither the closure nor the next caller.
+fn transaction_begun_on_the_drivers_connection_after_an_end_is_rolled_back(
+    database: &TestDatabase,
+) {
+    with_one_connection(database, || {
+        create_table();
+        DatabaseService::execute_query(INSERT, n(0)).unwrap();
+        let ends: &[&str] = match database.url().starts_with("postgres") {
+            true => &["COMMIT", "ROLLBACK"],
+            false => &["COMMIT", "ROLLBACK", "INSERT OR ROLLBACK INTO t VALUES (0)"],
+        };
+        for end in ends {
+            for (is_nested, asks) in [(false, false), (false, true), (true, false), (true, true)] {
+                let work = |connection: &mut Connection| {
+                    let _ = on_driver(connection, end);
+                    if asks {
+                        assert!(connection.execute_query(INSERT, n(2)).is_err());
+                    }
+                    on_driver(connection, "BEGIN")?;
+                    on_driver(connection, "INSERT INTO t VALUES (3)")?;
+                    assert!(connection.execute_query(INSERT, n(4)).is_err());
+                    Ok::<_, DbError>(())
+                };
+                let mut connection = DatabaseService::connection().unwrap();
+                let outcome: Result<(), DbError> = connection.transaction(|connection| {
+                    connection.execute_query(INSERT, n(1))?;
+                    if is_nested {
+                        assert!(connection.transaction(work).is_err());
+                        assert!(connection.execute_query(INSERT, n(5)).is_err());
+                        Ok(())
+                    } else {
+                        work(connection)
+                    }
+                });
+                assert!(outcome.is_err(), "{end}");
+                // Within the same checkout, the connection is in no transaction either, or it is closed.
+                let stored_later = connection.execute_query(INSERT, n(6)).is_ok();
+                drop(connection);
+                DatabaseService::execute_query(INSERT, n(7)).unwrap();
+                let mut expected = vec![0];
+                expected.extend((*end == "COMMIT").then_some(1));
+                expected.extend(stored_later.then_some(6));
+                expected.push(7);
+                assert_eq!(database.scope().run(numbers), expected, "{end}");
+                DatabaseService::execute_query("DELETE FROM t WHERE n > 0", params! {}).unwrap();
+            }
+        }
+    });
+}
+
+/// A panic may hide what a statement has done, so its connection is closed.
+fn panic_in_the_instrumentation_does_not_reach_the_next_caller(database: &TestDatabase) {
+    with_one_connection(database, || {
+        create_table();
+        for start in [
+            "BEGIN",
+            "SAVEPOINT",
+            "INSERT",
+            "RELEASE",
+            "ROLLBACK",
+            "COMMIT",
+        ] {
+            for at_finish in [false, true] {
+                let mut connection = DatabaseService::connection().unwrap();
+                connection.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+                    let panics = match event {
+                        InstrumentationEvent::StartQuery { query, .. } => {
+                            !at_finish && query.to_string().starts_with(start)
+                        }
+                        InstrumentationEvent::FinishQuery { query, .. } => {
+                            at_finish && query.to_string().starts_with(start)
+                        }
+                        _ => false,
+                    };
+                    if panics {
+                        panic::resume_unwind(Box::new(()));
+                    }
+                });
+                let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+                    connection.transaction(|connection| {
+                        connection
+                            .transaction(|connection| connection.execute_query(INSERT, n(1)))?;
+                        let inner = connection.transaction(|connection| {
+                            connection.execute_query(INSERT, n(2))?;
+                            Err::<(), _>(DbError::NoRow)
+                        });
+                        assert!(inner.is_err());
+                        Ok::<_, DbError>(())
+                    })
+                }));
+                assert!(outcome.is_err(), "{start} panics");
+                drop(connection);
+                DatabaseService::execute_query(INSERT, n(3)).unwrap();
+                // A panic after the `COMMIT` cannot undo it.
+                let is_committed = start == "COMMIT" && at_finish;
+                let expected: &[i64] = if is_committed { &[1, 3] } else { &[3] };
+                assert_eq!(
+                    database.scope().run(numbers),
+                    expected,
+                    "{start} {at_finish}"
+                );
+                DatabaseService::execute_query("DELETE FROM t", params! {}).unwrap();
+            }
+        }
+    });
+}
+
+fn panic_in_the_rows_of_bulk_insert_rolls_back_only_these(database: &TestDatabase) {
+    with_one_connection(database, || {
+        create_table();
+        DatabaseService::transaction(|connection| {
+            connection.execute_query(INSERT, n(1))?;
+            let rows = (10..20).map(|n| {
+                if n == 15 {
+                    panic::resume_unwind(Box::new(()));
+                }
+                values![n]
+            });
+            let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+                connection.bulk_insert("t", &["n"], rows)
+            }));
+            assert!(caught.is_err());
+            connection.execute_query(INSERT, n(2))?;
+            Ok::<_, DbError>(())
+        })
+        .unwrap();
+        assert_eq!(database.scope().run(numbers), [1, 2]);
+    });
+}
+
+#[test]
+fn failure_of_for_each_row_names_the_line_of_the_call() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        let mut line = 0;
+        let outcome = DatabaseService::transaction(|connection| {
+            let each = |_| Ok::<_, DbError>(std::ops::ControlFlow::Continue(()));
+            line = line!() + 1;
+            let failed = connection.for_each_row("SELECT 1 / 0 AS n", params! {}, each);
+            assert!(failed.is_err());
+            Ok::<_, DbError>(())
+        });
+        match outcome {
+            Err(DbError::TransactionAborted { at: Some(at), .. }) => {
+                assert_eq!(
+                    (at.file().ends_with("outcomes.rs"), at.line()),
+                    (true, line)
+                );
+            }
+            other => panic!("{other:?}"),
         }
     });
 }

@@ -34,7 +34,6 @@ impl Connection {
         statement: &KnownStatement,
         rows: &[Params],
     ) -> Result<u64, DbError> {
-        self.check_usable()?;
         let has_text = rows.iter().any(Params::has_text);
         self.with_stale_plan_retry(statement, has_text, |connection, casts| {
             connection.with_purpose(Purpose::PartOfCall, |connection| {

@@ -41,7 +41,7 @@ impl SimpleConnection for Connection {
     /// Inside the closure of a transaction, refuses a text that ends the transaction, with a wrapped
     /// [`DbError::EndsTransaction`], and executes nothing of it.
     fn batch_execute(&mut self, sql: &str) -> QueryResult<()> {
-        let query = self.known_query(sql);
+        let query = self.session().known_query(sql);
         let started = self.start_query(&query)?;
         if self.session().observed.echo {
             self.session().observed.echo(&sql);
@@ -135,7 +135,7 @@ impl Connection {
             Some(id) if source.is_safe_to_cache_prepared(MultiBackend::of(backend))? => {
                 self.known_type(id, build)
             }
-            _ => Ok(self.known_query(&build()?)),
+            _ => Ok(self.session().known_query(&build()?)),
         }
     }
 

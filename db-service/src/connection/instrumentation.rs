@@ -3,24 +3,24 @@
 //! This crate accounts for all statements that go through [`Connection`](super::Connection), and ignores the events
 //! about them.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
 use diesel::result::Error as DieselError;
 
+use super::known_statements::KnownQuery;
 use super::session::Session;
 use crate::backend::Backend;
 use crate::error::{Meaning, meaning, remember_names_of_statement, without_binds};
-use crate::sql::{SideEffects, facts};
+use crate::sql::SideEffects;
 use crate::statistics::Call;
 
 /// The statement that the caller executes on the driver's connection.
 #[derive(Debug, Default)]
 pub(crate) struct DirectStatement {
-    started_at: Option<Instant>,
-    text: String,
-    side_effects: SideEffects,
+    running: Option<(Arc<KnownQuery>, Instant)>,
     /// The transaction command that diesel has announced and not yet sent.
     command: Option<Command>,
     /// Whether diesel's own lookup of a type runs, in the middle of the statement.
@@ -51,14 +51,12 @@ impl Session {
         if self.observed.echo {
             self.observed.echo(query);
         }
-        self.direct.started_at = Some(Instant::now());
-        self.direct.side_effects = match self.direct.command {
-            Some(_) => SideEffects::default(),
-            None => facts(&text, self.observed.backend).side_effects,
-        };
-        self.direct.text = text;
-        self.is_dirty |= self.direct.side_effects.session;
-        self.is_unsure |= self.direct.side_effects.is_unsure;
+        let known = self.known_query(&text);
+        if self.direct.command.is_none() {
+            self.is_dirty |= known.facts.side_effects.session;
+            self.is_unsure |= known.facts.side_effects.is_unsure;
+        }
+        self.direct.running = Some((known, Instant::now()));
     }
 
     fn direct_finish(&mut self, query: &dyn std::fmt::Display, error: Option<&DieselError>) {
@@ -69,22 +67,20 @@ impl Session {
             }
             return;
         }
-        let Some(started_at) = self.direct.started_at.take() else {
+        let Some((known, started_at)) = self.direct.running.take() else {
             return;
         };
-        let text = std::mem::take(&mut self.direct.text);
-        let side_effects = self.direct.side_effects;
         let command = self.direct.command.take();
+        let side_effects = match command {
+            Some(_) => SideEffects::default(),
+            None => known.facts.side_effects,
+        };
         let (took, failed) = (started_at.elapsed(), error.is_some());
         if command.is_none() && !self.is_internal() {
-            let entry = self.observed.statistics.statements.entry(&text);
-            entry.record(Call {
-                took,
-                rows: 0,
-                failed,
-            });
+            let rows = 0;
+            known.entry.record(Call { took, rows, failed });
         }
-        self.observed.log_if_slow(&text, took);
+        self.observed.log_if_slow(&known.text, took);
         self.note_transaction(side_effects, failed);
         if side_effects.end && self.transaction.levels > 0 {
             self.transaction.was_ended_directly = true;

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use diesel::connection::CacheSize;
 
+use super::session::Session;
 use super::{Connection, on_each};
 use crate::backend::Backend;
 use crate::dialect::ColumnNames;
@@ -139,6 +140,29 @@ impl Prepared {
     }
 }
 
+impl Session {
+    /// Returns a query of diesel's DSL, or a batch, by its text.
+    pub(super) fn known_query(&mut self, sql: &str) -> Arc<KnownQuery> {
+        if let Some(known) = self.statements.queries.entries.get(sql) {
+            return Arc::clone(known);
+        }
+        let query = self.scan(sql);
+        self.statements.queries.insert(sql.into(), query, sql.len())
+    }
+
+    fn scan(&self, sql: &str) -> KnownQuery {
+        KnownQuery {
+            text: sql.into(),
+            facts: sql::facts(sql, self.observed.backend),
+            entry: entry(
+                &self.observed.statistics.statements,
+                sql,
+                self.is_internal(),
+            ),
+        }
+    }
+}
+
 impl Connection {
     /// Returns a statement, parsed the first time.
     pub(crate) fn known(&mut self, sql: &str) -> Result<Arc<KnownStatement>, DbError> {
@@ -172,44 +196,20 @@ impl Connection {
             .insert(sql.into(), statement, sql.len()))
     }
 
-    /// Returns a query of diesel's DSL, or a batch, by its text.
-    pub(super) fn known_query(&mut self, sql: &str) -> Arc<KnownQuery> {
-        let session = self.session();
-        if let Some(known) = session.statements.queries.entries.get(sql) {
-            return Arc::clone(known);
-        }
-        let query = self.scan(sql);
-        let queries = &mut self.session().statements.queries;
-        queries.insert(sql.into(), query, sql.len())
-    }
-
     /// Returns a query whose type has one text. `sql` returns that text.
     pub(super) fn known_type<E>(
         &mut self,
         id: TypeId,
         sql: impl FnOnce() -> Result<String, E>,
     ) -> Result<Arc<KnownQuery>, E> {
-        if let Some(known) = self.session().statements.queries_by_type.entries.get(&id) {
+        let session = self.session();
+        if let Some(known) = session.statements.queries_by_type.entries.get(&id) {
             return Ok(Arc::clone(known));
         }
-        let query = self.scan(&sql()?);
+        let query = session.scan(&sql()?);
         let bytes = query.text.len();
-        let queries = &mut self.session().statements.queries_by_type;
+        let queries = &mut session.statements.queries_by_type;
         Ok(queries.insert(id, query, bytes))
-    }
-
-    fn scan(&mut self, sql: &str) -> KnownQuery {
-        let facts = sql::facts(sql, self.backend());
-        let session = self.session();
-        KnownQuery {
-            text: sql.into(),
-            facts,
-            entry: entry(
-                &session.observed.statistics.statements,
-                sql,
-                session.is_internal(),
-            ),
-        }
     }
 
     /// Returns whether prepared statements exist.

@@ -40,7 +40,6 @@ impl Connection {
         params: &Params,
         at: Caller,
     ) -> Result<Vec<Row>, DbError> {
-        self.check_usable()?;
         self.with_stale_plan_retry(statement, params.has_text(), |connection, casts| {
             connection.with_transaction_timeouts(&statement.parsed, |connection| {
                 connection.load(statement, params, casts, Some(at))
@@ -56,8 +55,12 @@ impl Connection {
         has_text: bool,
         mut run: impl FnMut(&mut Self, Option<ParameterCasts>) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
-        if self.must_drop_prepared() {
-            self.drop_prepared();
+        let session = self.session();
+        if !session.is_idle() || session.statements.must_be_dropped() {
+            self.check_usable()?;
+            if self.must_drop_prepared() {
+                self.drop_prepared();
+            }
         }
         let casts = self.known_casts(statement, has_text);
         let first = run(self, casts.clone());

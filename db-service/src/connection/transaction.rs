@@ -406,10 +406,12 @@ impl Connection {
         }
         self.forget_levels_above(level, has_ended);
         // A statement on the driver's connection may have begun another transaction in place of the ended one.
-        if has_ended && level == 0 && std::mem::take(&mut self.session().transaction.has_raw) {
-            if !self.roll_back_raw() {
-                self.terminate();
-            }
+        if has_ended
+            && level == 0
+            && std::mem::take(&mut self.session().transaction.has_raw)
+            && !self.roll_back_raw()
+        {
+            self.terminate();
         }
     }
 

@@ -191,10 +191,8 @@ impl Model {
     /// Executes a text in the database. Returns whether it succeeds. `first` is the first number that it inserts.
     fn execute(&mut self, commands: &[Command], first: i64) -> bool {
         let mut number = first;
-        let is_valid = |command: &Command| match command {
-            Command::SyntaxError | Command::OrRollback => false,
-            _ => true,
-        };
+        let is_valid =
+            |command: &Command| !matches!(command, Command::SyntaxError | Command::OrRollback);
         if self.is_postgres {
             // The server parses the whole text before it executes the first statement.
             if !commands.iter().all(is_valid) {

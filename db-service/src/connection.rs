@@ -1,6 +1,14 @@
 //! One connection to either backend: opened, observed, queried, and in transactions.
 //!
-//! Each file uses only those above it in this list.
+//! From bottom to top, each file calls only methods of those before it:
+//!
+//! 1. `multi`: the enum
+//! 2. `session`, with `transaction_state`, `known_statements` and `instrumentation`: what is known of the connection
+//! 3. `execute`: statements, run once
+//! 4. `transaction`: begin, commit, rollback, retries
+//! 5. `parameter_types`, `query`, `batch`: statements with parameters
+//! 6. `reset`, `establish` with `relayed`: the begin and the end of a checkout
+//! 7. `diesel_traits` with `cursor`: the connection as one of diesel
 
 mod batch;
 mod cursor;
@@ -18,6 +26,7 @@ mod relayed;
 mod reset;
 mod session;
 mod transaction;
+mod transaction_state;
 
 pub use cursor::MultiCursor;
 pub(crate) use establish::Connector;

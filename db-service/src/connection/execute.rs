@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use diesel::connection::SimpleConnection;
+use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::result::Error as DieselError;
 
 use super::known_statements::KnownStatement;
 use super::session::{Caller, Observed, Running};
 use super::{Connection, on_each};
+use crate::backend::Backend;
 use crate::dialect::{Dialect, LoadError, ParameterCasts, Statement};
 use crate::error::{DbError, remember_names_of_statement};
 use crate::sql::SideEffects;
@@ -55,6 +56,33 @@ impl Connection {
         session.observed.log_if_slow(sql, started_at.elapsed());
         session.finish(&running, result.as_ref().err());
         result
+    }
+
+    /// Drops all prepared statements, in the driver and in the server. Returns `false` if the server refuses.
+    pub(crate) fn drop_prepared(&mut self) -> bool {
+        // The server comes first: in a failed transaction it refuses, and then nothing changes.
+        if self.backend() == Backend::Postgres && self.run("DEALLOCATE ALL").is_err() {
+            return false;
+        }
+        self.without_prepared(|_| ());
+        self.session().statements.forget();
+        true
+    }
+
+    /// Runs `work` without the statement cache, so that the server plans and executes each statement in one step, and
+    /// no table can change between the two.
+    pub(super) fn without_prepared<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.set_cache(CacheSize::Disabled);
+        let result = work(self);
+        if self.session().statements.prepared.is_on() {
+            self.set_cache(CacheSize::Unbounded);
+        }
+        result
+    }
+
+    /// Turns the driver's cache of prepared statements on or off.
+    pub(super) fn set_cache(&mut self, size: CacheSize) {
+        on_each!(self, inner => diesel::Connection::set_prepared_statement_cache_size(inner, size));
     }
 
     /// Returns the log of statements.

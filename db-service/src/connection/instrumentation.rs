@@ -83,7 +83,7 @@ impl Session {
         self.observed.log_if_slow(&known.text, took);
         self.note_transaction(side_effects, failed);
         if side_effects.end && self.transaction.levels > 0 {
-            self.transaction.was_ended_directly = true;
+            self.transaction.was_ended = true;
             self.transaction.must_ask = self.observed.backend == Backend::Sqlite;
         }
         self.note_direct(error);

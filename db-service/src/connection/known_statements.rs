@@ -7,11 +7,8 @@ use std::sync::Arc;
 #[cfg(feature = "postgres")]
 use std::sync::OnceLock;
 
-use diesel::connection::CacheSize;
-
+use super::Connection;
 use super::session::Session;
-use super::{Connection, on_each};
-use crate::backend::Backend;
 use crate::dialect::ColumnNames;
 #[cfg(feature = "postgres")]
 use crate::dialect::ParameterCasts;
@@ -72,6 +69,11 @@ impl KnownStatements {
             },
             has_stale_plan: false,
         }
+    }
+
+    /// Forgets all statements, after the prepared ones were dropped.
+    pub(super) fn forget(&mut self) {
+        *self = KnownStatements::new(self.prepared.limit);
     }
 
     /// Returns whether all prepared statements must be dropped: a maximum is exceeded, or one of them is stale.
@@ -220,34 +222,6 @@ impl Connection {
     /// Returns whether all prepared statements must be dropped before the next statement.
     pub(crate) fn must_drop_prepared(&mut self) -> bool {
         self.session().statements.must_be_dropped()
-    }
-
-    /// Drops all prepared statements, in the driver and in the server. Returns `false` if the server refuses.
-    pub(crate) fn drop_prepared(&mut self) -> bool {
-        // The server comes first: in a failed transaction it refuses, and then nothing changes.
-        if self.backend() == Backend::Postgres && self.run("DEALLOCATE ALL").is_err() {
-            return false;
-        }
-        self.without_prepared(|_| ());
-        let statements = &mut self.session().statements;
-        *statements = KnownStatements::new(statements.prepared.limit);
-        true
-    }
-
-    /// Runs `work` without the statement cache, so that the server plans and executes each statement in one step, and
-    /// no table can change between the two.
-    pub(super) fn without_prepared<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        self.set_cache(CacheSize::Disabled);
-        let result = work(self);
-        if self.session().statements.prepared.limit > 0 {
-            self.set_cache(CacheSize::Unbounded);
-        }
-        result
-    }
-
-    /// Turns the driver's cache of prepared statements on or off.
-    pub(super) fn set_cache(&mut self, size: CacheSize) {
-        on_each!(self, inner => diesel::Connection::set_prepared_statement_cache_size(inner, size));
     }
 }
 

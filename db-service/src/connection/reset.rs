@@ -1,13 +1,11 @@
 //! The reset of a returned connection for the next caller.
 
-use diesel::connection::{AnsiTransactionManager, TransactionManager};
-use diesel::result::Error as DieselError;
-
 use super::{Connection, on_each};
 use crate::backend::Backend;
 use crate::config::ResetOnReturn;
 use crate::error::DbError;
 use crate::values::Params;
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
 
 /// Resets the state of a PostgreSQL session that outlives a transaction: role, settings, cursors, subscriptions, locks,
 /// temporary objects and the memory of sequences, as `DISCARD ALL` does, but without the prepared statements of the
@@ -108,16 +106,6 @@ impl Connection {
         let statement = self.known(SQLITE_STATE)?;
         let rows = self.load(&statement, &Params::new(), None, None)?;
         rows.first().ok_or(DbError::NoRow)?.get("state")
-    }
-
-    pub(super) fn roll_back_raw(&mut self) -> bool {
-        match (self.run("ROLLBACK"), self.backend()) {
-            (Ok(()), _) => true,
-            (Err(DieselError::DatabaseError(_, information)), Backend::Sqlite) => {
-                information.message().contains("no transaction is active")
-            }
-            (Err(_), _) => false,
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::instrumentation::DirectStatement;
 use super::known_statements::KnownStatements;
+use super::transaction_state::{FirstFailure, TransactionState, copy};
 use super::{Connection, on_each};
 use crate::backend::Backend;
 use crate::config::{DatabaseConfig, ResetOnReturn};
@@ -76,54 +77,6 @@ pub(crate) struct Observed {
     pub(super) is_loading: AtomicBool,
     /// The failure of a statement whose rows were being read. The session takes it over with the next statement.
     row_failure: Mutex<Option<DieselError>>,
-}
-
-/// The state of a connection's transaction.
-#[derive(Debug, Default)]
-pub(crate) struct TransactionState {
-    /// The number of transactions and savepoints that were begun through this crate.
-    pub(super) levels: u32,
-    /// The driver's depth below the first of these levels. It is not 0 in a transaction that the caller has begun on
-    /// the driver's connection.
-    pub(super) base: u32,
-    /// Whether the end of the transaction is yet to be counted.
-    pub(super) is_counted: bool,
-    /// Whether a raw statement has begun a transaction that diesel does not know.
-    pub(super) has_raw: bool,
-    /// Whether a statement of the closure has begun a transaction or a savepoint. If the closure's transaction has ended,
-    /// that one is open.
-    has_begun_again: bool,
-    /// Whether a statement of the current transaction has failed.
-    pub(super) has_failed: bool,
-    /// Whether the last statement that was sent has failed, so that PostgreSQL refuses all but a rollback.
-    is_aborted: bool,
-    /// Whether the driver's connection has executed a `COMMIT` or `ROLLBACK` itself.
-    pub(super) was_ended_directly: bool,
-    /// Whether SQLite must be asked if it is still in the transaction: a statement has failed that may have ended it.
-    pub(super) must_ask: bool,
-    /// The first failure of the transaction.
-    first_failure: Option<FirstFailure>,
-    /// Whether the last transaction was rolled back, or could not begin, because of a conflict with another one.
-    pub(super) has_conflicted: bool,
-}
-
-impl TransactionState {
-    /// Returns the driver's depth that belongs to these levels. 0 without levels.
-    pub(super) fn depth(&self) -> u32 {
-        match self.levels {
-            0 => 0,
-            levels => self.base + levels,
-        }
-    }
-}
-
-/// The first failure of a transaction.
-#[derive(Debug, Clone)]
-pub(super) struct FirstFailure {
-    error: ServerError,
-    at: Option<Caller>,
-    /// The number of levels at that time.
-    level: u32,
 }
 
 /// For whom statements run. A later variant includes the earlier ones.
@@ -518,7 +471,7 @@ impl Session {
         }
         if transaction.levels == 0 {
             transaction.must_ask = false;
-            transaction.was_ended_directly = false;
+            transaction.was_ended = false;
             // The next reset rolls back what may be open.
             transaction.has_raw |= std::mem::take(&mut transaction.has_begun_again) && has_ended;
         }
@@ -538,64 +491,6 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.count_rollback();
-    }
-}
-
-/// Copies a server's error. Errors of the driver end no transaction.
-fn copy(error: &DieselError) -> Option<DieselError> {
-    let DieselError::DatabaseError(kind, information) = error else {
-        return None;
-    };
-    let text = |text: Option<&str>| text.map(str::to_owned);
-    let copied = CopiedInformation {
-        message: information.message().to_owned(),
-        details: text(information.details()),
-        hint: text(information.hint()),
-        table: text(information.table_name()),
-        column: text(information.column_name()),
-        constraint: text(information.constraint_name()),
-        position: information.statement_position(),
-    };
-    Some(DieselError::DatabaseError(*kind, Box::new(copied)))
-}
-
-struct CopiedInformation {
-    message: String,
-    details: Option<String>,
-    hint: Option<String>,
-    table: Option<String>,
-    column: Option<String>,
-    constraint: Option<String>,
-    position: Option<i32>,
-}
-
-impl diesel::result::DatabaseErrorInformation for CopiedInformation {
-    fn message(&self) -> &str {
-        &self.message
-    }
-
-    fn details(&self) -> Option<&str> {
-        self.details.as_deref()
-    }
-
-    fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
-    }
-
-    fn table_name(&self) -> Option<&str> {
-        self.table.as_deref()
-    }
-
-    fn column_name(&self) -> Option<&str> {
-        self.column.as_deref()
-    }
-
-    fn constraint_name(&self) -> Option<&str> {
-        self.constraint.as_deref()
-    }
-
-    fn statement_position(&self) -> Option<i32> {
-        self.position
     }
 }
 
@@ -687,13 +582,16 @@ impl Connection {
     pub(super) fn has_ended(&mut self) -> bool {
         let transaction = &mut self.session().transaction;
         let (base, levels) = (transaction.base, transaction.levels);
-        let was_ended_directly = transaction.was_ended_directly;
+        let was_ended = transaction.was_ended;
         if std::mem::take(&mut transaction.must_ask) {
             self.ask_for_transaction();
         }
-        let has_ended = was_ended_directly || self.transaction_depth() < base + levels;
+        let has_ended = was_ended || self.transaction_depth() < base + levels;
         if has_ended {
-            self.session().count_rollback();
+            let session = self.session();
+            session.count_rollback();
+            // A statement on the driver's connection may begin another one.
+            session.transaction.was_ended = true;
         }
         has_ended
     }
@@ -768,6 +666,10 @@ impl Connection {
     /// Notes the failure of a statement, and returns the error that the caller gets.
     pub(super) fn failed(&mut self, running: &Running, error: DieselError) -> DieselError {
         self.session().finish(running, Some(&error));
+        // SQLite is asked at once, before a statement on the driver's connection can begin another transaction.
+        if self.session().transaction.must_ask {
+            self.has_ended();
+        }
         if running.has_failed_before {
             return self.aborted().into();
         }

@@ -497,6 +497,17 @@ impl Connection {
         result
     }
 
+    /// Rolls back a transaction that a statement of the user has begun, if one is open.
+    pub(super) fn roll_back_raw(&mut self) -> bool {
+        match (self.run("ROLLBACK"), self.backend()) {
+            (Ok(()), _) => true,
+            (Err(DieselError::DatabaseError(_, information)), Backend::Sqlite) => {
+                information.message().contains("no transaction is active")
+            }
+            (Err(_), _) => false,
+        }
+    }
+
     /// Rolls back a transaction that diesel does not know. A cancellation can hit the first attempt. If the second one
     /// fails too, gives the connection up, so that the next caller does not get a failed transaction.
     pub(crate) fn undo(&mut self, sql: &str) {

@@ -6,6 +6,7 @@ use std::panic::Location;
 
 use db_service::{Connection, DatabaseService, DbError, PoolStatus, params, values};
 use diesel::connection::SimpleConnection;
+use diesel::connection::{AnsiTransactionManager, TransactionManager as _};
 use diesel::prelude::*;
 use tests::TestDatabase;
 
@@ -200,6 +201,43 @@ fn sqlite_error_that_ends_the_transaction_fails_all_of_it() {
                 assert_eq!(ends(), (before.0, before.1 + 1), "{kind}");
                 assert_connection_works(&database, &[1]);
             }
+        }
+    });
+}
+
+/// A transaction that the driver's connection begins in place of the ended one does not take its place.
+#[test]
+fn begin_on_the_drivers_connection_does_not_revive_an_ended_transaction() {
+    let database = TestDatabase::sqlite();
+    with_one_connection(&database, || {
+        create_table();
+        DatabaseService::execute_query(INSERT, n(1)).unwrap();
+        let begins: [fn(&mut Connection) -> QueryResult<()>; 2] = [
+            |connection| on_driver(connection, "BEGIN"),
+            |connection| match connection {
+                Connection::Sqlite(inner) => AnsiTransactionManager::begin_transaction(inner),
+                Connection::Postgres(_) => Ok(()),
+            },
+        ];
+        for begin in begins {
+            let outcome: Result<(), DbError> = DatabaseService::transaction(|connection| {
+                let or_rollback = "INSERT OR ROLLBACK INTO t VALUES (1)";
+                connection
+                    .execute_query(or_rollback, params! {})
+                    .unwrap_err();
+                begin(connection).unwrap();
+                let refused = connection.execute_query(INSERT, n(2)).unwrap_err();
+                assert!(
+                    matches!(refused, DbError::TransactionAborted { .. }),
+                    "{refused:?}"
+                );
+                Ok(())
+            });
+            assert!(
+                matches!(outcome, Err(DbError::TransactionAborted { .. })),
+                "{outcome:?}"
+            );
+            assert_connection_works(&database, &[1]);
         }
     });
 }

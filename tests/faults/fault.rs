@@ -2,7 +2,7 @@
 
 use crate::file_faults::{DISK_FULL, LOCKED};
 use crate::outcome::{AllowedEffects, Outcome};
-use crate::postgres_target::{LOST, LOST_AND_UNREACHABLE, UNRESPONSIVE};
+use crate::postgres_target::{LOST, LOST_AND_UNREACHABLE, LOST_OR_LATE, UNRESPONSIVE};
 use crate::{caller_faults, file_faults, network_faults, server_faults};
 
 /// A row of the table.
@@ -78,7 +78,7 @@ pub(crate) const FAULTS: [Fault; 17] = [
     Fault::new(
         "the same with diesel's DSL",
         server_faults::terminated_backends_of_dsl,
-        LOST,
+        LOST_OR_LATE,
     ),
     Fault::new(
         "kill -9 of the primary, promotion of its standby",

@@ -24,6 +24,9 @@ pub(crate) const REPEAT_INTERVAL: Duration = Duration::from_millis(300);
 /// The errors of callers whose connection is lost.
 pub(crate) const LOST: &[&str] = &["ConnectionLost", "OutcomeUnknown"];
 
+/// The same for a load that executes more statements: one of them was once not answered within [`SOCKET_TIMEOUT`].
+pub(crate) const LOST_OR_LATE: &[&str] = &["ConnectionLost", "NoAnswer", "OutcomeUnknown"];
+
 /// The errors of callers whose connection is lost, and cannot be replaced within the timeout of the checkout.
 pub(crate) const LOST_AND_UNREACHABLE: &[&str] =
     &["ConnectionLost", "OutcomeUnknown", "PoolTimeout"];

@@ -244,6 +244,10 @@ impl Connection {
             // setting.
             Err(error) => {
                 session.transaction.has_conflicted |= meaning(error) == Meaning::LockTimeout;
+                // The transaction may have begun and failed to set a timeout.
+                if !session.limits.is_empty() && self.transaction_depth() == 0 && !self.is_lost() {
+                    self.undo("ROLLBACK");
+                }
             }
         }
         begun

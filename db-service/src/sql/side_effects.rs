@@ -3,6 +3,7 @@
 //! The words of a text decide. They cannot show what a function, trigger, view or default of the database does, so a
 //! text is harmless only if it calls nothing but known functions.
 
+use super::script::BlockNesting;
 use crate::backend::Backend;
 use crate::tokens::Kind;
 
@@ -28,6 +29,7 @@ pub(crate) struct SideEffectScanner<'a> {
     backend: Backend,
     found: SideEffects,
     statement: StatementScan<'a>,
+    nesting: BlockNesting,
 }
 
 /// The statement that is being scanned.
@@ -60,6 +62,7 @@ impl<'a> SideEffectScanner<'a> {
             backend,
             found: SideEffects::default(),
             statement: StatementScan::default(),
+            nesting: BlockNesting::new(backend),
         }
     }
 
@@ -67,12 +70,19 @@ impl<'a> SideEffectScanner<'a> {
     pub(crate) fn take(&mut self, kind: Kind, text: &'a str) {
         match kind {
             Kind::Space => return,
-            Kind::Semicolon => return self.end_statement(),
+            Kind::Semicolon => {
+                if !self.nesting.is_open() {
+                    self.nesting = BlockNesting::new(self.backend);
+                }
+                return self.end_statement();
+            }
             _ => {}
         }
+        let is_in_body = self.nesting.is_open();
+        self.nesting.take(kind, text);
         let statement = &self.statement;
         if kind == Kind::Word {
-            self.take_word(text);
+            self.take_word(text, is_in_body);
         } else if statement.count == 0 {
             // A parenthesis begins a query. Anything else is no statement of a known kind.
             self.found.is_unsure |= kind != Kind::Open;
@@ -97,7 +107,7 @@ impl<'a> SideEffectScanner<'a> {
         // `COMMIT AND CHAIN` begins the next one, which `take_word` has noted by now.
     }
 
-    fn take_word(&mut self, word: &str) {
+    fn take_word(&mut self, word: &str, is_in_body: bool) {
         const ENDS: [&str; 4] = ["COMMIT", "END", "ROLLBACK", "ABORT"];
         let statement = &mut self.statement;
         match statement.count {
@@ -105,6 +115,8 @@ impl<'a> SideEffectScanner<'a> {
                 self.found.transaction = Some(true);
                 self.found.begin = true;
             }
+            // `END` can be the end of a body.
+            0 if is_in_body && is_one_of(word, &["END"]) => {}
             0 => statement.ends = is_one_of(word, &ENDS),
             // `PREPARE TRANSACTION` separates the transaction from the session.
             1 if statement.is_first("PREPARE") && is_one_of(word, &["TRANSACTION"]) => {
@@ -136,9 +148,14 @@ impl<'a> SideEffectScanner<'a> {
                 };
             }
             Kind::Quoted if !text.starts_with('\'') => {
+                self.found.session |= statement.count == 1 && statement.is_first("SET");
                 // `U&"…"` can spell any name, and so can a quoted one.
                 self.found.is_unsure |= statement.is_unicode_prefix()
                     || is_one_of(text.trim_matches('"'), &["pg_temp", "pg_settings"]);
+            }
+            // `SET local.name = …`
+            Kind::Other if statement.count == 2 && statement.is_first("SET") => {
+                self.found.session = true;
             }
             Kind::Open => self.found.is_unsure |= !statement.calls_nothing_unknown(),
             _ => {}
@@ -150,7 +167,11 @@ impl<'a> SideEffectScanner<'a> {
         let is_pragma = statement.is_first("PRAGMA");
         self.found.session |= match kind {
             Kind::Word if statement.count == 0 => is_one_of(text, &["ATTACH", "DETACH"]),
-            Kind::Word => statement.makes_temporary(text),
+            // SQLite applies a pragma when it prepares it, also in an `EXPLAIN`.
+            Kind::Word => {
+                statement.makes_temporary(text)
+                    || statement.is_first("EXPLAIN") && is_one_of(text, &["PRAGMA"])
+            }
             // `PRAGMA name = value` and `PRAGMA name(value)` set a value, except those that read something.
             Kind::Open => is_pragma && !statement.follows_one_of(&READING_PRAGMAS),
             Kind::Other if text == "=" => is_pragma,
@@ -242,7 +263,19 @@ impl<'a> StatementScan<'a> {
             "pg_try_advisory_lock_shared",
         ];
         match self.count {
-            0 => is_one_of(word, &["LISTEN", "LOAD", "PREPARE", "RESET", "DISCARD"]),
+            0 => is_one_of(
+                word,
+                &[
+                    "LISTEN",
+                    "LOAD",
+                    "PREPARE",
+                    "DEALLOCATE",
+                    "RESET",
+                    "DISCARD",
+                ],
+            ),
+            // `SET local.name TO …` sets a session's setting.
+            2 if self.is_first("SET") && is_one_of(word, &["TO"]) => true,
             1 if self.is_first("SET") => !is_one_of(word, &["LOCAL", "TRANSACTION", "CONSTRAINTS"]),
             _ => {
                 self.makes_temporary(word)
@@ -260,7 +293,7 @@ fn is_one_of(word: &str, words: &[&str]) -> bool {
 }
 
 /// The first words of PostgreSQL's statements that, apart from the functions that they call, change no session state.
-const PLAIN_STATEMENTS: [&str; 39] = [
+const PLAIN_STATEMENTS: [&str; 38] = [
     "SELECT",
     "INSERT",
     "UPDATE",
@@ -299,7 +332,6 @@ const PLAIN_STATEMENTS: [&str; 39] = [
     "REFRESH",
     "CHECKPOINT",
     "UNLISTEN",
-    "DEALLOCATE",
 ];
 
 /// SQLite's pragmas that take an argument and only read.
@@ -628,6 +660,29 @@ mod tests {
     }
 
     #[test]
+    fn end_of_a_body_ends_no_transaction() {
+        for (backend, sql) in [
+            (
+                Backend::Sqlite,
+                "CREATE TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM b; END",
+            ),
+            (
+                Backend::Postgres,
+                "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END",
+            ),
+        ] {
+            let found = side_effects(sql, backend);
+            assert!(!found.end && found.transaction.is_none(), "{sql}");
+            assert!(
+                side_effects(&format!("{sql}; COMMIT"), backend).end,
+                "{sql}"
+            );
+        }
+        let alias = "CREATE TABLE t AS SELECT begin atomic FROM a; COMMIT; SELECT 1";
+        assert!(side_effects(alias, Backend::Postgres).end);
+    }
+
+    #[test]
     fn session_state_is_detected() {
         use Backend::{Postgres, Sqlite};
         for (backend, sql) in [
@@ -641,6 +696,12 @@ mod tests {
             (Postgres, "SELECT pg_catalog.set_config('a.b', 'c', false)"),
             (Postgres, "DECLARE c CURSOR WITH HOLD FOR SELECT 1"),
             (Postgres, "PREPARE p AS SELECT 1"),
+            (Postgres, "DEALLOCATE ALL"),
+            (Postgres, "SET \"search_path\" = x"),
+            (Postgres, "SET local.tenant = '42'"),
+            (Postgres, "SET transaction.tenant TO 'a'"),
+            (Sqlite, "EXPLAIN PRAGMA foreign_keys = OFF"),
+            (Sqlite, "EXPLAIN QUERY PLAN PRAGMA foreign_keys = OFF"),
             (Sqlite, "PRAGMA foreign_keys = OFF"),
             (Sqlite, "PRAGMA foreign_keys(0)"),
             (Sqlite, "PRAGMA main.foreign_keys (0)"),

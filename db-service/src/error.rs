@@ -273,7 +273,7 @@ pub enum DbError {
     #[error("the query cannot be executed: {what}")]
     #[non_exhaustive]
     Unsupported {
-        /// What the backend lacks, and what to do.
+        /// The missing feature of the backend, and the way around it.
         what: &'static str,
     },
     /// A statement that must return a row returned none.

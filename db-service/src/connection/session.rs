@@ -63,7 +63,7 @@ pub(crate) struct Session {
     watched: Option<WatchedConnection>,
 }
 
-/// What a session shares with the rows that a caller still reads.
+/// The part of a session that is shared with the rows that a caller still reads.
 pub(crate) struct Observed {
     pub(super) backend: Backend,
     pub(super) echo: bool,
@@ -545,7 +545,7 @@ impl Connection {
             .map_or(0, |depth| depth.get())
     }
 
-    /// Returns whether the connection is in a transaction, whoever has begun it.
+    /// Returns whether the connection is in a transaction, of this crate or of the user.
     pub(crate) fn is_in_transaction(&mut self) -> bool {
         self.transaction_depth() > 0 || self.session().transaction.has_raw
     }

@@ -34,7 +34,7 @@ use crate::values::{FromValue, Value};
 #[derive(Debug)]
 pub struct SqliteForm<ST>(std::marker::PhantomData<ST>);
 
-/// What [`sql_type!`](crate::sql_type) expands to.
+/// The functions that the expansion of [`sql_type!`](crate::sql_type) calls.
 pub mod __private {
     use super::*;
 

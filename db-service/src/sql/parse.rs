@@ -175,7 +175,7 @@ pub(crate) fn facts(sql: &str, backend: Backend) -> TextFacts {
     }
 }
 
-/// What is known of a text without its parameters.
+/// The properties of a text, apart from its parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TextFacts {
     pub(crate) side_effects: SideEffects,

@@ -7,7 +7,7 @@ use super::script::BlockNesting;
 use crate::backend::Backend;
 use crate::tokens::Kind;
 
-/// What a text does to its session, by its words.
+/// The effects of a text on its session, by its words.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct SideEffects {
     /// Whether a transaction that the driver does not track is open after the text. `None` if the text neither begins

@@ -48,4 +48,4 @@ pub use replicas::{WritePosition, WritePositionError};
 pub use schema::{ColumnInfo, ForeignKeyInfo, IndexInfo, TableInfo};
 pub use service::{DatabaseService, ReadOptions};
 pub use statistics::{DatabaseStatistics, PoolStatus, ReplicaStatistics, StatementStatistics};
-pub use values::{FromValue, Params, Row, Value};
+pub use values::{FromValue, ListElement, Params, Row, Value};

@@ -1,6 +1,7 @@
 //! Values to and from PostgreSQL.
 
 use std::error::Error as StdError;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ pub(crate) enum Bind<'a> {
     TimestampTz(DateTime<Utc>),
     Uuid(Uuid),
     Numeric(&'a BigDecimal),
-    Json(&'a serde_json::Value),
+    Json(&'a str),
 }
 
 impl Dialect for Pg {
@@ -66,6 +67,7 @@ impl Dialect for Pg {
             Value::Uuid(value) => Bind::Uuid(*value),
             Value::Decimal(value) => Bind::Numeric(value),
             Value::Json(value) => Bind::Json(value),
+            Value::Array(_) => Bind::Null(null::<Unspecified>),
         }
     }
 
@@ -102,9 +104,7 @@ impl Dialect for Pg {
             Bind::Numeric(value) => {
                 push::<Pg, sql_types::Numeric, BigDecimal>(value, placeholder, out)
             }
-            Bind::Json(value) => {
-                push::<Pg, sql_types::Jsonb, serde_json::Value>(value, placeholder, out)
-            }
+            Bind::Json(value) => push::<Pg, Jsonb, str>(value, placeholder, out),
         }
     }
 }
@@ -116,6 +116,24 @@ struct Unspecified;
 impl HasSqlType<Unspecified> for Pg {
     fn metadata(_: &mut Self::MetadataLookup) -> PgTypeMetadata {
         PgTypeMetadata::new(0, 0)
+    }
+}
+
+/// The SQL type `jsonb`, from a text.
+#[derive(Debug)]
+struct Jsonb;
+
+impl HasSqlType<Jsonb> for Pg {
+    fn metadata(lookup: &mut Self::MetadataLookup) -> PgTypeMetadata {
+        <Pg as HasSqlType<sql_types::Jsonb>>::metadata(lookup)
+    }
+}
+
+impl ToSql<Jsonb, Pg> for str {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> diesel::serialize::Result {
+        out.write_all(&[1])?;
+        out.write_all(self.as_bytes())?;
+        Ok(IsNull::No)
     }
 }
 
@@ -175,7 +193,7 @@ impl Bind<'_> {
             Bind::TimestampTz(_) => null::<sql_types::Timestamptz>,
             Bind::Uuid(_) => null::<sql_types::Uuid>,
             Bind::Numeric(_) => null::<sql_types::Numeric>,
-            Bind::Json(_) => null::<sql_types::Jsonb>,
+            Bind::Json(_) => null::<Jsonb>,
         }))
     }
 }
@@ -317,8 +335,12 @@ fn decode_known(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + S
         }
         oid::UUID => Value::Uuid(FromSql::<sql_types::Uuid, Pg>::from_sql(value)?),
         oid::NUMERIC => Value::Decimal(FromSql::<sql_types::Numeric, Pg>::from_sql(value)?),
-        oid::JSON => Value::Json(FromSql::<sql_types::Json, Pg>::from_sql(value)?),
-        oid::JSONB => Value::Json(FromSql::<sql_types::Jsonb, Pg>::from_sql(value)?),
+        oid::JSON => Value::Json(std::str::from_utf8(value.as_bytes())?.to_owned()),
+        // The first byte is the version of the format.
+        oid::JSONB => match value.as_bytes() {
+            [1, text @ ..] => Value::Json(std::str::from_utf8(text)?.to_owned()),
+            _ => return Err("the format of jsonb has an unknown version".into()),
+        },
         // Enums and `citext` send their text. Other types send lengths, versions or flags, which contain control
         // characters.
         oid::FIRST_NORMAL.. if is_text(value.as_bytes()) => text(value)?,

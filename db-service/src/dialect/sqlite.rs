@@ -54,13 +54,20 @@ impl Dialect for Sqlite {
             Value::TimestampTz(value) => text(value.format(MOMENT_FORMAT).to_string()),
             Value::Uuid(value) => text(value.to_string()),
             Value::Decimal(value) => text(value.to_plain_string()),
-            Value::Json(value) => text(value.to_string()),
+            Value::Json(value) => Bind::Text(Cow::Borrowed(value)),
+            // `problem` refuses it.
+            Value::Array(_) => Bind::Null,
         }
     }
 
     fn problem(value: &Value) -> Option<&'static str> {
-        let is_nan = matches!(value, Value::Float(value) if value.is_nan());
-        is_nan.then_some("SQLite would make NULL of what is not a number")
+        match value {
+            Value::Float(value) if value.is_nan() => {
+                Some("SQLite would make NULL of what is not a number")
+            }
+            Value::Array(_) => Some("SQLite has no arrays; a list can only be used in IN (:name)"),
+            _ => None,
+        }
     }
 
     // Each column takes values of each type.

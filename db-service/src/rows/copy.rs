@@ -208,7 +208,8 @@ fn write_literal(value: &Value, out: &mut String) -> Result<(), &'static str> {
         }
         Value::Uuid(value) => write!(out, "{value}"),
         Value::Decimal(value) => write!(out, "{value}"),
-        Value::Json(value) => write!(out, "{value}"),
+        Value::Json(value) => out.write_str(value),
+        Value::Array(_) => return Err("arrays cannot be inserted yet"),
     };
     Ok(())
 }

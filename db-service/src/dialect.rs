@@ -5,6 +5,7 @@ pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use diesel::backend::Backend as DieselBackend;
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 use crate::error::DbError;
 #[cfg(feature = "postgres")]
 use crate::sql::MAX_TEXT;
-use crate::sql::{ParsedStatement, Piece};
+use crate::sql::{ListOperator, ParsedStatement, Piece};
 use crate::values::Params;
 use crate::values::Value;
 
@@ -33,20 +34,59 @@ pub(crate) trait Dialect: DieselBackend {
     /// Converts a value for the driver.
     fn bind(value: &Value) -> Self::Bind<'_>;
 
+    /// Converts a list. `is_operand` is whether it occurs only after operators for lists. Returns the reason if the
+    /// backend has no such list.
+    fn bind_list(values: &[Value], is_operand: bool) -> Result<Self::Bind<'_>, &'static str>;
+
     /// Returns the reason why the backend would store another value without an error, if there is one.
     fn problem(value: &Value) -> Option<&'static str>;
 
-    /// Returns whether a bind is text that may need a cast to another type.
-    fn is_text(bind: &Self::Bind<'_>) -> bool;
+    /// Returns the literal that a value must be written as, because it takes its type from its place in the statement
+    /// and the driver cannot send it as that type.
+    fn literal<'b>(bind: &'b Self::Bind<'_>, place: Place) -> Option<Literal<'b>>;
+
+    /// Returns the operator before a list, with its opening parenthesis. `text` is how the statement has it.
+    fn list_operator<'b>(
+        bind: &Self::Bind<'_>,
+        operator: ListOperator,
+        text: &'b str,
+    ) -> Result<ListText<'b>, &'static str>;
 
     /// Adds a value to the statement, with its placeholder unless the text contains it already.
     fn push<'b>(
         bind: &'b Self::Bind<'_>,
+        place: Place,
         placeholder: Placeholder,
         out: &mut AstPass<'_, 'b, Self>,
     ) -> QueryResult<()>
     where
         Self: Sized;
+}
+
+/// What PostgreSQL says about the place of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Place {
+    /// No value of the statement needs the type of its place.
+    Any,
+    /// The type is unknown.
+    Unknown,
+    /// The object identifier of its type.
+    Type(u32),
+}
+
+/// A value as a part of a statement's text.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Literal<'a> {
+    Null,
+    /// A text that the server converts to the type of its place.
+    Text(Cow<'a, str>),
+}
+
+/// The text before and after a list.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ListText<'a> {
+    pub(crate) before: &'a str,
+    pub(crate) after: &'static str,
 }
 
 /// Whether the text of a statement contains the placeholder of a value already.
@@ -127,8 +167,56 @@ impl ColumnNames {
     }
 }
 
-/// For each parameter, the PostgreSQL type that text is cast to, or `None` without a cast.
-pub(crate) type ParameterCasts = Arc<[Option<String>]>;
+/// The types of a statement's parameters on PostgreSQL.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ParameterTypes {
+    /// No value needs them.
+    NotNeeded,
+    /// The server cannot tell them.
+    Unknown,
+    /// The object identifier of each parameter's type, in the order of their names in the statement.
+    Known(Arc<[u32]>),
+}
+
+/// What the values of a statement need to know about their places.
+#[derive(Debug, Default)]
+pub(crate) struct Needs {
+    /// Whether a value takes its type from its place.
+    pub(crate) types: bool,
+    /// For each name, whether its value is a list. Empty if the statement has no operator for lists.
+    pub(crate) lists: Vec<bool>,
+}
+
+impl Needs {
+    /// Returns what the values of some rows need. In a statement with operators for lists, the first row decides which
+    /// values are lists.
+    pub(crate) fn of<'p>(
+        parsed: &ParsedStatement,
+        rows: impl IntoIterator<Item = &'p Params>,
+    ) -> Self {
+        let mut needs = Needs::default();
+        for (position, row) in rows.into_iter().enumerate() {
+            needs.types |= row.values().any(|value| match value {
+                Value::Text(_) | Value::Json(_) | Value::Array(_) => true,
+                // A literal has no type that must be inferred.
+                Value::Null => !parsed.infers_types,
+                _ => false,
+            });
+            if position == 0 && parsed.has_lists {
+                let is_list = |name: &Box<str>| matches!(row.get(name), Some(Value::Array(_)));
+                needs.lists = parsed.names.iter().map(is_list).collect();
+            }
+        }
+        needs
+    }
+
+    /// Returns whether the first parameter of these pieces is a list.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_list(&self, pieces: &[Piece<'_>]) -> bool {
+        let index = pieces.iter().find_map(parameter);
+        index.is_some_and(|index| self.lists.get(index) == Some(&true))
+    }
+}
 
 /// A statement's text and values, for one backend.
 #[derive(Debug)]
@@ -139,7 +227,11 @@ pub(crate) struct Statement<'a, D: Dialect> {
     /// How often the statement's row of values is repeated, each time with its own values.
     rows: usize,
     binds: Vec<D::Bind<'a>>,
-    casts: Option<ParameterCasts>,
+    /// Whether each bind is a list.
+    lists: Vec<bool>,
+    types: ParameterTypes,
+    /// Whether a value is written as a literal.
+    has_literal: bool,
     is_cached: bool,
 }
 
@@ -147,29 +239,43 @@ impl<'a, D: Dialect> Statement<'a, D> {
     pub(crate) fn new(
         parsed: &'a ParsedStatement,
         params: &'a Params,
-        casts: Option<ParameterCasts>,
+        types: ParameterTypes,
     ) -> Result<Self, DbError> {
         check_names(parsed, params)?;
         let mut binds = Vec::with_capacity(parsed.names.len());
-        for name in &parsed.names {
+        let mut lists = Vec::new();
+        for (index, name) in parsed.names.iter().enumerate() {
             let value = value(name, params)?;
-            if let Some(problem) = D::problem(value) {
-                return Err(DbError::UnstorableValue {
-                    name: String::from(&**name),
-                    row: None,
-                    problem,
-                });
-            }
-            binds.push(D::bind(value));
+            let unstorable = |problem| DbError::UnstorableValue {
+                name: String::from(&**name),
+                row: None,
+                problem,
+            };
+            binds.push(match value {
+                Value::Array(values) => {
+                    let is_operand = is_operand(parsed, index);
+                    lists.resize(parsed.names.len(), false);
+                    lists[index] = true;
+                    D::bind_list(values, is_operand).map_err(unstorable)?
+                }
+                value => match D::problem(value) {
+                    Some(problem) => return Err(unstorable(problem)),
+                    None => D::bind(value),
+                },
+            });
         }
-        Ok(Statement {
-            casts,
+        let statement = Statement {
             parsed,
             prefix: "",
             rows: 1,
             binds,
+            lists,
+            types,
+            has_literal: false,
             is_cached: parsed.is_cached,
-        })
+        };
+        statement.check_lists()?;
+        Ok(statement.with_literals())
     }
 
     /// Puts a text before the statement, which is then not kept prepared.
@@ -186,10 +292,10 @@ impl<'a, D: Dialect> Statement<'a, D> {
         parsed: &'a ParsedStatement,
         rows: usize,
         binds: Vec<D::Bind<'a>>,
-        casts: Option<ParameterCasts>,
+        types: ParameterTypes,
     ) -> Self {
         let length = |piece: Piece<'_>| match piece {
-            Piece::Text(text) => text.len(),
+            Piece::Text(text) | Piece::List(text, _) => text.len(),
             Piece::Parameter(_) => "$65535".len(),
         };
         let pieces = parsed.pieces();
@@ -201,56 +307,172 @@ impl<'a, D: Dialect> Statement<'a, D> {
                 .sum(),
             None => 0,
         };
-        Statement {
-            casts,
+        let statement = Statement {
             parsed,
             prefix: "",
             rows,
             binds,
+            lists: Vec::new(),
+            types,
+            has_literal: false,
             is_cached: parsed.text().len() + row * (rows - 1) <= MAX_TEXT,
-        }
-    }
-}
-
-impl<D: Dialect> Statement<'_, D> {
-    /// Returns the cast of a parameter. In a repeated row, the casts repeat too.
-    fn cast(&self, index: usize) -> Option<&str> {
-        let casts = self.casts.as_ref().filter(|casts| !casts.is_empty())?;
-        let cast = casts[index % casts.len()].as_deref()?;
-        D::is_text(&self.binds[index]).then_some(cast)
+        };
+        statement.with_literals()
     }
 
-    /// Returns whether no parameter has a cast.
-    fn casts_nothing(&self) -> bool {
-        self.casts.is_none() || (0..self.binds.len()).all(|index| self.cast(index).is_none())
+    /// Determines whether a value is a literal. A statement with values in its text is not kept prepared.
+    fn with_literals(mut self) -> Self {
+        if self.types != ParameterTypes::NotNeeded {
+            let mut binds = self.binds.iter().enumerate();
+            self.has_literal =
+                binds.any(|(index, bind)| D::literal(bind, self.place(index)).is_some());
+            self.is_cached &= !self.has_literal;
+        }
+        self
     }
 
-    /// Writes the parameter with the value `index`. `bound` is the number of values that were bound before it.
-    fn walk_parameter<'b>(
-        &'b self,
-        index: usize,
-        bound: &mut usize,
-        out: &mut AstPass<'_, 'b, D>,
-    ) -> QueryResult<()> {
-        let cast = self.cast(index);
-        if cast.is_some() {
-            out.push_sql("CAST(");
+    /// Returns an error for a list after an operator that takes none.
+    fn check_lists(&self) -> Result<(), DbError> {
+        if self.lists.is_empty() {
+            return Ok(());
         }
-        // Names are numbered by their first occurrence, so this parameter's value comes next.
-        if index == *bound {
-            D::push(&self.binds[index], Placeholder::Missing, out)?;
-            *bound += 1;
-        } else {
-            out.push_sql(D::PLACEHOLDER);
-            out.push_sql(&(index + 1).to_string());
-        }
-        if let Some(cast) = cast {
-            out.push_sql("::text AS ");
-            out.push_sql(cast);
-            out.push_sql(")");
+        let pieces: Vec<_> = self.parsed.pieces().collect();
+        for (position, piece) in pieces.iter().enumerate() {
+            let Piece::List(text, operator) = piece else {
+                continue;
+            };
+            let index = pieces[position..].iter().find_map(parameter);
+            let Some(index) = index.filter(|&index| self.lists[index]) else {
+                continue;
+            };
+            D::list_operator(&self.binds[index], *operator, text).map_err(|problem| {
+                DbError::UnstorableValue {
+                    name: self.parsed.names[index].to_string(),
+                    row: None,
+                    problem,
+                }
+            })?;
         }
         Ok(())
     }
+
+    /// Returns the place of a value. In a repeated row, places repeat too.
+    fn place(&self, index: usize) -> Place {
+        match &self.types {
+            ParameterTypes::NotNeeded => Place::Any,
+            ParameterTypes::Unknown => Place::Unknown,
+            ParameterTypes::Known(types) if types.is_empty() => Place::Unknown,
+            ParameterTypes::Known(types) => Place::Type(types[index % types.len()]),
+        }
+    }
+
+    /// Returns the statement's text without its values, for logs.
+    pub(crate) fn shown(&self) -> String {
+        format!("{}{}", self.prefix, self.parsed.rendered())
+    }
+}
+
+fn parameter(piece: &Piece<'_>) -> Option<usize> {
+    match piece {
+        Piece::Parameter(index) => Some(*index),
+        _ => None,
+    }
+}
+
+/// Returns whether a parameter occurs only after operators for lists.
+fn is_operand(parsed: &ParsedStatement, index: usize) -> bool {
+    let mut follows_operator = false;
+    for piece in parsed.pieces() {
+        match piece {
+            Piece::List(..) => follows_operator = true,
+            Piece::Text(_) => {}
+            Piece::Parameter(found) => {
+                if found == index && !follows_operator {
+                    return false;
+                }
+                follows_operator = false;
+            }
+        }
+    }
+    true
+}
+
+/// A statement's text that is being written, with its values.
+struct Writer<'s, 'a, D: Dialect> {
+    statement: &'s Statement<'a, D>,
+    /// For each value, its number among the bound ones, from 1; 0 before it is bound.
+    numbers: Vec<u32>,
+    bound: u32,
+    /// The text after the next parameter.
+    after: &'static str,
+}
+
+impl<'s, D: Dialect> Writer<'s, '_, D> {
+    fn piece<'b>(
+        &mut self,
+        piece: Piece<'b>,
+        row: usize,
+        next: Option<usize>,
+        out: &mut AstPass<'_, 'b, D>,
+    ) -> QueryResult<()>
+    where
+        's: 'b,
+    {
+        let statement = self.statement;
+        match piece {
+            Piece::Text(text) => out.push_sql(text),
+            Piece::List(text, operator) => {
+                let list = next.filter(|&index| statement.lists.get(index) == Some(&true));
+                match list.map(|index| D::list_operator(&statement.binds[index], operator, text)) {
+                    Some(Ok(list)) => {
+                        out.push_sql(list.before);
+                        self.after = list.after;
+                    }
+                    // The constructor has checked the operator.
+                    _ => out.push_sql(text),
+                }
+            }
+            Piece::Parameter(index) => {
+                self.parameter(row * statement.parsed.names.len() + index, out)?;
+                out.push_sql(std::mem::take(&mut self.after));
+            }
+        }
+        Ok(())
+    }
+
+    fn parameter<'b>(&mut self, index: usize, out: &mut AstPass<'_, 'b, D>) -> QueryResult<()>
+    where
+        's: 'b,
+    {
+        let bind = &self.statement.binds[index];
+        let place = self.statement.place(index);
+        match D::literal(bind, place) {
+            Some(Literal::Null) => out.push_sql("NULL"),
+            Some(Literal::Text(text)) => out.push_sql(&quoted(&text)),
+            None if self.numbers[index] > 0 => {
+                out.push_sql(D::PLACEHOLDER);
+                out.push_sql(&self.numbers[index].to_string());
+            }
+            None => {
+                D::push(bind, place, Placeholder::Missing, out)?;
+                self.bound += 1;
+                self.numbers[index] = self.bound;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a literal of PostgreSQL. Between dollar signs, no character has a meaning, whatever the settings of the
+/// session are. The tag is longer than all that the text contains.
+fn quoted(text: &str) -> String {
+    let mut longest = 0;
+    for (position, _) in text.match_indices('$') {
+        let tag = text[position + 1..].bytes();
+        longest = longest.max(tag.take_while(|&byte| byte == b'q').count());
+    }
+    let tag = "q".repeat(longest + 1);
+    format!(" ${tag}${text}${tag}$ ")
 }
 
 /// The object identifier of PostgreSQL's type `time`, from `pg_type.dat`.
@@ -294,45 +516,42 @@ impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
         if !self.is_cached {
             out.unsafe_to_cache_prepared();
         }
-        if self.prefix.is_empty() && self.rows == 1 && self.casts_nothing() {
+        let is_plain = self.prefix.is_empty() && self.rows == 1 && self.lists.is_empty();
+        if is_plain && !self.has_literal {
             out.push_sql(self.parsed.rendered());
-            let mut binds = self.binds.iter();
-            return binds.try_for_each(|bind| D::push(bind, Placeholder::Written, &mut out));
+            let mut binds = self.binds.iter().enumerate();
+            return binds.try_for_each(|(index, bind)| {
+                D::push(bind, self.place(index), Placeholder::Written, &mut out)
+            });
         }
         out.push_sql(self.prefix);
-        let (mut bound, width) = (0, self.parsed.names.len());
-        let row_start = self.parsed.row.as_ref().map(|row| *row.start());
-        let mut pieces = self.parsed.pieces().enumerate();
-        while let Some((position, piece)) = pieces.next() {
-            let row = match &self.parsed.row {
-                Some(row) if self.rows > 1 && row_start == Some(position) => row,
+        let mut writer = Writer {
+            statement: self,
+            numbers: vec![0; self.binds.len()],
+            bound: 0,
+            after: "",
+        };
+        let pieces: Vec<_> = self.parsed.pieces().collect();
+        let next = |position: usize| pieces[position..].iter().find_map(parameter);
+        let repeated = self.parsed.row.as_ref().filter(|_| self.rows > 1);
+        let mut position = 0;
+        while position < pieces.len() {
+            match repeated {
+                Some(row) if *row.start() == position => {
+                    for number in 0..self.rows {
+                        if number > 0 {
+                            out.push_sql(",");
+                        }
+                        for piece in &pieces[row.clone()] {
+                            writer.piece(*piece, number, None, &mut out)?;
+                        }
+                    }
+                    position = row.end() + 1;
+                }
                 _ => {
-                    match piece {
-                        Piece::Text(text) => out.push_sql(text),
-                        Piece::Parameter(index) => {
-                            self.walk_parameter(index, &mut bound, &mut out)?;
-                        }
-                    }
-                    continue;
+                    writer.piece(pieces[position], 0, next(position), &mut out)?;
+                    position += 1;
                 }
-            };
-            let length = row.clone().count();
-            for number in 0..self.rows {
-                if number > 0 {
-                    out.push_sql(",");
-                }
-                for piece in self.parsed.pieces().skip(position).take(length) {
-                    match piece {
-                        Piece::Text(text) => out.push_sql(text),
-                        Piece::Parameter(index) => {
-                            self.walk_parameter(number * width + index, &mut bound, &mut out)?;
-                        }
-                    }
-                }
-            }
-            // The first piece of the row was taken above.
-            for _ in 1..length {
-                pieces.next();
             }
         }
         Ok(())

@@ -207,6 +207,8 @@ pub(crate) struct Statistics {
     pub(crate) transactions_committed: Counter,
     pub(crate) transactions_rolled_back: Counter,
     pub(crate) invalid: Counter,
+    /// The number of statements that may have changed the types of columns and parameters.
+    pub(crate) redefinitions: Counter,
     pub(crate) statements: Statements,
 }
 

@@ -5,7 +5,7 @@ use diesel::connection::Connection as _;
 use super::known_statements::KnownStatement;
 use super::session::Purpose;
 use super::{Connection, on_each};
-use crate::dialect::{LoadError, ParameterCasts, Statement};
+use crate::dialect::{LoadError, Needs, ParameterTypes, Statement};
 use crate::error::DbError;
 use crate::values::Params;
 
@@ -34,12 +34,11 @@ impl Connection {
         statement: &KnownStatement,
         rows: &[Params],
     ) -> Result<u64, DbError> {
-        let has_text = rows.iter().any(Params::has_text);
-        self.with_stale_plan_retry(statement, has_text, |connection, casts| {
+        let needs = Needs::of(&statement.parsed, rows);
+        self.with_stale_plan_retry(statement, &needs, |connection, types| {
             connection.with_purpose(Purpose::PartOfCall, |connection| {
-                connection.transaction(|connection| {
-                    connection.execute_each(statement, rows, casts.as_ref())
-                })
+                connection
+                    .transaction(|connection| connection.execute_each(statement, rows, &types))
             })
         })
     }
@@ -48,21 +47,21 @@ impl Connection {
         &mut self,
         statement: &KnownStatement,
         rows: &[Params],
-        casts: Option<&ParameterCasts>,
+        types: &ParameterTypes,
     ) -> Result<u64, DbError> {
         #[cfg(feature = "postgres")]
         if matches!(self, Connection::Postgres(_))
             && statement.parsed.row.is_some()
             && !statement.parsed.names.is_empty()
         {
-            return multi_row_insert::execute(self, statement, rows, casts);
+            return multi_row_insert::execute(self, statement, rows, types);
         }
         let mut affected = 0;
         for row in rows {
             let running = self.start_statement(statement, None)?;
             let echo = self.echo();
-            let (parsed, casts) = (&statement.parsed, casts.cloned());
-            let count = on_each!(self, inner => Statement::new(parsed, row, casts)
+            let (parsed, types) = (&statement.parsed, types.clone());
+            let count = on_each!(self, inner => Statement::new(parsed, row, types)
             .map_err(LoadError::NotSent)
             .and_then(|built| {
                 echo.statement(&built);
@@ -97,13 +96,22 @@ mod multi_row_insert {
         connection: &mut Connection,
         statement: &KnownStatement,
         rows: &[Params],
-        casts: Option<&ParameterCasts>,
+        types: &ParameterTypes,
     ) -> Result<u64, DbError> {
         let parsed = &statement.parsed;
         let width = parsed.names.len();
         let mut binds = Vec::with_capacity(width * rows.len());
         for row in rows {
-            binds.extend(dialect::values(parsed, row)?.into_iter().map(Pg::bind));
+            for (name, value) in parsed.names.iter().zip(dialect::values(parsed, row)?) {
+                if let Some(problem) = Pg::problem(value) {
+                    return Err(DbError::UnstorableValue {
+                        name: name.to_string(),
+                        row: None,
+                        problem,
+                    });
+                }
+                binds.push(Pg::bind(value));
+            }
         }
         for parameter in 0..width {
             let mut column: Vec<_> = binds.iter_mut().skip(parameter).step_by(width).collect();
@@ -115,7 +123,7 @@ mod multi_row_insert {
         while left > 0 {
             let count = batch_size(left, width);
             let batch: Vec<Bind<'_>> = binds.by_ref().take(count * width).collect();
-            let built = Statement::<Pg>::of_rows(parsed, count, batch, casts.cloned());
+            let built = Statement::<Pg>::of_rows(parsed, count, batch, types.clone());
             let running = connection.start_statement(statement, None)?;
             connection.echo().statement(&built);
             let inserted = match connection {

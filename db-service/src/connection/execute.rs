@@ -10,7 +10,7 @@ use super::known_statements::KnownStatement;
 use super::session::{Caller, Observed, Running};
 use super::{Connection, on_each};
 use crate::backend::Backend;
-use crate::dialect::{Dialect, LoadError, ParameterCasts, Statement};
+use crate::dialect::{Dialect, LoadError, ParameterTypes, Statement};
 use crate::error::{DbError, remember_names_of_statement};
 use crate::sql::SideEffects;
 use crate::statistics::{Call, StatementEntry};
@@ -26,7 +26,11 @@ impl Echo {
         D::QueryBuilder: Default,
     {
         if let Some(observed) = &self.0 {
-            observed.echo(&diesel::debug_query::<D, _>(statement));
+            if observed.echo_parameters {
+                observed.echo(&diesel::debug_query::<D, _>(statement));
+            } else {
+                observed.echo(&statement.shown());
+            }
         }
     }
 }
@@ -207,7 +211,7 @@ impl Connection {
         &mut self,
         statement: &KnownStatement,
         params: &Params,
-        casts: Option<ParameterCasts>,
+        types: ParameterTypes,
         at: Option<Caller>,
     ) -> Result<Vec<Row>, DbError> {
         let running = self.start_statement(statement, at)?;
@@ -215,7 +219,7 @@ impl Connection {
         let (parsed, columns) = (&statement.parsed, &statement.columns);
         let rows = match self {
             #[cfg(feature = "postgres")]
-            Connection::Postgres(inner) => Statement::new(parsed, params, casts)
+            Connection::Postgres(inner) => Statement::new(parsed, params, types)
                 .map_err(LoadError::NotSent)
                 .and_then(|built| {
                     echo.statement(&built);
@@ -223,7 +227,7 @@ impl Connection {
                 }),
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(inner) => {
-                let rows = Statement::new(parsed, params, casts)
+                let rows = Statement::new(parsed, params, types)
                     .map_err(LoadError::NotSent)
                     .and_then(|built| {
                         echo.statement(&built);

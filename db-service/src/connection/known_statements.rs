@@ -4,14 +4,15 @@ use std::any::TypeId;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+
 #[cfg(feature = "postgres")]
-use std::sync::OnceLock;
+use parking_lot::Mutex;
 
 use super::Connection;
+#[cfg(feature = "postgres")]
+use super::parameter_types::AskedTypes;
 use super::session::Session;
 use crate::dialect::ColumnNames;
-#[cfg(feature = "postgres")]
-use crate::dialect::ParameterCasts;
 use crate::error::DbError;
 use crate::sql::{self, MAX_TEXT, ParsedStatement, TextFacts};
 use crate::statistics::{StatementEntry, Statements};
@@ -29,9 +30,9 @@ const MAX_COUNT: usize = 1024;
 pub(crate) struct KnownStatement {
     pub(crate) parsed: ParsedStatement,
     pub(crate) entry: StatementEntry,
-    /// The casts of its parameters, once PostgreSQL was asked for their types.
+    /// The types of its parameters, once PostgreSQL was asked for them.
     #[cfg(feature = "postgres")]
-    pub(crate) casts: OnceLock<ParameterCasts>,
+    pub(super) types: Mutex<Option<AskedTypes>>,
     pub(crate) columns: ColumnNames,
 }
 
@@ -189,7 +190,7 @@ impl Connection {
                 session.is_internal(),
             ),
             #[cfg(feature = "postgres")]
-            casts: OnceLock::new(),
+            types: Mutex::new(None),
             columns: ColumnNames::default(),
         };
         Ok(session

@@ -1,11 +1,14 @@
-//! Text as a parameter of any type, like a literal in the statement.
+//! Values that take their type from their place in the statement, like literals: text, JSON and arrays.
 //!
-//! PostgreSQL reports once per statement which type each parameter has, and text is cast to that type. The question is
-//! a `PREPARE` in the extended protocol, which accepts only one statement. So a text with several statements is
-//! refused, and none of them is executed, even if this crate's own scan misses the second one.
+//! PostgreSQL reports once per statement which types its parameters have. A text for a parameter of the type `text` is
+//! sent as a parameter. For all other types it is written as a literal, so that the server resolves it in each
+//! execution: the type of a column may have changed since, and a cast to the former type could change the value without
+//! an error. A statement of this process that may change types makes all connections ask again.
+//!
+//! The question is a `PREPARE` in the extended protocol, which accepts only one statement. So a text with several
+//! statements is refused, and none of them is executed, even if this crate's own scan misses the second one.
 
 use std::fmt::Write;
-use std::sync::Arc;
 
 use diesel::RunQueryDsl;
 use diesel::result::Error as DieselError;
@@ -13,55 +16,73 @@ use diesel::result::Error as DieselError;
 use super::Connection;
 use super::known_statements::KnownStatement;
 use crate::backend::Backend;
-use crate::dialect::ParameterCasts;
+use crate::dialect::{Needs, ParameterTypes, postgres};
 use crate::error::DbError;
 use crate::sql::{ParsedStatement, Piece, SideEffects};
 use crate::values::Params;
 
-/// The types for which text needs no cast, as [`TYPES`] names them.
-const TEXTS: [&str; 6] = [
-    "pg_catalog.text",
-    "pg_catalog.\"varchar\"",
-    "pg_catalog.bpchar",
-    "pg_catalog.\"char\"",
-    "pg_catalog.name",
-    "pg_catalog.unknown",
-];
+/// The types of a statement's parameters, as PostgreSQL has reported them.
+#[derive(Debug)]
+pub(crate) struct AskedTypes {
+    /// The number of statements that may have changed types before.
+    redefinitions: u64,
+    /// The parameters that were lists.
+    lists: Vec<bool>,
+    types: ParameterTypes,
+}
 
 /// The prepared statement of a question.
 const NAME: &str = "db_service_parameters";
 
-/// The types of its parameters. Internal type names have no length: `CAST(x AS character)` would truncate the text to
-/// one character.
-const TYPES: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, t.typname) AS name \
-     FROM pg_catalog.pg_prepared_statements AS s, \
+/// The types of its parameters.
+const TYPES: &str = "SELECT CAST(parameter AS pg_catalog.oid) AS oid FROM pg_catalog.pg_prepared_statements AS s, \
      pg_catalog.unnest(s.parameter_types) WITH ORDINALITY AS parameters (parameter, position) \
-     JOIN pg_catalog.pg_type t ON t.oid = parameter JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
-     WHERE s.name = 'db_service_parameters' ORDER BY position";
+     WHERE s.name OPERATOR(pg_catalog.=) 'db_service_parameters' ORDER BY position";
 
 impl Connection {
-    /// Returns the parameter casts, if a parameter is text and the backend is PostgreSQL. They are empty if the server
-    /// cannot determine the types.
-    pub(crate) fn casts_for(
+    /// Returns the types of the parameters, if a value needs them and the backend is PostgreSQL.
+    pub(super) fn parameter_types(
         &mut self,
         statement: &KnownStatement,
-        has_text: bool,
-    ) -> Option<ParameterCasts> {
-        let is_asked = has_text && statement.parsed.is_preparable;
-        if !is_asked || self.backend() != Backend::Postgres {
-            return None;
+        needs: &Needs,
+    ) -> ParameterTypes {
+        if !needs.types || self.backend() != Backend::Postgres {
+            return ParameterTypes::NotNeeded;
         }
-        if let Some(casts) = statement.casts.get() {
-            return Some(Arc::clone(casts));
+        if !statement.parsed.infers_types {
+            return ParameterTypes::Unknown;
         }
-        let casts = self.ask_for_casts(&statement.parsed);
-        Some(Arc::clone(statement.casts.get_or_init(|| casts)))
+        let now = self.session().observed.statistics.redefinitions.get();
+        if let Some(asked) = &*statement.types.lock()
+            && asked.redefinitions == now
+            && asked.lists == needs.lists
+        {
+            return asked.types.clone();
+        }
+        self.ask_for_types(statement, needs)
     }
 
     /// Asks PostgreSQL for the types of a statement's parameters.
-    pub(super) fn ask_for_casts(&mut self, parsed: &ParsedStatement) -> ParameterCasts {
-        let asked = self.internally(|connection| connection.ask(parsed));
-        asked.unwrap_or_default().into()
+    pub(super) fn ask_for_types(
+        &mut self,
+        statement: &KnownStatement,
+        needs: &Needs,
+    ) -> ParameterTypes {
+        if !needs.types || !statement.parsed.infers_types {
+            return self.parameter_types(statement, needs);
+        }
+        let redefinitions = self.session().observed.statistics.redefinitions.get();
+        let asked = self.internally(|connection| connection.ask(&statement.parsed, needs));
+        let types = match asked.map(|types| by_name(&statement.parsed, &types)) {
+            Ok(Some(types)) => ParameterTypes::Known(types.into()),
+            _ => ParameterTypes::Unknown,
+        };
+        *statement.types.lock() = Some(AskedTypes {
+            redefinitions,
+            lists: needs.lists.clone(),
+            types: types.clone(),
+        });
+        types
     }
 
     /// Runs a statement that contains text of the user, in the protocol that accepts only one statement.
@@ -78,13 +99,24 @@ impl Connection {
         result
     }
 
-    fn ask(&mut self, parsed: &ParsedStatement) -> Result<Vec<Option<String>>, DbError> {
+    /// Returns the type of each parameter, in the order of the statement. A name that occurs twice is asked for twice.
+    fn ask(&mut self, parsed: &ParsedStatement, needs: &Needs) -> Result<Vec<u32>, DbError> {
         let mut prepare = format!("PREPARE {NAME} AS ");
-        for piece in parsed.pieces() {
+        let pieces: Vec<_> = parsed.pieces().collect();
+        let mut count = 0;
+        for (position, piece) in pieces.iter().enumerate() {
             match piece {
                 Piece::Text(text) => prepare.push_str(text),
-                // Writing to a string cannot fail.
-                Piece::Parameter(index) => drop(write!(prepare, "${}", index + 1)),
+                Piece::List(text, operator) => {
+                    let list = postgres::list_operator(*operator).unwrap_or(text);
+                    let is_list = needs.is_list(&pieces[position..]);
+                    prepare.push_str(if is_list { list } else { text });
+                }
+                Piece::Parameter(_) => {
+                    count += 1;
+                    // Writing to a string cannot fail.
+                    let _ = write!(prepare, "${count}");
+                }
             }
         }
         self.check_usable()?;
@@ -114,10 +146,11 @@ impl Connection {
             .and_then(|()| {
                 is_left = true;
                 let types = self.known(TYPES)?;
-                let rows = self.load(&types, &Params::new(), None, None);
+                let none = Params::new();
+                let rows = self.load(&types, &none, ParameterTypes::NotNeeded, None);
                 self.run(&format!("DEALLOCATE {NAME}"))?;
                 is_left = false;
-                rows?.iter().map(|row| row.get::<String>("name")).collect()
+                rows?.iter().map(|row| row.get::<u32>("oid")).collect()
             });
         // A cancellation may have left the prepared name in use, so the next question would fail.
         if is_left {
@@ -131,8 +164,30 @@ impl Connection {
             self.undo(undo);
             return Err(error.into());
         }
-        let types: Vec<String> = types?;
-        let cast = |name: String| Some(name).filter(|name| !TEXTS.contains(&name.as_str()));
-        Ok(types.into_iter().map(cast).collect())
+        types
     }
+}
+
+/// Returns the type of each name, or `None` if a name occurs at places with different types.
+fn by_name(parsed: &ParsedStatement, types: &[u32]) -> Option<Vec<u32>> {
+    let places = parsed.pieces().filter_map(|piece| match piece {
+        Piece::Parameter(index) => Some(index),
+        _ => None,
+    });
+    let mut found: Vec<Option<u32>> = vec![None; parsed.names.len()];
+    for (index, oid) in places.zip(types) {
+        // Both have the same operators and the same values.
+        let oid = if *oid == postgres::VARCHAR {
+            postgres::TEXT
+        } else {
+            *oid
+        };
+        if found[index]
+            .replace(oid)
+            .is_some_and(|before| before != oid)
+        {
+            return None;
+        }
+    }
+    found.into_iter().collect()
 }

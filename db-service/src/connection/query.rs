@@ -7,7 +7,7 @@ use diesel::result::Error as DieselError;
 use super::Connection;
 use super::known_statements::KnownStatement;
 use super::session::Caller;
-use crate::dialect::ParameterCasts;
+use crate::dialect::{Needs, ParameterTypes};
 use crate::error::DbError;
 use crate::values::{Params, Row};
 
@@ -40,9 +40,10 @@ impl Connection {
         params: &Params,
         at: Caller,
     ) -> Result<Vec<Row>, DbError> {
-        self.with_stale_plan_retry(statement, params.has_text(), |connection, casts| {
+        let needs = Needs::of(&statement.parsed, [params]);
+        self.with_stale_plan_retry(statement, &needs, |connection, types| {
             connection.with_transaction_timeouts(&statement.parsed, |connection| {
-                connection.load(statement, params, casts, Some(at))
+                connection.load(statement, params, types, Some(at))
             })
         })
     }
@@ -52,8 +53,8 @@ impl Connection {
     pub(crate) fn with_stale_plan_retry<T>(
         &mut self,
         statement: &KnownStatement,
-        has_text: bool,
-        mut run: impl FnMut(&mut Self, Option<ParameterCasts>) -> Result<T, DbError>,
+        needs: &Needs,
+        mut run: impl FnMut(&mut Self, ParameterTypes) -> Result<T, DbError>,
     ) -> Result<T, DbError> {
         let session = self.session();
         if !session.is_idle() || session.statements.must_be_dropped() {
@@ -62,8 +63,8 @@ impl Connection {
                 self.drop_prepared();
             }
         }
-        let casts = self.known_casts(statement, has_text);
-        let first = run(self, casts.clone());
+        let types = self.types_for(statement, needs);
+        let first = run(self, types.clone());
         let Err(error @ (DbError::Query(_) | DbError::StalePlan(_))) = &first else {
             return first;
         };
@@ -76,35 +77,34 @@ impl Connection {
         if is_stale {
             self.drop_prepared();
         }
-        let now = casts.as_ref().map(|_| self.asked_casts(statement));
-        if is_stale || now != casts {
+        let now = match types {
+            ParameterTypes::Known(_) => self.types_now(statement, needs),
+            _ => types.clone(),
+        };
+        if is_stale || now != types {
             return self.without_prepared(|connection| run(connection, now));
         }
         first
     }
 
     #[cfg(feature = "postgres")]
-    fn known_casts(
-        &mut self,
-        statement: &KnownStatement,
-        has_text: bool,
-    ) -> Option<ParameterCasts> {
-        self.casts_for(statement, has_text)
+    fn types_for(&mut self, statement: &KnownStatement, needs: &Needs) -> ParameterTypes {
+        self.parameter_types(statement, needs)
     }
 
     #[cfg(not(feature = "postgres"))]
-    fn known_casts(&mut self, _: &KnownStatement, _: bool) -> Option<ParameterCasts> {
-        None
+    fn types_for(&mut self, _: &KnownStatement, _: &Needs) -> ParameterTypes {
+        ParameterTypes::NotNeeded
     }
 
     #[cfg(feature = "postgres")]
-    fn asked_casts(&mut self, statement: &KnownStatement) -> ParameterCasts {
-        self.ask_for_casts(&statement.parsed)
+    fn types_now(&mut self, statement: &KnownStatement, needs: &Needs) -> ParameterTypes {
+        self.ask_for_types(statement, needs)
     }
 
     #[cfg(not(feature = "postgres"))]
-    fn asked_casts(&mut self, _: &KnownStatement) -> ParameterCasts {
-        ParameterCasts::from([])
+    fn types_now(&mut self, _: &KnownStatement, _: &Needs) -> ParameterTypes {
+        ParameterTypes::NotNeeded
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Connection, on_each};
 use crate::backend::Backend;
 use crate::config::ResetOnReturn;
+use crate::dialect::ParameterTypes;
 use crate::error::DbError;
 use crate::values::Params;
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
@@ -104,7 +105,7 @@ impl Connection {
     /// Returns a text that is equal for equal states of a SQLite connection.
     fn sqlite_state(&mut self) -> Result<String, DbError> {
         let statement = self.known(SQLITE_STATE)?;
-        let rows = self.load(&statement, &Params::new(), None, None)?;
+        let rows = self.load(&statement, &Params::new(), ParameterTypes::NotNeeded, None)?;
         rows.first().ok_or(DbError::NoRow)?.get("state")
     }
 }

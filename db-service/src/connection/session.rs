@@ -345,6 +345,9 @@ impl Session {
 
     /// Notes what a text has done to a transaction that diesel does not know.
     pub(super) fn note_transaction(&mut self, side_effects: SideEffects, failed: bool) {
+        if side_effects.redefines || side_effects.session {
+            self.observed.statistics.redefinitions.increment();
+        }
         if self.transaction.levels > 0 {
             self.transaction.has_begun_again |= side_effects.begin;
             return;

@@ -1,7 +1,11 @@
 //! Values to and from PostgreSQL.
 
+mod arrays;
+mod literals;
+mod oid;
+
+use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -9,29 +13,33 @@ use bigdecimal::BigDecimal;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use diesel::connection::{DefaultLoadingMode, LoadConnection};
 use diesel::deserialize::FromSql;
+use diesel::internal::derives::multiconnection::AstPassHelper;
 use diesel::pg::{Pg, PgConnection, PgRowByRowLoadingMode, PgTypeMetadata, PgValue};
 use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
 use diesel::row::Field;
-use diesel::serialize::{IsNull, Output, ToSql};
-use diesel::sql_types::{self, HasSqlType};
+use diesel::sql_types::{self, TypeMetadata};
 use uuid::Uuid;
 
 use super::{
-    ColumnNames, Dialect, LoadError, Placeholder, Statement, is_midnight_at_the_end, push,
+    ColumnNames, Dialect, ListText, Literal, LoadError, Place, Placeholder, Statement,
+    is_midnight_at_the_end, push,
 };
 use crate::error::DbError;
+use crate::sql::ListOperator;
 use crate::values::Row;
 use crate::values::Value;
 use crate::watchdog::AnswerTimeout;
+pub(crate) use literals::write_literal;
+pub(crate) use oid::{TEXT, VARCHAR};
 
-/// A value for PostgreSQL: typed and in binary format.
+/// A value for PostgreSQL: typed and in binary format, or typed by its place.
 #[derive(Debug)]
 pub(crate) enum Bind<'a> {
-    /// A NULL, and the function that binds it.
-    Null(BindNull),
-    /// A NULL among texts, with the same cast.
-    NullText,
+    /// A NULL of the type with this object identifier; 0 if the server infers the type.
+    Null(u32),
+    /// A NULL among values that are typed by their place.
+    NullOfPlace,
     Bool(bool),
     Int4(i32),
     Int8(i64),
@@ -45,6 +53,9 @@ pub(crate) enum Bind<'a> {
     Uuid(Uuid),
     Numeric(&'a BigDecimal),
     Json(&'a str),
+    Array(&'a [Value]),
+    /// A value that was read, and the object identifier of its type.
+    Other(u32, &'a [u8]),
 }
 
 impl Dialect for Pg {
@@ -54,12 +65,12 @@ impl Dialect for Pg {
 
     fn bind(value: &Value) -> Bind<'_> {
         match value {
-            Value::Null => Bind::Null(null::<Unspecified>),
+            Value::Null => Bind::Null(0),
             Value::Bool(value) => Bind::Bool(*value),
             Value::Int(value) => i32::try_from(*value).map_or(Bind::Int8(*value), Bind::Int4),
             Value::Float(value) => Bind::Float8(*value),
             Value::Text(value) => Bind::Text(value),
-            Value::Bytes(value) | Value::Other { bytes: value, .. } => Bind::Bytes(value),
+            Value::Bytes(value) => Bind::Bytes(value),
             Value::Date(value) => Bind::Date(*value),
             Value::Time(value) => Bind::Time(*value),
             Value::Timestamp(value) => Bind::Timestamp(*value),
@@ -67,27 +78,73 @@ impl Dialect for Pg {
             Value::Uuid(value) => Bind::Uuid(*value),
             Value::Decimal(value) => Bind::Numeric(value),
             Value::Json(value) => Bind::Json(value),
-            Value::Array(_) => Bind::Null(null::<Unspecified>),
+            Value::Array(values) => Bind::Array(values),
+            Value::Other { oid, bytes } => Bind::Other(*oid, bytes),
         }
     }
 
-    // The server refuses values that it cannot store.
-    fn problem(_: &Value) -> Option<&'static str> {
-        None
+    fn bind_list(values: &[Value], _: bool) -> Result<Bind<'_>, &'static str> {
+        arrays::check(values)?;
+        Ok(Bind::Array(values))
     }
 
-    fn is_text(bind: &Bind<'_>) -> bool {
-        matches!(bind, Bind::Text(_) | Bind::NullText)
+    fn problem(value: &Value) -> Option<&'static str> {
+        match value {
+            Value::Text(value) | Value::Json(value) if value.contains('\0') => {
+                Some("PostgreSQL cannot store text that contains a NUL")
+            }
+            Value::Array(values) => arrays::check(values).err(),
+            // The server refuses the others that it cannot store.
+            _ => None,
+        }
+    }
+
+    fn literal<'b>(bind: &'b Bind<'_>, place: Place) -> Option<Literal<'b>> {
+        let is_of_place = match (bind, place) {
+            (_, Place::Any) => return None,
+            (Bind::Null(0) | Bind::NullOfPlace, Place::Unknown) => return Some(Literal::Null),
+            (Bind::Array(values), _) if arrays::own_type(values).is_some() => true,
+            (Bind::Text(_) | Bind::Json(_) | Bind::Array(_), Place::Unknown) => false,
+            (Bind::Text(_), Place::Type(oid)) => oid == oid::TEXT,
+            (Bind::Json(_), Place::Type(oid)) => matches!(oid, oid::JSON | oid::JSONB | oid::TEXT),
+            (Bind::Array(values), Place::Type(oid)) => arrays::fits(values, oid),
+            _ => true,
+        };
+        match bind {
+            _ if is_of_place => None,
+            Bind::Text(value) | Bind::Json(value) => Some(Literal::Text(Cow::Borrowed(value))),
+            Bind::Array(values) => Some(Literal::Text(Cow::Owned(arrays::literal(values)))),
+            _ => None,
+        }
+    }
+
+    fn list_operator<'b>(
+        _: &Bind<'_>,
+        operator: ListOperator,
+        text: &'b str,
+    ) -> Result<ListText<'b>, &'static str> {
+        match operator {
+            ListOperator::OfRow => Err("a list has no rows, such as (a, b), as elements"),
+            operator => Ok(ListText {
+                before: list_operator(operator).unwrap_or(text),
+                after: "",
+            }),
+        }
     }
 
     fn push<'b>(
         bind: &'b Bind<'_>,
+        place: Place,
         placeholder: Placeholder,
         out: &mut AstPass<'_, 'b, Self>,
     ) -> QueryResult<()> {
+        let oid = match place {
+            Place::Type(oid) => oid,
+            Place::Any | Place::Unknown => 0,
+        };
         match bind {
-            Bind::Null(bind) => bind(placeholder, out),
-            Bind::NullText => null::<sql_types::Text>(placeholder, out),
+            Bind::Null(oid) => push_raw(*oid, bind, |_| Ok(None), placeholder, out),
+            Bind::NullOfPlace => push_raw(oid, bind, |_| Ok(None), placeholder, out),
             Bind::Bool(value) => push::<Pg, sql_types::Bool, _>(value, placeholder, out),
             Bind::Int4(value) => push::<Pg, sql_types::Integer, _>(value, placeholder, out),
             Bind::Int8(value) => push::<Pg, sql_types::BigInt, _>(value, placeholder, out),
@@ -104,46 +161,56 @@ impl Dialect for Pg {
             Bind::Numeric(value) => {
                 push::<Pg, sql_types::Numeric, BigDecimal>(value, placeholder, out)
             }
-            Bind::Json(value) => push::<Pg, Jsonb, str>(value, placeholder, out),
+            Bind::Json(value) => {
+                let version: &[u8] = if oid == oid::JSONB { &[1] } else { &[] };
+                let bytes = |_: &mut _| Ok(Some([version, value.as_bytes()].concat()));
+                push_raw(oid, bind, bytes, placeholder, out)
+            }
+            Bind::Array(values) => {
+                let oid = arrays::own_type(values).unwrap_or(oid);
+                let bytes = |lookup: &mut _| arrays::encode(values, oid, lookup).map(Some);
+                push_raw(oid, bind, bytes, placeholder, out)
+            }
+            Bind::Other(oid, bytes) => {
+                push_raw(*oid, bind, |_| Ok(Some(bytes.to_vec())), placeholder, out)
+            }
         }
     }
 }
 
-/// The SQL type `unknown`: the server infers the type from the context, so a NULL fits any column.
-#[derive(Debug)]
-struct Unspecified;
-
-impl HasSqlType<Unspecified> for Pg {
-    fn metadata(_: &mut Self::MetadataLookup) -> PgTypeMetadata {
-        PgTypeMetadata::new(0, 0)
+/// Returns the operator for an array, with its opening parenthesis, where the statement has one for a list. `OPERATOR`
+/// binds at least as tightly as `IN`.
+pub(crate) fn list_operator(operator: ListOperator) -> Option<&'static str> {
+    match operator {
+        ListOperator::In => Some("OPERATOR(=) ANY ("),
+        ListOperator::NotIn => Some("OPERATOR(<>) ALL ("),
+        ListOperator::EqualsAny | ListOperator::OfRow => None,
     }
 }
 
-/// The SQL type `jsonb`, from a text.
-#[derive(Debug)]
-struct Jsonb;
+/// The types that the server is asked for.
+type Lookup = <Pg as TypeMetadata>::MetadataLookup;
 
-impl HasSqlType<Jsonb> for Pg {
-    fn metadata(lookup: &mut Self::MetadataLookup) -> PgTypeMetadata {
-        <Pg as HasSqlType<sql_types::Jsonb>>::metadata(lookup)
+/// Adds a value that has its binary format already.
+fn push_raw<'b>(
+    oid: u32,
+    shown: &'b Bind<'_>,
+    bytes: impl FnOnce(&mut Lookup) -> QueryResult<Option<Vec<u8>>>,
+    placeholder: Placeholder,
+    out: &mut AstPass<'_, 'b, Pg>,
+) -> QueryResult<()> {
+    if let Some((binds, lookup)) = out.bind_collector() {
+        let bytes = bytes(lookup)?;
+        binds.metadata.push(PgTypeMetadata::new(oid, 0));
+        binds.binds.push(bytes);
+        return Ok(());
     }
-}
-
-impl ToSql<Jsonb, Pg> for str {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> diesel::serialize::Result {
-        out.write_all(&[1])?;
-        out.write_all(self.as_bytes())?;
-        Ok(IsNull::No)
+    if let Some((binds, _)) = out.debug_binds() {
+        binds.push(Box::new(shown));
+        return Ok(());
     }
-}
-
-#[derive(Debug)]
-struct Null;
-
-impl<ST> ToSql<ST, Pg> for Null {
-    fn to_sql<'b>(&'b self, _: &mut Output<'b, '_, Pg>) -> diesel::serialize::Result {
-        Ok(IsNull::Yes)
-    }
+    // The other passes need only the placeholder.
+    push::<Pg, sql_types::Integer, i32>(&0, placeholder, out)
 }
 
 /// Gives all binds of one parameter in many rows the same type, NULLs included, so that the rows share a prepared
@@ -155,46 +222,41 @@ pub(crate) fn unify(column: &mut [&mut Bind<'_>]) {
             **bind = Bind::Int8(i64::from(*value));
         }
     }
-    let null = column.iter().find_map(|bind| bind.null_of_same_type());
+    let oid = column.iter().find_map(|bind| bind.oid());
+    let is_of_place = column
+        .iter()
+        .any(|bind| matches!(bind, Bind::Text(_) | Bind::Json(_) | Bind::Array(_)));
     for bind in column.iter_mut() {
-        if let (Some(null), Bind::Null(_)) = (&null, &**bind) {
-            **bind = match null {
-                Bind::Null(null) => Bind::Null(*null),
-                _ => Bind::NullText,
-            };
+        if let Bind::Null(null) = bind {
+            match oid {
+                _ if is_of_place => **bind = Bind::NullOfPlace,
+                Some(oid) => *null = oid,
+                None => {}
+            }
         }
     }
 }
 
-/// A function that binds a NULL of one type.
-type BindNull = for<'a, 'b, 'c> fn(Placeholder, &'a mut AstPass<'b, 'c, Pg>) -> QueryResult<()>;
-
-fn null<ST>(placeholder: Placeholder, out: &mut AstPass<'_, '_, Pg>) -> QueryResult<()>
-where
-    Pg: HasSqlType<ST>,
-    Null: ToSql<ST, Pg>,
-{
-    push::<Pg, ST, Null>(&Null, placeholder, out)
-}
-
 impl Bind<'_> {
-    fn null_of_same_type(&self) -> Option<Self> {
-        Some(Bind::Null(match self {
-            Bind::Null(_) => return None,
-            Bind::Text(_) | Bind::NullText => return Some(Bind::NullText),
-            Bind::Bool(_) => null::<sql_types::Bool>,
-            Bind::Int4(_) => null::<sql_types::Integer>,
-            Bind::Int8(_) => null::<sql_types::BigInt>,
-            Bind::Float8(_) => null::<sql_types::Double>,
-            Bind::Bytes(_) => null::<sql_types::Binary>,
-            Bind::Date(_) => null::<sql_types::Date>,
-            Bind::Time(_) => null::<sql_types::Time>,
-            Bind::Timestamp(_) => null::<sql_types::Timestamp>,
-            Bind::TimestampTz(_) => null::<sql_types::Timestamptz>,
-            Bind::Uuid(_) => null::<sql_types::Uuid>,
-            Bind::Numeric(_) => null::<sql_types::Numeric>,
-            Bind::Json(_) => null::<Jsonb>,
-        }))
+    /// Returns the object identifier of the value's type, if it does not depend on its place.
+    fn oid(&self) -> Option<u32> {
+        Some(match self {
+            Bind::Bool(_) => oid::BOOL,
+            Bind::Int4(_) => oid::INT4,
+            Bind::Int8(_) => oid::INT8,
+            Bind::Float8(_) => oid::FLOAT8,
+            Bind::Bytes(_) => oid::BYTEA,
+            Bind::Date(_) => oid::DATE,
+            Bind::Time(_) => oid::TIME,
+            Bind::Timestamp(_) => oid::TIMESTAMP,
+            Bind::TimestampTz(_) => oid::TIMESTAMPTZ,
+            Bind::Uuid(_) => oid::UUID,
+            Bind::Numeric(_) => oid::NUMERIC,
+            Bind::Other(oid, _) => *oid,
+            Bind::Null(_) | Bind::NullOfPlace | Bind::Text(_) | Bind::Json(_) | Bind::Array(_) => {
+                return None;
+            }
+        })
     }
 }
 
@@ -258,36 +320,6 @@ fn read<'a>(
     Ok(Row::from_parts(Arc::clone(names), values))
 }
 
-/// The object identifiers of known types, from PostgreSQL's `pg_type.dat`, where they never change.
-mod oid {
-    pub(super) const BOOL: u32 = 16;
-    pub(super) const BYTEA: u32 = 17;
-    pub(super) const CHAR: u32 = 18;
-    pub(super) const NAME: u32 = 19;
-    pub(super) const INT8: u32 = 20;
-    pub(super) const INT2: u32 = 21;
-    pub(super) const INT4: u32 = 23;
-    pub(super) const TEXT: u32 = 25;
-    pub(super) const OID: u32 = 26;
-    pub(super) const JSON: u32 = 114;
-    pub(super) const XML: u32 = 142;
-    pub(super) const FLOAT4: u32 = 700;
-    pub(super) const FLOAT8: u32 = 701;
-    pub(super) const UNKNOWN: u32 = 705;
-    pub(super) const BPCHAR: u32 = 1042;
-    pub(super) const VARCHAR: u32 = 1043;
-    pub(super) const DATE: u32 = 1082;
-    pub(super) const TIME: u32 = crate::dialect::TIME;
-    pub(super) const TIMESTAMP: u32 = 1114;
-    pub(super) const TIMESTAMPTZ: u32 = 1184;
-    pub(super) const NUMERIC: u32 = 1700;
-    pub(super) const VOID: u32 = 2278;
-    pub(super) const UUID: u32 = 2950;
-    pub(super) const JSONB: u32 = 3802;
-    /// The first object identifier of types that users or extensions create.
-    pub(super) const FIRST_NORMAL: u32 = 16384;
-}
-
 /// Reads a value. Returns an error for values of known types that [`Value`] cannot represent: `infinity`, a year beyond
 /// chrono's range, a numeric NaN.
 fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> {
@@ -301,6 +333,13 @@ fn decode(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + Sync>> 
         _ if is_midnight_at_the_end(&value) => Ok(other()),
         oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ | oid::NUMERIC => {
             Ok(decode_known(value).unwrap_or_else(|_| other()))
+        }
+        // A type of the user may be that of an array.
+        _ if oid >= oid::FIRST_NORMAL || oid::element_of(oid).is_some() => {
+            match arrays::decode(bytes)? {
+                Some(array) => Ok(array),
+                None => decode_known(value),
+            }
         }
         _ => decode_known(value),
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -14,8 +15,11 @@ use diesel::serialize::{IsNull, Output};
 use diesel::sql_types;
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
 
-use super::{ColumnNames, Dialect, LoadError, Placeholder, Statement, push};
+use super::{
+    ColumnNames, Dialect, ListText, Literal, LoadError, Place, Placeholder, Statement, push,
+};
 use crate::error::DbError;
+use crate::sql::ListOperator;
 use crate::values::Row;
 use crate::values::Value;
 
@@ -32,6 +36,12 @@ pub(crate) enum Bind<'a> {
     Real(f64),
     Text(Cow<'a, str>),
     Blob(&'a [u8]),
+    /// A list as a JSON array.
+    List {
+        json: String,
+        /// Whether the elements are bytes in hexadecimal digits.
+        is_hex: bool,
+    },
 }
 
 impl Dialect for Sqlite {
@@ -65,18 +75,51 @@ impl Dialect for Sqlite {
             Value::Float(value) if value.is_nan() => {
                 Some("SQLite would make NULL of what is not a number")
             }
-            Value::Array(_) => Some("SQLite has no arrays; a list can only be used in IN (:name)"),
+            Value::Array(_) => Some(NO_ARRAYS),
             _ => None,
         }
     }
 
+    fn bind_list(values: &[Value], is_operand: bool) -> Result<Bind<'_>, &'static str> {
+        if is_operand {
+            list(values)
+        } else {
+            Err(NO_ARRAYS)
+        }
+    }
+
     // Each column takes values of each type.
-    fn is_text(_: &Bind<'_>) -> bool {
-        false
+    fn literal<'b>(_: &'b Bind<'_>, _: Place) -> Option<Literal<'b>> {
+        None
+    }
+
+    fn list_operator<'b>(
+        bind: &Bind<'_>,
+        operator: ListOperator,
+        _: &'b str,
+    ) -> Result<ListText<'b>, &'static str> {
+        let is_hex = matches!(bind, Bind::List { is_hex: true, .. });
+        Ok(ListText {
+            before: match (operator, is_hex) {
+                (ListOperator::In | ListOperator::EqualsAny, false) => {
+                    "IN (SELECT value FROM json_each("
+                }
+                (ListOperator::In | ListOperator::EqualsAny, true) => {
+                    "IN (SELECT unhex(value) FROM json_each("
+                }
+                (ListOperator::NotIn, false) => "NOT IN (SELECT value FROM json_each(",
+                (ListOperator::NotIn, true) => "NOT IN (SELECT unhex(value) FROM json_each(",
+                (ListOperator::OfRow, _) => {
+                    return Err("a list has no rows, such as (a, b), as elements");
+                }
+            },
+            after: ")",
+        })
     }
 
     fn push<'b>(
         bind: &'b Bind<'_>,
+        _: Place,
         placeholder: Placeholder,
         out: &mut AstPass<'_, 'b, Self>,
     ) -> QueryResult<()> {
@@ -92,8 +135,52 @@ impl Dialect for Sqlite {
                 push::<Sqlite, sql_types::Text, str>(value.as_ref(), placeholder, out)
             }
             Bind::Blob(value) => push::<Sqlite, sql_types::Binary, [u8]>(value, placeholder, out),
+            Bind::List { json, .. } => {
+                push::<Sqlite, sql_types::Text, str>(json.as_str(), placeholder, out)
+            }
         }
     }
+}
+
+const NO_ARRAYS: &str =
+    "SQLite has no arrays; a list is only accepted as IN (:name), NOT IN (:name) or = ANY (:name)";
+
+/// Returns a list as a JSON array, whose elements have the forms in which SQLite stores them.
+fn list(values: &[Value]) -> Result<Bind<'_>, &'static str> {
+    let is_hex = values.iter().any(|value| matches!(value, Value::Bytes(_)));
+    let mut json = String::from("[");
+    for value in values {
+        if json.len() > 1 {
+            json.push(',');
+        }
+        if let Some(problem) = Sqlite::problem(value) {
+            return Err(problem);
+        }
+        // Writing to a string cannot fail.
+        let _ = match Sqlite::bind(value) {
+            Bind::Null => write!(json, "null"),
+            Bind::Blob(bytes) => {
+                json.push('"');
+                let _ = bytes.iter().try_for_each(|byte| write!(json, "{byte:02x}"));
+                json.push('"');
+                Ok(())
+            }
+            _ if is_hex => return Err("a list of bytes has elements of another type"),
+            Bind::Integer(value) => write!(json, "{value}"),
+            // SQLite reads `9e999` as infinity.
+            Bind::Real(value) if value.is_infinite() => {
+                write!(json, "{}9e999", if value < 0.0 { "-" } else { "" })
+            }
+            Bind::Real(value) => write!(json, "{value:e}"),
+            Bind::Text(text) if text.contains('\0') => {
+                return Err("SQLite cuts a text in a list at its first NUL");
+            }
+            Bind::Text(text) => write!(json, "{}", serde_json::Value::from(text.as_ref())),
+            Bind::List { .. } => return Err(NO_ARRAYS),
+        };
+    }
+    json.push(']');
+    Ok(Bind::List { json, is_hex })
 }
 
 /// Runs a statement and returns all its rows.
@@ -164,6 +251,7 @@ pub(crate) fn set(value: &Value, out: &mut Output<'_, '_, Sqlite>) -> diesel::se
         Bind::Real(value) => out.set_value(value),
         Bind::Text(value) => out.set_value(value.into_owned()),
         Bind::Blob(value) => out.set_value(value.to_vec()),
+        Bind::List { json, .. } => out.set_value(json),
     }
     Ok(IsNull::No)
 }

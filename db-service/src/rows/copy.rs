@@ -6,11 +6,9 @@
 //! the same texts. After each failure, the caller checks that answers belong to their statements.
 
 use std::cell::RefCell;
-use std::fmt::{self, Write as _};
 use std::io::Write;
 use std::mem;
 
-use chrono::{Datelike, NaiveDate};
 use diesel::ExecuteCopyFromDsl;
 use diesel::pg::{CopyTarget, Pg, PgConnection};
 use diesel::query_builder::AstPass;
@@ -18,6 +16,7 @@ use diesel::result::{Error as DieselError, QueryResult};
 
 use super::bulk::Rows;
 use crate::connection::Connection;
+use crate::dialect::postgres::write_literal;
 use crate::error::DbError;
 use crate::params;
 use crate::sql::TableName;
@@ -153,64 +152,13 @@ fn gather(rows: &mut Rows<'_>, text: &mut String) -> Result<bool, DbError> {
 fn write(value: &Value, out: &mut String) -> Result<(), &'static str> {
     match value {
         Value::Null => out.push_str("\\N"),
-        Value::Text(_) | Value::Json(_) | Value::Bytes(_) | Value::Other { .. } => {
+        Value::Text(_) | Value::Json(_) | Value::Bytes(_) | Value::Array(_) => {
             let mut text = String::new();
             write_literal(value, &mut text)?;
             escape(&text, out);
         }
         _ => write_literal(value, out)?,
     }
-    Ok(())
-}
-
-/// Writes a value as a literal without its quotes, and nothing for NULL.
-fn write_literal(value: &Value, out: &mut String) -> Result<(), &'static str> {
-    // Writing to a string cannot fail.
-    let _ = match value {
-        Value::Null => Ok(()),
-        Value::Bool(value) => write!(out, "{value}"),
-        Value::Int(value) => write!(out, "{value}"),
-        Value::Float(value) if value.is_infinite() && *value > 0.0 => out.write_str("Infinity"),
-        Value::Float(value) if value.is_infinite() => out.write_str("-Infinity"),
-        // Large numbers in scientific notation, not with hundreds of digits. Smaller whole numbers have no fraction, so
-        // that integer columns accept them.
-        Value::Float(value) if value.abs() >= 1e15 => write!(out, "{value:e}"),
-        Value::Float(value) => write!(out, "{value}"),
-        Value::Text(value) if value.contains('\0') => {
-            return Err("PostgreSQL cannot store text that contains a NUL");
-        }
-        Value::Text(value) => out.write_str(value),
-        Value::Bytes(value) | Value::Other { bytes: value, .. } => {
-            out.push_str("\\x");
-            value.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
-        }
-        Value::Date(value) => write!(out, "{}{}", Day(*value), era(*value)),
-        Value::Time(value) => write!(out, "{}", value.format("%H:%M:%S%.6f")),
-        Value::Timestamp(value) => {
-            let (day, time) = (value.date(), value.time());
-            write!(
-                out,
-                "{} {}{}",
-                Day(day),
-                time.format("%H:%M:%S%.6f"),
-                era(day)
-            )
-        }
-        Value::TimestampTz(value) => {
-            let (day, time) = (value.date_naive(), value.time());
-            write!(
-                out,
-                "{} {}+00{}",
-                Day(day),
-                time.format("%H:%M:%S%.6f"),
-                era(day)
-            )
-        }
-        Value::Uuid(value) => write!(out, "{value}"),
-        Value::Decimal(value) => write!(out, "{value}"),
-        Value::Json(value) => out.write_str(value),
-        Value::Array(_) => return Err("arrays cannot be inserted yet"),
-    };
     Ok(())
 }
 
@@ -229,25 +177,6 @@ fn escape(text: &str, out: &mut String) {
         rest = &behind[1..];
     }
     out.push_str(rest);
-}
-
-/// A date in PostgreSQL's format, with `BC` for years before 1.
-struct Day(NaiveDate);
-
-impl fmt::Display for Day {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, year) = self.0.year_ce();
-        write!(
-            formatter,
-            "{year:04}-{:02}-{:02}",
-            self.0.month(),
-            self.0.day()
-        )
-    }
-}
-
-fn era(date: NaiveDate) -> &'static str {
-    if date.year() > 0 { "" } else { " BC" }
 }
 
 // diesel requires a table that is known at compile time. This one only names it.

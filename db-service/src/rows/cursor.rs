@@ -10,7 +10,7 @@ use diesel::pg::Pg;
 
 use super::stream::Each;
 use crate::connection::{Connection, KnownStatement, transact};
-use crate::dialect::{ColumnNames, LoadError, Statement};
+use crate::dialect::{ColumnNames, LoadError, Needs, ParameterTypes, Statement};
 use crate::error::DbError;
 use crate::values::Params;
 
@@ -29,7 +29,8 @@ pub(crate) fn stream_rows(
     at: &'static Location<'static>,
     each: &mut Each<'_>,
 ) -> Result<(), DbError> {
-    connection.with_stale_plan_retry(statement, params.has_text(), |connection, casts| {
+    let needs = Needs::of(&statement.parsed, [params]);
+    connection.with_stale_plan_retry(statement, &needs, |connection, types| {
         let mut has_begun = false;
         let prefix = if statement.parsed.is_query {
             DECLARE
@@ -38,7 +39,7 @@ pub(crate) fn stream_rows(
         };
         // Preparing is no faster here, and a prepared statement can have a stale plan.
         let built =
-            Statement::new(&statement.parsed, params, casts)?.unprepared_with_prefix(prefix);
+            Statement::new(&statement.parsed, params, types)?.unprepared_with_prefix(prefix);
         let result = attempt(connection, statement, built, at, &mut |row| {
             has_begun = true;
             each(row)
@@ -87,7 +88,7 @@ fn fetch(
         loop {
             let fetch =
                 connection.known(&format!("FETCH FORWARD {wanted} FROM db_service_rows"))?;
-            let built = Statement::new(&fetch.parsed, &none, None)?;
+            let built = Statement::new(&fetch.parsed, &none, ParameterTypes::NotNeeded)?;
             let mut fetched = 0;
             let running = connection.start_statement(&fetch, None)?;
             let flow = load(connection, built, columns, &mut |row| {

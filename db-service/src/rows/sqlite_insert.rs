@@ -8,7 +8,7 @@ use diesel::sqlite::Sqlite;
 use super::bulk::Rows;
 use crate::connection::Connection;
 use crate::dialect::sqlite::Bind;
-use crate::dialect::{Dialect, Placeholder};
+use crate::dialect::{Dialect, Place, Placeholder};
 use crate::error::DbError;
 use crate::sql::{MAX_TEXT, SideEffects};
 use crate::values::Value;
@@ -88,7 +88,7 @@ impl QueryFragment<Sqlite> for InsertRows<'_> {
                 if column > 0 {
                     out.push_sql(", ");
                 }
-                Sqlite::push(bind, Placeholder::Missing, &mut out)?;
+                Sqlite::push(bind, Place::Any, Placeholder::Missing, &mut out)?;
             }
             out.push_sql(")");
         }

@@ -5,6 +5,7 @@ use std::ops::{Range, RangeInclusive};
 
 use indexmap::IndexSet;
 
+use super::lists::{FoundList, ListOperator, ListScanner};
 use super::script::BlockNesting;
 use super::side_effects::{SideEffectScanner, SideEffects};
 use crate::backend::Backend;
@@ -26,11 +27,16 @@ pub(crate) struct ParsedStatement {
     pub(crate) names: IndexSet<Box<str>>,
     /// The pieces of the parenthesized row of `INSERT … VALUES (…)`, if nothing follows it.
     pub(crate) row: Option<RangeInclusive<usize>>,
+    /// Whether a parameter may be a list, as in `IN (:ids)`.
+    pub(crate) has_lists: bool,
     pub(crate) side_effects: SideEffects,
     /// Whether the statement changes rows, so that the backend's count of changed rows belongs to it.
     pub(crate) changes_rows: bool,
     /// Whether PostgreSQL accepts the statement in `PREPARE` and in a transaction.
     pub(crate) is_preparable: bool,
+    /// Whether PostgreSQL infers the same type for a parameter as for a literal in its place. `UNION` does not: it
+    /// makes text of a parameter, and the type of the other column of a literal.
+    pub(crate) infers_types: bool,
     /// Whether the statement stays prepared: it is likely to be sent again, and not too long.
     pub(crate) is_cached: bool,
     /// Whether, by its words, the statement only reads, so that it can have a cursor.
@@ -41,12 +47,16 @@ pub(crate) struct ParsedStatement {
 #[derive(Debug, Clone, PartialEq)]
 enum StoredPiece {
     Text(Range<usize>),
+    List(Range<usize>, ListOperator),
     Parameter(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Piece<'a> {
     Text(&'a str),
+    /// The text before a parameter that may be a list, such as `IN (`. The parameter follows, possibly after spaces,
+    /// and then the closing parenthesis.
+    List(&'a str, ListOperator),
     /// A parameter, by the position of its name in [`ParsedStatement::names`].
     Parameter(usize),
 }
@@ -59,6 +69,7 @@ impl ParsedStatement {
     pub(crate) fn pieces(&self) -> impl ExactSizeIterator<Item = Piece<'_>> + Clone {
         self.pieces.iter().map(|piece| match piece {
             StoredPiece::Text(range) => Piece::Text(&self.text[range.clone()]),
+            StoredPiece::List(range, operator) => Piece::List(&self.text[range.clone()], *operator),
             StoredPiece::Parameter(index) => Piece::Parameter(*index),
         })
     }
@@ -75,7 +86,7 @@ impl ParsedStatement {
         let mut bound = 0;
         for piece in self.pieces() {
             match piece {
-                Piece::Text(text) => rendered.push_str(text),
+                Piece::Text(text) | Piece::List(text, _) => rendered.push_str(text),
                 Piece::Parameter(index) => {
                     let is_first = index == bound;
                     bound += usize::from(is_first);
@@ -89,6 +100,31 @@ impl ParsedStatement {
             }
         }
         rendered
+    }
+
+    /// Separates the operators of parameters that may be lists from the text around them.
+    fn split_lists(&mut self, lists: Vec<FoundList>) {
+        // From the last to the first, so that positions stay valid.
+        for FoundList {
+            parameter,
+            operator,
+            range,
+        } in lists.into_iter().rev()
+        {
+            let Some(StoredPiece::Text(before)) = parameter
+                .checked_sub(1)
+                .and_then(|before| self.pieces.get_mut(before))
+            else {
+                continue;
+            };
+            let behind = range.end..before.end;
+            before.end = range.start;
+            self.pieces
+                .insert(parameter, StoredPiece::List(range, operator));
+            if !behind.is_empty() {
+                self.pieces.insert(parameter + 1, StoredPiece::Text(behind));
+            }
+        }
     }
 
     /// Adds a text. It becomes part of the last piece if it follows that one directly.
@@ -110,15 +146,18 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
         rendered: Box::default(),
         names: IndexSet::new(),
         row: None,
+        has_lists: false,
         side_effects: SideEffects::default(),
         changes_rows: false,
         is_preparable: false,
+        infers_types: false,
         is_cached: false,
         is_query: false,
     };
     let mut shape = StatementShape::default();
     let mut single = SingleStatement::new(backend);
     let mut effects = SideEffectScanner::new(backend);
+    let mut lists = ListScanner::default();
     let mut position = 0;
     for Token { kind, text } in Tokens::new(sql, backend) {
         if kind == Kind::Placeholder {
@@ -137,6 +176,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
             _ => parsed.push_text(position..end, shape.begins_piece(kind)),
         }
         shape.note(kind, text, parsed.pieces.len() - 1);
+        lists.take(kind, text, position, parsed.pieces.len() - 1);
         position = end;
     }
     let Some(first) = shape.first_word else {
@@ -151,12 +191,16 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
     parsed.changes_rows = shape.changes_rows;
     parsed.is_query = shape.is_query();
     parsed.is_preparable = REPEATABLE.iter().any(is);
+    parsed.infers_types = parsed.is_preparable && !shape.has_set_operation;
     parsed.is_cached = parsed.is_preparable && sql.len() <= MAX_TEXT;
     parsed.row = shape.row().filter(|row| {
-        !parsed.pieces[..*row.start()]
-            .iter()
-            .any(|piece| matches!(piece, StoredPiece::Parameter(_)))
+        lists.found.is_empty()
+            && !parsed.pieces[..*row.start()]
+                .iter()
+                .any(|piece| matches!(piece, StoredPiece::Parameter(_)))
     });
+    parsed.has_lists = !lists.found.is_empty();
+    parsed.split_lists(lists.found);
     parsed.rendered = parsed.render(backend).into();
     Ok(parsed)
 }
@@ -229,6 +273,8 @@ struct StatementShape<'a> {
     /// Whether a word writes rows, even inside parentheses.
     has_writing_word: bool,
     has_into: bool,
+    /// Whether it contains `UNION`, `INTERSECT` or `EXCEPT`.
+    has_set_operation: bool,
     /// Whether it is `COPY … FROM STDIN` or `TO STDOUT`, for which a statement cannot send or receive the data.
     is_copy_with_client: bool,
     depth: usize,
@@ -304,6 +350,7 @@ impl<'a> StatementShape<'a> {
         let is = |known: &&str| known.eq_ignore_ascii_case(word);
         self.has_writing_word |= ["INSERT", "UPDATE", "DELETE", "MERGE"].iter().any(is);
         self.has_into |= is(&"INTO");
+        self.has_set_operation |= ["UNION", "INTERSECT", "EXCEPT"].iter().any(is);
         if self.has_verb || self.depth > 0 {
             return;
         }

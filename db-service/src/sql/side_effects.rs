@@ -22,6 +22,9 @@ pub(crate) struct SideEffects {
     pub(crate) session: bool,
     /// The text may change such state: it calls an unknown function or is an unknown statement.
     pub(crate) is_unsure: bool,
+    /// The text may change the types of columns and parameters: it defines something, or changes a setting such as
+    /// `search_path`.
+    pub(crate) redefines: bool,
 }
 
 /// Collects the side effects of a text from its tokens.
@@ -109,7 +112,11 @@ impl<'a> SideEffectScanner<'a> {
 
     fn take_word(&mut self, word: &str, is_in_body: bool) {
         const ENDS: [&str; 4] = ["COMMIT", "END", "ROLLBACK", "ABORT"];
+        const REDEFINE: [&str; 9] = [
+            "ALTER", "CALL", "CREATE", "DISCARD", "DO", "DROP", "IMPORT", "RESET", "SET",
+        ];
         let statement = &mut self.statement;
+        self.found.redefines |= statement.count == 0 && is_one_of(word, &REDEFINE);
         match statement.count {
             0 if is_one_of(word, &["BEGIN", "START", "SAVEPOINT"]) => {
                 self.found.transaction = Some(true);

@@ -30,10 +30,9 @@ impl Params {
         self.entries.get(name)
     }
 
-    /// Returns whether a value is text.
-    pub(crate) fn has_text(&self) -> bool {
-        let mut values = self.entries.values();
-        values.any(|value| matches!(value, Value::Text(_)))
+    /// Returns the values, in the order of the names.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Value> {
+        self.entries.values()
     }
 
     /// Returns the names, in the order in which they were added.

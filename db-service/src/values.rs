@@ -75,6 +75,19 @@ impl Value {
         matches!(self, Value::Null)
     }
 
+    /// Returns whether PostgreSQL reads no text as this value.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn has_no_text(&self) -> bool {
+        match self {
+            Value::Null | Value::Other { .. } => true,
+            Value::Array(values) => {
+                let mut values = values.iter().filter(|value| !value.is_null());
+                values.any(Value::has_no_text)
+            }
+            _ => false,
+        }
+    }
+
     /// Returns the kind of the value in words, for errors.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

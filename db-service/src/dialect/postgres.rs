@@ -91,7 +91,7 @@ impl Dialect for Pg {
     fn problem(value: &Value) -> Option<&'static str> {
         match value {
             Value::Text(value) | Value::Json(value) if value.contains('\0') => {
-                Some("PostgreSQL cannot store text that contains a NUL")
+                Some("PostgreSQL cannot store text that contains a NUL (0x00)")
             }
             Value::Array(values) => arrays::check(values).err(),
             // The server refuses the others that it cannot store.
@@ -201,7 +201,9 @@ fn push_raw<'b>(
 ) -> QueryResult<()> {
     if let Some((binds, lookup)) = out.bind_collector() {
         let bytes = bytes(lookup)?;
-        binds.metadata.push(PgTypeMetadata::new(oid, 0));
+        // diesel keeps one prepared statement for each combination of these types.
+        let array = oid::array_of(oid).unwrap_or(0);
+        binds.metadata.push(PgTypeMetadata::new(oid, array));
         binds.binds.push(bytes);
         return Ok(());
     }

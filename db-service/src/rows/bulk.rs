@@ -35,6 +35,7 @@ impl Connection {
             columns,
             next: &mut next,
             number: 0,
+            held_back: None,
         };
         self.insert(table, &mut rows)
     }
@@ -49,7 +50,15 @@ impl Connection {
             Connection::Postgres(_) => {
                 if self.internally(|connection| copy::supports_copy(connection, &table))? {
                     let text = format!("COPY {target} FROM STDIN");
-                    self.insert_as(&text, |connection| connection.copy(&target, rows))
+                    self.insert_as(&text, |connection| {
+                        let copied = connection.copy(&target, rows)?;
+                        if rows.held_back.is_none() {
+                            return Ok(copied);
+                        }
+                        let rest = connection
+                            .internally(|connection| copy::insert(connection, &target, rows))?;
+                        Ok(copied + rest)
+                    })
                 } else {
                     let text = format!("INSERT INTO {target} VALUES");
                     self.insert_as(&text, |connection| {
@@ -132,11 +141,17 @@ pub(crate) struct Rows<'a> {
     next: &'a mut dyn FnMut(&mut Vec<Value>) -> bool,
     /// The number of rows read so far.
     number: u64,
+    /// A row that was read, and that the next call returns once more.
+    held_back: Option<Vec<Value>>,
 }
 
 impl Rows<'_> {
     /// Adds the values of the next row to `values`. Returns `false` after the last row.
     pub(crate) fn read(&mut self, values: &mut Vec<Value>) -> Result<bool, DbError> {
+        if let Some(row) = self.held_back.take() {
+            values.extend(row);
+            return Ok(true);
+        }
         let before = values.len();
         if !(self.next)(values) {
             return Ok(false);
@@ -150,6 +165,12 @@ impl Rows<'_> {
             }),
             _ => Ok(true),
         }
+    }
+
+    /// Holds the last row back for the next call of [`read`](Self::read).
+    #[cfg(feature = "postgres")]
+    pub(crate) fn hold_back(&mut self, row: Vec<Value>) {
+        self.held_back = Some(row);
     }
 
     /// Returns the error for a value of the last row.

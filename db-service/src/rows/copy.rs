@@ -3,7 +3,7 @@
 //! diesel sends `COPY` in the extended protocol, and libpq ends it with a second `Sync`. If the server fails before it
 //! reads the first row, it answers both, and a later statement would take the surplus answer for its own. So `COPY` is
 //! used only for tables where no user code runs before the first row ([`supports_copy`]). All others get `INSERT`s of
-//! the same texts. After each failure, the caller checks that answers belong to their statements.
+//! the same texts, and so do all rows from the first one with a [`Value::Other`], which has no text. After each failure, the caller checks that answers belong to their statements.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -64,11 +64,15 @@ pub(crate) fn insert(
         while batch.len() < ROWS && rows.read(&mut row)? {
             let mut params = Params::new();
             for (column, value) in row.drain(..).enumerate() {
-                let mut text = String::new();
-                write_literal(&value, &mut text)
-                    .map_err(|problem| rows.unstorable(column, problem))?;
-                let text = (value != Value::Null).then_some(text);
-                params = params.with(names[column].clone(), text);
+                let value = if value.has_no_text() {
+                    value
+                } else {
+                    let mut text = String::new();
+                    write_literal(&value, &mut text)
+                        .map_err(|problem| rows.unstorable(column, problem))?;
+                    Value::Text(text)
+                };
+                params = params.with(names[column].clone(), value);
             }
             batch.push(params);
         }
@@ -130,10 +134,18 @@ fn send(rows: &mut Rows<'_>, answer: &AnswerTimeout, out: &mut dyn Write) -> Res
     }
 }
 
-/// Collects rows up to the size of a chunk. Returns `false` after the last row.
+/// Collects rows up to the size of a chunk. Returns `false` after the last row, or before a row with a value that has no
+/// text.
 fn gather(rows: &mut Rows<'_>, text: &mut String) -> Result<bool, DbError> {
     let mut row = Vec::with_capacity(rows.columns.len());
     while rows.read(&mut row)? {
+        if row
+            .iter()
+            .any(|value| *value != Value::Null && value.has_no_text())
+        {
+            rows.hold_back(row);
+            return Ok(false);
+        }
         for (column, value) in row.drain(..).enumerate() {
             if column > 0 {
                 text.push('\t');

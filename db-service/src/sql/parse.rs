@@ -620,7 +620,7 @@ mod tests {
             let parsed = parse(sql, Backend::Postgres).unwrap();
             let row = parsed.row.clone()?;
             let written = |piece| match piece {
-                Piece::Text(text) => text.to_owned(),
+                Piece::Text(text) | Piece::List(text, _) => text.to_owned(),
                 Piece::Parameter(index) => format!("{{{index}}}"),
             };
             Some(parsed.pieces().map(written).collect::<Vec<_>>()[row].concat())

@@ -1,0 +1,7 @@
+//! Values: exact on every path.
+
+mod arrays;
+mod json;
+mod lists;
+mod read_values;
+mod text_parameters;

@@ -3,5 +3,6 @@
 mod arrays;
 mod json;
 mod lists;
+mod random_values;
 mod read_values;
 mod text_parameters;

@@ -112,10 +112,10 @@ impl DatabaseService {
     /// scanned with `standard_conforming_strings` on, PostgreSQL's default; with `off`, PostgreSQL would treat
     /// backslashes as escapes.
     ///
-    /// Text is accepted wherever a literal is, for example as a date, a uuid, JSON or an array. For this, PostgreSQL
-    /// reports the types of the parameters once per statement and connection. A NULL gets the type that PostgreSQL
-    /// infers from the context. If PostgreSQL cannot infer it, as in `:name IS NULL`, write a cast: `:name::int IS
-    /// NULL`.
+    /// A text takes the type of its place, like a literal: a date, a uuid, JSON, an array. A list can be the parameter of
+    /// `IN (:ids)`, `NOT IN (:ids)` and `= ANY (:ids)`. [Values](crate#values) describes both, and what they cost. A NULL
+    /// gets the type that PostgreSQL infers from its place. If PostgreSQL cannot infer it, as in `:name IS NULL`, write a
+    /// cast: `:name::int IS NULL`.
     ///
     /// # Errors
     ///
@@ -133,6 +133,8 @@ impl DatabaseService {
     /// DatabaseService::execute_query("INSERT INTO pets (name) VALUES (:name)", params! { "name" => "Rex" })?;
     /// let rows = DatabaseService::execute_query("SELECT * FROM pets WHERE id = :id", params! { "id" => 1 })?;
     /// assert_eq!(rows[0].get::<String>("name")?, "Rex");
+    /// let rows = DatabaseService::execute_query("SELECT * FROM pets WHERE id IN (:ids)", params! { "ids" => [1, 2, 3] })?;
+    /// assert_eq!(rows.len(), 1);
     /// # Ok::<(), DbError>(())
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -9,6 +9,10 @@ use std::sync::Arc;
 
 use diesel::backend::Backend as DieselBackend;
 use diesel::pg::PgValue;
+#[cfg(feature = "postgres")]
+use diesel::pg::{Pg, PgQueryBuilder};
+#[cfg(feature = "postgres")]
+use diesel::query_builder::QueryBuilder;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{Error as DieselError, QueryResult};
 use diesel::serialize::ToSql;
@@ -75,8 +79,8 @@ where
 /// The reason why a statement's rows could not be loaded.
 #[derive(Debug)]
 pub(crate) enum LoadError {
-    /// The server or the driver failed.
-    Driver(DieselError),
+    /// The server or the driver failed, at this position in the caller's text if it is known.
+    Driver(DieselError, Option<usize>),
     /// A value cannot be represented. The statement was executed.
     Value(DbError),
     /// The values do not fit the statement, so it was not sent.
@@ -85,7 +89,7 @@ pub(crate) enum LoadError {
 
 impl From<DieselError> for LoadError {
     fn from(error: DieselError) -> Self {
-        LoadError::Driver(error)
+        LoadError::Driver(error, None)
     }
 }
 
@@ -213,6 +217,12 @@ impl<'a, D: Dialect> Statement<'a, D> {
 }
 
 impl<D: Dialect> Statement<'_, D> {
+    /// Returns whether the statement changes rows, and its result has none.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_done_without_rows(&self) -> bool {
+        self.parsed.changes_rows && !self.parsed.has_returning
+    }
+
     /// Returns the cast of a parameter. In a repeated row, the casts repeat too.
     fn cast(&self, index: usize) -> Option<&str> {
         let casts = self.casts.as_ref().filter(|casts| !casts.is_empty())?;
@@ -250,6 +260,39 @@ impl<D: Dialect> Statement<'_, D> {
             out.push_sql(")");
         }
         Ok(())
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Statement<'_, Pg> {
+    /// Adds the position in the caller's text to an error of the server.
+    pub(crate) fn located<T>(&self, result: Result<T, LoadError>) -> Result<T, LoadError> {
+        result.map_err(|error| match error {
+            LoadError::Driver(DieselError::DatabaseError(kind, information), _) => {
+                let position = information
+                    .statement_position()
+                    .and_then(|sent| self.position_of(sent.try_into().ok()?));
+                LoadError::Driver(DieselError::DatabaseError(kind, information), position)
+            }
+            error => error,
+        })
+    }
+
+    /// Returns the position in the caller's text that belongs to a position in the text that was sent.
+    fn position_of(&self, sent: usize) -> Option<usize> {
+        let mut text = PgQueryBuilder::default();
+        self.to_sql(&mut text, &Pg).ok()?;
+        let text = text.finish();
+        let text = text.strip_prefix(self.prefix)?;
+        let sent = sent.checked_sub(self.prefix.chars().count())?;
+        // The text that `walk_parameter` writes. If it differs, the position is unknown.
+        self.parsed.position_of(sent, text, self.rows, |index| {
+            let placeholder = format!("${}", index + 1);
+            match self.cast(index) {
+                None => placeholder,
+                Some(cast) => format!("CAST({placeholder}::text AS {cast})"),
+            }
+        })
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct ParsedStatement {
     pub(crate) side_effects: SideEffects,
     /// Whether the statement changes rows, so that the backend's count of changed rows belongs to it.
     pub(crate) changes_rows: bool,
+    /// Whether the statement may return the rows that it changes.
+    pub(crate) has_returning: bool,
     /// Whether PostgreSQL accepts the statement in `PREPARE` and in a transaction.
     pub(crate) is_preparable: bool,
     /// Whether the statement stays prepared: it is likely to be sent again, and not too long.
@@ -66,6 +68,59 @@ impl ParsedStatement {
     /// Returns the text with the backend's placeholders.
     pub(crate) fn rendered(&self) -> &str {
         &self.rendered
+    }
+
+    /// Returns the position in this text that belongs to a position in the text `sent`, in which the row is repeated
+    /// `rows` times and `written` returns what stands for each value. Positions are characters, from 1.
+    ///
+    /// A position in a value is that of its parameter. Returns `None` for a position in text that was added, and if
+    /// `sent` does not consist of these parts.
+    pub(crate) fn position_of(
+        &self,
+        position: usize,
+        sent: &str,
+        rows: usize,
+        written: impl Fn(usize) -> String,
+    ) -> Option<usize> {
+        let here = |byte: usize| self.text[..byte].chars().count() + 1;
+        let mut end = 0;
+        let start_of = |piece: &StoredPiece| {
+            let (start, length) = match piece {
+                StoredPiece::Text(range) => (range.start, range.len()),
+                StoredPiece::Parameter(index) => (end, ":".len() + self.names[*index].len()),
+            };
+            end = start + length;
+            start
+        };
+        let starts: Vec<usize> = self.pieces.iter().map(start_of).collect();
+        let row = match &self.row {
+            Some(row) if rows > 1 => *row.start()..*row.end() + 1,
+            _ => 0..0,
+        };
+        let once = |piece| (0, piece);
+        let repeated = (0..rows).flat_map(|row_number| row.clone().map(move |at| (row_number, at)));
+        let order = (0..row.start).map(once).chain(repeated);
+        let order = order.chain((row.end..self.pieces.len()).map(once));
+        let (mut before, mut sent) = (position.checked_sub(1)?, sent);
+        for (row_number, at) in order {
+            if row_number > 0 && at == row.start {
+                sent = sent.strip_prefix(',')?;
+                before = before.checked_sub(1)?;
+            }
+            let (part, is_text) = match &self.pieces[at] {
+                StoredPiece::Text(range) => (self.text[range.clone()].to_owned(), true),
+                StoredPiece::Parameter(index) => {
+                    (written(row_number * self.names.len() + index), false)
+                }
+            };
+            sent = sent.strip_prefix(&*part)?;
+            let length = part.chars().count();
+            if before < length {
+                return Some(here(starts[at]) + if is_text { before } else { 0 });
+            }
+            before -= length;
+        }
+        (before == 0 && sent.is_empty()).then(|| here(self.text.len()))
     }
 
     /// Writes the backend's placeholders in place of the parameters. Their values are bound in the order of their
@@ -112,6 +167,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
         row: None,
         side_effects: SideEffects::default(),
         changes_rows: false,
+        has_returning: false,
         is_preparable: false,
         is_cached: false,
         is_query: false,
@@ -149,6 +205,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
     const REPEATABLE: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
     parsed.side_effects = effects.finish();
     parsed.changes_rows = shape.changes_rows;
+    parsed.has_returning = shape.has_returning;
     parsed.is_query = shape.is_query();
     parsed.is_preparable = REPEATABLE.iter().any(is);
     parsed.is_cached = parsed.is_preparable && sql.len() <= MAX_TEXT;
@@ -226,6 +283,9 @@ struct StatementShape<'a> {
     /// Whether the first verb outside parentheses changes rows. In `WITH … INSERT`, that is the `INSERT`.
     changes_rows: bool,
     has_verb: bool,
+    has_returning: bool,
+    /// Whether the next word names a query of `WITH`, even if it is a verb.
+    names_query: bool,
     /// Whether a word writes rows, even inside parentheses.
     has_writing_word: bool,
     has_into: bool,
@@ -257,6 +317,7 @@ impl<'a> StatementShape<'a> {
         let is = |word: &str| kind == Kind::Word && text.eq_ignore_ascii_case(word);
         if kind == Kind::Word {
             self.note_verb(text);
+            self.has_returning |= is("RETURNING");
             self.is_copy_with_client |= is("STDIN") || is("STDOUT");
             // A subquery or a set-returning function in the row has another meaning for many rows at once.
             if ["SELECT", "WITH", "GENERATE_SERIES", "UNNEST"]
@@ -267,6 +328,7 @@ impl<'a> StatementShape<'a> {
                 self.state = RowState::None;
             }
         }
+        self.names_query = text == "," || is("WITH") || is("RECURSIVE");
         match kind {
             Kind::Open => {
                 if self.state == RowState::Values && self.depth == 0 {
@@ -292,7 +354,7 @@ impl<'a> StatementShape<'a> {
 
     /// Notes the words that decide whether the statement changes rows, and whether it may write at all.
     fn note_verb(&mut self, word: &str) {
-        const VERBS: [(&str, bool); 7] = [
+        const VERBS: [(&str, bool); 8] = [
             ("SELECT", false),
             ("VALUES", false),
             ("TABLE", false),
@@ -300,16 +362,24 @@ impl<'a> StatementShape<'a> {
             ("UPDATE", true),
             ("DELETE", true),
             ("REPLACE", true),
+            ("MERGE", true),
         ];
         let is = |known: &&str| known.eq_ignore_ascii_case(word);
         self.has_writing_word |= ["INSERT", "UPDATE", "DELETE", "MERGE"].iter().any(is);
         self.has_into |= is(&"INTO");
-        if self.has_verb || self.depth > 0 {
+        if self.depth > 0 {
             return;
         }
-        let with = self
-            .first_word
-            .is_some_and(|first| first.eq_ignore_ascii_case("WITH"));
+        let begins_with = |word: &str| {
+            let first = self.first_word.unwrap_or_default();
+            first.eq_ignore_ascii_case(word)
+        };
+        // `COPY … TO` changes nothing.
+        self.changes_rows |= is(&"FROM") && begins_with("COPY");
+        let with = begins_with("WITH");
+        if self.has_verb || with && self.names_query {
+            return;
+        }
         if let Some((_, changes)) = VERBS.iter().find(|(verb, _)| is(verb)) {
             self.has_verb = true;
             self.changes_rows = *changes;
@@ -555,7 +625,13 @@ mod tests {
             ("REPLACE INTO a VALUES (1)", true),
             ("update a SET b = 1", true),
             ("WITH x AS (SELECT 1) DELETE FROM a", true),
+            ("WITH x AS (SELECT 1) MERGE INTO a USING x ON true", true),
+            ("WITH x AS (SELECT 1), values (b) AS (SELECT 2) UPDATE a SET b = 1", true),
             ("WITH x AS (SELECT 1) SELECT * FROM x", false),
+            ("WITH RECURSIVE replace AS (SELECT 1), y AS (DELETE FROM a) SELECT 1", false),
+            ("COPY a FROM '/tmp/a'", true),
+            ("COPY a TO '/tmp/a'", false),
+            ("COPY (SELECT 1 FROM a) TO '/tmp/a'", false),
             ("SELECT 1 FROM a WHERE 1=0", false),
             ("CREATE TABLE a AS SELECT 1", false),
             (

@@ -541,6 +541,35 @@ mod tests {
             );
         }
         assert!(parse("SELECT '{}'::jsonb ? 'a'", Backend::Postgres).is_ok());
+        // SQLite takes all of it as one variable, so the quote begins no literal.
+        for variable in [
+            "$a(')",
+            "@a::b(\")",
+            "#a$b([)",
+            ":a(')",
+            ":a::(`)",
+            ":1(/*)",
+            "$a('",
+        ] {
+            let sql = format!("SELECT {variable} ; COMMIT");
+            let tokens: Vec<_> = Tokens::new(&sql, Backend::Sqlite).collect();
+            assert!(
+                tokens
+                    .iter()
+                    .any(|token| token.kind == Kind::Placeholder && variable.ends_with(token.text)),
+                "{tokens:?}"
+            );
+            assert!(facts(&sql, Backend::Sqlite).side_effects.end, "{sql}");
+            assert!(
+                matches!(
+                    parse(&sql, Backend::Sqlite),
+                    Err(DbError::RawPlaceholder { .. })
+                ),
+                "{sql}"
+            );
+        }
+        assert!(parse("SELECT $(1), :a", Backend::Sqlite).is_err());
+        assert!(parse("SELECT abs(:a), x IN (:b)", Backend::Sqlite).is_ok());
     }
 
     #[test]
@@ -626,9 +655,15 @@ mod tests {
             ("update a SET b = 1", true),
             ("WITH x AS (SELECT 1) DELETE FROM a", true),
             ("WITH x AS (SELECT 1) MERGE INTO a USING x ON true", true),
-            ("WITH x AS (SELECT 1), values (b) AS (SELECT 2) UPDATE a SET b = 1", true),
+            (
+                "WITH x AS (SELECT 1), values (b) AS (SELECT 2) UPDATE a SET b = 1",
+                true,
+            ),
             ("WITH x AS (SELECT 1) SELECT * FROM x", false),
-            ("WITH RECURSIVE replace AS (SELECT 1), y AS (DELETE FROM a) SELECT 1", false),
+            (
+                "WITH RECURSIVE replace AS (SELECT 1), y AS (DELETE FROM a) SELECT 1",
+                false,
+            ),
             ("COPY a FROM '/tmp/a'", true),
             ("COPY a TO '/tmp/a'", false),
             ("COPY (SELECT 1 FROM a) TO '/tmp/a'", false),

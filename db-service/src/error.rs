@@ -458,13 +458,16 @@ impl DbError {
     ///
     /// # Examples
     ///
-    /// ```no_run
-    /// # use db_service::{DatabaseService, DbError, params};
-    /// // On PostgreSQL, for a table with a column `name`.
-    /// let sql = "SELECT :n AS n, nmae FROM pets";
-    /// let error = DatabaseService::execute_query(sql, params! { "n" => 1 }).unwrap_err();
-    /// assert_eq!(error.hint(), Some("Perhaps you meant to reference the column \"pets.name\"."));
-    /// assert_eq!(error.position(), sql.find("nmae").map(|before| before + 1));
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, params};
+    /// # use singleton_core::testing::Scope;
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// let error = DatabaseService::execute_query("SELECT nmae FROM pets", params! {}).unwrap_err();
+    /// // On PostgreSQL: `Perhaps you meant to reference the column "pets.name".`, and `Some(8)`.
+    /// assert_eq!((error.hint(), error.position()), (None, None));
+    /// # });
+    /// # Ok::<(), db_service::UrlError>(())
     /// ```
     pub fn hint(&self) -> Option<&str> {
         self.server_error().and_then(ServerError::hint)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use diesel::connection::{CacheSize, Connection as _, SimpleConnection};
+use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::result::Error as DieselError;
 
 use super::known_statements::KnownStatement;
@@ -255,7 +255,7 @@ impl Connection {
                 .map_err(LoadError::NotSent)
                 .and_then(|built| {
                     echo.statement(&built);
-                    let count = inner.execute_returning_count(&built);
+                    let count = diesel::Connection::execute_returning_count(inner, &built);
                     built.located(count.map_err(LoadError::from))
                 }),
             #[cfg(feature = "sqlite")]

@@ -13,7 +13,7 @@ use diesel::connection::{AnsiTransactionManager, TransactionManager};
 /// `app.tenant`, appear nowhere.
 ///
 /// All names are qualified and there are no operators, because a schema of the user can precede `pg_catalog` in the
-/// search path. The role is reset by itself, because it can have a default.
+/// search path. The role is reset by itself, not only as an effect of the session authorization.
 const POSTGRES_RESET: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; \
      SELECT CAST(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \

@@ -75,6 +75,7 @@ impl ParsedStatement {
     ///
     /// A position in a value is that of its parameter. Returns `None` for a position in text that was added, and if
     /// `sent` does not consist of these parts.
+    #[cfg(feature = "postgres")]
     pub(crate) fn position_of(
         &self,
         position: usize,

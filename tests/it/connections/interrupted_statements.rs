@@ -110,6 +110,9 @@ fn replacing_proxy(
     port
 }
 
+/// A way to run a statement.
+type Way = fn(&mut Connection) -> Result<Vec<Row>, DbError>;
+
 /// The second statement after `BEGIN` fails, so the transaction has begun and has failed.
 #[test]
 fn refused_timeout_leaves_no_open_transaction() {
@@ -139,7 +142,7 @@ fn refused_timeout_leaves_no_open_transaction() {
         fn select(connection: &mut Connection) -> Result<Vec<Row>, DbError> {
             connection.execute_query("SELECT 1 AS n", params! {})
         }
-        let ways: [fn(&mut Connection) -> Result<Vec<Row>, DbError>; 4] = [
+        let ways: [Way; 4] = [
             |connection| connection.transaction(select),
             |connection| connection.transaction_with(&TransactionOptions::default(), select),
             select,

@@ -129,7 +129,9 @@ fn all_paths(sql: &str, params: &Params) -> Vec<(&'static str, DbError)> {
         ),
         (
             "execute_many",
-            connection.execute_many(sql, &[params.clone()]).unwrap_err(),
+            connection
+                .execute_many(sql, std::slice::from_ref(params))
+                .unwrap_err(),
         ),
         ("for_each_row", streamed.unwrap_err()),
         ("transaction", in_transaction.unwrap_err()),

@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use diesel::backend::Backend as DieselBackend;
 use diesel::pg::PgValue;
+#[cfg(feature = "postgres")]
+use diesel::pg::Pg;
+#[cfg(feature = "postgres")]
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{Error as DieselError, QueryResult};
 use diesel::serialize::ToSql;
@@ -115,8 +118,8 @@ where
 /// The reason why a statement's rows could not be loaded.
 #[derive(Debug)]
 pub(crate) enum LoadError {
-    /// The server or the driver failed.
-    Driver(DieselError),
+    /// The server or the driver failed, at this position in the caller's text if it is known.
+    Driver(DieselError, Option<usize>),
     /// A value cannot be represented. The statement was executed.
     Value(DbError),
     /// The values do not fit the statement, so it was not sent.
@@ -125,7 +128,7 @@ pub(crate) enum LoadError {
 
 impl From<DieselError> for LoadError {
     fn from(error: DieselError) -> Self {
-        LoadError::Driver(error)
+        LoadError::Driver(error, None)
     }
 }
 
@@ -356,6 +359,12 @@ impl<'a, D: Dialect> Statement<'a, D> {
         Ok(())
     }
 
+    /// Returns whether the statement changes rows, and its result has none.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_done_without_rows(&self) -> bool {
+        self.parsed.changes_rows && !self.parsed.has_returning
+    }
+
     /// Returns the place of a value. In a repeated row, places repeat too.
     fn place(&self, index: usize) -> Place {
         match &self.types {
@@ -397,67 +406,91 @@ fn is_operand(parsed: &ParsedStatement, index: usize) -> bool {
     true
 }
 
-/// A statement's text that is being written, with its values.
-struct Writer<'s, 'a, D: Dialect> {
-    statement: &'s Statement<'a, D>,
-    /// For each value, its number among the bound ones, from 1; 0 before it is bound.
-    numbers: Vec<u32>,
-    bound: u32,
-    /// The text after the next parameter.
-    after: &'static str,
+/// A part of a statement that is sent, and the byte of the caller's text that it stands for.
+enum Part<'b> {
+    /// A piece of the caller's text.
+    Source(&'b str),
+    /// Text that was added.
+    Added(&'static str),
+    Literal(Literal<'b>),
+    /// A value that is bound: its position in the statement's values, and its number among the bound ones, from 1.
+    Value {
+        index: usize,
+        number: u32,
+        is_first: bool,
+    },
 }
 
-impl<'s, D: Dialect> Writer<'s, '_, D> {
-    fn piece<'b>(
-        &mut self,
-        piece: Piece<'b>,
-        row: usize,
-        next: Option<usize>,
-        out: &mut AstPass<'_, 'b, D>,
-    ) -> QueryResult<()>
-    where
-        's: 'b,
-    {
-        let statement = self.statement;
-        match piece {
-            Piece::Text(text) => out.push_sql(text),
-            Piece::List(text, operator) => {
-                let list = next.filter(|&index| statement.lists.get(index) == Some(&true));
-                match list.map(|index| D::list_operator(&statement.binds[index], operator, text)) {
-                    Some(Ok(list)) => {
-                        out.push_sql(list.before);
-                        self.after = list.after;
+impl<D: Dialect> Statement<'_, D> {
+    /// Passes the parts of the statement to `each`, with the byte of the caller's text for which each stands.
+    fn parts<'b>(
+        &'b self,
+        each: &mut dyn FnMut(usize, Part<'b>) -> QueryResult<()>,
+    ) -> QueryResult<()> {
+        let pieces: Vec<_> = self.parsed.located_pieces().collect();
+        let row = match &self.parsed.row {
+            Some(row) if self.rows > 1 => *row.start()..*row.end() + 1,
+            _ => 0..0,
+        };
+        let mut numbers = vec![0; self.binds.len()];
+        let mut bound = 0;
+        let mut after = "";
+        let mut write = |number: usize, position: usize, begins_next_row: bool| {
+            let (at, piece) = pieces[position];
+            if begins_next_row {
+                each(at, Part::Added(","))?;
+            }
+            match piece {
+                Piece::Text(text) => each(at, Part::Source(text)),
+                Piece::List(text, operator) => {
+                    let mut next = pieces[position..].iter();
+                    let index = next.find_map(|(_, piece)| parameter(piece));
+                    let index = index.filter(|&index| self.lists.get(index) == Some(&true));
+                    let list =
+                        index.map(|index| D::list_operator(&self.binds[index], operator, text));
+                    match list {
+                        Some(Ok(list)) => {
+                            after = list.after;
+                            each(at, Part::Source(list.before))
+                        }
+                        // The constructor has checked the operator.
+                        _ => each(at, Part::Source(text)),
                     }
-                    // The constructor has checked the operator.
-                    _ => out.push_sql(text),
+                }
+                Piece::Parameter(index) => {
+                    let index = number * self.parsed.names.len() + index;
+                    let part = match D::literal(&self.binds[index], self.place(index)) {
+                        Some(literal) => Part::Literal(literal),
+                        None => {
+                            let is_first = numbers[index] == 0;
+                            if is_first {
+                                bound += 1;
+                                numbers[index] = bound;
+                            }
+                            Part::Value {
+                                index,
+                                number: numbers[index],
+                                is_first,
+                            }
+                        }
+                    };
+                    each(at, part)?;
+                    each(at, Part::Added(std::mem::take(&mut after)))
                 }
             }
-            Piece::Parameter(index) => {
-                self.parameter(row * statement.parsed.names.len() + index, out)?;
-                out.push_sql(std::mem::take(&mut self.after));
+        };
+        for position in 0..row.start {
+            write(0, position, false)?;
+        }
+        if !row.is_empty() {
+            for number in 0..self.rows {
+                for position in row.clone() {
+                    write(number, position, number > 0 && position == row.start)?;
+                }
             }
         }
-        Ok(())
-    }
-
-    fn parameter<'b>(&mut self, index: usize, out: &mut AstPass<'_, 'b, D>) -> QueryResult<()>
-    where
-        's: 'b,
-    {
-        let bind = &self.statement.binds[index];
-        let place = self.statement.place(index);
-        match D::literal(bind, place) {
-            Some(Literal::Null) => out.push_sql("NULL"),
-            Some(Literal::Text(text)) => out.push_sql(&quoted(&text)),
-            None if self.numbers[index] > 0 => {
-                out.push_sql(D::PLACEHOLDER);
-                out.push_sql(&self.numbers[index].to_string());
-            }
-            None => {
-                D::push(bind, place, Placeholder::Missing, out)?;
-                self.bound += 1;
-                self.numbers[index] = self.bound;
-            }
+        for position in row.end..pieces.len() {
+            write(0, position, false)?;
         }
         Ok(())
     }
@@ -473,6 +506,65 @@ fn quoted(text: &str) -> String {
     }
     let tag = "q".repeat(longest + 1);
     format!(" ${tag}${text}${tag}$ ")
+}
+
+#[cfg(feature = "postgres")]
+impl Statement<'_, Pg> {
+    /// Adds the position in the caller's text to an error of the server.
+    pub(crate) fn located<T>(&self, result: Result<T, LoadError>) -> Result<T, LoadError> {
+        result.map_err(|error| match error {
+            LoadError::Driver(DieselError::DatabaseError(kind, information), _) => {
+                let position = information
+                    .statement_position()
+                    .and_then(|sent| self.position_of(sent.try_into().ok()?));
+                LoadError::Driver(DieselError::DatabaseError(kind, information), position)
+            }
+            error => error,
+        })
+    }
+
+    /// Returns the position in the caller's text that belongs to a position in the text that was sent. Positions are
+    /// characters, from 1. A position in a value is that of its parameter. Returns `None` for a position in text that
+    /// was added.
+    fn position_of(&self, sent: usize) -> Option<usize> {
+        let text = self.parsed.text();
+        let here = |byte: usize, characters: usize| text[..byte].chars().count() + characters + 1;
+        let mut before = sent.checked_sub(1 + self.prefix.chars().count())?;
+        let mut found = None;
+        let mut place = |length: usize, position: Option<usize>| {
+            // Positions before `before` were passed.
+            if found.is_none() {
+                if before < length {
+                    found = Some(position);
+                } else {
+                    before -= length;
+                }
+            }
+        };
+        let _ = self.parts(&mut |at, part| {
+            let characters = |text: &str| text.chars().count();
+            match part {
+                Part::Source(source) => {
+                    let length = characters(source);
+                    let is_unchanged = text[at..].starts_with(source);
+                    for offset in 0..length {
+                        place(1, Some(here(at, if is_unchanged { offset } else { 0 })));
+                    }
+                }
+                Part::Added(text) => place(characters(text), None),
+                Part::Literal(Literal::Null) => place("NULL".len(), Some(here(at, 0))),
+                Part::Literal(Literal::Text(text)) => {
+                    place(characters(&quoted(&text)), Some(here(at, 0)));
+                }
+                Part::Value { number, .. } => {
+                    place(format!("${number}").len(), Some(here(at, 0)));
+                }
+            }
+            Ok(())
+        });
+        // The end of the statement.
+        found.unwrap_or_else(|| (before == 0).then(|| here(text.len(), 0)))
+    }
 }
 
 /// The object identifier of PostgreSQL's type `time`, from `pg_type.dat`.
@@ -525,36 +617,29 @@ impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
             });
         }
         out.push_sql(self.prefix);
-        let mut writer = Writer {
-            statement: self,
-            numbers: vec![0; self.binds.len()],
-            bound: 0,
-            after: "",
-        };
-        let pieces: Vec<_> = self.parsed.pieces().collect();
-        let next = |position: usize| pieces[position..].iter().find_map(parameter);
-        let repeated = self.parsed.row.as_ref().filter(|_| self.rows > 1);
-        let mut position = 0;
-        while position < pieces.len() {
-            match repeated {
-                Some(row) if *row.start() == position => {
-                    for number in 0..self.rows {
-                        if number > 0 {
-                            out.push_sql(",");
-                        }
-                        for piece in &pieces[row.clone()] {
-                            writer.piece(*piece, number, None, &mut out)?;
-                        }
-                    }
-                    position = row.end() + 1;
-                }
-                _ => {
-                    writer.piece(pieces[position], 0, next(position), &mut out)?;
-                    position += 1;
+        self.parts(&mut |_, part| {
+            match part {
+                Part::Source(text) => out.push_sql(text),
+                Part::Added(text) => out.push_sql(text),
+                Part::Literal(Literal::Null) => out.push_sql("NULL"),
+                Part::Literal(Literal::Text(text)) => out.push_sql(&quoted(&text)),
+                Part::Value {
+                    index,
+                    is_first: true,
+                    ..
+                } => D::push(
+                    &self.binds[index],
+                    self.place(index),
+                    Placeholder::Missing,
+                    &mut out,
+                )?,
+                Part::Value { number, .. } => {
+                    out.push_sql(D::PLACEHOLDER);
+                    out.push_sql(&number.to_string());
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -90,7 +90,7 @@ pub enum DbError {
         /// The server's error.
         r#source: ServerError,
     },
-    /// A row would have referred to a missing row, or a deleted row has others that refer to it.
+    /// A row would have referred to a missing row, or a deleted row has others that refer to it, also with `RESTRICT`.
     #[error("foreign key constraint violated: {source}")]
     #[non_exhaustive]
     ForeignKeyViolation {
@@ -120,6 +120,17 @@ pub enum DbError {
         /// it may contain values.
         constraint: Option<String>,
         /// The table. SQLite does not report it.
+        table: Option<String>,
+        /// The server's error.
+        r#source: ServerError,
+    },
+    /// A row conflicts with another one by an `EXCLUDE` constraint. SQLite has no such constraints.
+    #[error("exclusion constraint violated: {source}")]
+    #[non_exhaustive]
+    ExclusionViolation {
+        /// The name of the constraint.
+        constraint: Option<String>,
+        /// The table.
         table: Option<String>,
         /// The server's error.
         r#source: ServerError,
@@ -430,10 +441,64 @@ impl DbError {
             DbError::Service(error) => error.cause(),
             DbError::Connect { source, .. } => Some(source),
             DbError::PoolTimeout { source, .. } => source.as_ref().map(|error| error as _),
+            DbError::UnreadableValue { source, .. } => Some(&**source),
+            DbError::Migration(error) => Some(error),
+            error => error.server_error().map(|error| error as _),
+        }
+    }
+
+    /// Returns the server's suggestion, if it sent one.
+    ///
+    /// It can contain values: a function of the user can raise an error with any hint. So it is not a part of `Display`
+    /// and `Debug`. SQLite has no hints.
+    ///
+    /// The hint, the detail and the position of [`TransactionAborted`](DbError::TransactionAborted) are those of the
+    /// first error of the transaction, and those of [`Migration`](DbError::Migration) are those of the failed
+    /// statement.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, params};
+    /// # use singleton_core::testing::Scope;
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// let error = DatabaseService::execute_query("SELECT nmae FROM pets", params! {}).unwrap_err();
+    /// // On PostgreSQL: `Perhaps you meant to reference the column "pets.name".`, and `Some(8)`.
+    /// assert_eq!((error.hint(), error.position()), (None, None));
+    /// # });
+    /// # Ok::<(), db_service::UrlError>(())
+    /// ```
+    pub fn hint(&self) -> Option<&str> {
+        self.server_error().and_then(ServerError::hint)
+    }
+
+    /// Returns the server's detail, if it sent one, such as `Key (id)=(7) already exists.`.
+    ///
+    /// It quotes values. So it is not a part of `Display` and `Debug`, and should not be logged. SQLite has no details.
+    pub fn detail(&self) -> Option<&str> {
+        self.server_error().and_then(ServerError::detail)
+    }
+
+    /// Returns the position of the error in the statement, if it is known: the number of the character, from 1, in the
+    /// text that the caller passed.
+    ///
+    /// A position in the value of a parameter is the position of its `:name`. One behind the last character means the
+    /// end of the text. It is `None` on SQLite, whose driver reports none, for queries of diesel's DSL, whose text is
+    /// not the caller's, for batches and migrations, and if PostgreSQL reports none, as for most errors that depend on
+    /// stored values.
+    pub fn position(&self) -> Option<usize> {
+        self.server_error().and_then(ServerError::position)
+    }
+
+    /// Returns the error of the server or the driver.
+    fn server_error(&self) -> Option<&ServerError> {
+        match self {
             DbError::UniqueViolation { source, .. }
             | DbError::ForeignKeyViolation { source, .. }
             | DbError::NotNullViolation { source, .. }
             | DbError::CheckViolation { source, .. }
+            | DbError::ExclusionViolation { source, .. }
             | DbError::NoAnswer { source, .. }
             | DbError::SerializationFailure(source)
             | DbError::Deadlock(source)
@@ -447,9 +512,15 @@ impl DbError {
             | DbError::StalePlan(source)
             | DbError::TransactionAborted { first: source, .. }
             | DbError::Query(source) => Some(source),
-            DbError::UnreadableValue { source, .. } => Some(&**source),
-            DbError::Migration(error) => Some(error),
-            DbError::Closed
+            DbError::UnreadableValue { source, .. } => source.downcast_ref(),
+            DbError::Migration(error) => {
+                let cause: &DbError = error.cause()?.downcast_ref()?;
+                cause.server_error()
+            }
+            DbError::Service(_)
+            | DbError::Connect { .. }
+            | DbError::PoolTimeout { .. }
+            | DbError::Closed
             | DbError::EmptyStatement
             | DbError::MultipleStatements { .. }
             | DbError::CopyUnsupported

@@ -148,6 +148,52 @@ impl DatabaseService {
         }
     }
 
+    /// Executes one statement with `:name` parameters, commits its changes, and returns the number of affected rows.
+    ///
+    /// This is the number of rows that the statement has inserted, updated or deleted. Rows that a trigger or a foreign
+    /// key changes do not count. Rows that the statement returns are discarded. On both backends:
+    ///
+    /// | statement | result |
+    /// |---|---|
+    /// | `INSERT`, `UPDATE`, `DELETE`, `MERGE`, `REPLACE`, also with `WITH` before it or `RETURNING` | its rows; an updated row counts even if the new values equal the old ones |
+    /// | `INSERT … ON CONFLICT`, `REPLACE` | the rows inserted or updated; a row that `REPLACE` deletes does not count |
+    /// | `COPY … FROM` a file | its rows |
+    /// | any other: `SELECT`, also of changes in its `WITH`, `CREATE TABLE … AS`, `EXPLAIN`, `EXECUTE`, `CALL`, `TRUNCATE` | 0 |
+    ///
+    /// The backends differ for a view with an `INSTEAD OF` trigger: PostgreSQL counts the rows for which the trigger
+    /// returns a row, and SQLite counts none.
+    ///
+    /// On a [`fake`](Self::fake), the result is the number of rows of the answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`execute_query`](Self::execute_query).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+    /// # use singleton_core::testing::Scope;
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// DatabaseService::execute("CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT)", params! {})?;
+    /// DatabaseService::execute("INSERT INTO pets (name) VALUES ('Rex'), ('Tom')", params! {})?;
+    /// let delete = "DELETE FROM pets WHERE name = :name";
+    /// assert_eq!(DatabaseService::execute(delete, params! { "name" => "Rex" })?, 1);
+    /// assert_eq!(DatabaseService::execute(delete, params! { "name" => "Rex" })?, 0);
+    /// # Ok::<(), DbError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[guarded]
+    #[track_caller]
+    pub fn execute(&self, sql: &str, params: Params) -> Result<u64, DbError> {
+        match &self.source {
+            Source::Pool(pool) => counted(pool, |connection| connection.execute(sql, params)),
+            Source::Fake(fake) => fake.execute(sql, &params),
+        }
+    }
+
     /// Executes one statement for each set of parameters, in one transaction, and returns the number of affected rows.
     ///
     /// On PostgreSQL, an `INSERT … VALUES (…)` is sent with many rows at once.

@@ -103,11 +103,13 @@ impl<'a> Tokens<'a> {
                 None if second.is_ascii_digit() => (Kind::Placeholder, 1 + word(&rest[1..], false)),
                 None => (Kind::Other, 1),
             },
-            b'?' | b'$' | b'@' | b'#' if !postgres => {
-                (Kind::Placeholder, 1 + word(&rest[1..], false))
-            }
+            b'?' if !postgres => (Kind::Placeholder, 1 + word(&rest[1..], false)),
+            b'$' | b'@' | b'#' if !postgres => (Kind::Placeholder, sqlite_variable(rest).0),
             b'\\' if second == b':' && postgres => (Kind::EscapedColon, 2),
             b':' if second == b':' => (Kind::Other, 2),
+            b':' if !postgres && sqlite_variable(rest).1 => {
+                (Kind::Placeholder, sqlite_variable(rest).0)
+            }
             // In SQLite each `:name` and each `:1` is a parameter.
             b':' if is_word_start(second) && !(postgres && self.after_word) => {
                 (Kind::Parameter, 1 + word(&rest[1..], false))
@@ -152,6 +154,31 @@ fn word(bytes: &[u8], dollar: bool) -> usize {
         .iter()
         .position(|&byte| !(is_word_start(byte) || byte.is_ascii_digit() || dollar && byte == b'$'))
         .unwrap_or(bytes.len())
+}
+
+/// Returns the length of a variable of SQLite, and whether it ends with a parenthesized part. SQLite takes names of Tcl,
+/// such as `$a::b(c)`, with each of its signs, and any character but white space stands in the parentheses.
+fn sqlite_variable(bytes: &[u8]) -> (usize, bool) {
+    let mut position = 1;
+    let mut has_name = false;
+    loop {
+        match &bytes[position..] {
+            [b':', b':', ..] => position += 2,
+            [b'(', inside @ ..] if has_name => {
+                let ends = |byte: &u8| *byte == b')' || byte.is_ascii_whitespace() || *byte == 0x0b;
+                let end = inside.iter().position(ends).unwrap_or(inside.len());
+                let is_closed = inside.get(end) == Some(&b')');
+                return (position + 1 + end + usize::from(is_closed), true);
+            }
+            rest => match word(rest, true) {
+                0 => return (position, false),
+                length => {
+                    has_name = true;
+                    position += length;
+                }
+            },
+        }
+    }
 }
 
 /// Returns the length of a `--` comment. In PostgreSQL, a carriage return ends it too.

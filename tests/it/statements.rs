@@ -1,5 +1,6 @@
 //! Single statements: their text, parameters, values and rows.
 
+mod affected_rows;
 mod invalid_input;
 mod parameter_casts;
 mod parameters;

@@ -1,11 +1,9 @@
 //! One statement with many sets of parameters.
 
-use diesel::connection::Connection as _;
-
+use super::Connection;
 use super::known_statements::KnownStatement;
 use super::session::Purpose;
-use super::{Connection, on_each};
-use crate::dialect::{LoadError, Needs, ParameterTypes, Statement};
+use crate::dialect::{Needs, ParameterTypes};
 use crate::error::DbError;
 use crate::values::Params;
 
@@ -58,20 +56,7 @@ impl Connection {
         }
         let mut affected = 0;
         for row in rows {
-            let running = self.start_statement(statement, None)?;
-            let echo = self.echo();
-            let (parsed, types) = (&statement.parsed, types.clone());
-            let count = on_each!(self, inner => Statement::new(parsed, row, types)
-            .map_err(LoadError::NotSent)
-            .and_then(|built| {
-                echo.statement(&built);
-                Ok(inner.execute_returning_count(&built)?)
-            }));
-            #[cfg(feature = "sqlite")]
-            super::execute::note_names(&count, parsed.text());
-            let count = self.end_statement(&running, count, true)? as u64;
-            // For a statement that changes no rows, SQLite returns the count of the last one that did.
-            affected += if parsed.changes_rows { count } else { 0 };
+            affected += self.count(statement, row, types.clone(), None)?;
         }
         Ok(affected)
     }
@@ -85,7 +70,7 @@ mod multi_row_insert {
 
     use super::*;
     use crate::dialect::postgres::{self, Bind};
-    use crate::dialect::{self, Dialect};
+    use crate::dialect::{self, Dialect, LoadError, Statement};
 
     /// The maximum number of parameters of a statement, which the protocol counts in 16 bits.
     const MAX_PARAMETERS: usize = 65_535;
@@ -131,7 +116,7 @@ mod multi_row_insert {
                 #[cfg(feature = "sqlite")]
                 Connection::Sqlite(_) => Ok(0),
             };
-            let inserted = inserted.map_err(LoadError::Driver);
+            let inserted = built.located(inserted.map_err(LoadError::from));
             affected += connection.end_statement(&running, inserted, true)? as u64;
             left -= count;
         }

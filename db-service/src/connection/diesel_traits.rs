@@ -232,7 +232,10 @@ impl Connection {
             rows: 0,
             failed: false,
         };
+        let has_raw = session.transaction.has_raw;
         session.finish(&running, None);
+        // A `COMMIT` runs when its rows are read, and never if they are dropped before. The reset rolls back what is open.
+        session.transaction.has_raw |= has_raw;
         session.observed.is_reading.store(true, Ordering::Relaxed);
         session.observed.is_loading.store(true, Ordering::Relaxed);
         match self {

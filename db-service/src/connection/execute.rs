@@ -163,7 +163,7 @@ impl Connection {
     ) -> Result<T, DbError> {
         let (was_sent, succeeded) = match &result {
             Ok(_) | Err(LoadError::Value(_)) => (true, true),
-            Err(LoadError::Driver(_)) => (true, false),
+            Err(LoadError::Driver(..)) => (true, false),
             Err(LoadError::NotSent(_)) => (false, false),
         };
         let session = self.session();
@@ -171,9 +171,11 @@ impl Connection {
             session.observed.count(succeeded);
         }
         match result {
-            Err(LoadError::Driver(error)) => {
-                let error = self.failed(running, error);
-                Err(self.classify_timeout(error.into()))
+            Err(LoadError::Driver(error, position)) => {
+                // The caller does not know the texts of this crate.
+                let position = position.filter(|_| !session.is_internal());
+                let error = self.failed(&running.failed_at(position), error);
+                Err(self.classify_timeout(DbError::at(position, error)))
             }
             Err(LoadError::Value(error)) => {
                 session.finish(running, None);
@@ -223,7 +225,7 @@ impl Connection {
                 .map_err(LoadError::NotSent)
                 .and_then(|built| {
                     echo.statement(&built);
-                    crate::dialect::postgres::load(inner, built, columns)
+                    built.located(crate::dialect::postgres::load(inner, &built, columns))
                 }),
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(inner) => {
@@ -239,12 +241,50 @@ impl Connection {
         };
         self.end_statement(&running, rows, true)
     }
+
+    /// Runs a statement and returns the number of rows that it has changed. 0 if its words change none.
+    pub(super) fn count(
+        &mut self,
+        statement: &KnownStatement,
+        params: &Params,
+        types: ParameterTypes,
+        at: Option<Caller>,
+    ) -> Result<u64, DbError> {
+        let running = self.start_statement(statement, at)?;
+        let echo = self.echo();
+        let parsed = &statement.parsed;
+        let count = match self {
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(inner) => Statement::new(parsed, params, types)
+                .map_err(LoadError::NotSent)
+                .and_then(|built| {
+                    echo.statement(&built);
+                    let count = diesel::Connection::execute_returning_count(inner, &built);
+                    built.located(count.map_err(LoadError::from))
+                }),
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(inner) => {
+                let count = Statement::new(parsed, params, types)
+                    .map_err(LoadError::NotSent)
+                    .and_then(|built| {
+                        echo.statement(&built);
+                        Ok(crate::dialect::sqlite::count(inner, &built)?)
+                    });
+                note_names(&count, parsed.text());
+                count
+            }
+        };
+        let count = self.end_statement(&running, count, true)? as u64;
+        // PostgreSQL also counts the rows of a SELECT, and SQLite returns the count of the last statement that changed
+        // rows.
+        Ok(if parsed.changes_rows { count } else { 0 })
+    }
 }
 
 /// Notes which names of a statement the message of its failure may show.
 #[cfg(feature = "sqlite")]
 pub(crate) fn note_names<T>(result: &Result<T, LoadError>, sql: &str) {
-    if let Err(LoadError::Driver(error)) = result {
+    if let Err(LoadError::Driver(error, _)) = result {
         remember_names_of_statement(error, &sql);
     }
 }

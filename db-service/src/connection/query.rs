@@ -6,7 +6,6 @@ use diesel::result::Error as DieselError;
 
 use super::Connection;
 use super::known_statements::KnownStatement;
-use super::session::Caller;
 use crate::dialect::{Needs, ParameterTypes};
 use crate::error::DbError;
 use crate::values::{Params, Row};
@@ -24,26 +23,46 @@ impl Connection {
     #[track_caller]
     pub fn execute_query(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, DbError> {
         let at = Location::caller();
-        let statement = self.known(sql);
-        let entry = statement.as_ref().ok().map(|known| known.entry.clone());
-        self.measured(
-            sql,
-            entry.as_ref(),
-            |rows: &Vec<Row>| rows.len() as u64,
-            |connection| connection.query(&*statement?, &params, at),
-        )
+        let rows = |rows: &Vec<Row>| rows.len() as u64;
+        self.execute_as(sql, &params, rows, |connection, statement, types| {
+            connection.load(statement, &params, types, Some(at))
+        })
     }
 
-    fn query(
+    /// Executes one statement with `:name` parameters and returns the number of affected rows, like
+    /// [`DatabaseService::execute`](crate::DatabaseService::execute).
+    ///
+    /// Outside a transaction, its changes are committed when it returns.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`execute_query`](Connection::execute_query).
+    #[track_caller]
+    pub fn execute(&mut self, sql: &str, params: Params) -> Result<u64, DbError> {
+        let at = Location::caller();
+        let rows = |affected: &u64| *affected;
+        self.execute_as(sql, &params, rows, |connection, statement, types| {
+            connection.count(statement, &params, types, Some(at))
+        })
+    }
+
+    /// Runs and measures one statement by `run`. `rows` returns the number of rows in its result.
+    fn execute_as<T>(
         &mut self,
-        statement: &KnownStatement,
+        sql: &str,
         params: &Params,
-        at: Caller,
-    ) -> Result<Vec<Row>, DbError> {
-        let needs = Needs::of(&statement.parsed, [params]);
-        self.with_stale_plan_retry(statement, &needs, |connection, types| {
-            connection.with_transaction_timeouts(&statement.parsed, |connection| {
-                connection.load(statement, params, types, Some(at))
+        rows: impl FnOnce(&T) -> u64,
+        mut run: impl FnMut(&mut Self, &KnownStatement, ParameterTypes) -> Result<T, DbError>,
+    ) -> Result<T, DbError> {
+        let statement = self.known(sql);
+        let entry = statement.as_ref().ok().map(|known| known.entry.clone());
+        self.measured(sql, entry.as_ref(), rows, |connection| {
+            let statement = &*statement?;
+            let needs = Needs::of(&statement.parsed, [params]);
+            connection.with_stale_plan_retry(statement, &needs, |connection, types| {
+                connection.with_transaction_timeouts(&statement.parsed, |connection| {
+                    run(connection, statement, types)
+                })
             })
         })
     }

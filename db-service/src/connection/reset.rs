@@ -12,10 +12,13 @@ use diesel::connection::{AnsiTransactionManager, TransactionManager};
 /// temporary objects and the memory of sequences, as `DISCARD ALL` does, but without the prepared statements of the
 /// driver. Fails if a statement of the user is prepared. No view shows all settings: those of the user's own, such as
 /// `app.tenant`, appear nowhere.
-const POSTGRES_RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; \
+///
+/// All names are qualified and there are no operators, because a schema of the user can precede `pg_catalog` in the
+/// search path. The role is reset by itself, not only as an effect of the session authorization.
+const POSTGRES_RESET: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; \
-     SELECT 1 / (SELECT CASE count(*) WHEN 0 THEN 1 ELSE 0 END \
-     FROM pg_catalog.pg_prepared_statements WHERE from_sql); \
+     SELECT CAST(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
+     THEN 'prepared' ELSE '1' END AS pg_catalog.int4); \
      SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8'; ";
 
 /// The state of a SQLite connection: temporary objects, attached databases and settings.

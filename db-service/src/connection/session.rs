@@ -97,6 +97,8 @@ pub(crate) struct Running {
     /// Whether the transaction had failed before, so that PostgreSQL refuses the statement.
     has_failed_before: bool,
     at: Option<Caller>,
+    /// The position of its error in the caller's text, if it has failed and the position is known.
+    position: Option<usize>,
 }
 
 impl Observed {
@@ -317,6 +319,7 @@ impl Session {
             side_effects,
             has_failed_before: false,
             at,
+            position: None,
         }
     }
 
@@ -339,7 +342,7 @@ impl Session {
         self.transaction.is_aborted = false;
         self.note_transaction(running.side_effects, error.is_some());
         if let Some(error) = error {
-            self.fail(error, running.has_failed_before, running.at);
+            self.fail(error, running);
         }
     }
 
@@ -363,12 +366,7 @@ impl Session {
     }
 
     /// Notes the failure of a statement.
-    pub(super) fn fail(
-        &mut self,
-        error: &DieselError,
-        has_failed_before: bool,
-        at: Option<Caller>,
-    ) {
+    fn fail(&mut self, error: &DieselError, running: &Running) {
         let meaning = meaning(error);
         self.is_lost |= meaning == Meaning::Lost;
         // The server may be a former primary. A new connection finds the new primary.
@@ -383,14 +381,14 @@ impl Session {
         let transaction = &mut self.transaction;
         transaction.has_failed = true;
         transaction.is_aborted = matches!(error, DieselError::DatabaseError(..));
-        if transaction.levels == 0 || has_failed_before {
+        if transaction.levels == 0 || running.has_failed_before {
             return;
         }
         transaction.must_ask |= self.observed.backend == Backend::Sqlite;
         if let Some(error) = copy(error) {
             transaction.first_failure = Some(FirstFailure {
-                error: ServerError::from_copy(error),
-                at,
+                error: ServerError::from_copy(running.position, error),
+                at: running.at,
                 level: transaction.levels,
             });
         }
@@ -425,10 +423,10 @@ impl Session {
 
     /// Notes the end of a statement that the caller has executed on the driver's connection.
     pub(super) fn note_direct(&mut self, error: Option<&DieselError>) {
-        let has_failed_before = self.is_aborted();
+        let running = Running::unannounced(self.is_aborted());
         self.transaction.is_aborted = false;
         if let Some(error) = error {
-            self.fail(error, has_failed_before, None);
+            self.fail(error, &running);
         }
     }
 
@@ -450,7 +448,7 @@ impl Session {
         self.note_forgotten_rows();
         let failure = self.observed.row_failure.lock().take();
         if let Some(error) = failure {
-            self.fail(&error, false, None);
+            self.fail(&error, &Running::unannounced(false));
         }
     }
 
@@ -650,6 +648,7 @@ impl Connection {
             side_effects,
             has_failed_before,
             at,
+            position: None,
         }
     }
 
@@ -677,13 +676,28 @@ impl Connection {
             return self.aborted().into();
         }
         match meaning(&error) {
-            Meaning::StalePlan => DbError::StalePlan(error.into()).into(),
+            Meaning::StalePlan => DbError::at(running.position, error).into(),
             _ => error,
         }
     }
 }
 
 impl Running {
+    /// Returns a statement that this crate has not started.
+    fn unannounced(has_failed_before: bool) -> Self {
+        Running {
+            side_effects: SideEffects::default(),
+            has_failed_before,
+            at: None,
+            position: None,
+        }
+    }
+
+    /// Adds the position of the statement's error in the caller's text.
+    pub(super) fn failed_at(self, position: Option<usize>) -> Self {
+        Running { position, ..self }
+    }
+
     /// Returns whether the transaction had failed before the statement.
     pub(super) fn has_failed_before(&self) -> bool {
         self.has_failed_before

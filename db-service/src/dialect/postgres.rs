@@ -265,7 +265,7 @@ impl Bind<'_> {
 /// Runs a statement and returns all its rows.
 pub(crate) fn load(
     connection: &mut PgConnection,
-    statement: Statement<'_, Pg>,
+    statement: &Statement<'_, Pg>,
     columns: &ColumnNames,
 ) -> Result<Vec<Row>, LoadError> {
     let mut names = None;
@@ -278,7 +278,7 @@ pub(crate) fn load(
 /// the remaining rows are discarded.
 pub(crate) fn for_each(
     connection: &mut PgConnection,
-    statement: Statement<'_, Pg>,
+    statement: &Statement<'_, Pg>,
     columns: &ColumnNames,
     answer: &AnswerTimeout,
     each: &mut dyn FnMut(Row) -> ControlFlow<()>,

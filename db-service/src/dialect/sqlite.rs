@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use diesel::connection::{DefaultLoadingMode, LoadConnection};
+use diesel::connection::{Connection as _, DefaultLoadingMode, LoadConnection};
 use diesel::deserialize::FromSql;
 use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
@@ -234,6 +234,23 @@ pub(crate) fn for_each(
         }
     }
     Ok(())
+}
+
+/// Runs a statement to its end and returns the number of rows that the last statement with changes has changed.
+///
+/// With rows in its result, a statement commits, and can fail, after the last of them. diesel's count reads only the
+/// first one.
+pub(crate) fn count(
+    connection: &mut SqliteConnection,
+    statement: &Statement<'_, Sqlite>,
+) -> QueryResult<usize> {
+    if statement.is_done_without_rows() {
+        return connection.execute_returning_count(statement);
+    }
+    for row in LoadConnection::<DefaultLoadingMode>::load(connection, statement)? {
+        row?;
+    }
+    connection.execute_returning_count(&diesel::sql_query("SELECT 1"))
 }
 
 /// Writes a value in the form that SQLite stores it in, for diesel's DSL.

@@ -28,7 +28,8 @@ const HIDDEN: &str =
 ///
 /// A fixed text replaces any other message, such as one that a trigger raises or one in a language other than English.
 /// The names of the constraint, table and column that the server sends with the message appear before that text.
-/// Details, hints and contexts are never shown. [`driver_error`](Self::driver_error) returns everything.
+/// Details, hints and contexts are never shown. [`detail`](Self::detail) and [`hint`](Self::hint) return them, and
+/// [`driver_error`](Self::driver_error) returns everything.
 ///
 /// There is one exception. If a statement converts a value to a name, as `:p::regclass` does, PostgreSQL reports the
 /// value as a name, and the message shows it: `relation "value" does not exist`.
@@ -37,6 +38,8 @@ pub struct ServerError {
     error: Arc<DieselError>,
     /// Whether the name that the message quotes is an identifier in the statement.
     is_of_statement: bool,
+    /// The position in the caller's text.
+    position: Option<usize>,
 }
 
 /// The meaning of an error, in more detail than diesel's kinds.
@@ -46,6 +49,7 @@ pub(crate) enum Meaning {
     ForeignKey,
     NotNull,
     Check,
+    Exclusion,
     Conflict,
     Deadlock,
     StatementTimeout,
@@ -59,11 +63,44 @@ pub(crate) enum Meaning {
 }
 
 impl ServerError {
+    /// Converts an error whose position in the caller's text is known.
+    pub(crate) fn at(position: Option<usize>, error: DieselError) -> Self {
+        ServerError {
+            is_of_statement: named::is_of_statement(&error),
+            error: Arc::new(error),
+            position,
+        }
+    }
+
     /// Converts a copy of an error. The error itself can still be converted.
-    pub(crate) fn from_copy(error: DieselError) -> Self {
+    pub(crate) fn from_copy(position: Option<usize>, error: DieselError) -> Self {
         ServerError {
             is_of_statement: named::will_be_of_statement(&error),
             error: Arc::new(error),
+            position,
+        }
+    }
+
+    /// Returns the server's suggestion, which can contain values. See [`DbError::hint`](crate::DbError::hint).
+    pub fn hint(&self) -> Option<&str> {
+        self.information()?.hint()
+    }
+
+    /// Returns the server's detail, which quotes values. See [`DbError::detail`](crate::DbError::detail).
+    pub fn detail(&self) -> Option<&str> {
+        self.information()?.details()
+    }
+
+    /// Returns the position of the error in the caller's statement, in characters from 1. See
+    /// [`DbError::position`](crate::DbError::position).
+    pub fn position(&self) -> Option<usize> {
+        self.position
+    }
+
+    fn information(&self) -> Option<&(dyn DatabaseErrorInformation + Send + Sync)> {
+        match &*self.error {
+            DieselError::DatabaseError(_, information) => Some(&**information),
+            _ => None,
         }
     }
 
@@ -75,11 +112,7 @@ impl ServerError {
 
 impl From<DieselError> for ServerError {
     fn from(error: DieselError) -> Self {
-        let is_of_statement = named::is_of_statement(&error);
-        ServerError {
-            error: Arc::new(error),
-            is_of_statement,
-        }
+        ServerError::at(None, error)
     }
 }
 
@@ -223,9 +256,13 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
     };
     match kind {
         DatabaseErrorKind::UniqueViolation => Meaning::Unique,
-        DatabaseErrorKind::ForeignKeyViolation => Meaning::ForeignKey,
+        // From version 18, PostgreSQL reports `ON DELETE RESTRICT` with a code of its own.
+        DatabaseErrorKind::ForeignKeyViolation | DatabaseErrorKind::RestrictViolation => {
+            Meaning::ForeignKey
+        }
         DatabaseErrorKind::NotNullViolation => Meaning::NotNull,
         DatabaseErrorKind::CheckViolation => Meaning::Check,
+        DatabaseErrorKind::ExclusionViolation => Meaning::Exclusion,
         DatabaseErrorKind::SerializationFailure => Meaning::Conflict,
         DatabaseErrorKind::ReadOnlyTransaction => Meaning::ReadOnly,
         // libpq rejects a statement with too many parameters and sends nothing, so the connection is not lost.
@@ -248,6 +285,8 @@ pub(crate) fn meaning(error: &DieselError) -> Meaning {
             let meaning = match beginning {
                 _ if is_near => Meaning::Syntax,
                 _ if is_full => Meaning::DiskFull,
+                // diesel's kind is that of an error which a trigger raises: SQLite implements `RESTRICT` as a trigger.
+                _ if message == "FOREIGN KEY constraint failed" => Meaning::ForeignKey,
                 Some((_, meaning)) => *meaning,
                 None => return Meaning::Other,
             };

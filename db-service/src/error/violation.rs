@@ -8,6 +8,13 @@ use super::server::{Meaning, ServerError, is_name, is_path, meaning};
 /// Converts an error of diesel. An error of this crate that diesel has passed on comes back as it was.
 impl From<DieselError> for DbError {
     fn from(error: DieselError) -> Self {
+        DbError::at(None, error)
+    }
+}
+
+impl DbError {
+    /// Converts an error of diesel whose position in the caller's text is known.
+    pub(crate) fn at(position: Option<usize>, error: DieselError) -> Self {
         let error = match error {
             DieselError::QueryBuilderError(error) => match error.downcast() {
                 Ok(error) => return *error,
@@ -29,7 +36,7 @@ impl From<DieselError> for DbError {
             table,
             columns,
         } = violation;
-        let source = ServerError::from(error);
+        let source = ServerError::at(position, error);
         match meaning {
             Meaning::Unique => DbError::UniqueViolation {
                 constraint,
@@ -48,6 +55,11 @@ impl From<DieselError> for DbError {
                 source,
             },
             Meaning::Check => DbError::CheckViolation {
+                constraint,
+                table,
+                source,
+            },
+            Meaning::Exclusion => DbError::ExclusionViolation {
                 constraint,
                 table,
                 source,

@@ -61,6 +61,8 @@ fn attempt(
     each: &mut Each<'_>,
 ) -> Result<(), DbError> {
     let is_query = statement.parsed.is_query;
+    // The driver ignores a failure after the last row, so `COMMIT` is a statement of its own.
+    let must_begin = is_query || statement.parsed.is_preparable;
     let work = |connection: &mut Connection| {
         let _ = run(connection, statement, built, Some(at), each)?;
         if is_query {
@@ -68,7 +70,7 @@ fn attempt(
         }
         Ok(())
     };
-    if is_query && !connection.is_in_transaction() {
+    if must_begin && !connection.is_in_transaction() {
         let outcome = transact(connection, Connection::begin, work);
         outcome.map_err(|failure| failure.into_error(connection))
     } else {
@@ -91,7 +93,7 @@ fn fetch(
             let built = Statement::new(&fetch.parsed, &none, ParameterTypes::NotNeeded)?;
             let mut fetched = 0;
             let running = connection.start_statement(&fetch, None)?;
-            let flow = load(connection, built, columns, &mut |row| {
+            let flow = load(connection, &built, columns, &mut |row| {
                 fetched += 1;
                 each(row)
             });
@@ -121,18 +123,31 @@ fn run(
     each: &mut Each<'_>,
 ) -> Result<ControlFlow<()>, DbError> {
     let running = connection.start_statement(statement, at)?;
-    let flow = load(connection, built, &statement.columns, each);
-    connection.end_statement(&running, flow, false)
+    let columns = &statement.columns;
+    if statement.parsed.is_query || statement.parsed.is_preparable {
+        let flow = built.located(load(connection, &built, columns, each));
+        return connection.end_statement(&running, flow, false);
+    }
+    // Such a statement commits by itself, so its answer is read to the end, in one piece.
+    connection.echo().statement(&built);
+    let rows = match connection {
+        Connection::Postgres(inner) => crate::dialect::postgres::load(inner, &built, columns),
+        // The caller has checked the backend.
+        #[cfg(feature = "sqlite")]
+        Connection::Sqlite(_) => Ok(Vec::new()),
+    };
+    let rows = connection.end_statement(&running, built.located(rows), false)?;
+    Ok(rows.into_iter().try_for_each(each))
 }
 
 fn load(
     connection: &mut Connection,
-    built: Statement<'_, Pg>,
+    built: &Statement<'_, Pg>,
     columns: &ColumnNames,
     each: &mut Each<'_>,
 ) -> Result<ControlFlow<()>, LoadError> {
     let answer = connection.session().answer_timeout();
-    connection.echo().statement(&built);
+    connection.echo().statement(built);
     match connection {
         Connection::Postgres(inner) => {
             crate::dialect::postgres::for_each(inner, built, columns, &answer, each)

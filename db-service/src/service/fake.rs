@@ -27,6 +27,11 @@ impl FakeDatabase {
         (self.answer)(sql, params)
     }
 
+    /// The rows of the answer stand for the affected ones.
+    pub(crate) fn execute(&self, sql: &str, params: &Params) -> Result<u64, DbError> {
+        Ok(self.execute_query(sql, params)?.len() as u64)
+    }
+
     pub(crate) fn execute_many(&self, sql: &str, rows: &[Params]) -> Result<u64, DbError> {
         rows.iter().try_fold(0, |affected, params| {
             self.execute_query(sql, params).map(|_| affected + 1)

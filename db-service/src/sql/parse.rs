@@ -32,6 +32,8 @@ pub(crate) struct ParsedStatement {
     pub(crate) side_effects: SideEffects,
     /// Whether the statement changes rows, so that the backend's count of changed rows belongs to it.
     pub(crate) changes_rows: bool,
+    /// Whether the statement may return the rows that it changes.
+    pub(crate) has_returning: bool,
     /// Whether PostgreSQL accepts the statement in `PREPARE` and in a transaction.
     pub(crate) is_preparable: bool,
     /// Whether PostgreSQL infers the same type for a parameter as for a literal in its place. `UNION` does not: it
@@ -77,6 +79,24 @@ impl ParsedStatement {
     /// Returns the text with the backend's placeholders.
     pub(crate) fn rendered(&self) -> &str {
         &self.rendered
+    }
+
+    /// Returns the pieces with the byte in the text at which each begins.
+    pub(crate) fn located_pieces(&self) -> impl Iterator<Item = (usize, Piece<'_>)> {
+        let mut end = 0;
+        self.pieces
+            .iter()
+            .zip(self.pieces())
+            .map(move |(stored, piece)| {
+                let (start, length) = match stored {
+                    StoredPiece::Text(range) | StoredPiece::List(range, _) => {
+                        (range.start, range.len())
+                    }
+                    StoredPiece::Parameter(index) => (end, ":".len() + self.names[*index].len()),
+                };
+                end = start + length;
+                (start, piece)
+            })
     }
 
     /// Writes the backend's placeholders in place of the parameters. Their values are bound in the order of their
@@ -149,6 +169,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
         has_lists: false,
         side_effects: SideEffects::default(),
         changes_rows: false,
+        has_returning: false,
         is_preparable: false,
         infers_types: false,
         is_cached: false,
@@ -189,6 +210,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
     const REPEATABLE: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
     parsed.side_effects = effects.finish();
     parsed.changes_rows = shape.changes_rows;
+    parsed.has_returning = shape.has_returning;
     parsed.is_query = shape.is_query();
     parsed.is_preparable = REPEATABLE.iter().any(is);
     parsed.infers_types = parsed.is_preparable && !shape.has_set_operation;
@@ -270,6 +292,9 @@ struct StatementShape<'a> {
     /// Whether the first verb outside parentheses changes rows. In `WITH … INSERT`, that is the `INSERT`.
     changes_rows: bool,
     has_verb: bool,
+    has_returning: bool,
+    /// Whether the next word names a query of `WITH`, even if it is a verb.
+    names_query: bool,
     /// Whether a word writes rows, even inside parentheses.
     has_writing_word: bool,
     has_into: bool,
@@ -303,6 +328,7 @@ impl<'a> StatementShape<'a> {
         let is = |word: &str| kind == Kind::Word && text.eq_ignore_ascii_case(word);
         if kind == Kind::Word {
             self.note_verb(text);
+            self.has_returning |= is("RETURNING");
             self.is_copy_with_client |= is("STDIN") || is("STDOUT");
             // A subquery or a set-returning function in the row has another meaning for many rows at once.
             if ["SELECT", "WITH", "GENERATE_SERIES", "UNNEST"]
@@ -313,6 +339,7 @@ impl<'a> StatementShape<'a> {
                 self.state = RowState::None;
             }
         }
+        self.names_query = text == "," || is("WITH") || is("RECURSIVE");
         match kind {
             Kind::Open => {
                 if self.state == RowState::Values && self.depth == 0 {
@@ -338,7 +365,7 @@ impl<'a> StatementShape<'a> {
 
     /// Notes the words that decide whether the statement changes rows, and whether it may write at all.
     fn note_verb(&mut self, word: &str) {
-        const VERBS: [(&str, bool); 7] = [
+        const VERBS: [(&str, bool); 8] = [
             ("SELECT", false),
             ("VALUES", false),
             ("TABLE", false),
@@ -346,17 +373,25 @@ impl<'a> StatementShape<'a> {
             ("UPDATE", true),
             ("DELETE", true),
             ("REPLACE", true),
+            ("MERGE", true),
         ];
         let is = |known: &&str| known.eq_ignore_ascii_case(word);
         self.has_writing_word |= ["INSERT", "UPDATE", "DELETE", "MERGE"].iter().any(is);
         self.has_into |= is(&"INTO");
         self.has_set_operation |= ["UNION", "INTERSECT", "EXCEPT"].iter().any(is);
-        if self.has_verb || self.depth > 0 {
+        if self.depth > 0 {
             return;
         }
-        let with = self
-            .first_word
-            .is_some_and(|first| first.eq_ignore_ascii_case("WITH"));
+        let begins_with = |word: &str| {
+            let first = self.first_word.unwrap_or_default();
+            first.eq_ignore_ascii_case(word)
+        };
+        // `COPY … TO` changes nothing.
+        self.changes_rows |= is(&"FROM") && begins_with("COPY");
+        let with = begins_with("WITH");
+        if self.has_verb || with && self.names_query {
+            return;
+        }
         if let Some((_, changes)) = VERBS.iter().find(|(verb, _)| is(verb)) {
             self.has_verb = true;
             self.changes_rows = *changes;
@@ -518,6 +553,35 @@ mod tests {
             );
         }
         assert!(parse("SELECT '{}'::jsonb ? 'a'", Backend::Postgres).is_ok());
+        // SQLite takes all of it as one variable, so the quote begins no literal.
+        for variable in [
+            "$a(')",
+            "@a::b(\")",
+            "#a$b([)",
+            ":a(')",
+            ":a::(`)",
+            ":1(/*)",
+            "$a('",
+        ] {
+            let sql = format!("SELECT {variable} ; COMMIT");
+            let tokens: Vec<_> = Tokens::new(&sql, Backend::Sqlite).collect();
+            assert!(
+                tokens
+                    .iter()
+                    .any(|token| token.kind == Kind::Placeholder && variable.ends_with(token.text)),
+                "{tokens:?}"
+            );
+            assert!(facts(&sql, Backend::Sqlite).side_effects.end, "{sql}");
+            assert!(
+                matches!(
+                    parse(&sql, Backend::Sqlite),
+                    Err(DbError::RawPlaceholder { .. })
+                ),
+                "{sql}"
+            );
+        }
+        assert!(parse("SELECT $(1), :a", Backend::Sqlite).is_err());
+        assert!(parse("SELECT abs(:a), x IN (:b)", Backend::Sqlite).is_ok());
     }
 
     #[test]
@@ -602,7 +666,19 @@ mod tests {
             ("REPLACE INTO a VALUES (1)", true),
             ("update a SET b = 1", true),
             ("WITH x AS (SELECT 1) DELETE FROM a", true),
+            ("WITH x AS (SELECT 1) MERGE INTO a USING x ON true", true),
+            (
+                "WITH x AS (SELECT 1), values (b) AS (SELECT 2) UPDATE a SET b = 1",
+                true,
+            ),
             ("WITH x AS (SELECT 1) SELECT * FROM x", false),
+            (
+                "WITH RECURSIVE replace AS (SELECT 1), y AS (DELETE FROM a) SELECT 1",
+                false,
+            ),
+            ("COPY a FROM '/tmp/a'", true),
+            ("COPY a TO '/tmp/a'", false),
+            ("COPY (SELECT 1 FROM a) TO '/tmp/a'", false),
             ("SELECT 1 FROM a WHERE 1=0", false),
             ("CREATE TABLE a AS SELECT 1", false),
             (

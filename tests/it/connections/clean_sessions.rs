@@ -209,6 +209,57 @@ fn pragmas_and_temporary_objects_of_sqlite_are_not_handed_on() {
     });
 }
 
+/// A schema before `pg_catalog` in the search path changes what a name or an operator means.
+#[test]
+fn reset_calls_no_function_of_the_user() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let hostile = "CREATE SCHEMA hostile; \
+        CREATE FUNCTION hostile.lock_it(int, int) RETURNS int AS \
+        'SELECT pg_catalog.pg_advisory_lock(1); SELECT 1' LANGUAGE sql; \
+        CREATE OPERATOR hostile./ (LEFTARG = int, RIGHTARG = int, FUNCTION = hostile.lock_it); \
+        DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = hostile, pg_catalog', current_database()); END $$";
+    database.scope().run(|| {
+        let mut connection = DatabaseService::connection().unwrap();
+        connection.batch_execute(hostile).unwrap();
+    });
+    database.scope_with(one_connection).run(|| {
+        let process = || {
+            let rows = DatabaseService::execute_query("SELECT pg_backend_pid() AS pid", params! {});
+            rows.unwrap()[0].get::<i64>("pid").unwrap()
+        };
+        let before = process();
+        let change =
+            |connection: &mut Connection| connection.batch_execute("DO $$ BEGIN END $$").unwrap();
+        assert!(is_clean_after(change, NO_LOCK));
+        assert_eq!(process(), before, "the connection was reset and not closed");
+    });
+}
+
+#[test]
+fn reset_restores_the_default_role_of_the_session() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let monitor = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET role = pg_monitor', current_database()); END $$";
+    database.scope().run(|| {
+        DatabaseService::execute_query(monitor, params! {}).unwrap();
+    });
+    database.scope_with(one_connection).run(|| {
+        const IS_MONITOR: &str = "SELECT current_user = 'pg_monitor' AS clean";
+        for change in [
+            "SELECT 1",
+            "DO $$ BEGIN END $$",
+            "DO $$ BEGIN RESET ROLE; SET ROLE none; END $$",
+        ] {
+            let change = |connection: &mut Connection| connection.batch_execute(change).unwrap();
+            assert!(is_clean_after(change, IS_MONITOR));
+        }
+        assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
+    });
+}
+
 /// A trigger changes a setting without a word of the statement.
 #[test]
 fn changes_by_triggers_are_reset_if_the_state_is_always_reset() {

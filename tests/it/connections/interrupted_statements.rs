@@ -2,12 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bigdecimal::BigDecimal;
-use db_service::{ConfigService, Connection, DatabaseConfig, DatabaseService, DbError, params};
+use db_service::{
+    ConfigService, Connection, DatabaseConfig, DatabaseService, DbError, Isolation, Row,
+    TransactionOptions, params,
+};
 use diesel::RunQueryDsl;
 use diesel::pg::Pg;
 use diesel::serialize::{IsNull, Output, ToSql};
@@ -70,6 +74,107 @@ fn cancellation_leaves_no_open_transaction() {
             }
         });
     }
+}
+
+/// Starts a proxy for a server that replaces a text by another one of the same length while `replaces` is set. Returns
+/// its port.
+fn replacing_proxy(
+    server: u16,
+    replaces: Arc<AtomicBool>,
+    text: &'static [u8],
+    by: &'static [u8],
+) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut server = TcpStream::connect(("127.0.0.1", server)).unwrap();
+            let (mut answers, mut to_client) =
+                (server.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut answers, &mut to_client));
+            let replaces = Arc::clone(&replaces);
+            thread::spawn(move || {
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(length @ 1..) = client.read(&mut buffer) {
+                    let sent = &mut buffer[..length];
+                    let at = sent.windows(text.len()).position(|part| part == text);
+                    if let Some(at) = at.filter(|_| replaces.load(Ordering::Relaxed)) {
+                        sent[at..at + by.len()].copy_from_slice(by);
+                    }
+                    server.write_all(sent)?;
+                }
+                server.shutdown(std::net::Shutdown::Both)
+            });
+        }
+    });
+    port
+}
+
+/// A way to run a statement.
+type Way = fn(&mut Connection) -> Result<Vec<Row>, DbError>;
+
+/// The second statement after `BEGIN` fails, so the transaction has begun and has failed.
+#[test]
+fn refused_timeout_leaves_no_open_transaction() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    let refuses = Arc::new(AtomicBool::new(false));
+    let port = replacing_proxy(
+        server.port(),
+        Arc::clone(&refuses),
+        b"SET LOCAL lock_timeout = 62000",
+        b"SET LOCAL lock_timeout = -6200",
+    );
+    let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+    let mut config = DatabaseConfig::new(url.parse().unwrap());
+    (config.pool_size, config.max_overflow) = (1, 0);
+    config.statement_cache_size = 0;
+    config.postgres.statement_timeout = Some(Duration::from_secs(61));
+    config.postgres.lock_timeout = Some(Duration::from_secs(62));
+    Scope::new().provide(ConfigService::new(config)).run(|| {
+        let mut connection = DatabaseService::connection().unwrap();
+        let pid = backend_pid(&mut connection).unwrap();
+        let options = TransactionOptions {
+            isolation: Some(Isolation::Serializable),
+            ..TransactionOptions::default()
+        };
+        fn select(connection: &mut Connection) -> Result<Vec<Row>, DbError> {
+            connection.execute_query("SELECT 1 AS n", params! {})
+        }
+        let ways: [Way; 4] = [
+            |connection| connection.transaction(select),
+            |connection| connection.transaction_with(&TransactionOptions::default(), select),
+            select,
+            |connection| {
+                connection
+                    .execute("SELECT 1 AS n", params! {})
+                    .map(|_| Vec::new())
+            },
+        ];
+        let serializable: &dyn Fn(&mut Connection) -> _ =
+            &|connection| connection.transaction_with(&options, select);
+        for way in ways
+            .iter()
+            .map(|way| way as &dyn Fn(&mut Connection) -> _)
+            .chain([serializable])
+        {
+            refuses.store(true, Ordering::Relaxed);
+            let refused = way(&mut connection);
+            let Err(DbError::Query(error)) = &refused else {
+                panic!("{refused:?}");
+            };
+            let message = error.driver_error().to_string();
+            assert!(message.contains("\"lock_timeout\""), "{message}");
+            let states = server.execute(&format!(
+                "SELECT state FROM pg_stat_activity WHERE pid = {pid}"
+            ));
+            assert_eq!(states[0].get::<String>("state").unwrap(), "idle");
+            refuses.store(false, Ordering::Relaxed);
+            way(&mut connection).unwrap();
+            assert_eq!(backend_pid(&mut connection), Some(pid));
+        }
+    });
 }
 
 #[derive(diesel::sql_types::SqlType, diesel::query_builder::QueryId)]

@@ -1,6 +1,7 @@
 //! Errors: their kinds, what they show, and what they do not show.
 
 pub(crate) mod causes;
+mod details;
 
 use db_service::{Connection, DatabaseService, DbError, PooledConnection, Row, params};
 use tests::TestDatabase;

@@ -307,6 +307,32 @@ fn forgotten_cursor_does_not_hide_a_commit(database: &TestDatabase) {
     });
 }
 
+/// On SQLite, a statement runs when its rows are read.
+#[test]
+fn commit_whose_rows_are_not_read_leaves_no_open_transaction() {
+    let database = TestDatabase::sqlite();
+    with_one_connection(&database, || {
+        create_table();
+        for is_read in [false, true] {
+            let mut connection = DatabaseService::connection().unwrap();
+            connection.batch_execute("BEGIN").unwrap();
+            connection.execute_query(INSERT, n(1)).unwrap();
+            let commit = diesel::dsl::sql::<diesel::sql_types::Integer>("COMMIT");
+            let mut rows = commit.load_iter::<i32, _>(&mut *connection).unwrap();
+            if is_read {
+                assert!(rows.next().is_none());
+            }
+            drop(rows);
+            drop(connection);
+            assert_eq!(numbers(), if is_read { vec![1] } else { vec![] });
+            let others = database.scope();
+            others.run(|| DatabaseService::execute_query(INSERT, n(2)).unwrap());
+            DatabaseService::execute_query("DELETE FROM t WHERE n = 2", params! {}).unwrap();
+        }
+        assert_eq!(DatabaseService::get_pool_status().unwrap().invalid, 0);
+    });
+}
+
 /// On SQLite, an unfinished query keeps its snapshot, and the next caller would read old rows.
 fn forgotten_cursor_does_not_reach_the_next_caller(database: &TestDatabase) {
     with_one_connection(database, || {

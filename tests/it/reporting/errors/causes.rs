@@ -190,9 +190,14 @@ fn errors_of_statements_print_each_message_once(database: &TestDatabase) {
         if is_postgres {
             let row = values![7, "a\0b"];
             let unstorable = DatabaseService::bulk_insert("pets", &["id", "name"], [row]);
+            execute("CREATE TABLE spans (r int4range, EXCLUDE USING gist (r WITH &&))").unwrap();
             assert_all_printed_once([
                 ("UnstorableValue", failure(unstorable)),
                 ("CopyUnsupported", fails("COPY pets FROM STDIN")),
+                (
+                    "ExclusionViolation",
+                    fails("INSERT INTO spans VALUES ('[1,3)'), ('[2,4)')"),
+                ),
             ]);
         } else {
             let nan = params! { "x" => f64::NAN };

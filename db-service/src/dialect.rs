@@ -206,8 +206,9 @@ impl Needs {
                 _ => false,
             });
             if position == 0 && parsed.has_lists {
-                let is_list = |name: &Box<str>| matches!(row.get(name), Some(Value::Array(_)));
-                needs.lists = parsed.names.iter().map(is_list).collect();
+                let values = parsed.names.iter().map(|name| row.get(name));
+                let is_list = |value| matches!(value, Some(&Value::Array(_)));
+                needs.lists = values.map(is_list).collect();
             }
         }
         needs

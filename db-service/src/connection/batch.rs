@@ -58,7 +58,7 @@ impl Connection {
             return multi_row_insert::execute(self, statement, rows, casts);
         }
         let mut affected = 0;
-        for row in rows {
+        for (row, number) in rows.iter().zip(1..) {
             let running = self.start_statement(statement, None)?;
             let echo = self.echo();
             let (parsed, casts) = (&statement.parsed, casts.cloned());
@@ -70,7 +70,8 @@ impl Connection {
             }));
             #[cfg(feature = "sqlite")]
             super::execute::note_names(&count, parsed.text());
-            let count = self.end_statement(&running, count, true)? as u64;
+            let count = self.end_statement(&running, count, true);
+            let count = count.map_err(|error| error.in_row(number))? as u64;
             // For a statement that changes no rows, SQLite returns the count of the last one that did.
             affected += if parsed.changes_rows { count } else { 0 };
         }
@@ -102,8 +103,17 @@ mod multi_row_insert {
         let parsed = &statement.parsed;
         let width = parsed.names.len();
         let mut binds = Vec::with_capacity(width * rows.len());
-        for row in rows {
-            binds.extend(dialect::values(parsed, row)?.into_iter().map(Pg::bind));
+        for (row, number) in rows.iter().zip(1..) {
+            for (value, name) in dialect::values(parsed, row)?.into_iter().zip(&parsed.names) {
+                if let Some(problem) = Pg::problem(value) {
+                    return Err(DbError::UnstorableValue {
+                        name: String::from(&**name),
+                        row: Some(number),
+                        problem,
+                    });
+                }
+                binds.push(Pg::bind(value));
+            }
         }
         for parameter in 0..width {
             let mut column: Vec<_> = binds.iter_mut().skip(parameter).step_by(width).collect();

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bigdecimal::BigDecimal;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, Utc};
 use diesel::connection::{DefaultLoadingMode, LoadConnection};
 use diesel::deserialize::FromSql;
 use diesel::pg::{Pg, PgConnection, PgRowByRowLoadingMode, PgTypeMetadata, PgValue};
@@ -18,7 +18,8 @@ use diesel::sql_types::{self, HasSqlType};
 use uuid::Uuid;
 
 use super::{
-    ColumnNames, Dialect, LoadError, Placeholder, Statement, is_midnight_at_the_end, push,
+    ColumnNames, Dialect, LoadError, Placeholder, Statement, is_midnight_at_the_end, leap_second,
+    push,
 };
 use crate::error::DbError;
 use crate::values::Row;
@@ -62,8 +63,9 @@ impl Dialect for Pg {
             Value::Bytes(value) | Value::Other { bytes: value, .. } => Bind::Bytes(value),
             Value::Date(value) => Bind::Date(*value),
             Value::Time(value) => Bind::Time(*value),
-            Value::Timestamp(value) => Bind::Timestamp(*value),
-            Value::TimestampTz(value) => Bind::TimestampTz(*value),
+            // The driver would round times before 2000 up.
+            Value::Timestamp(value) => Bind::Timestamp(value.trunc_subsecs(6)),
+            Value::TimestampTz(value) => Bind::TimestampTz(value.trunc_subsecs(6)),
             Value::Uuid(value) => Bind::Uuid(*value),
             Value::Decimal(value) => Bind::Numeric(value),
             Value::Json(value) => Bind::Json(value),
@@ -71,9 +73,15 @@ impl Dialect for Pg {
         }
     }
 
-    // The server refuses values that it cannot store.
-    fn problem(_: &Value) -> Option<&'static str> {
-        None
+    // The server refuses other values that it cannot store.
+    fn problem(value: &Value) -> Option<&'static str> {
+        match value {
+            Value::Time(time) => leap_second(time),
+            Value::Timestamp(moment) => leap_second(moment),
+            Value::TimestampTz(moment) => leap_second(moment),
+            Value::Array(values) => values.iter().find_map(Self::problem),
+            _ => None,
+        }
     }
 
     fn is_text(bind: &Bind<'_>) -> bool {
@@ -318,13 +326,12 @@ fn decode_known(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + S
             Value::Float(<f32 as FromSql<sql_types::Float, Pg>>::from_sql(value)?.into())
         }
         oid::FLOAT8 => Value::Float(FromSql::<sql_types::Double, Pg>::from_sql(value)?),
-        oid::TEXT
-        | oid::VARCHAR
-        | oid::BPCHAR
-        | oid::NAME
-        | oid::CHAR
-        | oid::XML
-        | oid::UNKNOWN => text(value)?,
+        oid::TEXT | oid::VARCHAR | oid::BPCHAR | oid::NAME | oid::XML | oid::UNKNOWN => {
+            text(value)?
+        }
+        // One byte, which is 0 for the empty text and need not be a character.
+        oid::CHAR if matches!(value.as_bytes(), [0]) => Value::Text(String::new()),
+        oid::CHAR if value.as_bytes().is_ascii() => text(value)?,
         oid::VOID => Value::Null,
         oid::BYTEA => Value::Bytes(value.as_bytes().to_vec()),
         oid::DATE => Value::Date(FromSql::<sql_types::Date, Pg>::from_sql(value)?),

@@ -18,6 +18,7 @@ use diesel::result::{Error as DieselError, QueryResult};
 
 use super::bulk::Rows;
 use crate::connection::Connection;
+use crate::dialect::Dialect;
 use crate::error::DbError;
 use crate::params;
 use crate::sql::TableName;
@@ -165,6 +166,9 @@ fn write(value: &Value, out: &mut String) -> Result<(), &'static str> {
 
 /// Writes a value as a literal without its quotes, and nothing for NULL.
 fn write_literal(value: &Value, out: &mut String) -> Result<(), &'static str> {
+    if let Some(problem) = Pg::problem(value) {
+        return Err(problem);
+    }
     // Writing to a string cannot fail.
     let _ = match value {
         Value::Null => Ok(()),

@@ -1,0 +1,3 @@
+//! Values, exact on every path.
+
+mod times;

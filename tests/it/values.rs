@@ -1,3 +1,4 @@
 //! Values, exact on every path.
 
+mod exact_numbers;
 mod times;

@@ -58,12 +58,22 @@ impl Connection {
             return multi_row_insert::execute(self, statement, rows, casts);
         }
         let mut affected = 0;
+        #[cfg(feature = "sqlite")]
+        let mut conversions = None;
         for (row, number) in rows.iter().zip(1..) {
             let running = self.start_statement(statement, None)?;
             let echo = self.echo();
             let (parsed, casts) = (&statement.parsed, casts.cloned());
-            let count = on_each!(self, inner => Statement::new(parsed, row, casts)
-            .map_err(LoadError::NotSent)
+            let checked = match self {
+                #[cfg(feature = "sqlite")]
+                Connection::Sqlite(inner) => {
+                    crate::dialect::sqlite::check_exact(inner, parsed, row, &mut conversions)
+                }
+                #[cfg(feature = "postgres")]
+                Connection::Postgres(_) => Ok(()),
+            };
+            let count = on_each!(self, inner => checked
+            .and_then(|()| Statement::new(parsed, row, casts).map_err(LoadError::NotSent))
             .and_then(|built| {
                 echo.statement(&built);
                 Ok(inner.execute_returning_count(&built)?)

@@ -223,8 +223,10 @@ impl Connection {
                 }),
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(inner) => {
-                let rows = Statement::new(parsed, params, casts)
-                    .map_err(LoadError::NotSent)
+                let rows = crate::dialect::sqlite::check_exact(inner, parsed, params, &mut None)
+                    .and_then(|()| {
+                        Statement::new(parsed, params, casts).map_err(LoadError::NotSent)
+                    })
                     .and_then(|built| {
                         echo.statement(&built);
                         crate::dialect::sqlite::load(inner, built, columns)

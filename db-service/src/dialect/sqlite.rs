@@ -1,5 +1,7 @@
 //! Values to and from SQLite.
 
+mod exact;
+
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::ops::ControlFlow;
@@ -14,6 +16,8 @@ use diesel::row::{Field, Row as _};
 use diesel::serialize::{IsNull, Output};
 use diesel::sql_types;
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType, SqliteValue};
+
+pub(crate) use exact::{Conversions, check_exact, is_exact_everywhere, rounding};
 
 use super::{ColumnNames, Dialect, LoadError, Placeholder, Statement, push};
 use crate::error::DbError;

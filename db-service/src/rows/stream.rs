@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::connection;
 use crate::connection::{Connection, KnownStatement};
 #[cfg(feature = "sqlite")]
-use crate::dialect::{LoadError, Statement};
+use crate::dialect::{LoadError, Statement, sqlite};
 use crate::error::DbError;
 use crate::statistics::Call;
 use crate::values::Params;
@@ -83,12 +83,17 @@ impl Connection {
                 let running = self.start_statement(statement, Some(at))?;
                 let echo = self.echo();
                 let result = match self {
-                    Connection::Sqlite(inner) => Statement::new(&statement.parsed, params, None)
-                        .map_err(LoadError::NotSent)
-                        .and_then(|built| {
-                            echo.statement(&built);
-                            crate::dialect::sqlite::for_each(inner, built, &statement.columns, each)
-                        }),
+                    Connection::Sqlite(inner) => {
+                        sqlite::check_exact(inner, &statement.parsed, params, &mut None)
+                            .and_then(|()| {
+                                Statement::new(&statement.parsed, params, None)
+                                    .map_err(LoadError::NotSent)
+                            })
+                            .and_then(|built| {
+                                echo.statement(&built);
+                                sqlite::for_each(inner, built, &statement.columns, each)
+                            })
+                    }
                     #[cfg(feature = "postgres")]
                     Connection::Postgres(_) => Ok(()),
                 };

@@ -30,6 +30,12 @@ impl Params {
         self.entries.get(name)
     }
 
+    /// Returns the values.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Value> {
+        self.entries.values()
+    }
+
     /// Returns whether a value is text.
     pub(crate) fn has_text(&self) -> bool {
         let mut values = self.entries.values();

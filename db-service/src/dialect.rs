@@ -8,10 +8,11 @@ pub(crate) mod sqlite;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use chrono::Timelike;
 use diesel::backend::Backend as DieselBackend;
-use diesel::pg::PgValue;
 #[cfg(feature = "postgres")]
 use diesel::pg::Pg;
+use diesel::pg::PgValue;
 #[cfg(feature = "postgres")]
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{Error as DieselError, QueryResult};
@@ -65,6 +66,13 @@ pub(crate) trait Dialect: DieselBackend {
     where
         Self: Sized;
 }
+
+/// The conversions of a statement's values by SQLite, once they are known.
+#[cfg(feature = "sqlite")]
+pub(crate) type Conversions = Option<sqlite::Conversions>;
+/// PostgreSQL needs none.
+#[cfg(not(feature = "sqlite"))]
+pub(crate) type Conversions = ();
 
 /// What PostgreSQL says about the place of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -575,6 +583,13 @@ pub(crate) const TIME: u32 = 1083;
 pub(crate) fn is_midnight_at_the_end(value: &PgValue<'_>) -> bool {
     const MIDNIGHT_AT_THE_END: [u8; 8] = 86_400_000_000_i64.to_be_bytes();
     value.get_oid().get() == TIME && value.as_bytes() == MIDNIGHT_AT_THE_END
+}
+
+/// Returns the reason why PostgreSQL cannot store a time, if it is a leap second.
+pub(crate) fn leap_second(time: &impl Timelike) -> Option<&'static str> {
+    (time.nanosecond() >= 1_000_000_000).then_some(
+        "PostgreSQL has no leap seconds and would store the next minute; use the second 59",
+    )
 }
 
 /// Returns the parameters' values, in the order of their names in the statement.

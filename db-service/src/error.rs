@@ -606,6 +606,27 @@ impl DbError {
         }
     }
 
+    /// Creates the error of a value of diesel's DSL, whose parameters have no names.
+    pub(crate) fn unstorable_in_query(problem: &'static str) -> Self {
+        DbError::UnstorableValue {
+            name: "a parameter of the query".to_owned(),
+            row: None,
+            problem,
+        }
+    }
+
+    /// Adds the position of the row, from 1, to the error of a value.
+    pub(crate) fn in_row(self, number: u64) -> Self {
+        match self {
+            DbError::UnstorableValue { name, problem, .. } => DbError::UnstorableValue {
+                name,
+                row: Some(number),
+                problem,
+            },
+            other => other,
+        }
+    }
+
     /// Returns the error of a query that the backend does not support, for diesel.
     pub(crate) fn unsupported(what: &'static str) -> DieselError {
         DbError::Unsupported { what }.into()

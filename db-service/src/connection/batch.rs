@@ -3,7 +3,7 @@
 use super::Connection;
 use super::known_statements::KnownStatement;
 use super::session::Purpose;
-use crate::dialect::{Needs, ParameterTypes};
+use crate::dialect::{Conversions, Needs, ParameterTypes};
 use crate::error::DbError;
 use crate::values::Params;
 
@@ -55,8 +55,10 @@ impl Connection {
             return multi_row_insert::execute(self, statement, rows, types);
         }
         let mut affected = 0;
-        for row in rows {
-            affected += self.count(statement, row, types.clone(), None)?;
+        let mut conversions = Conversions::default();
+        for (row, number) in rows.iter().zip(1..) {
+            let count = self.count(statement, row, types.clone(), None, &mut conversions);
+            affected += count.map_err(|error| error.in_row(number))?;
         }
         Ok(affected)
     }
@@ -86,12 +88,12 @@ mod multi_row_insert {
         let parsed = &statement.parsed;
         let width = parsed.names.len();
         let mut binds = Vec::with_capacity(width * rows.len());
-        for row in rows {
-            for (name, value) in parsed.names.iter().zip(dialect::values(parsed, row)?) {
+        for (row, number) in rows.iter().zip(1..) {
+            for (value, name) in dialect::values(parsed, row)?.into_iter().zip(&parsed.names) {
                 if let Some(problem) = Pg::problem(value) {
                     return Err(DbError::UnstorableValue {
-                        name: name.to_string(),
-                        row: None,
+                        name: String::from(&**name),
+                        row: Some(number),
                         problem,
                     });
                 }

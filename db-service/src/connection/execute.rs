@@ -10,7 +10,7 @@ use super::known_statements::KnownStatement;
 use super::session::{Caller, Observed, Running};
 use super::{Connection, on_each};
 use crate::backend::Backend;
-use crate::dialect::{Dialect, LoadError, ParameterTypes, Statement};
+use crate::dialect::{Conversions, Dialect, LoadError, ParameterTypes, Statement};
 use crate::error::{DbError, remember_names_of_statement};
 use crate::sql::SideEffects;
 use crate::statistics::{Call, StatementEntry};
@@ -229,8 +229,10 @@ impl Connection {
                 }),
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(inner) => {
-                let rows = Statement::new(parsed, params, types)
-                    .map_err(LoadError::NotSent)
+                let rows = crate::dialect::sqlite::check_exact(inner, parsed, params, &mut None)
+                    .and_then(|()| {
+                        Statement::new(parsed, params, types).map_err(LoadError::NotSent)
+                    })
                     .and_then(|built| {
                         echo.statement(&built);
                         crate::dialect::sqlite::load(inner, built, columns)
@@ -249,6 +251,7 @@ impl Connection {
         params: &Params,
         types: ParameterTypes,
         at: Option<Caller>,
+        conversions: &mut Conversions,
     ) -> Result<u64, DbError> {
         let running = self.start_statement(statement, at)?;
         let echo = self.echo();
@@ -264,8 +267,10 @@ impl Connection {
                 }),
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(inner) => {
-                let count = Statement::new(parsed, params, types)
-                    .map_err(LoadError::NotSent)
+                let count = crate::dialect::sqlite::check_exact(inner, parsed, params, conversions)
+                    .and_then(|()| {
+                        Statement::new(parsed, params, types).map_err(LoadError::NotSent)
+                    })
                     .and_then(|built| {
                         echo.statement(&built);
                         Ok(crate::dialect::sqlite::count(inner, &built)?)
@@ -274,6 +279,8 @@ impl Connection {
                 count
             }
         };
+        #[cfg(not(feature = "sqlite"))]
+        let _ = conversions;
         let count = self.end_statement(&running, count, true)? as u64;
         // PostgreSQL also counts the rows of a SELECT, and SQLite returns the count of the last statement that changed
         // rows.

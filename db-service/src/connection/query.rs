@@ -6,7 +6,7 @@ use diesel::result::Error as DieselError;
 
 use super::Connection;
 use super::known_statements::KnownStatement;
-use crate::dialect::{Needs, ParameterTypes};
+use crate::dialect::{Conversions, Needs, ParameterTypes};
 use crate::error::DbError;
 use crate::values::{Params, Row};
 
@@ -42,7 +42,13 @@ impl Connection {
         let at = Location::caller();
         let rows = |affected: &u64| *affected;
         self.execute_as(sql, &params, rows, |connection, statement, types| {
-            connection.count(statement, &params, types, Some(at))
+            connection.count(
+                statement,
+                &params,
+                types,
+                Some(at),
+                &mut Conversions::default(),
+            )
         })
     }
 

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bigdecimal::BigDecimal;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, Utc};
 use diesel::connection::{DefaultLoadingMode, LoadConnection};
 use diesel::deserialize::FromSql;
 use diesel::internal::derives::multiconnection::AstPassHelper;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::{
     ColumnNames, Dialect, ListText, Literal, LoadError, Place, Placeholder, Statement,
-    is_midnight_at_the_end, push,
+    is_midnight_at_the_end, leap_second, push,
 };
 use crate::error::DbError;
 use crate::sql::ListOperator;
@@ -73,8 +73,9 @@ impl Dialect for Pg {
             Value::Bytes(value) => Bind::Bytes(value),
             Value::Date(value) => Bind::Date(*value),
             Value::Time(value) => Bind::Time(*value),
-            Value::Timestamp(value) => Bind::Timestamp(*value),
-            Value::TimestampTz(value) => Bind::TimestampTz(*value),
+            // The driver would round times before 2000 up.
+            Value::Timestamp(value) => Bind::Timestamp(value.trunc_subsecs(6)),
+            Value::TimestampTz(value) => Bind::TimestampTz(value.trunc_subsecs(6)),
             Value::Uuid(value) => Bind::Uuid(*value),
             Value::Decimal(value) => Bind::Numeric(value),
             Value::Json(value) => Bind::Json(value),
@@ -93,6 +94,9 @@ impl Dialect for Pg {
             Value::Text(value) | Value::Json(value) if value.contains('\0') => {
                 Some("PostgreSQL cannot store text that contains a NUL (0x00)")
             }
+            Value::Time(time) => leap_second(time),
+            Value::Timestamp(moment) => leap_second(moment),
+            Value::TimestampTz(moment) => leap_second(moment),
             Value::Array(values) => arrays::check(values).err(),
             // The server refuses the others that it cannot store.
             _ => None,
@@ -359,13 +363,12 @@ fn decode_known(value: PgValue<'_>) -> Result<Value, Box<dyn StdError + Send + S
             Value::Float(<f32 as FromSql<sql_types::Float, Pg>>::from_sql(value)?.into())
         }
         oid::FLOAT8 => Value::Float(FromSql::<sql_types::Double, Pg>::from_sql(value)?),
-        oid::TEXT
-        | oid::VARCHAR
-        | oid::BPCHAR
-        | oid::NAME
-        | oid::CHAR
-        | oid::XML
-        | oid::UNKNOWN => text(value)?,
+        oid::TEXT | oid::VARCHAR | oid::BPCHAR | oid::NAME | oid::XML | oid::UNKNOWN => {
+            text(value)?
+        }
+        // One byte, which is 0 for the empty text and need not be a character.
+        oid::CHAR if matches!(value.as_bytes(), [0]) => Value::Text(String::new()),
+        oid::CHAR if value.as_bytes().is_ascii() => text(value)?,
         oid::VOID => Value::Null,
         oid::BYTEA => Value::Bytes(value.as_bytes().to_vec()),
         oid::DATE => Value::Date(FromSql::<sql_types::Date, Pg>::from_sql(value)?),

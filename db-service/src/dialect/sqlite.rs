@@ -1,11 +1,14 @@
 //! Values to and from SQLite.
 
+mod exact;
+
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use chrono::Timelike;
 use diesel::connection::{Connection as _, DefaultLoadingMode, LoadConnection};
 use diesel::deserialize::FromSql;
 use diesel::query_builder::AstPass;
@@ -22,11 +25,7 @@ use crate::error::DbError;
 use crate::sql::ListOperator;
 use crate::values::Row;
 use crate::values::Value;
-
-/// The format of timestamps with a zone. The width is fixed, so that texts sort like times.
-const MOMENT_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f+00:00";
-/// The format of timestamps without a zone.
-const TIMESTAMP_FORMAT: &str = "%Y-%m-%d %H:%M:%S%.6f";
+pub(crate) use exact::{Conversions, check_exact, is_exact_everywhere, rounding};
 
 /// A value for SQLite, in one of its five storage classes.
 #[derive(Debug)]
@@ -60,8 +59,10 @@ impl Dialect for Sqlite {
             Value::Bytes(value) | Value::Other { bytes: value, .. } => Bind::Blob(value),
             Value::Date(value) => text(value.to_string()),
             Value::Time(value) => text(value.to_string()),
-            Value::Timestamp(value) => text(value.format(TIMESTAMP_FORMAT).to_string()),
-            Value::TimestampTz(value) => text(value.format(MOMENT_FORMAT).to_string()),
+            // In the form of `CURRENT_TIMESTAMP`, with a fraction if there is one. A shorter fraction is the beginning of
+            // a longer one, so texts sort like times.
+            Value::Timestamp(value) => text(value.to_string()),
+            Value::TimestampTz(value) => text(value.naive_utc().to_string()),
             Value::Uuid(value) => text(value.to_string()),
             Value::Decimal(value) => text(value.to_plain_string()),
             Value::Json(value) => Bind::Text(Cow::Borrowed(value)),
@@ -72,6 +73,9 @@ impl Dialect for Sqlite {
 
     fn problem(value: &Value) -> Option<&'static str> {
         match value {
+            Value::Time(value) => leap_second_elsewhere(value),
+            Value::Timestamp(value) => leap_second_elsewhere(value),
+            Value::TimestampTz(value) => leap_second_elsewhere(value),
             Value::Float(value) if value.is_nan() => {
                 Some("SQLite would make NULL of what is not a number")
             }
@@ -183,6 +187,13 @@ fn list(values: &[Value]) -> Result<Bind<'_>, &'static str> {
     Ok(Bind::List { json, is_hex })
 }
 
+/// Returns the reason why a time cannot be written, if it is a leap second that does not follow the second 59. Its text
+/// would denote another time.
+fn leap_second_elsewhere(time: &impl Timelike) -> Option<&'static str> {
+    (time.nanosecond() >= 1_000_000_000 && time.second() != 59)
+        .then_some("it is a leap second that does not follow the second 59")
+}
+
 /// Runs a statement and returns all its rows.
 pub(crate) fn load(
     connection: &mut SqliteConnection,
@@ -256,11 +267,7 @@ pub(crate) fn count(
 /// Writes a value in the form that SQLite stores it in, for diesel's DSL.
 pub(crate) fn set(value: &Value, out: &mut Output<'_, '_, Sqlite>) -> diesel::serialize::Result {
     if let Some(problem) = Sqlite::problem(value) {
-        return Err(Box::new(DbError::UnstorableValue {
-            name: "a parameter of the query".to_owned(),
-            row: None,
-            problem,
-        }));
+        return Err(Box::new(DbError::unstorable_in_query(problem)));
     }
     match Sqlite::bind(value) {
         Bind::Null => return Ok(IsNull::Yes),

@@ -7,9 +7,9 @@ use std::any::Any;
 use std::error::Error as StdError;
 
 use bigdecimal::BigDecimal;
-use chrono::{DateTime, FixedOffset, Local, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, FixedOffset, Local, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, Utc};
 use diesel::deserialize::{self, FromSql};
-use diesel::pg::{Pg, PgValue};
+use diesel::pg::{Pg, PgTypeMetadata, PgValue};
 use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::{
     Array, BigInt, Binary, Bool, Date, Double, Float, HasSqlType, Integer, Json, Jsonb, Numeric,
@@ -20,8 +20,8 @@ use diesel::sqlite::{Sqlite, SqliteType, SqliteValue};
 
 use super::backend::{MultiBackend, MultiTypeMetadata, MultiValue};
 use super::binds::{MultiBindValue, postgres_lookup};
-#[cfg(feature = "sqlite")]
-use crate::values::{FromValue, Value};
+use crate::error::DbError;
+use crate::values::{FromValue, Value, parse_json};
 
 /// The form that SQLite stores a value of the SQL type `ST` in, where diesel has another one or none.
 #[cfg_attr(
@@ -237,32 +237,64 @@ has_sql_type! {
 }
 
 macro_rules! to_sql {
-    ($($sql_type:ty => $sqlite:ty: $($type:ty),+;)*) => {$($(
+    ($($sql_type:ty => $postgres:ty, $sqlite:ty: $($type:ty),+;)*) => {$($(
         impl ToSql<$sql_type, MultiBackend> for $type {
             fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, MultiBackend>) -> serialize::Result {
-                __private::bind::<$sql_type, $sqlite, $type>(self, out)
+                __private::bind::<$postgres, $sqlite, $type>(self, out)
             }
         }
     )+)*};
 }
 
 to_sql! {
-    SmallInt => SmallInt: i16;
-    Integer => Integer: i32;
-    BigInt => BigInt: i64;
-    Bool => Bool: bool;
-    Text => Text: str;
-    Binary => Binary: [u8];
-    Float => SqliteForm<Float>: f32;
-    Double => SqliteForm<Double>: f64;
-    Date => SqliteForm<Date>: NaiveDate;
-    Time => SqliteForm<Time>: NaiveTime;
-    Timestamp => SqliteForm<Timestamp>: NaiveDateTime;
-    Timestamptz => SqliteForm<Timestamptz>: DateTime<Utc>, DateTime<Local>, DateTime<FixedOffset>;
-    Uuid => SqliteForm<Uuid>: uuid::Uuid;
-    Numeric => SqliteForm<Numeric>: BigDecimal;
-    Json => SqliteForm<Json>: serde_json::Value;
-    Jsonb => SqliteForm<Jsonb>: serde_json::Value;
+    SmallInt => SmallInt, SmallInt: i16;
+    Integer => Integer, Integer: i32;
+    BigInt => BigInt, BigInt: i64;
+    Bool => Bool, Bool: bool;
+    Text => Text, Text: str;
+    Binary => Binary, Binary: [u8];
+    Float => Float, SqliteForm<Float>: f32;
+    Double => Double, SqliteForm<Double>: f64;
+    Date => Date, SqliteForm<Date>: NaiveDate;
+    Time => PostgresForm<Time>, SqliteForm<Time>: NaiveTime;
+    Timestamp => PostgresForm<Timestamp>, SqliteForm<Timestamp>: NaiveDateTime;
+    Timestamptz => PostgresForm<Timestamptz>, SqliteForm<Timestamptz>: DateTime<Utc>, DateTime<Local>, DateTime<FixedOffset>;
+    Uuid => Uuid, SqliteForm<Uuid>: uuid::Uuid;
+    Numeric => Numeric, SqliteForm<Numeric>: BigDecimal;
+    Json => Json, SqliteForm<Json>: serde_json::Value;
+    Jsonb => Jsonb, SqliteForm<Jsonb>: serde_json::Value;
+}
+
+/// The form that PostgreSQL gets a time of the SQL type `ST` in: to the microsecond, and without leap seconds.
+#[derive(Debug)]
+struct PostgresForm<ST>(std::marker::PhantomData<ST>);
+
+macro_rules! postgres_form {
+    ($($sql_type:ty: $($type:ty),+;)*) => {$(
+        impl HasSqlType<PostgresForm<$sql_type>> for Pg {
+            fn metadata(lookup: &mut Self::MetadataLookup) -> PgTypeMetadata {
+                <Pg as HasSqlType<$sql_type>>::metadata(lookup)
+            }
+        }
+        $(
+            impl ToSql<PostgresForm<$sql_type>, Pg> for $type {
+                fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                    if let Some(problem) = crate::dialect::leap_second(self) {
+                        return Err(Box::new(DbError::unstorable_in_query(problem)));
+                    }
+                    // diesel would round times before 2000 up.
+                    let time = self.trunc_subsecs(6);
+                    ToSql::<$sql_type, Pg>::to_sql(&time, &mut out.reborrow())
+                }
+            }
+        )+
+    )*};
+}
+
+postgres_form! {
+    Time: NaiveTime;
+    Timestamp: NaiveDateTime;
+    Timestamptz: DateTime<Utc>, DateTime<Local>, DateTime<FixedOffset>;
 }
 
 /// The error of a value that its Rust type cannot hold. It does not show the value.
@@ -300,8 +332,35 @@ from_sql! {
     Timestamptz: DateTime<Utc>, of_sqlite;
     Uuid: uuid::Uuid, of_sqlite;
     Numeric: BigDecimal, of_sqlite;
-    Json: serde_json::Value, of_sqlite;
-    Jsonb: serde_json::Value, of_sqlite;
+}
+
+macro_rules! json_from_sql {
+    ($($sql_type:ty),*) => {$(
+        impl FromSql<$sql_type, MultiBackend> for serde_json::Value {
+            fn from_sql(raw: MultiValue<'_>) -> deserialize::Result<Self> {
+                match raw {
+                    MultiValue::Postgres(raw) => json_of_postgres(&raw),
+                    #[cfg(feature = "sqlite")]
+                    MultiValue::Sqlite(raw) => of_sqlite(raw),
+                }
+            }
+        }
+    )*};
+}
+
+json_from_sql! { Json, Jsonb }
+
+/// Reads a value of `json` or `jsonb` as [`Row::get`](crate::Row::get) does. diesel would round numbers.
+fn json_of_postgres(raw: &PgValue<'_>) -> Result<serde_json::Value, Unreadable> {
+    /// The object identifier of `jsonb`, from `pg_type.dat`. Its first byte is the version of the format.
+    const JSONB: u32 = 3802;
+    let text = match (raw.get_oid().get(), raw.as_bytes()) {
+        (JSONB, [1, text @ ..]) => text,
+        (JSONB, _) => return Err("the format of jsonb has an unknown version".into()),
+        (_, text) => text,
+    };
+    let text = std::str::from_utf8(text)?;
+    parse_json(text).ok_or_else(|| unreadable::<serde_json::Value>(&Value::Json(String::default())))
 }
 
 /// Returns an error for the time 24:00, which the driver would read as 00:00.
@@ -335,7 +394,6 @@ fn bytes_of_sqlite(raw: SqliteValue<'_, '_, '_>) -> Result<Vec<u8>, Unreadable> 
     }
 }
 
-#[cfg(feature = "sqlite")]
 fn unreadable<T: FromValue>(value: &Value) -> Unreadable {
     format!(
         "the column holds {}, which cannot be read as {}",

@@ -7,8 +7,8 @@ use diesel::sqlite::Sqlite;
 
 use super::bulk::Rows;
 use crate::connection::Connection;
-use crate::dialect::sqlite::Bind;
-use crate::dialect::{Dialect, Place, Placeholder};
+use crate::dialect::sqlite::{self, Bind};
+use crate::dialect::{Conversions, Dialect, Place, Placeholder};
 use crate::error::DbError;
 use crate::sql::{MAX_TEXT, SideEffects};
 use crate::values::Value;
@@ -27,7 +27,7 @@ pub(crate) fn insert(
     let width = rows.columns.len();
     let full = MAX_ROWS.min(MAX_PARAMETERS / width).max(1);
     let mut values: Vec<Value> = Vec::with_capacity(full * width);
-    let mut inserted = 0;
+    let (mut inserted, mut conversions) = (0, None);
     let mut more = true;
     while more {
         values.clear();
@@ -35,7 +35,13 @@ pub(crate) fn insert(
         while more && count < full {
             more = rows.read(&mut values)?;
             if more {
-                check(rows, &values[count * width..])?;
+                check(
+                    connection,
+                    head,
+                    rows,
+                    &values[count * width..],
+                    &mut conversions,
+                )?;
                 count += 1;
             }
         }
@@ -60,12 +66,35 @@ pub(crate) fn insert(
     Ok(inserted)
 }
 
-fn check(rows: &Rows<'_>, row: &[Value]) -> Result<(), DbError> {
-    let problem = |(column, value)| Some((column, Sqlite::problem(value)?));
-    match row.iter().enumerate().find_map(problem) {
-        Some((column, problem)) => Err(rows.unstorable(column, problem)),
-        None => Ok(()),
+/// Refuses a row with a value that SQLite would change. All rows have the same `conversions`.
+fn check(
+    connection: &mut Connection,
+    head: &str,
+    rows: &Rows<'_>,
+    row: &[Value],
+    conversions: &mut Conversions,
+) -> Result<(), DbError> {
+    for (column, value) in row.iter().enumerate() {
+        let mut problem = Sqlite::problem(value);
+        if !sqlite::is_exact_everywhere(value) {
+            let placeholders = vec!["?"; row.len()].join(", ");
+            let sql = || format!("{head}({placeholders})");
+            let running = connection.start(SideEffects::default(), None);
+            let found = match connection {
+                Connection::Sqlite(inner) => {
+                    sqlite::rounding(inner, value, column, sql, conversions)
+                }
+                // The caller has checked the backend.
+                #[cfg(feature = "postgres")]
+                Connection::Postgres(_) => Ok(None),
+            };
+            problem = problem.or(connection.end_text(&running, found)?);
+        }
+        if let Some(problem) = problem {
+            return Err(rows.unstorable(column, problem));
+        }
     }
+    Ok(())
 }
 
 struct InsertRows<'a> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::connection;
 use crate::connection::{Connection, KnownStatement};
 #[cfg(feature = "sqlite")]
-use crate::dialect::{LoadError, ParameterTypes, Statement};
+use crate::dialect::{LoadError, ParameterTypes, Statement, sqlite};
 use crate::error::DbError;
 use crate::statistics::Call;
 use crate::values::Params;
@@ -84,16 +84,14 @@ impl Connection {
                 let echo = self.echo();
                 let result = match self {
                     Connection::Sqlite(inner) => {
-                        Statement::new(&statement.parsed, params, ParameterTypes::NotNeeded)
-                            .map_err(LoadError::NotSent)
+                        sqlite::check_exact(inner, &statement.parsed, params, &mut None)
+                            .and_then(|()| {
+                                Statement::new(&statement.parsed, params, ParameterTypes::NotNeeded)
+                                    .map_err(LoadError::NotSent)
+                            })
                             .and_then(|built| {
                                 echo.statement(&built);
-                                crate::dialect::sqlite::for_each(
-                                    inner,
-                                    built,
-                                    &statement.columns,
-                                    each,
-                                )
+                                sqlite::for_each(inner, built, &statement.columns, each)
                             })
                     }
                     #[cfg(feature = "postgres")]

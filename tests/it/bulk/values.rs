@@ -49,7 +49,7 @@ fn bulk_values_match_single_statement_values(database: &TestDatabase) {
             "NUMERIC",
             values![
                 "1.50".parse::<BigDecimal>().unwrap(),
-                u64::MAX,
+                i64::MAX,
                 "-1e-20".parse::<BigDecimal>().unwrap(),
                 7
             ]
@@ -111,6 +111,7 @@ fn bulk_values_match_single_statement_values(database: &TestDatabase) {
                 values![serde_json::json!({"a\n\\": "\"\t"}), "[1]"].into(),
             ),
             ("JSON", values!["{\"a\":  \"b\\n\"}"].into()),
+            ("NUMERIC", values![u64::MAX].into()),
             ("NUMERIC(10, 2)", values!["12.3", 7, 0.5].into()),
             ("INTEGER[]", values!["{1,NULL}"].into()),
             ("TEXT[]", values!["{a,\"b\\\\ c\",\"\"}"].into()),

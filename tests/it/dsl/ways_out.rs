@@ -299,7 +299,7 @@ fn moments_are_computed(database: &TestDatabase) {
         assert_eq!(found.load(connection), Ok(vec![1]));
         let later = match is_postgres(database) {
             true => "born + interval '1 day'",
-            false => "strftime('%Y-%m-%d %H:%M:%f000+00:00', born, '+1 day')",
+            false => "strftime('%Y-%m-%d %H:%M:%S', born, '+1 day')",
         };
         let later: Option<DateTime<Utc>> = diesel::update(pets::table.find(1))
             .set(pets::born.eq(sql::<Nullable<diesel::sql_types::Timestamptz>>(later)))

@@ -13,7 +13,6 @@ use diesel::backend::Backend as DieselBackend;
 #[cfg(feature = "postgres")]
 use diesel::pg::Pg;
 use diesel::pg::PgValue;
-#[cfg(feature = "postgres")]
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{Error as DieselError, QueryResult};
 use diesel::serialize::ToSql;
@@ -72,7 +71,8 @@ pub(crate) trait Dialect: DieselBackend {
 pub(crate) type Conversions = Option<sqlite::Conversions>;
 /// PostgreSQL needs none.
 #[cfg(not(feature = "sqlite"))]
-pub(crate) type Conversions = ();
+#[derive(Debug, Default)]
+pub(crate) struct Conversions {}
 
 /// What PostgreSQL says about the place of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,6 +86,10 @@ pub(crate) enum Place {
 }
 
 /// A value as a part of a statement's text.
+#[cfg_attr(
+    not(feature = "postgres"),
+    allow(dead_code, reason = "only PostgreSQL gets literals")
+)]
 #[derive(Debug, PartialEq)]
 pub(crate) enum Literal<'a> {
     Null,
@@ -179,6 +183,10 @@ impl ColumnNames {
 }
 
 /// The types of a statement's parameters on PostgreSQL.
+#[cfg_attr(
+    not(feature = "postgres"),
+    allow(dead_code, reason = "only PostgreSQL has types of parameters")
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ParameterTypes {
     /// No value needs them.

@@ -40,3 +40,4 @@ mod settings;
 mod statements;
 mod transactions;
 mod users;
+mod values;

@@ -217,8 +217,8 @@ fn kind(found: Unexpected<'_>) -> &'static str {
 
 /// Returns a type's name without its modules, for errors.
 pub(in crate::values) fn type_of<T: ?Sized>() -> String {
-    let parts =
-        any::type_name::<T>().split_inclusive(|char: char| !char.is_alphanumeric() && char != '_');
+    let path = any::type_name::<T>().trim_start_matches('&');
+    let parts = path.split_inclusive(|char: char| !char.is_alphanumeric() && char != '_');
     let name: String = parts.filter(|part| !part.ends_with(':')).collect();
     // The type that serde's macros generate for `deserialize_with` and `serialize_with`.
     if name.contains("__") {

@@ -1,0 +1,3 @@
+//! Values: how they are stored, found and read.
+
+mod structs;

@@ -38,7 +38,7 @@ impl Params {
     /// | a type of chrono or uuid, `BigDecimal`, with their feature `serde` | as in [`params!`](crate::params) |
     /// | a variant without data | its name as text |
     /// | a sequence of single values | an array: a list for `IN (:name)`, or an array of PostgreSQL |
-    /// | `serde_json::Value` | JSON |
+    /// | `serde_json::Value` | JSON; as an entry of a map, its text, number, bool or NULL |
     /// | a struct, a map, a tuple, a variant with data, a sequence of these | JSON |
     /// | a newtype | its content |
     ///

@@ -2,6 +2,7 @@
 
 mod parameter;
 
+use std::any;
 use std::borrow::Cow;
 use std::mem;
 
@@ -95,7 +96,9 @@ struct Fields;
 struct Given {
     params: Params,
     /// The key of the next value of a map.
-    key: Option<String>,
+    key: String,
+    /// Whether this key belongs to a map, and not to a struct with flattened fields.
+    is_entry: bool,
 }
 
 impl Given {
@@ -103,13 +106,14 @@ impl Given {
         &mut self,
         name: impl Into<Cow<'static, str>>,
         value: &T,
+        is_entry: bool,
     ) -> Result<(), Problem> {
         let name = name.into();
         let in_field = |problem: &str| Problem::InField(name.to_string(), problem.to_owned());
         if self.params.get(&name).is_some() {
             return Err(in_field("two fields have this name"));
         }
-        let value = field(value).map_err(|problem| match problem {
+        let value = field(value, is_entry).map_err(|problem| match problem {
             Problem::Text(problem) => in_field(&problem),
             problem => problem,
         })?;
@@ -230,7 +234,7 @@ impl ser::SerializeStruct for Given {
         name: &'static str,
         value: &T,
     ) -> Result<(), Problem> {
-        self.add(name, value)
+        self.add(name, value, false)
     }
 
     fn end(self) -> Result<Params, Problem> {
@@ -243,16 +247,18 @@ impl SerializeMap for Given {
     type Error = Problem;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Problem> {
+        // serde's macros pass the names of fields as `str`, which no map can own.
+        self.is_entry = any::type_name::<T>() != any::type_name::<str>();
         match single(key) {
-            Ok(Value::Text(key)) => self.key = Some(key),
+            Ok(Value::Text(key)) => self.key = key,
             _ => return Err(Problem::Text("the keys of its map are not text".to_owned())),
         }
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Problem> {
-        let key = self.key.take().unwrap_or_default();
-        self.add(key, value)
+        let key = mem::take(&mut self.key);
+        self.add(key, value, self.is_entry)
     }
 
     fn end(self) -> Result<Params, Problem> {

@@ -37,9 +37,18 @@ impl Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// Converts a field. A value of several parts becomes JSON.
-pub(super) fn field<T: Serialize + ?Sized>(value: &T) -> Result<Value, Problem> {
-    match single(value) {
+/// Converts a field of a struct, or an entry of a map. A value of several parts becomes JSON.
+///
+/// A `serde_json::Value` is JSON as a field, and as an entry what it contains, as `query_as` reads it.
+pub(super) fn field<T: Serialize + ?Sized>(value: &T, is_entry: bool) -> Result<Value, Problem> {
+    let converted = match is_entry {
+        true => {
+            let name = name_of::<T>();
+            value.serialize(Single { name })
+        }
+        false => single(value),
+    };
+    match converted {
         Err(Problem::Nested) => serde_json::to_string(value)
             .map(Value::Json)
             .map_err(|_| Problem::Text(format!("{} cannot be written as JSON", type_of::<T>()))),

@@ -310,6 +310,34 @@ pub enum DbError {
         /// The requested type.
         expected: &'static str,
     },
+    /// A row cannot be deserialized.
+    #[error(
+        "cannot deserialize {}: {}",
+        place_in_result(*row, column.as_deref()),
+        Escaped(problem)
+    )]
+    #[non_exhaustive]
+    Deserialize {
+        /// The position of the row in the result, from 1. `None` for [`Row::deserialize`](crate::Row::deserialize).
+        row: Option<u64>,
+        /// The column, if one is the reason. `None` if serde does not report it, as for flattened structs.
+        column: Option<String>,
+        /// The reason: the kind of the value, the type that it cannot be read as, or the columns of the row.
+        problem: String,
+    },
+    /// A value cannot be converted to parameters.
+    #[error(
+        "cannot make parameters{}: {}",
+        field.as_ref().map(|field| format!(" of field {field:?}")).unwrap_or_default(),
+        Escaped(problem)
+    )]
+    #[non_exhaustive]
+    Serialize {
+        /// The field, if one is the reason.
+        field: Option<String>,
+        /// The reason.
+        problem: String,
+    },
     /// The server sent a value that [`Value`](crate::Value) cannot represent, such as text in another encoding.
     #[error("column {column:?} holds a value that cannot be represented: {source}")]
     #[non_exhaustive]
@@ -535,6 +563,8 @@ impl DbError {
             | DbError::NoRow
             | DbError::UnknownColumn { .. }
             | DbError::WrongType { .. }
+            | DbError::Deserialize { .. }
+            | DbError::Serialize { .. }
             | DbError::UnknownTable { .. }
             | DbError::InvalidTableName { .. }
             | DbError::Fake { .. } => None,
@@ -682,6 +712,16 @@ fn pool_failures(last: Option<&str>, of_r2d2: Option<String>) -> String {
         (Some(reason), None) | (None, Some(reason)) => format!(": {reason}"),
         (Some(last), Some(pool)) if pool.ends_with(last) => format!(": {pool}"),
         (Some(last), Some(pool)) => format!(": {last}; {pool}"),
+    }
+}
+
+/// Returns the names of a row and a column, for the middle of a message.
+fn place_in_result(row: Option<u64>, column: Option<&str>) -> String {
+    match (row, column) {
+        (Some(row), Some(column)) => format!("row {row}, column {column:?}"),
+        (Some(row), None) => format!("row {row}"),
+        (None, Some(column)) => format!("column {column:?}"),
+        (None, None) => "the row".to_owned(),
     }
 }
 

@@ -10,6 +10,7 @@ use std::fmt;
 
 use diesel::result::QueryResult;
 pub use reading::ReadOptions;
+use serde::de::DeserializeOwned;
 use singleton_core::{Service, guarded, requires, service};
 
 use crate::config::ConfigService;
@@ -22,6 +23,7 @@ use crate::statistics::DatabaseStatistics;
 use crate::statistics::PoolStatus;
 use crate::values::Params;
 use crate::values::Row;
+use crate::values::deserialize_rows;
 use fake::FakeDatabase;
 
 /// The process's database: a connection pool for the database that `DATABASE_URL` names.
@@ -192,6 +194,99 @@ impl DatabaseService {
             Source::Pool(pool) => counted(pool, |connection| connection.execute(sql, params)),
             Source::Fake(fake) => fake.execute(sql, &params),
         }
+    }
+
+    /// Executes one statement, like [`execute_query`](Self::execute_query), and deserializes its rows.
+    ///
+    /// | `T` | reads |
+    /// |---|---|
+    /// | a struct or a map | the columns by name. Columns without a field are ignored, unless the struct has `deny_unknown_fields`. Two columns of one name are an error |
+    /// | a tuple | all columns, in their order |
+    /// | a `Vec`, except `Vec<u8>` | all columns, in their order |
+    /// | any other type, such as `i64`, `String` or an enum | the only column |
+    ///
+    /// | field | reads |
+    /// |---|---|
+    /// | `Option` | NULL as `None` |
+    /// | a number | numbers without loss, like [`Row::get`]; anything else is an error |
+    /// | `bool` | a bool; on SQLite 0 and 1 |
+    /// | `String` | text, JSON as it is stored, and dates, times, uuids and decimals as text |
+    /// | an enum | text with the name of a variant; a variant with data from JSON |
+    /// | a type of chrono or uuid, `BigDecimal`, with their feature `serde` | the same values as [`Row::get`] |
+    /// | `Vec<u8>`, `[u8; N]`, `serde_bytes` | bytes |
+    /// | another `Vec`, array or tuple | an array of PostgreSQL, or JSON |
+    /// | a struct, a map, `serde_json::Value` | JSON, also if it is stored as text, as on SQLite. A number that does not fit is an error |
+    ///
+    /// An `Option` without a column is `None`, as always in serde. To detect misspelled names, use `deny_unknown_fields`.
+    ///
+    /// serde buffers the columns of `#[serde(flatten)]` fields, untagged enums and enums with a tag before it knows their
+    /// types. There, a value on SQLite is what is stored: a `bool` cannot be read from 0 and 1, a `NaiveDateTime` only from
+    /// text with a `T`, a timestamp with zone only from text with a zone, and a struct not from text that holds JSON. A
+    /// number cannot be read from a numeric of PostgreSQL. These are errors. Read such columns outside, or by a function for
+    /// `deserialize_with`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`execute_query`](Self::execute_query), and [`DbError::Deserialize`] for a row that is no `T`.
+    /// It contains no values. The statement's changes are committed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+    /// # use singleton_core::testing::Scope;
+    /// use db_service::Params;
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    /// struct Pet {
+    ///     id: i64,
+    ///     name: String,
+    ///     kind: Kind,
+    ///     owner: Option<Owner>,
+    /// }
+    ///
+    /// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    /// enum Kind {
+    ///     Dog,
+    ///     Cat,
+    /// }
+    ///
+    /// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    /// struct Owner {
+    ///     name: String,
+    /// }
+    ///
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// DatabaseService::execute_query("CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT, kind TEXT, owner JSON)", params! {})?;
+    /// let rex = Pet { id: 1, name: "Rex".into(), kind: Kind::Dog, owner: Some(Owner { name: "Ada".into() }) };
+    /// let insert = "INSERT INTO pets (id, name, kind, owner) VALUES (:id, :name, :kind, :owner)";
+    /// DatabaseService::execute_query(insert, Params::from_serialize(&rex)?)?;
+    ///
+    /// let pets: Vec<Pet> = DatabaseService::query_as("SELECT * FROM pets", params! {})?;
+    /// assert_eq!(pets, [rex]);
+    /// let count: Vec<i64> = DatabaseService::query_as("SELECT COUNT(*) FROM pets", params! {})?;
+    /// assert_eq!(count, [1]);
+    ///
+    /// let wrong = DatabaseService::query_as::<(i64, i64)>("SELECT id, name FROM pets", params! {}).unwrap_err();
+    /// assert_eq!(wrong.to_string(), r#"cannot deserialize row 1, column "name": text cannot be read as i64"#);
+    /// # Ok::<(), DbError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[guarded]
+    #[track_caller]
+    pub fn query_as<T: DeserializeOwned>(
+        &self,
+        sql: &str,
+        params: Params,
+    ) -> Result<Vec<T>, DbError> {
+        let rows = match &self.source {
+            Source::Pool(pool) => counted(pool, |connection| connection.execute_query(sql, params)),
+            Source::Fake(fake) => fake.execute_query(sql, &params),
+        };
+        deserialize_rows(&rows?)
     }
 
     /// Executes one statement for each set of parameters, in one transaction, and returns the number of affected rows.

@@ -1,15 +1,18 @@
 //! Values, parameters and rows.
 
 mod convert;
+mod deserialize;
 mod json;
 mod params;
 mod row;
+mod serialize;
 
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use uuid::Uuid;
 
 pub use convert::{FromValue, ListElement};
+pub(crate) use deserialize::deserialize_rows;
 pub(crate) use json::parse as parse_json;
 pub use params::Params;
 pub use row::Row;

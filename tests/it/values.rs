@@ -6,5 +6,6 @@ mod json;
 mod lists;
 mod random_values;
 mod read_values;
+mod structs;
 mod text_parameters;
 mod times;

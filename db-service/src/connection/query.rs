@@ -3,12 +3,13 @@
 use std::panic::Location;
 
 use diesel::result::Error as DieselError;
+use serde::de::DeserializeOwned;
 
 use super::Connection;
 use super::known_statements::KnownStatement;
 use crate::dialect::{Conversions, Needs, ParameterTypes};
 use crate::error::DbError;
-use crate::values::{Params, Row};
+use crate::values::{Params, Row, deserialize_rows};
 
 impl Connection {
     /// Executes one statement with `:name` parameters and returns its rows.
@@ -50,6 +51,38 @@ impl Connection {
                 &mut Conversions::default(),
             )
         })
+    }
+
+    /// Executes one statement, like [`execute_query`](Self::execute_query), and deserializes its rows.
+    /// [`DatabaseService::query_as`](crate::DatabaseService::query_as) describes how.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`execute_query`](Self::execute_query), and [`DbError::Deserialize`] for a row that is no `T`.
+    /// The statement was executed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+    /// # use singleton_core::testing::Scope;
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// let rows = DatabaseService::read(|connection| {
+    ///     connection.query_as::<(i64, String)>("SELECT 1, 'one'", params! {})
+    /// })?;
+    /// assert_eq!(rows, [(1, "one".to_owned())]);
+    /// # Ok::<(), DbError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    pub fn query_as<T: DeserializeOwned>(
+        &mut self,
+        sql: &str,
+        params: Params,
+    ) -> Result<Vec<T>, DbError> {
+        deserialize_rows(&self.execute_query(sql, params)?)
     }
 
     /// Runs and measures one statement by `run`. `rows` returns the number of rows in its result.

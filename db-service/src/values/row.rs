@@ -4,6 +4,9 @@ use std::fmt;
 use std::ops::Index;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
+
+use super::deserialize::deserialize_row;
 use super::{FromValue, Value};
 use crate::error::DbError;
 
@@ -62,6 +65,38 @@ impl Row {
             found: value.kind(),
             expected: T::NAME,
         })
+    }
+
+    /// Deserializes the row. [`query_as`](crate::DatabaseService::query_as) describes how.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`DbError::Deserialize`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use db_service::{Row, Value};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Pet {
+    ///     id: i64,
+    ///     #[serde(rename = "name")]
+    ///     called: Option<String>,
+    /// }
+    ///
+    /// let row = Row::new([("id", Value::from(7)), ("name", Value::from("Rex"))]);
+    /// let pet: Pet = row.deserialize()?;
+    /// assert_eq!((pet.id, pet.called.as_deref()), (7, Some("Rex")));
+    /// let (id, name): (i64, String) = row.deserialize()?;
+    /// assert_eq!((id, name.as_str()), (7, "Rex"));
+    ///
+    /// let wrong = row.deserialize::<(i32, bool)>().unwrap_err();
+    /// assert_eq!(wrong.to_string(), r#"cannot deserialize column "name": text cannot be read as a boolean"#);
+    /// # Ok::<(), db_service::DbError>(())
+    /// ```
+    pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, DbError> {
+        deserialize_row(self)
     }
 
     /// Returns the names of the columns, in the order of the statement.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use db_service::{
     ConfigFault, ConfigService, DatabaseConfig, DatabaseService, DatabaseUrl, DbError, Isolation,
-    MigrationError, Migrations, ServerError, TransactionOptions, WritePosition, params, values,
+    MigrationError, Migrations, Params, ServerError, TransactionOptions, WritePosition, params,
+    values,
 };
 use diesel::connection::{Connection as _, SimpleConnection};
 use diesel_migrations::{EmbeddedMigration, EmbeddedMigrations, EmbeddedName, TomlMetadataWrapper};
@@ -177,6 +178,8 @@ fn errors_of_statements_print_each_message_once(database: &TestDatabase) {
             ),
             ("UnknownColumn", failure(row.get::<i64>("a\nb"))),
             ("WrongType", failure(row.get::<i64>("name"))),
+            ("Deserialize", failure(row.deserialize::<(i64, i64)>())),
+            ("Serialize", failure(Params::from_serialize("a\nb"))),
             ("UnknownTable", failure(DatabaseService::get_table_info("nowhere"))),
             ("InvalidTableName", failure(DatabaseService::get_table_info("a\nb"))),
             (

@@ -44,6 +44,10 @@ pub(crate) trait Dialect: DieselBackend {
     /// Returns the reason why the backend would store another value without an error, if there is one.
     fn problem(value: &Value) -> Option<&'static str>;
 
+    /// Returns the reason why a value cannot be sent for this place. `is_operand` is whether it is a list after an
+    /// operator for lists.
+    fn refusal(bind: &Self::Bind<'_>, place: Place, is_operand: bool) -> Option<&'static str>;
+
     /// Returns the literal that a value must be written as, because it takes its type from its place in the statement
     /// and the driver cannot send it as that type.
     fn literal<'b>(bind: &'b Self::Bind<'_>, place: Place) -> Option<Literal<'b>>;
@@ -295,7 +299,7 @@ impl<'a, D: Dialect> Statement<'a, D> {
             is_cached: parsed.is_cached,
         };
         statement.check_lists()?;
-        Ok(statement.with_literals())
+        statement.with_literals()
     }
 
     /// Puts a text before the statement, which is then not kept prepared.
@@ -313,7 +317,7 @@ impl<'a, D: Dialect> Statement<'a, D> {
         rows: usize,
         binds: Vec<D::Bind<'a>>,
         types: ParameterTypes,
-    ) -> Self {
+    ) -> Result<Self, DbError> {
         let length = |piece: Piece<'_>| match piece {
             Piece::Text(text) | Piece::List(text, _) => text.len(),
             Piece::Parameter(_) => "$65535".len(),
@@ -341,14 +345,25 @@ impl<'a, D: Dialect> Statement<'a, D> {
     }
 
     /// Determines whether a value is a literal. A statement with values in its text is not kept prepared.
-    fn with_literals(mut self) -> Self {
-        if self.types != ParameterTypes::NotNeeded {
-            let mut binds = self.binds.iter().enumerate();
-            self.has_literal =
-                binds.any(|(index, bind)| D::literal(bind, self.place(index)).is_some());
-            self.is_cached &= !self.has_literal;
+    fn with_literals(mut self) -> Result<Self, DbError> {
+        if self.types == ParameterTypes::NotNeeded {
+            return Ok(self);
         }
-        self
+        let width = self.parsed.names.len();
+        for (index, bind) in self.binds.iter().enumerate() {
+            let place = self.place(index);
+            let is_operand = self.lists.get(index) == Some(&true) && is_operand(self.parsed, index);
+            if let Some(problem) = D::refusal(bind, place, is_operand) {
+                return Err(DbError::UnstorableValue {
+                    name: self.parsed.names[index % width].to_string(),
+                    row: None,
+                    problem,
+                });
+            }
+            self.has_literal |= D::literal(bind, place).is_some();
+        }
+        self.is_cached &= !self.has_literal;
+        Ok(self)
     }
 
     /// Returns an error for a list after an operator that takes none.

@@ -99,14 +99,14 @@ impl Value {
         matches!(self, Value::Null)
     }
 
-    /// Returns whether PostgreSQL reads no text as this value.
+    /// Returns whether PostgreSQL reads no text as this value, or reads the text of an empty array as an object of JSON.
     #[cfg(feature = "postgres")]
     pub(crate) fn has_no_text(&self) -> bool {
         match self {
             Value::Null | Value::Other { .. } => true,
             Value::Array(values) => {
-                let mut values = values.iter().filter(|value| !value.is_null());
-                values.any(Value::has_no_text)
+                let mut elements = values.iter().filter(|value| !value.is_null());
+                values.is_empty() || elements.any(Value::has_no_text)
             }
             _ => false,
         }

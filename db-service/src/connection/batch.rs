@@ -110,7 +110,7 @@ mod multi_row_insert {
         while left > 0 {
             let count = batch_size(left, width);
             let batch: Vec<Bind<'_>> = binds.by_ref().take(count * width).collect();
-            let built = Statement::<Pg>::of_rows(parsed, count, batch, types.clone());
+            let built = Statement::<Pg>::of_rows(parsed, count, batch, types.clone())?;
             let running = connection.start_statement(statement, None)?;
             connection.echo().statement(&built);
             let inserted = match connection {

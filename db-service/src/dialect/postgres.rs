@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bigdecimal::BigDecimal;
+use bigdecimal::{BigDecimal, Zero};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, Utc};
 use diesel::connection::{DefaultLoadingMode, LoadConnection};
 use diesel::deserialize::FromSql;
@@ -103,6 +103,19 @@ impl Dialect for Pg {
         }
     }
 
+    // The literal of an empty array is also an object of JSON.
+    fn refusal(bind: &Bind<'_>, place: Place, is_operand: bool) -> Option<&'static str> {
+        match (bind, place) {
+            (Bind::Array([]), Place::Type(oid::JSON | oid::JSONB)) => {
+                Some("JSON takes no array of PostgreSQL; pass a serde_json::Value or Value::Json")
+            }
+            (Bind::Array([]), Place::Unknown) if !is_operand => Some(
+                "PostgreSQL does not infer the type of an empty array here; write an array with a cast, such as '{}'::int[]",
+            ),
+            _ => None,
+        }
+    }
+
     fn literal<'b>(bind: &'b Bind<'_>, place: Place) -> Option<Literal<'b>> {
         let is_of_place = match (bind, place) {
             (_, Place::Any) => return None,
@@ -162,9 +175,10 @@ impl Dialect for Pg {
                 push::<Pg, sql_types::Timestamptz, _>(value, placeholder, out)
             }
             Bind::Uuid(value) => push::<Pg, sql_types::Uuid, _>(value, placeholder, out),
-            Bind::Numeric(value) => {
-                push::<Pg, sql_types::Numeric, BigDecimal>(value, placeholder, out)
-            }
+            Bind::Numeric(value) => match zero(value) {
+                Some(zero) => push_raw(oid::NUMERIC, bind, |_| Ok(Some(zero)), placeholder, out),
+                None => push::<Pg, sql_types::Numeric, BigDecimal>(value, placeholder, out),
+            },
             Bind::Json(value) => {
                 let version: &[u8] = if oid == oid::JSONB { &[1] } else { &[] };
                 let bytes = |_: &mut _| Ok(Some([version, value.as_bytes()].concat()));
@@ -194,6 +208,17 @@ pub(crate) fn list_operator(operator: ListOperator) -> Option<&'static str> {
 
 /// The types that the server is asked for.
 type Lookup = <Pg as TypeMetadata>::MetadataLookup;
+
+/// Returns a zero with a fraction in binary format. The driver would send `0.00` as `0`.
+fn zero(value: &BigDecimal) -> Option<Vec<u8>> {
+    let scale = u16::try_from(value.fractional_digit_count()).ok()?;
+    let is_zero_with_fraction = value.is_zero() && (1..=MAX_SCALE).contains(&scale);
+    // No digits, the weight 0, and the sign `+`.
+    is_zero_with_fraction.then(|| [[0; 6].as_slice(), &scale.to_be_bytes()].concat())
+}
+
+/// PostgreSQL's `NUMERIC_DSCALE_MAX`.
+const MAX_SCALE: u16 = 16_383;
 
 /// Adds a value that has its binary format already.
 fn push_raw<'b>(

@@ -92,6 +92,10 @@ impl Dialect for Sqlite {
         }
     }
 
+    fn refusal(_: &Bind<'_>, _: Place, _: bool) -> Option<&'static str> {
+        None
+    }
+
     // Each column takes values of each type.
     fn literal<'b>(_: &'b Bind<'_>, _: Place) -> Option<Literal<'b>> {
         None

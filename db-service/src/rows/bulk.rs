@@ -173,6 +173,22 @@ impl Rows<'_> {
         self.held_back = Some(row);
     }
 
+    /// Returns an error with the column's name in place of its parameter's.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn named(&self, error: DbError, parameters: &[String]) -> DbError {
+        match error {
+            DbError::UnstorableValue { name, row, problem } => {
+                let column = parameters.iter().position(|parameter| *parameter == name);
+                DbError::UnstorableValue {
+                    name: column.map_or(name, |column| self.columns[column].to_owned()),
+                    row,
+                    problem,
+                }
+            }
+            other => other,
+        }
+    }
+
     /// Returns the error for a value of the last row.
     pub(crate) fn unstorable(&self, column: usize, problem: &'static str) -> DbError {
         DbError::UnstorableValue {

@@ -16,6 +16,7 @@ use diesel::result::{Error as DieselError, QueryResult};
 
 use super::bulk::Rows;
 use crate::connection::Connection;
+use crate::dialect::Dialect;
 use crate::dialect::postgres::write_literal;
 use crate::error::DbError;
 use crate::params;
@@ -65,7 +66,10 @@ pub(crate) fn insert(
             let mut params = Params::new();
             for (column, value) in row.drain(..).enumerate() {
                 let value = if value.has_no_text() {
-                    value
+                    match Pg::problem(&value) {
+                        Some(problem) => return Err(rows.unstorable(column, problem)),
+                        None => value,
+                    }
                 } else {
                     let mut text = String::new();
                     write_literal(&value, &mut text)
@@ -79,7 +83,8 @@ pub(crate) fn insert(
         if batch.is_empty() {
             return Ok(inserted);
         }
-        inserted += connection.execute_many(&sql, &batch)?;
+        let batch = connection.execute_many(&sql, &batch);
+        inserted += batch.map_err(|error| rows.named(error, &names))?;
     }
 }
 

@@ -207,7 +207,9 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
     if is(&"COPY") && shape.is_copy_with_client {
         return Err(DbError::CopyUnsupported);
     }
-    const REPEATABLE: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES"];
+    const REPEATABLE: [&str; 7] = [
+        "SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "VALUES",
+    ];
     parsed.side_effects = effects.finish();
     parsed.changes_rows = shape.changes_rows;
     parsed.has_returning = shape.has_returning;

@@ -234,6 +234,91 @@ fn arrays_that_postgres_cannot_store_are_refused() {
 }
 
 #[test]
+fn arrays_are_no_json() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        run("CREATE TABLE t (c jsonb)");
+        for value in [
+            Value::from(Vec::<i32>::new()),
+            Value::from([1]),
+            Value::from(["a"]),
+        ] {
+            let insert = "INSERT INTO t VALUES (:c)";
+            let found = execute(insert, params! { "c" => value.clone() });
+            assert!(
+                matches!(
+                    found,
+                    Err(DbError::Query(_) | DbError::UnstorableValue { .. })
+                ),
+                "{found:?}"
+            );
+            let found = DatabaseService::execute_many(insert, &[params! { "c" => value.clone() }]);
+            assert!(
+                matches!(
+                    found,
+                    Err(DbError::Query(_) | DbError::UnstorableValue { .. })
+                ),
+                "{found:?}"
+            );
+            let call = execute(
+                "SELECT :c UNION SELECT c FROM t",
+                params! { "c" => value.clone() },
+            );
+            assert!(
+                matches!(
+                    call,
+                    Err(DbError::Query(_) | DbError::UnstorableValue { .. })
+                ),
+                "{call:?}"
+            );
+            let found = DatabaseService::bulk_insert("t", &["c"], [[value]]);
+            assert!(
+                matches!(
+                    found,
+                    Err(DbError::Query(_) | DbError::UnstorableValue { .. })
+                ),
+                "{found:?}"
+            );
+        }
+        assert!(execute("SELECT * FROM t", params! {}).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn arrays_and_lists_work_with_structs() {
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Tagged {
+        ids: Vec<i64>,
+        tags: Vec<Option<String>>,
+        matrix: Vec<Vec<i32>>,
+        none: Vec<bool>,
+    }
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        run("CREATE TABLE t (ids bigint[], tags text[], matrix int[], none boolean[])");
+        let tagged = Tagged {
+            ids: vec![1, i64::MAX],
+            tags: vec![Some("a".to_owned()), None],
+            matrix: vec![vec![1, 2], vec![3, 4]],
+            none: Vec::new(),
+        };
+        let params = Params::from_serialize(&tagged).unwrap();
+        execute("INSERT INTO t VALUES (:ids, :tags, :matrix, :none)", params).unwrap();
+        let sql = "SELECT * FROM t WHERE 1 IN (:ids)";
+        let params =
+            Params::from_serialize(&std::collections::HashMap::from([("ids", [1])])).unwrap();
+        assert_eq!(
+            DatabaseService::query_as::<Tagged>(sql, params).unwrap(),
+            [tagged]
+        );
+    });
+}
+
+#[test]
 fn sqlite_has_no_arrays() {
     TestDatabase::sqlite().scope().run(|| {
         run("CREATE TABLE t (c)");

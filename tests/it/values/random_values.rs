@@ -151,6 +151,9 @@ fn random_moment(random: &mut fastrand::Rng) -> NaiveDateTime {
 fn random_decimal(random: &mut fastrand::Rng, digits: usize, scale: i64) -> BigDecimal {
     let length = random.usize(1..=digits);
     let mut number: String = (0..length).map(|_| random.digit(10)).collect();
+    if random.u8(..8) == 0 {
+        "0".clone_into(&mut number);
+    }
     if random.bool() {
         number.insert(0, '-');
     }
@@ -256,7 +259,7 @@ fn each_path_stores_and_reads_what_a_literal_is(database: &TestDatabase) {
             write_by_each_path(&values, is_postgres, name);
             // The same text and the same type on each path.
             let shown = if is_postgres { "c::text" } else { "typeof(c) || quote(c)" };
-            let sql = format!("SELECT id, count(*) AS n, count(DISTINCT {shown}) AS texts, min({shown}) AS a, max({shown}) AS b FROM t GROUP BY id");
+            let sql = format!("SELECT id, count(*) AS n, count(DISTINCT {shown}) AS texts, min(path || ' ' || {shown}) AS a, max(path || ' ' || {shown}) AS b FROM t GROUP BY id");
             let rows = DatabaseService::execute_query(&sql, params! {}).unwrap();
             assert_eq!(rows.len(), COUNT);
             for row in &rows {

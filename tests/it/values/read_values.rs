@@ -116,7 +116,7 @@ fn hstore_and_citext_are_written_back_unchanged() {
         let params =
             params! { "h" => row["h"].clone(), "c" => row["c"].clone(), "d" => row["d"].clone() };
         DatabaseService::execute_query(insert, params.clone()).unwrap();
-        DatabaseService::execute_many(insert, &[params.clone()]).unwrap();
+        DatabaseService::execute_many(insert, std::slice::from_ref(&params)).unwrap();
         let sql = "SELECT count(*) AS n FROM t WHERE h = :h AND c = :c AND d = :d";
         let found = DatabaseService::execute_query(sql, params).unwrap();
         assert_eq!(found[0].get::<i64>("n").unwrap(), 4);

@@ -475,6 +475,11 @@ fn attributes_of_serde_work(database: &TestDatabase) {
         let parameters = Params::from_serialize(&outer).unwrap();
         assert_eq!(parameters.get("extra"), Some(&Value::from("1")));
         query(insert, parameters);
+        if is_sqlite() {
+            // serde buffers the flattened text, and chrono wants an offset.
+            refused::<Outer>("SELECT * FROM flat");
+            query("UPDATE flat SET created = created || '+00:00'", params! {});
+        }
         assert_eq!(read::<Outer>("SELECT * FROM flat"), [outer]);
 
         assert_eq!(read::<Event>("SELECT 'click' AS kind, 7 AS x"), [Event::Click { x: 7 }]);

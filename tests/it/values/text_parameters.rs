@@ -24,8 +24,11 @@ fn count(sql: &str, params: Params) -> Option<i64> {
     Some(execute(sql, params).ok()?[0].get("count").unwrap())
 }
 
+/// A way to write a text, and its name.
+type Path = (&'static str, fn(&str) -> Result<(), DbError>);
+
 /// The ways to write a text into the column `c` of the table `t`.
-const PATHS: [(&str, fn(&str) -> Result<(), DbError>); 7] = [
+const PATHS: [Path; 7] = [
     ("execute_query", |text| {
         execute("INSERT INTO t (c) VALUES (:c)", params! { "c" => text }).map(drop)
     }),

@@ -180,7 +180,12 @@ fn by_driver(value: &Value, lookup: &mut Lookup) -> QueryResult<Vec<u8>> {
             binds.push_bound_value::<sql_types::Timestamptz, _>(value, lookup)?;
         }
         Value::Uuid(value) => binds.push_bound_value::<sql_types::Uuid, _>(value, lookup)?,
-        Value::Decimal(value) => binds.push_bound_value::<sql_types::Numeric, _>(value, lookup)?,
+        Value::Decimal(value) => {
+            if let Some(zero) = super::zero(value) {
+                return Ok(zero);
+            }
+            binds.push_bound_value::<sql_types::Numeric, _>(value, lookup)?;
+        }
         _ => {}
     }
     let bytes = binds.binds.pop().flatten();

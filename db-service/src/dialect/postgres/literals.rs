@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use bigdecimal::Zero;
 use chrono::{Datelike, NaiveDate};
 use diesel::pg::Pg;
 
@@ -52,6 +53,10 @@ pub(crate) fn write_literal(value: &Value, out: &mut String) -> Result<(), &'sta
             )
         }
         Value::Uuid(value) => write!(out, "{value}"),
+        // `Display` shows `0.00` as `0`.
+        Value::Decimal(value) if value.is_zero() && value.fractional_digit_count() > 0 => {
+            write!(out, "0E-{}", value.fractional_digit_count())
+        }
         Value::Decimal(value) => write!(out, "{value}"),
         Value::Array(values) => return write_array(values, out),
         Value::Other { .. } => {

@@ -78,7 +78,7 @@ pub(crate) type Conversions = Option<sqlite::Conversions>;
 #[derive(Debug, Default)]
 pub(crate) struct Conversions {}
 
-/// What PostgreSQL says about the place of a parameter.
+/// The type of the place where a parameter stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Place {
     /// No value of the statement needs the type of its place.
@@ -201,7 +201,7 @@ pub(crate) enum ParameterTypes {
     Known(Arc<[u32]>),
 }
 
-/// What the values of a statement need to know about their places.
+/// The facts about the places of parameters that the values of a statement depend on.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
     /// Whether a value takes its type from its place.

@@ -107,15 +107,16 @@ impl Dialect for Sqlite {
         _: &'b str,
     ) -> Result<ListText<'b>, &'static str> {
         let is_hex = matches!(bind, Bind::List { is_hex: true, .. });
+        // A plain `value` would be a column, with an affinity that a parameter does not have.
         Ok(ListText {
             before: match (operator, is_hex) {
                 (ListOperator::In | ListOperator::EqualsAny, false) => {
-                    "IN (SELECT value FROM json_each("
+                    "IN (SELECT +value FROM json_each("
                 }
                 (ListOperator::In | ListOperator::EqualsAny, true) => {
                     "IN (SELECT unhex(value) FROM json_each("
                 }
-                (ListOperator::NotIn, false) => "NOT IN (SELECT value FROM json_each(",
+                (ListOperator::NotIn, false) => "NOT IN (SELECT +value FROM json_each(",
                 (ListOperator::NotIn, true) => "NOT IN (SELECT unhex(value) FROM json_each(",
                 (ListOperator::OfRow, _) => {
                     return Err("a list has no rows, such as (a, b), as elements");

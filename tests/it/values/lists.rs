@@ -153,7 +153,7 @@ fn lists_of_each_type_match_what_was_stored(database: &TestDatabase) {
     let moment: DateTime<Utc> = "2026-11-28T12:00:00Z".parse().unwrap();
     let later: DateTime<Utc> = "2026-11-28T12:00:00.123456Z".parse().unwrap();
     let decimal = |text: &str| text.parse::<BigDecimal>().unwrap();
-    // The type of the column, and values of which the first two are searched.
+    // The type of the column, and its values. The first two are searched for.
     let cases: Vec<(&str, Vec<Value>)> = vec![
         (
             "BIGINT",
@@ -368,6 +368,38 @@ fn rows_are_no_elements(database: &TestDatabase) {
                 matches!(&found, Err(DbError::UnstorableValue { name, .. }) if name == "ids"),
                 "{found:?}"
             );
+        }
+    });
+}
+
+#[test]
+fn lists_of_sqlite_find_what_the_same_parameters_find() {
+    TestDatabase::sqlite().scope().run(|| {
+        run("CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT, n NUMERIC, k TEXT COLLATE NOCASE, r REAL, b, i INTEGER)");
+        run("INSERT INTO t VALUES (1, '5', '5', 'Ab', 0.1, x'01', 5), (2, '05', 5.5, 'ab', 5, '5', 6), \
+             (3, 'x', 'x', 'B', -0.0, 5, 7), (4, '5.0', 9007199254740993, 'q', 1e300, '5.0', 9223372036854775807)");
+        let lists: Vec<Vec<Value>> = vec![
+            db_service::values![5].into(),
+            db_service::values!["5"].into(),
+            db_service::values![5.0].into(),
+            db_service::values!["5.0", "5.5", "x"].into(),
+            db_service::values!["AB", "b"].into(),
+            db_service::values![0.1, -0.0, 1e300].into(),
+            db_service::values!["0.1", "1e300"].into(),
+            db_service::values![9_007_199_254_740_992_i64, i64::MAX].into(),
+            db_service::values!["9007199254740993", None::<i32>].into(),
+        ];
+        for column in ["id", "x", "n", "k", "r", "b", "i"] {
+            for list in &lists {
+                for operator in ["IN", "NOT IN"] {
+                    let names: Vec<String> = (0..list.len()).map(|number| format!("p{number}")).collect();
+                    let single = format!("SELECT id FROM t WHERE {column} {operator} (:{}) ORDER BY id", names.join(", :"));
+                    let singles = names.into_iter().zip(list).fold(Params::new(), |params, (name, value)| params.with(name, value.clone()));
+                    let sql = format!("SELECT id FROM t WHERE {column} {operator} (:list) ORDER BY id");
+                    let found = ids(&sql, params! { "list" => Value::Array(list.clone()) });
+                    assert_eq!(found, ids(&single, singles), "{column} {operator} {list:?}");
+                }
+            }
         }
     });
 }

@@ -91,7 +91,7 @@ pub(crate) fn is_exact_everywhere(value: &Value) -> bool {
     }
 }
 
-/// What SQLite does with a number that is bound as text, from the least loss to the most.
+/// The conversions by SQLite of a number that is bound as text, from the least loss to the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Conversion {
     /// It keeps the text.

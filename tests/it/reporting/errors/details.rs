@@ -1,4 +1,4 @@
-//! What an error returns only when it is asked for: hint, detail, position. And violated exclusion constraints.
+//! The parts of an error that only methods return: hint, detail, position. And violated exclusion constraints.
 
 use std::ops::ControlFlow;
 

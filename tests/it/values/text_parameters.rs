@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use db_service::{DatabaseService, DbError, Params, Row, params, values};
+use bigdecimal::BigDecimal;
+use chrono::{DateTime, Utc};
+use db_service::{DatabaseService, DbError, Params, Row, Value, params, values};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
 use tests::TestDatabase;
@@ -442,5 +444,71 @@ fn text_columns_use_prepared_statements() {
         let rows = connection.execute_query(prepared, params! {}).unwrap();
         let executions: Vec<i64> = rows.iter().map(|row| row.get("executions").unwrap()).collect();
         assert_eq!(executions, [3]);
+    });
+}
+
+#[test]
+fn batches_of_mixed_kinds_store_what_single_statements_store() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    let columns: [(&str, Vec<Value>); 6] = [
+        ("integer", values!["00501", 7, None::<i32>, 2_i64].into()),
+        ("bigint", values![1_i64 << 40, "3", 4, None::<i32>].into()),
+        (
+            "numeric",
+            values!["1.50", 2, "2.5".parse::<BigDecimal>().unwrap(), None::<i32>].into(),
+        ),
+        ("text", values!["a", None::<&str>, "it's", "00501"].into()),
+        (
+            "jsonb",
+            values![
+                serde_json::json!([1]),
+                "{\"a\": 1}",
+                None::<i32>,
+                serde_json::json!(null)
+            ]
+            .into(),
+        ),
+        (
+            "timestamptz",
+            values![
+                "2026-11-28 12:00+02",
+                None::<&str>,
+                "2026-11-28T10:00:00Z".parse::<DateTime<Utc>>().unwrap(),
+                "infinity"
+            ]
+            .into(),
+        ),
+    ];
+    database.scope().run(|| {
+        for (name, values) in columns {
+            run(&format!("CREATE TABLE t (id integer, c {name}, d text)"));
+            let row =
+                |id: usize| params! { "id" => id as i64, "c" => values[id].clone(), "d" => "x" };
+            let rows: Vec<_> = (0..values.len()).map(row).collect();
+            let insert = "INSERT INTO t VALUES (:id, :c, :d)";
+            for row in &rows {
+                execute(insert, row.clone()).unwrap();
+            }
+            let all =
+                || execute("SELECT id, c::text AS c, d FROM t ORDER BY id", params! {}).unwrap();
+            let expected = all();
+            let not_a_row = "INSERT INTO t SELECT :id, :c, :d";
+            let upsert = "INSERT INTO t VALUES (:id, :c, :d) ON CONFLICT DO NOTHING";
+            for sql in [insert, not_a_row, upsert] {
+                run("DELETE FROM t");
+                assert_eq!(DatabaseService::execute_many(sql, &rows).unwrap(), 4);
+                assert_eq!(all(), expected, "{sql} into {name}");
+            }
+            run("DELETE FROM t");
+            let bulk = values
+                .iter()
+                .enumerate()
+                .map(|(id, value)| values![id as i64, value.clone(), "x"]);
+            DatabaseService::bulk_insert("t", &["id", "c", "d"], bulk).unwrap();
+            assert_eq!(all(), expected, "bulk_insert into {name}");
+            run("DROP TABLE t");
+        }
     });
 }

@@ -380,7 +380,7 @@ fn text_is_accepted_wherever_a_literal_is() {
         let none = params! { "day" => None::<&str> };
         assert_eq!(execute("SELECT :day UNION SELECT day FROM t WHERE id = 1", none).unwrap().len(), 2);
         // `char` pads and ignores spaces at the end, also as one column of a `UNION`.
-        let letters = execute("SELECT letters FROM t WHERE id = 1 UNION SELECT :x", params! { "x" => "ab" });
+        let letters = execute("SELECT letters FROM t WHERE id = 1 UNION SELECT :x", params! { "x" => "ab  " });
         assert_eq!(letters.unwrap().len(), 1);
     });
 }

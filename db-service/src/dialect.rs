@@ -222,7 +222,7 @@ impl Needs {
             needs.types |= row.values().any(|value| match value {
                 Value::Text(_) | Value::Json(_) | Value::Array(_) => true,
                 // A literal has no type that must be inferred.
-                Value::Null => !parsed.infers_types,
+                Value::Null => !parsed.is_preparable,
                 _ => false,
             });
             if position == 0 && parsed.has_lists {

@@ -49,7 +49,7 @@ impl Connection {
         if !needs.types || self.backend() != Backend::Postgres {
             return ParameterTypes::NotNeeded;
         }
-        if !statement.parsed.infers_types {
+        if !statement.parsed.is_preparable {
             return ParameterTypes::Unknown;
         }
         let now = self.session().observed.statistics.redefinitions.get();
@@ -68,7 +68,7 @@ impl Connection {
         statement: &KnownStatement,
         needs: &Needs,
     ) -> ParameterTypes {
-        if !needs.types || !statement.parsed.infers_types {
+        if !needs.types || !statement.parsed.is_preparable {
             return self.parameter_types(statement, needs);
         }
         let redefinitions = self.session().observed.statistics.redefinitions.get();

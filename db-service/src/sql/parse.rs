@@ -36,9 +36,6 @@ pub(crate) struct ParsedStatement {
     pub(crate) has_returning: bool,
     /// Whether PostgreSQL accepts the statement in `PREPARE` and in a transaction.
     pub(crate) is_preparable: bool,
-    /// Whether PostgreSQL infers the same type for a parameter as for a literal in its place. `UNION` does not: it
-    /// makes text of a parameter, and the type of the other column of a literal.
-    pub(crate) infers_types: bool,
     /// Whether the statement stays prepared: it is likely to be sent again, and not too long.
     pub(crate) is_cached: bool,
     /// Whether, by its words, the statement only reads, so that it can have a cursor.
@@ -171,7 +168,6 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
         changes_rows: false,
         has_returning: false,
         is_preparable: false,
-        infers_types: false,
         is_cached: false,
         is_query: false,
     };
@@ -215,7 +211,6 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
     parsed.has_returning = shape.has_returning;
     parsed.is_query = shape.is_query();
     parsed.is_preparable = REPEATABLE.iter().any(is);
-    parsed.infers_types = parsed.is_preparable && !shape.has_set_operation;
     parsed.is_cached = parsed.is_preparable && sql.len() <= MAX_TEXT;
     parsed.row = shape.row().filter(|row| {
         lists.found.is_empty()
@@ -300,8 +295,6 @@ struct StatementShape<'a> {
     /// Whether a word writes rows, even inside parentheses.
     has_writing_word: bool,
     has_into: bool,
-    /// Whether it contains `UNION`, `INTERSECT` or `EXCEPT`.
-    has_set_operation: bool,
     /// Whether it is `COPY … FROM STDIN` or `TO STDOUT`, for which a statement cannot send or receive the data.
     is_copy_with_client: bool,
     depth: usize,
@@ -380,7 +373,6 @@ impl<'a> StatementShape<'a> {
         let is = |known: &&str| known.eq_ignore_ascii_case(word);
         self.has_writing_word |= ["INSERT", "UPDATE", "DELETE", "MERGE"].iter().any(is);
         self.has_into |= is(&"INTO");
-        self.has_set_operation |= ["UNION", "INTERSECT", "EXCEPT"].iter().any(is);
         if self.depth > 0 {
             return;
         }

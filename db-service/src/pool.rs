@@ -3,6 +3,7 @@
 mod checkouts;
 mod manager;
 mod metrics;
+mod outage;
 mod semaphore;
 
 pub(crate) use manager::CHECK_TIMEOUT;
@@ -33,7 +34,7 @@ use crate::error::DbError;
 use crate::statistics::{PoolStatus, Statistics};
 use crate::watchdog::CallError;
 use checkouts::{Checkout, Checkouts};
-use manager::{LastFailure, LogErrors, Manager};
+use manager::{LastFailure, Manager};
 use metrics::WaitingGauge;
 use semaphore::{AcquireError, FairSemaphore, Permit};
 
@@ -70,7 +71,8 @@ impl ConnectionPool {
             .max_lifetime(None)
             .idle_timeout(None)
             .connection_timeout(2 * RETRY)
-            .error_handler(Box::new(LogErrors));
+            // The manager logs its errors itself.
+            .error_handler(Box::new(r2d2::NopErrorHandler));
         // r2d2 panics if it cannot start its threads.
         let pool = panic::catch_unwind(AssertUnwindSafe(|| builder.build_unchecked(manager)))
             .map_err(|_| {
@@ -161,15 +163,24 @@ impl ConnectionPool {
         state.map_or((0, 0), |state| (state.connections, state.idle_connections))
     }
 
+    /// Returns the error of a caller that has waited in vain. `source` is r2d2's error, if the caller has a permit.
     fn timed_out(&self, source: Option<r2d2::Error>) -> DbError {
         metrics::timed_out();
-        let ((open, idle), (in_use, waiting)) = (self.size(), self.semaphore.load());
+        // A caller gets its permit before its checkout and returns it afterwards, so while the checkouts do not change,
+        // there are at least as many permits. A connection can be idle again before its checkout ends.
+        let (open, idle, in_use, (permits, waiting)) = self.checkouts.with_count(|checkouts| {
+            let (open, idle) = self.size();
+            let in_use = checkouts.min(open.saturating_sub(idle) as usize);
+            (open, idle, in_use, self.semaphore.load())
+        });
+        let own_permit = usize::from(source.is_some());
         DbError::PoolTimeout {
             timeout: self.timeout,
             open,
             maximum: self.maximum,
             idle,
             in_use,
+            connecting: permits.saturating_sub(in_use + own_permit),
             waiting,
             longest: self.checkouts.longest(),
             last_failure: self.last_failure.lock().clone(),

@@ -323,6 +323,8 @@ impl Replica {
     }
 }
 
+/// Returns whether callers that hold connections are the reason for a timeout.
 fn is_busy(error: &DbError) -> bool {
-    matches!(error, DbError::PoolTimeout { in_use, maximum, .. } if *in_use >= *maximum as usize)
+    matches!(error, DbError::PoolTimeout { in_use, connecting, maximum, .. }
+        if *in_use > 0 && in_use + connecting >= *maximum as usize)
 }

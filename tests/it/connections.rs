@@ -7,6 +7,7 @@ mod file_descriptors;
 mod interrupted_statements;
 mod lost_connections;
 mod multiple_hosts;
+mod outages;
 mod pgbouncer;
 mod pool;
 mod socket_timeout;

@@ -8,9 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use r2d2::{HandleError, ManageConnection};
+use r2d2::ManageConnection;
 
 use super::metrics::{self, ConnectionGauge, GaugeState, Reason};
+use super::outage::Outages;
 use crate::backend::Backend;
 use crate::config::DatabaseConfig;
 use crate::config::Target;
@@ -60,6 +61,7 @@ pub(crate) struct Manager {
     /// The number of idle connections.
     idle: Mutex<u32>,
     last_failure: LastFailure,
+    outages: Outages,
     /// The number of losses of the server. Connections of an earlier generation are considered lost too.
     generation: AtomicU64,
 }
@@ -160,6 +162,7 @@ impl Manager {
             _keep_alive: Mutex::new(anchor),
             idle: Mutex::new(0),
             last_failure: LastFailure::default(),
+            outages: Outages::default(),
             generation: AtomicU64::new(0),
         })
     }
@@ -191,10 +194,11 @@ impl Manager {
         })
     }
 
-    /// Records a lost connection. Of several connections that were lost together, only the first one counts.
-    fn lost(&self, managed: &ManagedConnection) {
-        self.generation
-            .fetch_max(managed.generation + 1, Ordering::Relaxed);
+    /// Records a lost connection. Of several connections that were lost together, only the first one counts. Returns
+    /// whether this is the first one.
+    fn lost(&self, managed: &ManagedConnection) -> bool {
+        let next = managed.generation + 1;
+        self.generation.fetch_max(next, Ordering::Relaxed) < next
     }
 
     fn is_outdated(&self, managed: &ManagedConnection) -> bool {
@@ -219,9 +223,15 @@ impl ManageConnection for Manager {
     fn connect(&self) -> Result<ManagedConnection, ManagerError> {
         let started_at = Instant::now();
         let opened = self.open_another();
-        match opened {
-            Ok(_) => metrics::opened(started_at),
-            Err(_) => metrics::not_opened(),
+        match &opened {
+            Ok(_) => {
+                metrics::opened(started_at);
+                self.outages.succeeded(&self.config.url);
+            }
+            Err(error) => {
+                metrics::not_opened();
+                self.outages.failed(error);
+            }
         }
         *self.last_failure.lock() = opened.as_ref().err().map(ToString::to_string);
         opened
@@ -236,6 +246,7 @@ impl ManageConnection for Manager {
         managed.presence.change(GaugeState::InUse);
         if self.is_outdated(managed) {
             metrics::closed(Reason::Outdated);
+            log::debug!("{}", ManagerError::Recycled);
             return Err(ManagerError::Recycled);
         }
         if managed.used.elapsed() < ALIVE_WINDOW {
@@ -260,8 +271,8 @@ impl ManageConnection for Manager {
             Err(unfinished) => ManagerError::Unchecked(unfinished),
         };
         // A very short timeout says nothing about the other connections.
-        if limit >= SHORT_CHECK {
-            self.lost(managed);
+        if limit < SHORT_CHECK || self.lost(managed) {
+            log::warn!("{}", Escaped(&failure));
         }
         self.statistics.invalid.increment();
         metrics::closed(Reason::Lost);
@@ -335,17 +346,5 @@ impl Manager {
             log::warn!("a returned connection could not be reset: {unfinished}");
             false
         })
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct LogErrors;
-
-impl HandleError<ManagerError> for LogErrors {
-    fn handle_error(&self, error: ManagerError) {
-        match error {
-            ManagerError::Recycled => log::debug!("{error}"),
-            _ => log::warn!("{}", Escaped(error)),
-        }
     }
 }

@@ -29,7 +29,7 @@ mod transaction;
 mod transaction_state;
 
 pub use cursor::MultiCursor;
-pub(crate) use establish::Connector;
+pub(crate) use establish::{Closing, Connector};
 #[cfg(feature = "sqlite")]
 pub(crate) use execute::note_names;
 pub(crate) use known_statements::KnownStatement;

@@ -79,9 +79,17 @@ impl Replicas {
         usable.into_iter().map(|(_, replica)| replica).collect()
     }
 
+    /// Ends the probes and the waits of callers.
+    pub(crate) fn refuse(&self) {
+        self.end();
+        for pool in self.all.iter().filter_map(|replica| replica.pool.get()) {
+            pool.refuse();
+        }
+    }
+
     /// Closes all pools, and waits for connections in use as each pool does.
     pub(crate) fn close(&self) {
-        self.end();
+        self.refuse();
         for pool in self.all.iter().filter_map(|replica| replica.pool.get()) {
             pool.close();
         }
@@ -185,7 +193,11 @@ impl Replica {
             connection = asked;
             match replayed {
                 Ok(replayed) if replayed >= after => return Some(connection),
-                Ok(_) if Instant::now() + pause < deadline => thread::sleep(pause),
+                Ok(_) if Instant::now() + pause < deadline => {
+                    if self.pool.get()?.waits_in_vain(pause) {
+                        return None;
+                    }
+                }
                 _ => {
                     self.suspend_if_lost(&mut connection);
                     return None;

@@ -68,8 +68,11 @@ impl Service for DatabaseService {
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        self.replicas.close();
+        self.replicas.refuse();
         if let Source::Pool(pool) = &self.source {
+            // All waits end before the first wait for a connection in use.
+            pool.refuse();
+            self.replicas.close();
             pool.close();
         }
         Ok(())

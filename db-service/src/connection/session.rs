@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use super::instrumentation::DirectStatement;
 use super::known_statements::KnownStatements;
 use super::transaction_state::{FirstFailure, TransactionState, copy};
-use super::{Connection, on_each};
+use super::{Closing, Connection, on_each};
 use crate::backend::Backend;
 use crate::config::{DatabaseConfig, ResetOnReturn};
 use crate::error::{DbError, Meaning, ServerError, meaning, statement_text};
@@ -34,6 +34,8 @@ pub(crate) struct Session {
     /// The statements that the connection knows.
     pub(super) statements: KnownStatements,
     pub(super) transaction: TransactionState,
+    /// Ends waits when the pool closes.
+    pub(super) closing: Arc<Closing>,
     /// For whom statements run.
     purpose: Purpose,
     /// Whether this crate accounts for the running statement itself, so that diesel's events about it are ignored.
@@ -184,6 +186,7 @@ impl Session {
         backend: Backend,
         settings: SessionSettings,
         statistics: Arc<Statistics>,
+        closing: Arc<Closing>,
     ) -> Self {
         Session {
             observed: Arc::new(Observed {
@@ -198,6 +201,7 @@ impl Session {
             }),
             statements: KnownStatements::new(settings.statement_cache_size),
             transaction: TransactionState::default(),
+            closing,
             purpose: Purpose::User,
             is_announced: false,
             direct: DirectStatement::default(),
@@ -224,7 +228,8 @@ impl Session {
     /// Returns the session of a connection whose instrumentation the caller has replaced, at this depth of transactions
     /// of the driver. Its state is unknown, so the connection is closed when it returns.
     fn unknown(backend: Backend, depth: u32) -> Self {
-        let mut session = Session::new(backend, SessionSettings::default(), Arc::default());
+        let settings = SessionSettings::default();
+        let mut session = Session::new(backend, settings, Arc::default(), Arc::default());
         session.is_dirty = true;
         // A statement may have failed meanwhile, or have begun a transaction.
         session.transaction = TransactionState {

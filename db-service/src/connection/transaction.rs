@@ -2,7 +2,6 @@
 
 use std::borrow::BorrowMut;
 use std::panic::{self, AssertUnwindSafe};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
@@ -153,7 +152,8 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the errors of `work`, and those of the transaction's begin and end. Returns an error inside another
-    /// transaction. If the connection is lost during `COMMIT`, returns [`DbError::OutcomeUnknown`] and does not retry.
+    /// transaction. If the connection is lost during `COMMIT`, returns [`DbError::OutcomeUnknown`] and does not retry. If
+    /// the service is shut down before a retry, returns [`DbError::Closed`].
     pub fn transaction_with<T, E, F>(
         &mut self,
         options: &TransactionOptions,
@@ -185,7 +185,10 @@ impl Connection {
             match outcome {
                 Ok(value) => return Ok(value),
                 Err(failure) => match pauses.next().filter(|_| self.may_retry()) {
-                    Some(pause) => thread::sleep(pause),
+                    Some(pause) if self.session().closing.wait(pause) => {
+                        return Err(DbError::Closed.into());
+                    }
+                    Some(_) => {}
                     None => return Err(failure.into_error(self)),
                 },
             }

@@ -149,6 +149,38 @@ fn sqlite_lock_of_another_process_is_reported_and_retried() {
 }
 
 #[test]
+fn shutdown_ends_the_pauses_between_retries() {
+    let database = TestDatabase::sqlite();
+    database.scope().run(|| {
+        create_table();
+        let path = database.url().strip_prefix("sqlite:///").unwrap();
+        let mut other = diesel::SqliteConnection::establish(path).unwrap();
+        other.batch_execute("BEGIN IMMEDIATE").unwrap();
+        let mut connection = DatabaseService::connection().unwrap();
+        connection.batch_execute("PRAGMA busy_timeout = 0").unwrap();
+        let scope = ServiceContext::current();
+        thread::scope(|threads| {
+            let retried = threads.spawn(|| {
+                // The retries take longer than the test may.
+                let options = TransactionOptions {
+                    retries: 1_000_000,
+                    ..TransactionOptions::default()
+                };
+                let result = connection.transaction_with(&options, |connection| {
+                    connection.execute_query(INSERT, n(1))
+                });
+                drop(connection);
+                result
+            });
+            let report = scope.sync_scope(|| singleton_core::registry().shutdown_all());
+            assert!(report.is_clean());
+            let result = retried.join().unwrap();
+            assert!(matches!(result, Err(DbError::Closed)), "{result:?}");
+        });
+    });
+}
+
+#[test]
 fn transaction_options_reach_the_server() {
     let Some(database) = TestDatabase::postgres() else {
         return;

@@ -109,7 +109,14 @@ impl ConnectionPool {
     /// Checks out a connection within the pool's timeout.
     #[track_caller]
     pub(crate) fn get(&self) -> Result<PooledConnection, DbError> {
-        let holder = Location::caller();
+        self.get_at(Location::caller())
+    }
+
+    /// Checks out a connection for the call at `holder`.
+    pub(crate) fn get_at(
+        &self,
+        holder: &'static Location<'static>,
+    ) -> Result<PooledConnection, DbError> {
         self.checkouts.warn_of_leaks();
         let started_at = Instant::now();
         let deadline = started_at + self.timeout.min(MAX_WAIT);

@@ -1,7 +1,9 @@
 //! The database's tables: their columns, keys, indexes and sizes.
 
+use std::panic::Location;
+
 use crate::backend::Backend;
-use crate::connection::Connection;
+use crate::connection::{Connection, Purpose};
 use crate::error::DbError;
 use crate::params;
 use crate::sql::{TableName, quote};
@@ -76,8 +78,9 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the server's error.
+    #[track_caller]
     pub fn list_tables(&mut self) -> Result<Vec<String>, DbError> {
-        self.internally(list_tables)
+        self.on_behalf_of(Some(Location::caller()), Purpose::Internal, list_tables)
     }
 
     /// Describes a table, like [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info). The table
@@ -86,8 +89,10 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the errors of [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info).
+    #[track_caller]
     pub fn get_table_info(&mut self, table: &str) -> Result<TableInfo, DbError> {
-        self.internally(|connection| table_info(connection, table))
+        let describe = |connection: &mut Self| table_info(connection, table);
+        self.on_behalf_of(Some(Location::caller()), Purpose::Internal, describe)
     }
 }
 

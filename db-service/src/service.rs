@@ -7,6 +7,7 @@ mod rows;
 mod schema;
 
 use std::fmt;
+use std::panic::Location;
 
 use diesel::result::QueryResult;
 pub use reading::ReadOptions;
@@ -492,7 +493,16 @@ fn counted<R>(
     pool: &ConnectionPool,
     work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
 ) -> Result<R, DbError> {
-    let result = pool.get().and_then(|mut connection| {
+    counted_at(Location::caller(), pool, work)
+}
+
+/// Counts a call at `at`.
+fn counted_at<R>(
+    at: &'static Location<'static>,
+    pool: &ConnectionPool,
+    work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
+) -> Result<R, DbError> {
+    let result = pool.get_at(at).and_then(|mut connection| {
         connection.set_purpose_until_return(Purpose::PartOfCall);
         work(&mut connection)
     });

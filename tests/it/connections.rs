@@ -1,5 +1,6 @@
 //! Connections: the pool, checkouts, lost connections, servers that do not answer, and PgBouncer.
 
+mod callers;
 mod checkouts;
 mod clean_sessions;
 #[cfg(target_os = "linux")]

@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(super) closing: Arc<Closing>,
     /// For whom statements run.
     purpose: Purpose,
+    /// The source location of the call that this crate's own statements belong to.
+    caller: Option<Caller>,
     /// Whether this crate accounts for the running statement itself, so that diesel's events about it are ignored.
     pub(super) is_announced: bool,
     /// The statement that the caller executes on the driver's connection.
@@ -203,6 +205,7 @@ impl Session {
             transaction: TransactionState::default(),
             closing,
             purpose: Purpose::User,
+            caller: None,
             is_announced: false,
             direct: DirectStatement::default(),
             is_dirty: false,
@@ -527,11 +530,25 @@ impl Connection {
         purpose: Purpose,
         work: impl FnOnce(&mut Self) -> R,
     ) -> R {
+        let caller = self.session().caller;
+        self.on_behalf_of(caller, purpose, work)
+    }
+
+    /// Runs `work` for a purpose that includes the present one. Its statements belong to the call at `caller`, or to the
+    /// one that is running already.
+    pub(crate) fn on_behalf_of<R>(
+        &mut self,
+        caller: Option<Caller>,
+        purpose: Purpose,
+        work: impl FnOnce(&mut Self) -> R,
+    ) -> R {
         let session = self.session();
-        let outer = session.purpose;
-        session.purpose = outer.max(purpose);
+        let outer = (session.purpose, session.caller);
+        session.purpose = outer.0.max(purpose);
+        session.caller = outer.1.or(caller);
         let result = panic::catch_unwind(AssertUnwindSafe(|| work(self)));
-        self.session().purpose = outer;
+        let session = self.session();
+        (session.purpose, session.caller) = outer;
         result.unwrap_or_else(|payload| panic::resume_unwind(payload))
     }
 
@@ -648,11 +665,12 @@ impl Connection {
         let has_failed_before = transaction.levels > 0
             && transaction.first_failure.is_some()
             && (self.session().is_aborted() || self.is_failed_transaction());
-        self.session().start(side_effects);
+        let session = self.session();
+        session.start(side_effects);
         Running {
             side_effects,
             has_failed_before,
-            at,
+            at: session.caller.or(at),
             position: None,
         }
     }

@@ -14,6 +14,7 @@ impl DatabaseService {
     ///
     /// Returns the server's error.
     #[guarded]
+    #[track_caller]
     pub fn list_tables(&self) -> Result<Vec<String>, DbError> {
         self.pool("tables")?.get()?.list_tables()
     }
@@ -46,6 +47,7 @@ impl DatabaseService {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[guarded]
+    #[track_caller]
     pub fn get_table_info(&self, table: &str) -> Result<TableInfo, DbError> {
         self.pool("tables")?.get()?.get_table_info(table)
     }
@@ -58,6 +60,7 @@ impl DatabaseService {
     ///
     /// Returns the errors of [`get_table_info`](Self::get_table_info).
     #[guarded]
+    #[track_caller]
     pub fn vacuum_analyze(&self, table: Option<&str>) -> Result<(), DbError> {
         let mut connection = self.pool("tables")?.get()?;
         connection.internally(|connection| schema::vacuum_analyze(connection, table))

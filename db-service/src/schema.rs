@@ -165,7 +165,8 @@ fn list_tables(connection: &mut Connection) -> Result<Vec<String>, DbError> {
                  ELSE pg_catalog.quote_ident(n.nspname) || '.' END || pg_catalog.quote_ident(c.relname) AS name \
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                  WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname <> 'information_schema' \
-                 AND n.nspname NOT LIKE 'pg\\_%'",
+                 AND n.nspname NOT LIKE 'pg\\_%' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+                 WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')",
                 params! {},
             )?
             .iter()
@@ -176,7 +177,7 @@ fn list_tables(connection: &mut Connection) -> Result<Vec<String>, DbError> {
                 "SELECT schema, name, schema = 'main' AND name COLLATE NOCASE NOT IN \
                  (SELECT name FROM sqlite_temp_schema WHERE type IN ('table', 'view')) AS is_found \
                  FROM pragma_table_list \
-                 WHERE type IN ('table', 'virtual', 'shadow') AND schema <> 'temp' \
+                 WHERE type IN ('table', 'virtual') AND schema <> 'temp' \
                  AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
                 params! {},
             )?

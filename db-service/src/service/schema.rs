@@ -10,6 +10,9 @@ impl DatabaseService {
     /// Returns the names of the tables, without views, in the form that [`get_table_info`](Self::get_table_info)
     /// accepts: quoted if necessary, and with the schema if the search path does not lead to the table.
     ///
+    /// Temporary tables are left out, and tables that belong to something else: to a virtual table of SQLite, such as
+    /// those of FTS5, or to an extension of PostgreSQL. `get_table_info` describes them.
+    ///
     /// # Errors
     ///
     /// Returns the server's error.

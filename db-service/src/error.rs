@@ -70,7 +70,7 @@ pub enum DbError {
         /// The number of callers that held a connection.
         in_use: usize,
         /// The number of callers for which a connection was being opened or checked.
-        connecting: usize,
+        connecting: u32,
         /// The number of callers that waited until another one returns its connection.
         waiting: usize,
         /// The caller that has held a connection for the longest time.

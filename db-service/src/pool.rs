@@ -159,6 +159,7 @@ impl ConnectionPool {
             failed_queries: statistics.failed_queries.get(),
             transactions_committed: statistics.transactions_committed.get(),
             transactions_rolled_back: statistics.transactions_rolled_back.get(),
+            retries: statistics.retries.get(),
         }
     }
 
@@ -216,13 +217,14 @@ impl ConnectionPool {
             (open, idle, in_use, self.semaphore.load())
         });
         let own_permit = usize::from(source.is_some());
+        let connecting = permits.saturating_sub(in_use + own_permit);
         DbError::PoolTimeout {
             timeout: self.timeout,
             open,
             maximum: self.maximum,
             idle,
             in_use,
-            connecting: permits.saturating_sub(in_use + own_permit),
+            connecting: u32::try_from(connecting).unwrap_or(u32::MAX),
             waiting,
             longest: self.checkouts.longest(),
             last_failure: self.last_failure.lock().clone(),

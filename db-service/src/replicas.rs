@@ -278,15 +278,17 @@ impl Replica {
                     }
                 }
                 Err(error) => {
-                    if state.last_probe.is_some() || !state.is_probed {
+                    let reason = error.to_string();
+                    let is_news = state.last_failure.as_ref() != Some(&reason);
+                    if state.last_probe.is_some() || !state.is_probed || is_news {
                         log::warn!(
                             "{} cannot be read from: {}",
                             self.config.url,
-                            Escaped(&error)
+                            Escaped(&reason)
                         );
                     }
                     state.last_probe = None;
-                    state.last_failure = Some(error.to_string());
+                    state.last_failure = Some(reason);
                 }
             }
             state.is_probed = true;
@@ -338,5 +340,5 @@ impl Replica {
 /// Returns whether callers that hold connections are the reason for a timeout.
 fn is_busy(error: &DbError) -> bool {
     matches!(error, DbError::PoolTimeout { in_use, connecting, maximum, .. }
-        if *in_use > 0 && in_use + connecting >= *maximum as usize)
+        if *in_use > 0 && *in_use + *connecting as usize >= *maximum as usize)
 }

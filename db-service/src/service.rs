@@ -36,7 +36,7 @@ pub struct DatabaseService {
 }
 
 enum Source {
-    Pool(ConnectionPool),
+    Pool(Box<ConnectionPool>),
     Fake(FakeDatabase),
 }
 
@@ -51,7 +51,7 @@ impl Service for DatabaseService {
             config.pool_size
         );
         Ok(DatabaseService {
-            source: Source::Pool(pool),
+            source: Source::Pool(Box::new(pool)),
             replicas: Replicas::open(config)?,
         })
     }

@@ -94,7 +94,10 @@ fn outage_is_logged_once_and_its_end_once() {
             (0, 0, 0, 0, None),
             "{text}"
         );
-        assert!(connecting < CLIENTS, "this caller is not counted: {text}");
+        assert!(
+            (connecting as usize) < CLIENTS,
+            "this caller is not counted: {text}"
+        );
     }
 }
 

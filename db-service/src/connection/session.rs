@@ -12,6 +12,7 @@ use diesel::connection::{
 use diesel::result::Error as DieselError;
 use parking_lot::Mutex;
 
+use super::attempt::Attempt;
 use super::instrumentation::DirectStatement;
 use super::known_statements::KnownStatements;
 use super::transaction_state::{FirstFailure, TransactionState, copy};
@@ -34,6 +35,10 @@ pub(crate) struct Session {
     /// The statements that the connection knows.
     pub(super) statements: KnownStatements,
     pub(super) transaction: TransactionState,
+    /// The attempt of a transaction that may be repeated.
+    pub(super) attempt: Option<Attempt>,
+    /// Whether the last statement's failure does not count yet, because the statement may be repeated.
+    pub(super) has_uncounted_failure: bool,
     /// Ends waits when the pool closes.
     pub(super) closing: Arc<Closing>,
     /// For whom statements run.
@@ -203,6 +208,8 @@ impl Session {
             }),
             statements: KnownStatements::new(settings.statement_cache_size),
             transaction: TransactionState::default(),
+            attempt: None,
+            has_uncounted_failure: false,
             closing,
             purpose: Purpose::User,
             caller: None,
@@ -308,6 +315,7 @@ impl Session {
     /// Forgets what holds only until the connection returns to the pool.
     pub(super) fn end_checkout(&mut self) {
         self.purpose = Purpose::User;
+        self.end_attempt(false);
         self.user_instrumentation = None;
         self.take_row_failure();
         self.note_interruption();

@@ -167,10 +167,15 @@ impl Connection {
         // Inside another transaction the begin fails, and its access mode must stay.
         let reads =
             options.read_only && self.backend() == Backend::Sqlite && self.transaction_depth() == 0;
-        let mut pauses = options.pauses();
+        let mut pauses = options.pauses().peekable();
+        // The begin fails inside another transaction, which may be an attempt itself.
+        let is_outermost = self.transaction_depth() == 0;
         loop {
             if reads {
                 self.run("PRAGMA query_only = ON").map_err(DbError::from)?;
+            }
+            if is_outermost && pauses.peek().is_some() {
+                self.session().begin_attempt();
             }
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
                 transact(self, |connection| connection.begin_with(&begin), &mut work)
@@ -180,17 +185,23 @@ impl Connection {
             } else {
                 Ok(())
             };
+            let pause = match &outcome {
+                Ok(Err(_)) if restored.is_ok() => pauses.next().filter(|_| self.may_retry()),
+                _ => None,
+            };
+            if is_outermost {
+                self.session().end_attempt(pause.is_some());
+            }
             let outcome = outcome.unwrap_or_else(|payload| panic::resume_unwind(payload));
             restored.map_err(DbError::from)?;
-            match outcome {
-                Ok(value) => return Ok(value),
-                Err(failure) => match pauses.next().filter(|_| self.may_retry()) {
-                    Some(pause) if self.session().closing.wait(pause) => {
+            match (outcome, pause) {
+                (Ok(value), _) => return Ok(value),
+                (Err(failure), None) => return Err(failure.into_error(self)),
+                (Err(_), Some(pause)) => {
+                    if self.session().closing.wait(pause) {
                         return Err(DbError::Closed.into());
                     }
-                    Some(_) => {}
-                    None => return Err(failure.into_error(self)),
-                },
+                }
             }
         }
     }

@@ -79,6 +79,7 @@ fn deadlock_is_reported_and_retried_on_request() {
         create_table();
         DatabaseService::execute_query("INSERT INTO t VALUES (1), (2)", params! {}).unwrap();
         for (retries, failures) in [(0, 1), (5, 0)] {
+            let before = DatabaseService::get_pool_status().unwrap();
             let options = TransactionOptions {
                 retries,
                 ..TransactionOptions::default()
@@ -110,6 +111,25 @@ fn deadlock_is_reported_and_retried_on_request() {
                 failed
                     .iter()
                     .all(|error| matches!(error, DbError::Deadlock(_)))
+            );
+            // A conflict that was repeated is no failure in the statistics.
+            let statistics = DatabaseService::statistics().unwrap();
+            let after = &statistics.pool;
+            let counted = [
+                after.failed_queries - before.failed_queries,
+                after.retries - before.retries,
+            ];
+            assert_eq!(
+                counted,
+                [failures as u64, 1 - failures as u64],
+                "{statistics}"
+            );
+            let lock = statistics.statements.iter();
+            let lock = lock.filter(|entry| entry.statement.ends_with("FOR UPDATE"));
+            assert_eq!(
+                lock.map(|entry| entry.errors).sum::<u64>(),
+                1,
+                "{statistics}"
             );
         }
     });

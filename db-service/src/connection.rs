@@ -3,13 +3,14 @@
 //! From bottom to top, each file calls only methods of those before it:
 //!
 //! 1. `multi`: the enum
-//! 2. `session`, with `transaction_state`, `known_statements` and `instrumentation`: what is known of the connection
+//! 2. `session`, with `transaction_state`, `attempt`, `known_statements` and `instrumentation`: what is known of the connection
 //! 3. `execute`: statements, run once
 //! 4. `transaction`: begin, commit, rollback, retries
 //! 5. `parameter_types`, `query`, `batch`: statements with parameters
 //! 6. `reset`, `establish` with `relayed`: the begin and the end of a checkout
 //! 7. `diesel_traits` with `cursor`: the connection as one of diesel
 
+mod attempt;
 mod batch;
 mod cursor;
 mod diesel_traits;
@@ -29,7 +30,7 @@ mod transaction;
 mod transaction_state;
 
 pub use cursor::MultiCursor;
-pub(crate) use establish::Connector;
+pub(crate) use establish::{Closing, Connector};
 #[cfg(feature = "sqlite")]
 pub(crate) use execute::note_names;
 pub(crate) use known_statements::KnownStatement;

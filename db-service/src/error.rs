@@ -47,11 +47,15 @@ pub enum DbError {
         r#source: ConnectError,
     },
     /// No connection became available within the timeout: all were in use, or none could be opened.
+    ///
+    /// The numbers are those of one moment. `in_use` and `idle` together are at most `open`, and `in_use` and
+    /// `connecting` at most `maximum`. The caller that gets the error is not counted.
     #[error(
-        "timed out after {timeout:?} waiting for a connection ({open} of at most {maximum} open, {in_use} in use, \
-         {idle} idle, {waiting} waiting{}); return connections sooner, or raise DB_POOL_SIZE or DB_POOL_TIMEOUT{}",
+        "timed out after {timeout:?} {} ({open} of at most {maximum} open, {in_use} in use, {idle} idle, \
+         {waiting} waiting, {connecting} connecting{}){}",
+        PoolProblem::of(*in_use, *maximum, last_failure.as_deref(), r#source.as_ref()),
         longest.map(|longest| format!("; {longest}")).unwrap_or_default(),
-        pool_failures(last_failure.as_deref(), r#source.as_ref().map(|error| Chain(error).to_string()))
+        PoolProblem::of(*in_use, *maximum, last_failure.as_deref(), r#source.as_ref()).advice_or_reasons()
     )]
     #[non_exhaustive]
     PoolTimeout {
@@ -63,9 +67,11 @@ pub enum DbError {
         maximum: u32,
         /// The number of idle connections.
         idle: u32,
-        /// The number of callers that held a connection or were about to get one.
+        /// The number of callers that held a connection.
         in_use: usize,
-        /// The number of callers that waited for a connection.
+        /// The number of callers for which a connection was being opened or checked.
+        connecting: u32,
+        /// The number of callers that waited until another one returns its connection.
         waiting: usize,
         /// The caller that has held a connection for the longest time.
         longest: Option<Holder>,
@@ -695,6 +701,55 @@ impl fmt::Display for Holder {
             formatter,
             "the longest has been held for {held:.1?}, checked out at {location}"
         )
+    }
+}
+
+/// Why a caller got no connection in time.
+enum PoolProblem {
+    /// All connections were in use.
+    Full,
+    /// No connection could be opened, for these reasons.
+    Refused(String),
+    /// No attempt to open a connection has ended yet.
+    Pending,
+}
+
+impl PoolProblem {
+    fn of(
+        in_use: usize,
+        maximum: u32,
+        last_failure: Option<&str>,
+        of_r2d2: Option<&r2d2::Error>,
+    ) -> Self {
+        let of_r2d2 = of_r2d2.map(|error| Chain(error).to_string());
+        if in_use >= maximum as usize {
+            return PoolProblem::Full;
+        }
+        match pool_failures(last_failure, of_r2d2) {
+            none if none.is_empty() => PoolProblem::Pending,
+            reasons => PoolProblem::Refused(reasons),
+        }
+    }
+
+    /// Returns the end of the message.
+    fn advice_or_reasons(self) -> String {
+        match self {
+            PoolProblem::Full => {
+                "; return connections sooner, or raise DB_POOL_SIZE or DB_POOL_TIMEOUT".to_owned()
+            }
+            PoolProblem::Refused(reasons) => reasons,
+            PoolProblem::Pending => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for PoolProblem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            PoolProblem::Full => "waiting for a connection",
+            PoolProblem::Refused(_) => "because no usable connection could be opened",
+            PoolProblem::Pending => "while connections were being opened or checked",
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod checkouts;
 mod manager;
 mod metrics;
+mod outage;
 mod semaphore;
 
 pub(crate) use manager::CHECK_TIMEOUT;
@@ -24,16 +25,16 @@ use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::query_dsl::UpdateAndFetchResults;
 use diesel::result::{Error as DieselError, QueryResult};
 use diesel::{ConnectionError, ConnectionResult, Identifiable};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::config::DatabaseConfig;
-use crate::connection::{Connection, MultiCursor, MultiTransactionManager};
+use crate::connection::{Closing, Connection, MultiCursor, MultiTransactionManager};
 use crate::dsl::{MultiBackend, MultiRow};
 use crate::error::DbError;
 use crate::statistics::{PoolStatus, Statistics};
 use crate::watchdog::CallError;
 use checkouts::{Checkout, Checkouts};
-use manager::{LastFailure, LogErrors, Manager};
+use manager::{LastFailure, Manager};
 use metrics::WaitingGauge;
 use semaphore::{AcquireError, FairSemaphore, Permit};
 
@@ -44,9 +45,16 @@ const MAX_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// no other effect here.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// The maximum time in which r2d2's threads make the placeholder.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
 pub(crate) struct ConnectionPool {
     /// `None` after the service was shut down.
     pool: RwLock<Option<r2d2::Pool<Manager>>>,
+    /// A checked-out value without a connection. When the pool closes, its return wakes a caller that waits in r2d2, whose
+    /// return of the value wakes the next one.
+    placeholder: Mutex<Option<r2d2::PooledConnection<Manager>>>,
+    closing: Arc<Closing>,
     semaphore: Arc<FairSemaphore>,
     pub(crate) statistics: Arc<Statistics>,
     checkouts: Arc<Checkouts>,
@@ -62,23 +70,31 @@ impl ConnectionPool {
     pub(crate) fn open(config: &DatabaseConfig) -> Result<Self, DbError> {
         let statistics = Arc::new(Statistics::default());
         let manager = Manager::open(config, Arc::clone(&statistics))?;
-        let last_failure = manager.last_failure();
+        let (last_failure, closing) = (manager.last_failure(), manager.closing());
         let maximum = config.pool_size + config.max_overflow;
         let builder = r2d2::Pool::builder()
-            .max_size(maximum)
+            // One more, for the placeholder.
+            .max_size(maximum + 1)
             .min_idle(Some(config.min_idle))
             .max_lifetime(None)
             .idle_timeout(None)
             .connection_timeout(2 * RETRY)
-            .error_handler(Box::new(LogErrors));
+            // The manager logs its errors itself.
+            .error_handler(Box::new(r2d2::NopErrorHandler));
         // r2d2 panics if it cannot start its threads.
-        let pool = panic::catch_unwind(AssertUnwindSafe(|| builder.build_unchecked(manager)))
-            .map_err(|_| {
-                let reason = "no thread could be started for the pool".to_owned();
-                DbError::not_connected(config.url.to_string(), reason)
-            })?;
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| {
+            let pool = builder.build_unchecked(manager);
+            let placeholder = take_placeholder(&pool)?;
+            Some((pool, placeholder))
+        }));
+        let (pool, placeholder) = opened.ok().flatten().ok_or_else(|| {
+            let reason = "no thread could be started for the pool".to_owned();
+            DbError::not_connected(config.url.to_string(), reason)
+        })?;
         Ok(ConnectionPool {
             pool: RwLock::new(Some(pool)),
+            placeholder: Mutex::new(Some(placeholder)),
+            closing,
             semaphore: FairSemaphore::new(maximum as usize),
             statistics,
             checkouts: Arc::new(Checkouts::new(config.leak_threshold)),
@@ -93,7 +109,14 @@ impl ConnectionPool {
     /// Checks out a connection within the pool's timeout.
     #[track_caller]
     pub(crate) fn get(&self) -> Result<PooledConnection, DbError> {
-        let holder = Location::caller();
+        self.get_at(Location::caller())
+    }
+
+    /// Checks out a connection for the call at `holder`.
+    pub(crate) fn get_at(
+        &self,
+        holder: &'static Location<'static>,
+    ) -> Result<PooledConnection, DbError> {
         self.checkouts.warn_of_leaks();
         let started_at = Instant::now();
         let deadline = started_at + self.timeout.min(MAX_WAIT);
@@ -107,6 +130,9 @@ impl ConnectionPool {
         let left = deadline.saturating_duration_since(Instant::now());
         let connection = manager::by(deadline, || pool.get_timeout(left))
             .map_err(|source| self.timed_out(Some(source)))?;
+        if self.closing.has_begun() || connection.is_placeholder() {
+            return Err(DbError::Closed);
+        }
         drop(waiting);
         self.statistics.total_connections.increment();
         self.statistics.active_connections.increment();
@@ -133,13 +159,26 @@ impl ConnectionPool {
             failed_queries: statistics.failed_queries.get(),
             transactions_committed: statistics.transactions_committed.get(),
             transactions_rolled_back: statistics.transactions_rolled_back.get(),
+            retries: statistics.retries.get(),
         }
+    }
+
+    /// Refuses checkouts, and ends the waits of callers, which get [`DbError::Closed`].
+    pub(crate) fn refuse(&self) {
+        self.closing.begin();
+        self.semaphore.close();
+        drop(self.placeholder.lock().take());
+    }
+
+    /// Waits for `pause`, or until the pool closes. Returns whether it closes.
+    pub(crate) fn waits_in_vain(&self, pause: Duration) -> bool {
+        self.closing.wait(pause)
     }
 
     /// Closes the pool: refuses checkouts, waits up to the drain timeout for connections in use, and closes the idle
     /// ones. A connection that is still in use afterwards is closed when it is returned.
     pub(crate) fn close(&self) {
-        self.semaphore.close();
+        self.refuse();
         let deadline = Instant::now() + self.drain_timeout.min(MAX_WAIT);
         let left = self.semaphore.drain(deadline);
         if left > 0 {
@@ -156,25 +195,53 @@ impl ConnectionPool {
         drop(self.pool.write().take());
     }
 
+    /// Returns the numbers of open and idle connections, without the placeholder.
     fn size(&self) -> (u32, u32) {
+        let placeholder = self.placeholder.lock();
         let state = self.pool.read().as_ref().map(r2d2::Pool::state);
-        state.map_or((0, 0), |state| (state.connections, state.idle_connections))
+        let returned = u32::from(placeholder.is_none());
+        state.map_or((0, 0), |state| {
+            let idle = state.idle_connections.saturating_sub(returned);
+            (state.connections.saturating_sub(1), idle)
+        })
     }
 
+    /// Returns the error of a caller that has waited in vain. `source` is r2d2's error, if the caller has a permit.
     fn timed_out(&self, source: Option<r2d2::Error>) -> DbError {
         metrics::timed_out();
-        let ((open, idle), (in_use, waiting)) = (self.size(), self.semaphore.load());
+        // A caller gets its permit before its checkout and returns it afterwards, so while the checkouts do not change,
+        // there are at least as many permits. A connection can be idle again before its checkout ends.
+        let (open, idle, in_use, (permits, waiting)) = self.checkouts.with_count(|checkouts| {
+            let (open, idle) = self.size();
+            let in_use = checkouts.min(open.saturating_sub(idle) as usize);
+            (open, idle, in_use, self.semaphore.load())
+        });
+        let own_permit = usize::from(source.is_some());
+        let connecting = permits.saturating_sub(in_use + own_permit);
         DbError::PoolTimeout {
             timeout: self.timeout,
             open,
             maximum: self.maximum,
             idle,
             in_use,
+            connecting: u32::try_from(connecting).unwrap_or(u32::MAX),
             waiting,
             longest: self.checkouts.longest(),
             last_failure: self.last_failure.lock().clone(),
             source,
         }
+    }
+}
+
+/// Checks out the placeholder. With `DB_MIN_IDLE`, connections may come first.
+fn take_placeholder(pool: &r2d2::Pool<Manager>) -> Option<r2d2::PooledConnection<Manager>> {
+    let mut others = Vec::new();
+    loop {
+        let next = pool.get_timeout(START_TIMEOUT).ok()?;
+        if next.is_placeholder() {
+            return Some(next);
+        }
+        others.push(next);
     }
 }
 

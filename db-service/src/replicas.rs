@@ -79,9 +79,17 @@ impl Replicas {
         usable.into_iter().map(|(_, replica)| replica).collect()
     }
 
+    /// Ends the probes and the waits of callers.
+    pub(crate) fn refuse(&self) {
+        self.end();
+        for pool in self.all.iter().filter_map(|replica| replica.pool.get()) {
+            pool.refuse();
+        }
+    }
+
     /// Closes all pools, and waits for connections in use as each pool does.
     pub(crate) fn close(&self) {
-        self.end();
+        self.refuse();
         for pool in self.all.iter().filter_map(|replica| replica.pool.get()) {
             pool.close();
         }
@@ -185,7 +193,11 @@ impl Replica {
             connection = asked;
             match replayed {
                 Ok(replayed) if replayed >= after => return Some(connection),
-                Ok(_) if Instant::now() + pause < deadline => thread::sleep(pause),
+                Ok(_) if Instant::now() + pause < deadline => {
+                    if self.pool.get()?.waits_in_vain(pause) {
+                        return None;
+                    }
+                }
                 _ => {
                     self.suspend_if_lost(&mut connection);
                     return None;
@@ -266,15 +278,17 @@ impl Replica {
                     }
                 }
                 Err(error) => {
-                    if state.last_probe.is_some() || !state.is_probed {
+                    let reason = error.to_string();
+                    let is_news = state.last_failure.as_ref() != Some(&reason);
+                    if state.last_probe.is_some() || !state.is_probed || is_news {
                         log::warn!(
                             "{} cannot be read from: {}",
                             self.config.url,
-                            Escaped(&error)
+                            Escaped(&reason)
                         );
                     }
                     state.last_probe = None;
-                    state.last_failure = Some(error.to_string());
+                    state.last_failure = Some(reason);
                 }
             }
             state.is_probed = true;
@@ -323,6 +337,8 @@ impl Replica {
     }
 }
 
+/// Returns whether callers that hold connections are the reason for a timeout.
 fn is_busy(error: &DbError) -> bool {
-    matches!(error, DbError::PoolTimeout { in_use, maximum, .. } if *in_use >= *maximum as usize)
+    matches!(error, DbError::PoolTimeout { in_use, connecting, maximum, .. }
+        if *in_use > 0 && *in_use + *connecting as usize >= *maximum as usize)
 }

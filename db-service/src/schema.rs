@@ -1,7 +1,9 @@
 //! The database's tables: their columns, keys, indexes and sizes.
 
+use std::panic::Location;
+
 use crate::backend::Backend;
-use crate::connection::Connection;
+use crate::connection::{Connection, Purpose};
 use crate::error::DbError;
 use crate::params;
 use crate::sql::{TableName, quote};
@@ -76,8 +78,9 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the server's error.
+    #[track_caller]
     pub fn list_tables(&mut self) -> Result<Vec<String>, DbError> {
-        self.internally(list_tables)
+        self.on_behalf_of(Some(Location::caller()), Purpose::Internal, list_tables)
     }
 
     /// Describes a table, like [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info). The table
@@ -86,8 +89,10 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the errors of [`DatabaseService::get_table_info`](crate::DatabaseService::get_table_info).
+    #[track_caller]
     pub fn get_table_info(&mut self, table: &str) -> Result<TableInfo, DbError> {
-        self.internally(|connection| table_info(connection, table))
+        let describe = |connection: &mut Self| table_info(connection, table);
+        self.on_behalf_of(Some(Location::caller()), Purpose::Internal, describe)
     }
 }
 
@@ -160,7 +165,8 @@ fn list_tables(connection: &mut Connection) -> Result<Vec<String>, DbError> {
                  ELSE pg_catalog.quote_ident(n.nspname) || '.' END || pg_catalog.quote_ident(c.relname) AS name \
                  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                  WHERE c.relkind IN ('r', 'p', 'f') AND n.nspname <> 'information_schema' \
-                 AND n.nspname NOT LIKE 'pg\\_%'",
+                 AND n.nspname NOT LIKE 'pg\\_%' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+                 WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')",
                 params! {},
             )?
             .iter()
@@ -171,7 +177,7 @@ fn list_tables(connection: &mut Connection) -> Result<Vec<String>, DbError> {
                 "SELECT schema, name, schema = 'main' AND name COLLATE NOCASE NOT IN \
                  (SELECT name FROM sqlite_temp_schema WHERE type IN ('table', 'view')) AS is_found \
                  FROM pragma_table_list \
-                 WHERE type IN ('table', 'virtual', 'shadow') AND schema <> 'temp' \
+                 WHERE type IN ('table', 'virtual') AND schema <> 'temp' \
                  AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
                 params! {},
             )?

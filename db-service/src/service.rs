@@ -7,6 +7,7 @@ mod rows;
 mod schema;
 
 use std::fmt;
+use std::panic::Location;
 
 use diesel::result::QueryResult;
 pub use reading::ReadOptions;
@@ -35,7 +36,7 @@ pub struct DatabaseService {
 }
 
 enum Source {
-    Pool(ConnectionPool),
+    Pool(Box<ConnectionPool>),
     Fake(FakeDatabase),
 }
 
@@ -50,7 +51,7 @@ impl Service for DatabaseService {
             config.pool_size
         );
         Ok(DatabaseService {
-            source: Source::Pool(pool),
+            source: Source::Pool(Box::new(pool)),
             replicas: Replicas::open(config)?,
         })
     }
@@ -68,8 +69,11 @@ impl Service for DatabaseService {
     }
 
     fn shutdown(&self) -> anyhow::Result<()> {
-        self.replicas.close();
+        self.replicas.refuse();
         if let Source::Pool(pool) = &self.source {
+            // All waits end before the first wait for a connection in use.
+            pool.refuse();
+            self.replicas.close();
             pool.close();
         }
         Ok(())
@@ -489,7 +493,16 @@ fn counted<R>(
     pool: &ConnectionPool,
     work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
 ) -> Result<R, DbError> {
-    let result = pool.get().and_then(|mut connection| {
+    counted_at(Location::caller(), pool, work)
+}
+
+/// Counts a call at `at`.
+fn counted_at<R>(
+    at: &'static Location<'static>,
+    pool: &ConnectionPool,
+    work: impl FnOnce(&mut Connection) -> Result<R, DbError>,
+) -> Result<R, DbError> {
+    let result = pool.get_at(at).and_then(|mut connection| {
         connection.set_purpose_until_return(Purpose::PartOfCall);
         work(&mut connection)
     });

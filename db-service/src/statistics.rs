@@ -158,7 +158,7 @@ impl fmt::Display for DatabaseStatistics {
 }
 
 /// Returns the counters with their names, in the order of both formats.
-fn counters(pool: &PoolStatus) -> [(&'static str, u64); 11] {
+fn counters(pool: &PoolStatus) -> [(&'static str, u64); 12] {
     [
         ("pool_size", pool.pool_size.into()),
         ("checked_in", pool.checked_in.into()),
@@ -171,6 +171,7 @@ fn counters(pool: &PoolStatus) -> [(&'static str, u64); 11] {
         ("failed_queries", pool.failed_queries),
         ("transactions_committed", pool.transactions_committed),
         ("transactions_rolled_back", pool.transactions_rolled_back),
+        ("retries", pool.retries),
     ]
 }
 
@@ -207,6 +208,7 @@ pub(crate) struct Statistics {
     pub(crate) transactions_committed: Counter,
     pub(crate) transactions_rolled_back: Counter,
     pub(crate) invalid: Counter,
+    pub(crate) retries: Counter,
     /// The number of statements that may have changed the types of columns and parameters.
     pub(crate) redefinitions: Counter,
     pub(crate) statements: Statements,
@@ -255,6 +257,9 @@ pub struct PoolStatus {
     pub transactions_committed: u64,
     /// The number of rolled-back transactions, without savepoints.
     pub transactions_rolled_back: u64,
+    /// The number of repetitions: of transactions after a conflict, by `transaction_with`, and of statements after a
+    /// stale plan. The failures before a repetition count neither as failed statements nor as errors of a statement.
+    pub retries: u64,
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Connections: the pool, checkouts, lost connections, servers that do not answer, and PgBouncer.
 
+mod callers;
 mod checkouts;
 mod clean_sessions;
 #[cfg(target_os = "linux")]
@@ -7,6 +8,7 @@ mod file_descriptors;
 mod interrupted_statements;
 mod lost_connections;
 mod multiple_hosts;
+mod outages;
 mod pgbouncer;
 mod pool;
 mod socket_timeout;

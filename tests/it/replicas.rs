@@ -189,6 +189,24 @@ fn read_after_a_write_waits_for_a_replica_or_uses_the_primary() {
         wait_until(|| replica(0).pool.checked_out > 0);
         standby.execute("SELECT pg_wal_replay_resume()");
         assert_eq!(waiting.join().unwrap(), (standby.port(), 11));
+
+        // A shutdown ends the wait.
+        let options = ReadOptions {
+            after: Some("FFFFFFFF/0".parse().unwrap()),
+            patience: MAX_WAIT,
+        };
+        let waiting =
+            thread::spawn(context.wrap(move || DatabaseService::read_with(&options, port)));
+        wait_until(|| replica(0).pool.checked_out > 0);
+        let started_at = Instant::now();
+        assert!(registry().shutdown_all().is_clean());
+        let result = waiting.join().unwrap();
+        assert!(
+            matches!(result, Err(DbError::Closed | DbError::Service(_))),
+            "{result:?}"
+        );
+        let took = started_at.elapsed();
+        assert!(took < MAX_WAIT / 2, "{took:?}");
     });
 }
 

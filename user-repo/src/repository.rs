@@ -56,6 +56,7 @@ impl UserRepository {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[guarded]
+    #[track_caller]
     pub fn create_user(
         &self,
         username: &str,
@@ -87,6 +88,7 @@ impl UserRepository {
     ///
     /// Returns [`UserError::Database`].
     #[guarded]
+    #[track_caller]
     pub fn get_user_by_id(&self, id: i64) -> Result<Option<User>, UserError> {
         let sql = format!("SELECT {} FROM users WHERE id = :id", User::COLUMNS);
         first_user(&sql, params! { "id" => id })
@@ -98,6 +100,7 @@ impl UserRepository {
     ///
     /// Returns [`UserError::Database`].
     #[guarded]
+    #[track_caller]
     pub fn get_user_by_username(&self, username: &str) -> Result<Option<User>, UserError> {
         // No name contains a NUL, and PostgreSQL refuses texts that do.
         if username.contains('\0') {
@@ -117,6 +120,7 @@ impl UserRepository {
     /// Returns the errors of [`create_user`](Self::create_user), and [`UserError::NoUpdates`] if the update has no
     /// changes.
     #[guarded]
+    #[track_caller]
     pub fn update_user(&self, id: i64, update: UserUpdate) -> Result<Option<User>, UserError> {
         let UserUpdate {
             username,
@@ -164,6 +168,7 @@ impl UserRepository {
     ///
     /// Returns [`UserError::Database`].
     #[guarded]
+    #[track_caller]
     pub fn delete_user(&self, id: i64) -> Result<bool, UserError> {
         let sql = "UPDATE users SET is_active = FALSE, updated_at = :now WHERE id = :id AND is_active RETURNING id";
         let rows = DatabaseService::execute_query(sql, params! { "id" => id, "now" => now() })?;
@@ -176,6 +181,7 @@ impl UserRepository {
     ///
     /// Returns [`UserError::LimitExceeded`] for a limit above 1000, or [`UserError::Database`].
     #[guarded]
+    #[track_caller]
     pub fn list_users(&self, options: ListUsers) -> Result<Vec<User>, UserError> {
         if options.limit > MAX_LIMIT {
             return Err(UserError::LimitExceeded);
@@ -203,6 +209,7 @@ impl UserRepository {
     ///
     /// Returns [`UserError::Database`].
     #[guarded]
+    #[track_caller]
     pub fn count_users(&self, active_only: bool) -> Result<i64, UserError> {
         let filter = if active_only { "WHERE is_active" } else { "" };
         let rows = DatabaseService::execute_query(
@@ -225,6 +232,7 @@ impl UserRepository {
     /// Returns [`UserError::UnusableHash`] if the stored hash cannot be checked, after the same work as for an unknown
     /// user. Returns [`UserError::Hashing`] or [`UserError::Database`] if hashing or the database fails.
     #[guarded]
+    #[track_caller]
     pub fn verify_password(
         &self,
         username: &str,
@@ -262,6 +270,7 @@ impl UserRepository {
     ///
     /// Returns [`UserError::Database`].
     #[guarded]
+    #[track_caller]
     pub fn get_user_stats(&self) -> Result<UserStats, UserError> {
         let sql = "SELECT count(*) AS total_users, \
                    count(*) FILTER (WHERE is_active) AS active_users, \
@@ -283,6 +292,7 @@ fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 
+#[track_caller]
 fn first_user(sql: &str, params: Params) -> Result<Option<User>, UserError> {
     let rows = DatabaseService::execute_query(sql, params)?;
     Ok(rows.first().map(User::from_row).transpose()?)
@@ -315,6 +325,7 @@ fn taken(error: DbError, username: &str, email: &str) -> UserError {
 }
 
 /// Stores a new hash and returns it. Returns `None` if the stored hash was changed since `user` was read.
+#[track_caller]
 fn replace_hash(user: &User, password: &str) -> Result<Option<String>, UserError> {
     let hash = PasswordService::hash(password)?;
     let sql = "UPDATE users SET password_hash = :new \

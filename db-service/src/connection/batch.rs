@@ -1,8 +1,10 @@
 //! One statement with many sets of parameters.
 
+use std::panic::Location;
+
 use super::Connection;
 use super::known_statements::KnownStatement;
-use super::session::Purpose;
+use super::session::{Caller, Purpose};
 use crate::dialect::{Conversions, Needs, ParameterTypes};
 use crate::error::DbError;
 use crate::values::Params;
@@ -16,14 +18,16 @@ impl Connection {
     ///
     /// Returns the errors of [`execute_query`](Connection::execute_query). After an error, nothing is changed, except
     /// after [`DbError::OutcomeUnknown`], when the connection was lost during `COMMIT`.
+    #[track_caller]
     pub fn execute_many(&mut self, sql: &str, rows: &[Params]) -> Result<u64, DbError> {
+        let at = Location::caller();
         let statement = self.known(sql);
         let entry = statement.as_ref().ok().map(|known| known.entry.clone());
         self.measured(
             sql,
             entry.as_ref(),
             |affected| *affected,
-            |connection| connection.execute_rows(&*statement?, rows),
+            |connection| connection.execute_rows(&*statement?, rows, at),
         )
     }
 
@@ -31,10 +35,11 @@ impl Connection {
         &mut self,
         statement: &KnownStatement,
         rows: &[Params],
+        at: Caller,
     ) -> Result<u64, DbError> {
         let needs = Needs::of(&statement.parsed, rows);
         self.with_stale_plan_retry(statement, &needs, |connection, types| {
-            connection.with_purpose(Purpose::PartOfCall, |connection| {
+            connection.on_behalf_of(Some(at), Purpose::PartOfCall, |connection| {
                 connection
                     .transaction(|connection| connection.execute_each(statement, rows, &types))
             })

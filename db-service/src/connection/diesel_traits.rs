@@ -47,7 +47,7 @@ impl SimpleConnection for Connection {
             self.session().observed.echo(&sql);
         }
         let result = on_each!(self, inner => inner.batch_execute(sql));
-        self.end_query(&started, &query, result, |()| 0)
+        self.end_query(&started, &query, result, |()| 0, false)
     }
 }
 
@@ -71,9 +71,10 @@ impl diesel::Connection for Connection {
         T: QueryFragment<MultiBackend> + QueryId,
     {
         let query = self.known_source(source)?;
-        let result = self.execute_once(&query, source);
+        let result = self.execute_once(&query, source, true);
         if self.must_repeat(&result) {
-            return self.without_prepared(|connection| connection.execute_once(&query, source));
+            return self
+                .without_prepared(|connection| connection.execute_once(&query, source, false));
         }
         result
     }
@@ -157,13 +158,15 @@ impl Connection {
         Ok((self.start(side_effects, None), started_at))
     }
 
-    /// Notes the end of a query. `rows` counts its rows.
+    /// Notes the end of a query. `rows` counts its rows. If `may_repeat`, a stale plan outside a transaction does not
+    /// count, because the query is repeated.
     fn end_query<R>(
         &mut self,
         (running, started_at): &(Running, Instant),
         query: &KnownQuery,
         result: QueryResult<R>,
         rows: impl FnOnce(&R) -> u64,
+        may_repeat: bool,
     ) -> QueryResult<R> {
         let took = started_at.elapsed();
         let result = match result {
@@ -176,20 +179,29 @@ impl Connection {
                 Err(self.failed(running, error))
             }
         };
+        if may_repeat && is_stale(&result) && !self.is_in_transaction() {
+            self.session().note_uncounted();
+            return result;
+        }
         let session = self.session();
         if session.counts() {
-            session.observed.count(result.is_ok());
+            session.count_query(result.is_ok());
         }
         let call = Call {
             took,
             rows: result.as_ref().map_or(0, rows),
             failed: result.is_err(),
         };
-        session.observed.measured(&query.entry, &query.text, call);
+        session.record(&query.entry, &query.text, call);
         result
     }
 
-    fn execute_once<T>(&mut self, query: &KnownQuery, source: &T) -> QueryResult<usize>
+    fn execute_once<T>(
+        &mut self,
+        query: &KnownQuery,
+        source: &T,
+        may_repeat: bool,
+    ) -> QueryResult<usize>
     where
         T: QueryFragment<MultiBackend> + QueryId,
     {
@@ -205,7 +217,7 @@ impl Connection {
             Backend::Sqlite if !query.facts.changes_rows => 0,
             _ => count,
         });
-        self.end_query(&started, query, result, |count| *count as u64)
+        self.end_query(&started, query, result, |count| *count as u64, may_repeat)
     }
 
     /// Starts a SQLite query, which runs while its rows are read.
@@ -268,9 +280,9 @@ impl Connection {
     where
         T: QueryFragment<MultiBackend> + QueryId,
     {
-        let result = self.load_once(query, source);
+        let result = self.load_once(query, source, true);
         let result = if self.must_repeat(&result) {
-            self.without_prepared(|connection| connection.load_once(query, source))
+            self.without_prepared(|connection| connection.load_once(query, source, false))
         } else {
             result
         };
@@ -283,6 +295,7 @@ impl Connection {
         &mut self,
         query: &KnownQuery,
         source: &T,
+        may_repeat: bool,
     ) -> QueryResult<<diesel::PgConnection as LoadConnection>::Cursor<'static, 'static>>
     where
         T: QueryFragment<MultiBackend> + QueryId,
@@ -300,7 +313,7 @@ impl Connection {
             #[cfg(feature = "sqlite")]
             Connection::Sqlite(_) => Err(DieselError::NotFound),
         };
-        self.end_query(&started, query, rows, |rows| rows.len() as u64)
+        self.end_query(&started, query, rows, |rows| rows.len() as u64, may_repeat)
     }
 
     /// Logs a query if statements are logged.
@@ -325,10 +338,18 @@ impl Connection {
     /// Returns whether a query must run once more without its stale plan. A refused query outside a transaction has
     /// executed nothing.
     fn must_repeat<R>(&mut self, result: &QueryResult<R>) -> bool {
-        let is_stale = matches!(result, Err(DieselError::QueryBuilderError(error))
-            if matches!(error.downcast_ref(), Some(DbError::StalePlan(_))));
-        is_stale && !self.is_in_transaction() && self.drop_prepared()
+        if !is_stale(result) || self.is_in_transaction() {
+            return false;
+        }
+        let is_repeated = self.drop_prepared();
+        self.session().count_noted(is_repeated);
+        is_repeated
     }
+}
+
+fn is_stale<R>(result: &QueryResult<R>) -> bool {
+    matches!(result, Err(DieselError::QueryBuilderError(error))
+        if matches!(error.downcast_ref(), Some(DbError::StalePlan(_))))
 }
 
 impl MigrationConnection for Connection {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 #[cfg(feature = "sqlite")]
-use std::sync::atomic::{AtomicU64, Ordering};
-#[cfg(feature = "sqlite")]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::connection::{CacheSize, Connection as _};
+use parking_lot::{Condvar, Mutex};
 
 #[cfg(feature = "postgres")]
 use super::relayed;
@@ -30,9 +31,43 @@ pub(crate) struct Connector {
     calls: CallLimit,
 }
 
+/// Whether the pool of the connections closes, and the waits that end with it.
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    has_begun: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Closing {
+    /// Ends all waits, also later ones.
+    pub(crate) fn begin(&self) {
+        let _lock = self.lock.lock();
+        self.has_begun.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Acquire)
+    }
+
+    /// Waits for `pause`, or until the pool closes. Returns whether it closes.
+    pub(crate) fn wait(&self, pause: Duration) -> bool {
+        let end = Instant::now() + pause;
+        let mut lock = self.lock.lock();
+        while !self.has_begun() {
+            if self.changed.wait_until(&mut lock, end).timed_out() {
+                return self.has_begun();
+            }
+        }
+        true
+    }
+}
+
 struct Settings {
     config: DatabaseConfig,
     statistics: Arc<Statistics>,
+    closing: Arc<Closing>,
     /// The name under which all connections share a database in memory, if the URL is one.
     #[cfg(feature = "sqlite")]
     memory: String,
@@ -49,6 +84,7 @@ impl Connector {
         let settings = Settings {
             config: config.clone(),
             statistics,
+            closing: Arc::default(),
             #[cfg(feature = "sqlite")]
             memory: next_memory_name(),
             #[cfg(feature = "postgres")]
@@ -63,6 +99,11 @@ impl Connector {
     /// Returns the limit of concurrent calls to the server.
     pub(crate) fn calls(&self) -> &CallLimit {
         &self.calls
+    }
+
+    /// Returns what ends the waits of connections.
+    pub(crate) fn closing(&self) -> &Arc<Closing> {
+        &self.settings.closing
     }
 
     /// Opens the first connection, which also sets up a SQLite file.
@@ -113,6 +154,7 @@ impl Settings {
             self.config.url.backend(),
             SessionSettings::new(&self.config),
             Arc::clone(&self.statistics),
+            Arc::clone(&self.closing),
         );
         let (mut connection, session, statements) = match self.config.url.target() {
             #[cfg(feature = "postgres")]

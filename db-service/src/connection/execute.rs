@@ -121,7 +121,7 @@ impl Connection {
     pub(crate) fn record_call(&mut self, sql: &str, entry: Option<&StatementEntry>, call: Call) {
         let session = self.session();
         if session.counts() {
-            session.observed.count(!call.failed);
+            session.count_query(!call.failed);
         }
         if !session.is_internal() {
             self.record(sql, entry, call);
@@ -129,10 +129,15 @@ impl Connection {
     }
 
     fn record(&mut self, sql: &str, entry: Option<&StatementEntry>, call: Call) {
-        let observed = &self.session().observed;
+        let session = self.session();
         match entry {
-            Some(entry) => observed.measured(entry, sql, call),
-            None => observed.measured(&observed.statistics.statements.entry(sql), sql, call),
+            Some(entry) => session.record(entry, sql, call),
+            None => {
+                let observed = &session.observed;
+                let statements = &observed.statistics.statements;
+                let entry = statements.entry(sql, observed.backend);
+                session.record(&entry, sql, call);
+            }
         }
     }
 
@@ -161,21 +166,28 @@ impl Connection {
         result: Result<T, LoadError>,
         counts: bool,
     ) -> Result<T, DbError> {
-        let (was_sent, succeeded) = match &result {
-            Ok(_) | Err(LoadError::Value(_)) => (true, true),
-            Err(LoadError::Driver(..)) => (true, false),
-            Err(LoadError::NotSent(_)) => (false, false),
-        };
+        let succeeded = matches!(result, Ok(_) | Err(LoadError::Value(_)));
         let session = self.session();
-        if counts && was_sent && session.counts() {
-            session.observed.count(succeeded);
+        let counts = counts && session.counts();
+        if counts && succeeded {
+            session.count_query(true);
         }
         match result {
             Err(LoadError::Driver(error, position)) => {
                 // The caller does not know the texts of this crate.
                 let position = position.filter(|_| !session.is_internal());
                 let error = self.failed(&running.failed_at(position), error);
-                Err(self.classify_timeout(DbError::at(position, error)))
+                let error = self.classify_timeout(DbError::at(position, error));
+                if counts {
+                    match error {
+                        // `with_stale_plan_retry` decides.
+                        DbError::Query(_) | DbError::StalePlan(_) => {
+                            self.session().note_uncounted()
+                        }
+                        _ => self.session().count_query(false),
+                    }
+                }
+                Err(error)
             }
             Err(LoadError::Value(error)) => {
                 session.finish(running, None);

@@ -76,11 +76,6 @@ impl Session {
             None => known.facts.side_effects,
         };
         let (took, failed) = (started_at.elapsed(), error.is_some());
-        if command.is_none() && !self.is_internal() {
-            let rows = 0;
-            known.entry.record(Call { took, rows, failed });
-        }
-        self.observed.log_if_slow(&known.text, took);
         self.note_transaction(side_effects, failed);
         if side_effects.end && self.transaction.levels > 0 {
             self.transaction.was_ended = true;
@@ -94,6 +89,12 @@ impl Session {
             self.transaction.has_conflicted |=
                 command == Some(Command::Begin) && meaning(error) == Meaning::LockTimeout;
         }
+        if command.is_none() && !self.is_internal() {
+            let rows = 0;
+            self.record(&known.entry, &known.text, Call { took, rows, failed });
+        } else {
+            self.observed.log_if_slow(&known.text, took);
+        }
         match command {
             Some(Command::Begin) => {
                 self.count_rollback();
@@ -103,7 +104,7 @@ impl Session {
             // A failed COMMIT is a rollback, by the server or by diesel.
             Some(Command::RollBack | Command::Commit) => self.count_rollback(),
             Some(Command::Nested) => {}
-            None if self.counts() => self.observed.count(!failed),
+            None if self.counts() => self.count_query(!failed),
             None => {}
         }
     }

@@ -12,6 +12,7 @@ use super::Connection;
 #[cfg(feature = "postgres")]
 use super::parameter_types::AskedTypes;
 use super::session::Session;
+use crate::backend::Backend;
 use crate::dialect::ColumnNames;
 use crate::error::DbError;
 use crate::sql::{self, MAX_TEXT, ParsedStatement, TextFacts};
@@ -160,6 +161,7 @@ impl Session {
             entry: entry(
                 &self.observed.statistics.statements,
                 sql,
+                self.observed.backend,
                 self.is_internal(),
             ),
         }
@@ -187,6 +189,7 @@ impl Connection {
             entry: entry(
                 &session.observed.statistics.statements,
                 sql,
+                backend,
                 session.is_internal(),
             ),
             #[cfg(feature = "postgres")]
@@ -227,10 +230,15 @@ impl Connection {
 }
 
 /// Returns the measurements of a statement. Those of this crate's own statements are not reported.
-fn entry(statements: &Statements, sql: &str, is_internal: bool) -> StatementEntry {
+fn entry(
+    statements: &Statements,
+    sql: &str,
+    backend: Backend,
+    is_internal: bool,
+) -> StatementEntry {
     if is_internal {
         StatementEntry::default()
     } else {
-        statements.entry(sql)
+        statements.entry(sql, backend)
     }
 }

@@ -129,7 +129,9 @@ impl Connection {
         let is_stale = is_stale(error) && self.has_prepared();
         if self.is_in_transaction() {
             // The transaction has failed. The statement is prepared again after it.
-            self.session().statements.has_stale_plan |= is_stale;
+            let session = self.session();
+            session.statements.has_stale_plan |= is_stale;
+            session.count_noted(false);
             return first;
         }
         if is_stale {
@@ -139,8 +141,12 @@ impl Connection {
             ParameterTypes::Known(_) => self.types_now(statement, needs),
             _ => types.clone(),
         };
-        if is_stale || now != types {
-            return self.without_prepared(|connection| run(connection, now));
+        let is_repeated = is_stale || now != types;
+        self.session().count_noted(is_repeated);
+        if is_repeated {
+            let second = self.without_prepared(|connection| run(connection, now));
+            self.session().count_noted(false);
+            return second;
         }
         first
     }

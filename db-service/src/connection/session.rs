@@ -12,10 +12,11 @@ use diesel::connection::{
 use diesel::result::Error as DieselError;
 use parking_lot::Mutex;
 
+use super::attempt::Attempt;
 use super::instrumentation::DirectStatement;
 use super::known_statements::KnownStatements;
 use super::transaction_state::{FirstFailure, TransactionState, copy};
-use super::{Connection, on_each};
+use super::{Closing, Connection, on_each};
 use crate::backend::Backend;
 use crate::config::{DatabaseConfig, ResetOnReturn};
 use crate::error::{DbError, Meaning, ServerError, meaning, statement_text};
@@ -34,8 +35,16 @@ pub(crate) struct Session {
     /// The statements that the connection knows.
     pub(super) statements: KnownStatements,
     pub(super) transaction: TransactionState,
+    /// The attempt of a transaction that may be repeated.
+    pub(super) attempt: Option<Attempt>,
+    /// Whether the last statement's failure does not count yet, because the statement may be repeated.
+    pub(super) has_uncounted_failure: bool,
+    /// Ends waits when the pool closes.
+    pub(super) closing: Arc<Closing>,
     /// For whom statements run.
     purpose: Purpose,
+    /// The source location of the call that this crate's own statements belong to.
+    caller: Option<Caller>,
     /// Whether this crate accounts for the running statement itself, so that diesel's events about it are ignored.
     pub(super) is_announced: bool,
     /// The statement that the caller executes on the driver's connection.
@@ -184,6 +193,7 @@ impl Session {
         backend: Backend,
         settings: SessionSettings,
         statistics: Arc<Statistics>,
+        closing: Arc<Closing>,
     ) -> Self {
         Session {
             observed: Arc::new(Observed {
@@ -198,7 +208,11 @@ impl Session {
             }),
             statements: KnownStatements::new(settings.statement_cache_size),
             transaction: TransactionState::default(),
+            attempt: None,
+            has_uncounted_failure: false,
+            closing,
             purpose: Purpose::User,
+            caller: None,
             is_announced: false,
             direct: DirectStatement::default(),
             is_dirty: false,
@@ -224,7 +238,8 @@ impl Session {
     /// Returns the session of a connection whose instrumentation the caller has replaced, at this depth of transactions
     /// of the driver. Its state is unknown, so the connection is closed when it returns.
     fn unknown(backend: Backend, depth: u32) -> Self {
-        let mut session = Session::new(backend, SessionSettings::default(), Arc::default());
+        let settings = SessionSettings::default();
+        let mut session = Session::new(backend, settings, Arc::default(), Arc::default());
         session.is_dirty = true;
         // A statement may have failed meanwhile, or have begun a transaction.
         session.transaction = TransactionState {
@@ -300,6 +315,7 @@ impl Session {
     /// Forgets what holds only until the connection returns to the pool.
     pub(super) fn end_checkout(&mut self) {
         self.purpose = Purpose::User;
+        self.end_attempt(false);
         self.user_instrumentation = None;
         self.take_row_failure();
         self.note_interruption();
@@ -522,11 +538,25 @@ impl Connection {
         purpose: Purpose,
         work: impl FnOnce(&mut Self) -> R,
     ) -> R {
+        let caller = self.session().caller;
+        self.on_behalf_of(caller, purpose, work)
+    }
+
+    /// Runs `work` for a purpose that includes the present one. Its statements belong to the call at `caller`, or to the
+    /// one that is running already.
+    pub(crate) fn on_behalf_of<R>(
+        &mut self,
+        caller: Option<Caller>,
+        purpose: Purpose,
+        work: impl FnOnce(&mut Self) -> R,
+    ) -> R {
         let session = self.session();
-        let outer = session.purpose;
-        session.purpose = outer.max(purpose);
+        let outer = (session.purpose, session.caller);
+        session.purpose = outer.0.max(purpose);
+        session.caller = outer.1.or(caller);
         let result = panic::catch_unwind(AssertUnwindSafe(|| work(self)));
-        self.session().purpose = outer;
+        let session = self.session();
+        (session.purpose, session.caller) = outer;
         result.unwrap_or_else(|payload| panic::resume_unwind(payload))
     }
 
@@ -643,11 +673,12 @@ impl Connection {
         let has_failed_before = transaction.levels > 0
             && transaction.first_failure.is_some()
             && (self.session().is_aborted() || self.is_failed_transaction());
-        self.session().start(side_effects);
+        let session = self.session();
+        session.start(side_effects);
         Running {
             side_effects,
             has_failed_before,
-            at,
+            at: session.caller.or(at),
             position: None,
         }
     }

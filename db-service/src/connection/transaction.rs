@@ -2,7 +2,6 @@
 
 use std::borrow::BorrowMut;
 use std::panic::{self, AssertUnwindSafe};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
@@ -153,7 +152,8 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the errors of `work`, and those of the transaction's begin and end. Returns an error inside another
-    /// transaction. If the connection is lost during `COMMIT`, returns [`DbError::OutcomeUnknown`] and does not retry.
+    /// transaction. If the connection is lost during `COMMIT`, returns [`DbError::OutcomeUnknown`] and does not retry. If
+    /// the service is shut down before a retry, returns [`DbError::Closed`].
     pub fn transaction_with<T, E, F>(
         &mut self,
         options: &TransactionOptions,
@@ -167,10 +167,15 @@ impl Connection {
         // Inside another transaction the begin fails, and its access mode must stay.
         let reads =
             options.read_only && self.backend() == Backend::Sqlite && self.transaction_depth() == 0;
-        let mut pauses = options.pauses();
+        let mut pauses = options.pauses().peekable();
+        // The begin fails inside another transaction, which may be an attempt itself.
+        let is_outermost = self.transaction_depth() == 0;
         loop {
             if reads {
                 self.run("PRAGMA query_only = ON").map_err(DbError::from)?;
+            }
+            if is_outermost && pauses.peek().is_some() {
+                self.session().begin_attempt();
             }
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
                 transact(self, |connection| connection.begin_with(&begin), &mut work)
@@ -180,14 +185,23 @@ impl Connection {
             } else {
                 Ok(())
             };
+            let pause = match &outcome {
+                Ok(Err(_)) if restored.is_ok() => pauses.next().filter(|_| self.may_retry()),
+                _ => None,
+            };
+            if is_outermost {
+                self.session().end_attempt(pause.is_some());
+            }
             let outcome = outcome.unwrap_or_else(|payload| panic::resume_unwind(payload));
             restored.map_err(DbError::from)?;
-            match outcome {
-                Ok(value) => return Ok(value),
-                Err(failure) => match pauses.next().filter(|_| self.may_retry()) {
-                    Some(pause) => thread::sleep(pause),
-                    None => return Err(failure.into_error(self)),
-                },
+            match (outcome, pause) {
+                (Ok(value), _) => return Ok(value),
+                (Err(failure), None) => return Err(failure.into_error(self)),
+                (Err(_), Some(pause)) => {
+                    if self.session().closing.wait(pause) {
+                        return Err(DbError::Closed.into());
+                    }
+                }
             }
         }
     }

@@ -67,6 +67,12 @@ impl Checkouts {
         }
     }
 
+    /// Calls `ask` with the number of current checkouts, which does not change meanwhile.
+    pub(crate) fn with_count<R>(&self, ask: impl FnOnce(usize) -> R) -> R {
+        let state = self.state.lock();
+        ask(state.out.len())
+    }
+
     pub(crate) fn longest(&self) -> Option<Holder> {
         let state = self.state.lock();
         let (_, oldest) = state.out.first_key_value()?;

@@ -3,19 +3,19 @@
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use r2d2::{HandleError, ManageConnection};
+use r2d2::ManageConnection;
 
 use super::metrics::{self, ConnectionGauge, GaugeState, Reason};
+use super::outage::Outages;
 use crate::backend::Backend;
 use crate::config::DatabaseConfig;
 use crate::config::Target;
-use crate::connection::Connection;
-use crate::connection::Connector;
+use crate::connection::{Closing, Connection, Connector};
 use crate::error::{Chain, DbError, ServerError};
 use crate::statistics::Statistics;
 use crate::watchdog::{self, CallError, CallLimit};
@@ -53,6 +53,8 @@ pub(crate) struct Manager {
     config: DatabaseConfig,
     connector: Connector,
     statistics: Arc<Statistics>,
+    /// Whether the placeholder was made. It is the first value that r2d2 gets.
+    has_placeholder: AtomicBool,
     /// The connection that the start has opened. It becomes the pool's first one.
     initial_connection: Mutex<Option<Connection>>,
     /// A connection that keeps a database in memory alive while no other one is open.
@@ -60,6 +62,7 @@ pub(crate) struct Manager {
     /// The number of idle connections.
     idle: Mutex<u32>,
     last_failure: LastFailure,
+    outages: Outages,
     /// The number of losses of the server. Connections of an earlier generation are considered lost too.
     generation: AtomicU64,
 }
@@ -68,14 +71,15 @@ pub(crate) struct Manager {
 pub(crate) type LastFailure = Arc<Mutex<Option<String>>>;
 
 pub(crate) struct ManagedConnection {
-    /// `None` only after a timeout in [`bounded`](ManagedConnection::bounded). Such a connection is not checked out.
+    /// `None` in the pool's placeholder, after a timeout in [`bounded`](ManagedConnection::bounded), and after a
+    /// return to a pool that closes. Such a connection is not handed out.
     connection: Option<Connection>,
     /// The end of the connection's lifetime.
     expires: Option<Instant>,
     /// The manager's generation when the connection was opened.
     generation: u64,
     used: Instant,
-    presence: ConnectionGauge,
+    presence: Option<ConnectionGauge>,
     calls: CallLimit,
 }
 
@@ -94,6 +98,17 @@ pub(crate) enum ManagerError {
 }
 
 impl ManagedConnection {
+    /// Returns whether this is the pool's placeholder, or a connection that a pool that closes has closed.
+    pub(crate) fn is_placeholder(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    fn note_state(&mut self, state: GaugeState) {
+        if let Some(presence) = &mut self.presence {
+            presence.change(state);
+        }
+    }
+
     /// Returns the connection, which must be checked out.
     pub(crate) fn connection(&self) -> &Connection {
         self.connection.as_ref().expect(CHECKED_OUT)
@@ -156,12 +171,30 @@ impl Manager {
             config: config.clone(),
             connector,
             statistics,
+            has_placeholder: AtomicBool::new(false),
             initial_connection: Mutex::new(Some(first)),
             _keep_alive: Mutex::new(anchor),
             idle: Mutex::new(0),
             last_failure: LastFailure::default(),
+            outages: Outages::default(),
             generation: AtomicU64::new(0),
         })
+    }
+
+    pub(crate) fn closing(&self) -> Arc<Closing> {
+        Arc::clone(self.connector.closing())
+    }
+
+    /// Returns the value that holds a place in r2d2's pool. Its return wakes a caller that waits there.
+    fn placeholder(&self) -> ManagedConnection {
+        ManagedConnection {
+            connection: None,
+            expires: None,
+            generation: u64::MAX,
+            used: Instant::now(),
+            presence: None,
+            calls: self.connector.calls().clone(),
+        }
     }
 
     /// Returns the cell with the error of the last attempt to connect. It is empty after a success.
@@ -186,15 +219,16 @@ impl Manager {
             expires: self.expiry(),
             generation,
             used: Instant::now(),
-            presence: ConnectionGauge::of_idle(),
+            presence: Some(ConnectionGauge::of_idle()),
             calls: self.connector.calls().clone(),
         })
     }
 
-    /// Records a lost connection. Of several connections that were lost together, only the first one counts.
-    fn lost(&self, managed: &ManagedConnection) {
-        self.generation
-            .fetch_max(managed.generation + 1, Ordering::Relaxed);
+    /// Records a lost connection. Of several connections that were lost together, only the first one counts. Returns
+    /// whether this is the first one.
+    fn lost(&self, managed: &ManagedConnection) -> bool {
+        let next = managed.generation + 1;
+        self.generation.fetch_max(next, Ordering::Relaxed) < next
     }
 
     fn is_outdated(&self, managed: &ManagedConnection) -> bool {
@@ -217,11 +251,20 @@ impl ManageConnection for Manager {
     type Error = ManagerError;
 
     fn connect(&self) -> Result<ManagedConnection, ManagerError> {
+        if !self.has_placeholder.swap(true, Ordering::Relaxed) {
+            return Ok(self.placeholder());
+        }
         let started_at = Instant::now();
         let opened = self.open_another();
-        match opened {
-            Ok(_) => metrics::opened(started_at),
-            Err(_) => metrics::not_opened(),
+        match &opened {
+            Ok(_) => {
+                metrics::opened(started_at);
+                self.outages.succeeded(&self.config.url);
+            }
+            Err(error) => {
+                metrics::not_opened();
+                self.outages.failed(error);
+            }
         }
         *self.last_failure.lock() = opened.as_ref().err().map(ToString::to_string);
         opened
@@ -230,12 +273,21 @@ impl ManageConnection for Manager {
     /// Checks a connection. r2d2 calls it at each checkout, so the connection is not idle afterwards, whatever the
     /// result.
     fn is_valid(&self, managed: &mut ManagedConnection) -> Result<(), ManagerError> {
+        // The pool returns it at once.
+        if managed.is_placeholder() {
+            return Ok(());
+        }
         let mut idle = self.idle.lock();
         *idle = idle.saturating_sub(1);
         drop(idle);
-        managed.presence.change(GaugeState::InUse);
+        managed.note_state(GaugeState::InUse);
+        // The pool hands out no more connections.
+        if self.connector.closing().has_begun() {
+            return Ok(());
+        }
         if self.is_outdated(managed) {
             metrics::closed(Reason::Outdated);
+            log::debug!("{}", ManagerError::Recycled);
             return Err(ManagerError::Recycled);
         }
         if managed.used.elapsed() < ALIVE_WINDOW {
@@ -260,8 +312,8 @@ impl ManageConnection for Manager {
             Err(unfinished) => ManagerError::Unchecked(unfinished),
         };
         // A very short timeout says nothing about the other connections.
-        if limit >= SHORT_CHECK {
-            self.lost(managed);
+        if limit < SHORT_CHECK || self.lost(managed) {
+            log::warn!("{}", Escaped(&failure));
         }
         self.statistics.invalid.increment();
         metrics::closed(Reason::Lost);
@@ -270,13 +322,22 @@ impl ManageConnection for Manager {
 
     /// Resets a connection, and returns whether to close it. r2d2 calls it at each return.
     fn has_broken(&self, managed: &mut ManagedConnection) -> bool {
-        managed.used = Instant::now();
-        let reason = self.reason_to_close(managed);
-        match reason {
-            Some(reason) => metrics::closed(reason),
-            None => managed.presence.change(GaugeState::Idle),
+        let is_closing = self.connector.closing().has_begun();
+        if is_closing && managed.is_placeholder() {
+            return false;
         }
-        reason.is_some()
+        managed.used = Instant::now();
+        let Some(reason) = self.reason_to_close(managed) else {
+            managed.note_state(GaugeState::Idle);
+            return false;
+        };
+        metrics::closed(reason);
+        // r2d2 wakes a waiting caller only if something is returned to it.
+        if is_closing {
+            managed.connection = None;
+            managed.presence = None;
+        }
+        !is_closing
     }
 }
 
@@ -335,17 +396,5 @@ impl Manager {
             log::warn!("a returned connection could not be reset: {unfinished}");
             false
         })
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct LogErrors;
-
-impl HandleError<ManagerError> for LogErrors {
-    fn handle_error(&self, error: ManagerError) {
-        match error {
-            ManagerError::Recycled => log::debug!("{error}"),
-            _ => log::warn!("{}", Escaped(error)),
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! Bulk inserts into one table.
 
+use std::panic::Location;
+
 #[cfg(feature = "postgres")]
 use super::copy;
 use crate::backend::Backend;
@@ -18,6 +20,7 @@ impl Connection {
     /// # Errors
     ///
     /// Returns the errors of [`DatabaseService::bulk_insert`](crate::DatabaseService::bulk_insert).
+    #[track_caller]
     pub fn bulk_insert<R>(
         &mut self,
         table: &str,
@@ -37,7 +40,9 @@ impl Connection {
             number: 0,
             held_back: None,
         };
-        self.insert(table, &mut rows)
+        self.on_behalf_of(Some(Location::caller()), Purpose::User, |connection| {
+            connection.insert(table, &mut rows)
+        })
     }
 
     fn insert(&mut self, table: &str, rows: &mut Rows<'_>) -> Result<u64, DbError> {

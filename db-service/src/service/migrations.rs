@@ -23,6 +23,7 @@ impl DatabaseService {
     /// Returns [`DbError::Migration`] with the failed migration and how much of it was applied. Earlier migrations stay
     /// applied.
     #[guarded]
+    #[track_caller]
     pub fn run_migrations(&self, source: &Migrations) -> Result<Vec<String>, DbError> {
         match &self.source {
             Source::Pool(_) => {
@@ -39,6 +40,7 @@ impl DatabaseService {
     ///
     /// Returns [`DbError::Migration`] if `run_migrations` would not begin.
     #[guarded]
+    #[track_caller]
     pub fn plan_migrations(&self, source: &Migrations) -> Result<Vec<PlannedMigration>, DbError> {
         self.migrate(|connection, _| migrations::plan(connection, source))
     }
@@ -49,6 +51,7 @@ impl DatabaseService {
     ///
     /// Returns [`DbError::Migration`] if the source or the history cannot be read.
     #[guarded]
+    #[track_caller]
     pub fn migration_status(&self, source: &Migrations) -> Result<Vec<MigrationStatus>, DbError> {
         self.migrate(|connection, _| migrations::status(connection, source))
     }
@@ -60,6 +63,7 @@ impl DatabaseService {
     /// Returns [`DbError::Migration`] as [`run_migrations`](Self::run_migrations) does. If one of the migrations cannot
     /// be reverted, returns an error and reverts none.
     #[guarded]
+    #[track_caller]
     pub fn revert_migrations(
         &self,
         source: &Migrations,
@@ -78,6 +82,7 @@ impl DatabaseService {
     /// Returns [`DbError::Migration`] if the source has no such version, or if the source or the history cannot be
     /// read.
     #[guarded]
+    #[track_caller]
     pub fn baseline_migrations(
         &self,
         source: &Migrations,
@@ -86,6 +91,7 @@ impl DatabaseService {
         self.migrate(|connection, config| migrations::baseline(connection, config, source, version))
     }
 
+    #[track_caller]
     fn migrate<R>(
         &self,
         work: impl FnOnce(&mut Connection, &DatabaseConfig) -> Result<R, DbError>,

@@ -1,6 +1,6 @@
 //! `DatabaseService`: many rows in, many rows out.
 
-use super::{DatabaseService, Source, counted};
+use super::{DatabaseService, Source, counted, counted_at};
 use crate::error::DbError;
 use crate::rows::{Each, stop_on_error};
 use crate::values::Params;
@@ -108,17 +108,22 @@ impl DatabaseService {
         F: FnMut(Row) -> Result<ControlFlow<()>, E>,
         E: From<DbError>,
     {
-        stop_on_error(work, |each| Self::stream(sql, &params, each))
+        let at = Location::caller();
+        stop_on_error(work, |each| Self::stream(sql, &params, at, each))
     }
 
     #[guarded]
-    #[track_caller]
-    fn stream(&self, sql: &str, params: &Params, each: &mut Each<'_>) -> Result<(), DbError> {
+    fn stream(
+        &self,
+        sql: &str,
+        params: &Params,
+        at: &'static Location<'static>,
+        each: &mut Each<'_>,
+    ) -> Result<(), DbError> {
         match &self.source {
-            Source::Pool(pool) => {
-                let at = Location::caller();
-                counted(pool, |connection| connection.stream(sql, params, at, each))
-            }
+            Source::Pool(pool) => counted_at(at, pool, |connection| {
+                connection.stream(sql, params, at, each)
+            }),
             Source::Fake(fake) => {
                 let rows = fake.execute_query(sql, params)?;
                 let _ = rows.into_iter().try_for_each(each);

@@ -10,10 +10,14 @@ impl DatabaseService {
     /// Returns the names of the tables, without views, in the form that [`get_table_info`](Self::get_table_info)
     /// accepts: quoted if necessary, and with the schema if the search path does not lead to the table.
     ///
+    /// Temporary tables are left out, and tables that belong to something else: to a virtual table of SQLite, such as
+    /// those of FTS5, or to an extension of PostgreSQL. `get_table_info` describes them.
+    ///
     /// # Errors
     ///
     /// Returns the server's error.
     #[guarded]
+    #[track_caller]
     pub fn list_tables(&self) -> Result<Vec<String>, DbError> {
         self.pool("tables")?.get()?.list_tables()
     }
@@ -46,6 +50,7 @@ impl DatabaseService {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[guarded]
+    #[track_caller]
     pub fn get_table_info(&self, table: &str) -> Result<TableInfo, DbError> {
         self.pool("tables")?.get()?.get_table_info(table)
     }
@@ -58,6 +63,7 @@ impl DatabaseService {
     ///
     /// Returns the errors of [`get_table_info`](Self::get_table_info).
     #[guarded]
+    #[track_caller]
     pub fn vacuum_analyze(&self, table: Option<&str>) -> Result<(), DbError> {
         let mut connection = self.pool("tables")?.get()?;
         connection.internally(|connection| schema::vacuum_analyze(connection, table))

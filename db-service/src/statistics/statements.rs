@@ -1,11 +1,15 @@
 //! The number of calls and the durations of each statement.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
+
+use crate::backend::Backend;
+use crate::tokens::{Kind, Token, Tokens};
 
 /// The maximum number of different statements. A program that writes values into its texts produces ever more of them.
 const MAX_STATEMENTS: usize = 256;
@@ -21,13 +25,18 @@ const OTHERS: &str = "(other statements)";
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StatementStatistics {
-    /// The first 4096 bytes of the text, with the names or placeholders of parameters and never with their values.
+    /// The first 4096 bytes of the text, without comments and without white space and semicolons around it, with the
+    /// names or placeholders of parameters and never with their values.
     pub statement: String,
     /// The number of calls, failures included. A call of `execute_many` counts as one.
     pub calls: u64,
-    /// The number of failed calls.
+    /// The number of failed calls. A failure in a transaction that [`transaction_with`] has repeated after a conflict is
+    /// no error.
+    ///
+    /// [`transaction_with`]: crate::DatabaseService::transaction_with
     pub errors: u64,
-    /// The number of returned rows, or of changed rows in `execute_many`. Not counted for statements of diesel's DSL.
+    /// The number of returned rows, or of changed rows of a statement that returns none, also of diesel's DSL. On the
+    /// driver's connection inside a [`Connection`](crate::Connection), rows are not counted.
     pub rows: u64,
     /// The total duration of all calls.
     pub total: Duration,
@@ -69,7 +78,8 @@ pub(crate) struct Call {
 
 impl Statements {
     /// Returns the measurements of a statement.
-    pub(crate) fn entry(&self, text: &str) -> StatementEntry {
+    pub(crate) fn entry(&self, text: &str, backend: Backend) -> StatementEntry {
+        let text = without_comments(text, backend);
         let text = &text[..text.floor_char_boundary(MAX_TEXT)];
         if let Some(entry) = self.known.read().get(text) {
             return entry.clone();
@@ -101,6 +111,40 @@ impl Statements {
         });
         all
     }
+}
+
+/// Returns a statement's text without comments, and without the white space and the semicolons around it. Tags in
+/// comments differ from call to call.
+fn without_comments(text: &str, backend: Backend) -> Cow<'_, str> {
+    let trimmed = text.trim_matches(|char: char| char.is_ascii_whitespace() || char == ';');
+    if !trimmed.contains("--") && !trimmed.contains("/*") {
+        return Cow::Borrowed(trimmed);
+    }
+    let mut kept = String::with_capacity(trimmed.len().min(MAX_TEXT));
+    // The white space since the last word, and the length of the text up to that word.
+    let (mut space, mut has_comment, mut end) = (String::new(), false, 0);
+    for Token { kind, text } in Tokens::new(trimmed, backend) {
+        match kind {
+            Kind::Space if text.starts_with(['-', '/']) => has_comment = true,
+            Kind::Space => space.push_str(text),
+            _ => {
+                if !kept.is_empty() {
+                    kept.push_str(if has_comment { " " } else { &space });
+                }
+                kept.push_str(text);
+                space.clear();
+                has_comment = false;
+                if kind != Kind::Semicolon {
+                    end = kept.len();
+                }
+            }
+        }
+        if end > MAX_TEXT {
+            break;
+        }
+    }
+    kept.truncate(end);
+    Cow::Owned(kept)
 }
 
 #[derive(Debug)]
@@ -168,7 +212,7 @@ mod tests {
     use super::*;
 
     fn record(statements: &Statements, text: &str, call: Call) {
-        statements.entry(text).record(call);
+        statements.entry(text, Backend::Sqlite).record(call);
     }
 
     fn call(took: Duration) -> Call {
@@ -271,6 +315,32 @@ mod tests {
                     .sum::<u64>(),
             32_000
         );
+    }
+
+    #[test]
+    fn comments_and_surroundings_make_no_entries() {
+        for (text, shown) in [
+            ("SELECT 1", "SELECT 1"),
+            ("/*a='1'*/ SELECT 1", "SELECT 1"),
+            ("\n SELECT 1 /*a='1',b='2'*/;\n", "SELECT 1"),
+            ("SELECT 1 -- a\n", "SELECT 1"),
+            ("SELECT 1; ; -- a", "SELECT 1"),
+            ("-- a\nSELECT/* b */1", "SELECT 1"),
+            ("SELECT 1, -- a\n  2", "SELECT 1, 2"),
+            ("SELECT 1,\n  2 /* a */", "SELECT 1,\n  2"),
+            ("INSERT 1; /* a */ INSERT 2;", "INSERT 1; INSERT 2"),
+            ("SELECT '/* a */', \"-- b\"", "SELECT '/* a */', \"-- b\""),
+            ("SELECT 1 - -1 /* open", "SELECT 1 - -1"),
+            ("/* a */", ""),
+        ] {
+            for backend in [Backend::Sqlite, Backend::Postgres] {
+                assert_eq!(without_comments(text, backend), shown, "{text:?}");
+            }
+        }
+        let nested = "SELECT 1 /* a /* b */ c */";
+        assert_eq!(without_comments(nested, Backend::Postgres), "SELECT 1");
+        let long = format!("{} -- a", "SELECT 1, ".repeat(MAX_TEXT));
+        assert!(without_comments(&long, Backend::Sqlite).len() < 2 * MAX_TEXT);
     }
 
     #[test]

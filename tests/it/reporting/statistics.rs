@@ -16,6 +16,8 @@ on_both_backends!(
     parameters_do_not_appear_in_statistics,
     internal_statements_are_not_recorded,
     batch_sent_in_parts_counts_as_one_statement,
+    rows_of_typed_statements_are_counted,
+    comments_make_no_entries,
 );
 
 /// Returns the statistics of the first statement that contains this text.
@@ -208,4 +210,119 @@ fn batch_sent_in_parts_counts_as_one_statement(database: &TestDatabase) {
                 .filter(|entry| entry.statement.contains(&table));
             assert_eq!(of_table.count(), 3, "{statements:?}");
         });
+}
+
+fn rows_of_typed_statements_are_counted(database: &TestDatabase) {
+    diesel::table! { pets (id) { id -> Integer, name -> Text, } }
+    database.scope().run(|| {
+        let create = "CREATE TABLE pets (id INTEGER PRIMARY KEY, name TEXT)";
+        DatabaseService::execute_query(create, params! {}).unwrap();
+        DatabaseService::with_connection(|connection| {
+            let rows: Vec<_> = (1..=3)
+                .map(|id| (pets::id.eq(id), pets::name.eq("Rex")))
+                .collect();
+            diesel::insert_into(pets::table)
+                .values(&rows)
+                .execute(connection)?;
+            diesel::update(pets::table.filter(pets::id.gt(1)))
+                .set(pets::name.eq("Tom"))
+                .execute(connection)?;
+            pets::table.select(pets::name).load::<String>(connection)?;
+            pets::table.select(pets::id).first::<i32>(connection)?;
+            diesel::delete(pets::table)
+                .returning(pets::id)
+                .get_results::<i32>(connection)
+        })
+        .unwrap();
+        let counted = |text: &str| {
+            let entry = statistics_of(text);
+            (entry.calls, entry.errors, entry.rows)
+        };
+        for (text, rows) in [("INSERT INTO", 3), ("UPDATE", 2), ("DELETE FROM", 3)] {
+            assert_eq!(counted(text), (1, 0, rows), "{text}");
+        }
+        let quote = statistics_of("DELETE FROM")
+            .statement
+            .replace("DELETE FROM ", "");
+        let quote = &quote[..1];
+        let select = |column| format!("SELECT {quote}pets{quote}.{quote}{column}{quote}");
+        for (column, rows) in [("name", 3), ("id", 1)] {
+            assert_eq!(counted(&select(column)), (1, 0, rows), "{column}");
+        }
+    });
+}
+
+fn comments_make_no_entries(database: &TestDatabase) {
+    database.scope().run(|| {
+        for number in 0..3 {
+            for text in [
+                format!("/*traceparent='00-{number}'*/ SELECT :n AS n"),
+                format!("SELECT :n AS n /*route='a{number}',traceparent='00-{number}'*/;"),
+                format!("  SELECT :n AS n -- {number}"),
+            ] {
+                DatabaseService::execute_query(&text, params! { "n" => 1 }).unwrap();
+                // The same for a text that fails before it is sent, and for one of diesel.
+                DatabaseService::execute_query(&text, params! {}).unwrap_err();
+                let typed = format!("SELECT 1 /* {number} */");
+                let typed = diesel::sql_query(typed);
+                DatabaseService::with_connection(|connection| typed.execute(connection)).unwrap();
+            }
+        }
+        let statistics = DatabaseService::statistics().unwrap();
+        let mut entries: Vec<_> = statistics
+            .statements
+            .iter()
+            .map(|entry| (entry.statement.as_str(), entry.calls))
+            .collect();
+        entries.sort_unstable();
+        assert_eq!(entries, [("SELECT 1", 9), ("SELECT :n AS n", 18)]);
+    });
+}
+
+#[test]
+fn repeated_stale_plan_is_no_failure() {
+    diesel::table! { t (n) { n -> Integer, } }
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        let execute = |sql: &str| DatabaseService::execute(sql, params! {}).unwrap();
+        execute("CREATE TABLE t (n int)");
+        let mut connection = DatabaseService::connection().unwrap();
+        let select = "SELECT * FROM t";
+        let typed = || t::table.select(t::n);
+        connection.execute_query(select, params! {}).unwrap();
+        typed().execute(&mut connection).unwrap();
+        for (kind, retries) in [("bigint", 1), ("int", 2)] {
+            execute(&format!("ALTER TABLE t ALTER COLUMN n TYPE {kind}"));
+            match retries {
+                1 => drop(connection.execute_query(select, params! {}).unwrap()),
+                _ => drop(typed().execute(&mut connection).unwrap()),
+            }
+            let statistics = DatabaseService::statistics().unwrap();
+            let pool = statistics.pool;
+            assert_eq!(
+                (pool.failed_queries, pool.retries),
+                (0, retries),
+                "{statistics}"
+            );
+            assert!(
+                statistics.statements.iter().all(|entry| entry.errors == 0),
+                "{statistics}"
+            );
+            // Both statements are prepared again.
+            connection.execute_query(select, params! {}).unwrap();
+            typed().execute(&mut connection).unwrap();
+        }
+        connection
+            .execute_query("SELECT 1 / 0", params! {})
+            .unwrap_err();
+        diesel::sql_query("SELECT 2 / 0")
+            .execute(&mut connection)
+            .unwrap_err();
+        assert_eq!(
+            DatabaseService::get_pool_status().unwrap().failed_queries,
+            2
+        );
+    });
 }

@@ -173,3 +173,48 @@ fn keys_and_indexes_are_described(database: &TestDatabase) {
         }
     });
 }
+
+#[test]
+fn tables_of_virtual_tables_are_described_but_not_listed() {
+    TestDatabase::sqlite().scope().run(|| {
+        execute("CREATE TABLE plain (n INTEGER PRIMARY KEY AUTOINCREMENT)");
+        execute("CREATE VIRTUAL TABLE notes USING fts5(body)");
+        execute("CREATE VIRTUAL TABLE places USING rtree(id, left, right)");
+        execute("INSERT INTO notes VALUES ('a note')");
+        execute("ANALYZE");
+        let tables = DatabaseService::list_tables().unwrap();
+        assert_eq!(tables, ["notes", "places", "plain"]);
+        let content = DatabaseService::get_table_info("notes_content").unwrap();
+        assert_eq!((content.row_count, content.columns.len()), (1, 2));
+        assert_eq!(
+            DatabaseService::get_table_info("notes").unwrap().row_count,
+            1
+        );
+    });
+}
+
+#[test]
+fn temporary_tables_and_tables_of_extensions_are_not_listed() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        execute("CREATE TABLE plain (n int)");
+        execute("CREATE TABLE of_extension (n int)");
+        // Every database has this extension.
+        execute("ALTER EXTENSION plpgsql ADD TABLE of_extension");
+        let mut other = DatabaseService::connection().unwrap();
+        other
+            .execute("CREATE TEMP TABLE temporary (n int)", params! {})
+            .unwrap();
+        assert_eq!(DatabaseService::list_tables().unwrap(), ["plain"]);
+        assert_eq!(other.list_tables().unwrap(), ["plain"]);
+        assert_eq!(
+            DatabaseService::get_table_info("of_extension")
+                .unwrap()
+                .row_count,
+            0
+        );
+        execute("ALTER EXTENSION plpgsql DROP TABLE of_extension");
+    });
+}

@@ -79,6 +79,7 @@ fn deadlock_is_reported_and_retried_on_request() {
         create_table();
         DatabaseService::execute_query("INSERT INTO t VALUES (1), (2)", params! {}).unwrap();
         for (retries, failures) in [(0, 1), (5, 0)] {
+            let before = DatabaseService::get_pool_status().unwrap();
             let options = TransactionOptions {
                 retries,
                 ..TransactionOptions::default()
@@ -110,6 +111,25 @@ fn deadlock_is_reported_and_retried_on_request() {
                 failed
                     .iter()
                     .all(|error| matches!(error, DbError::Deadlock(_)))
+            );
+            // A conflict that was repeated is no failure in the statistics.
+            let statistics = DatabaseService::statistics().unwrap();
+            let after = &statistics.pool;
+            let counted = [
+                after.failed_queries - before.failed_queries,
+                after.retries - before.retries,
+            ];
+            assert_eq!(
+                counted,
+                [failures as u64, 1 - failures as u64],
+                "{statistics}"
+            );
+            let lock = statistics.statements.iter();
+            let lock = lock.filter(|entry| entry.statement.ends_with("FOR UPDATE"));
+            assert_eq!(
+                lock.map(|entry| entry.errors).sum::<u64>(),
+                1,
+                "{statistics}"
             );
         }
     });
@@ -145,6 +165,38 @@ fn sqlite_lock_of_another_process_is_reported_and_retried() {
         released.join().unwrap().unwrap();
         drop(connection);
         assert_eq!(numbers(), [1]);
+    });
+}
+
+#[test]
+fn shutdown_ends_the_pauses_between_retries() {
+    let database = TestDatabase::sqlite();
+    database.scope().run(|| {
+        create_table();
+        let path = database.url().strip_prefix("sqlite:///").unwrap();
+        let mut other = diesel::SqliteConnection::establish(path).unwrap();
+        other.batch_execute("BEGIN IMMEDIATE").unwrap();
+        let mut connection = DatabaseService::connection().unwrap();
+        connection.batch_execute("PRAGMA busy_timeout = 0").unwrap();
+        let scope = ServiceContext::current();
+        thread::scope(|threads| {
+            let retried = threads.spawn(|| {
+                // The retries take longer than the test may.
+                let options = TransactionOptions {
+                    retries: 1_000_000,
+                    ..TransactionOptions::default()
+                };
+                let result = connection.transaction_with(&options, |connection| {
+                    connection.execute_query(INSERT, n(1))
+                });
+                drop(connection);
+                result
+            });
+            let report = scope.sync_scope(|| singleton_core::registry().shutdown_all());
+            assert!(report.is_clean());
+            let result = retried.join().unwrap();
+            assert!(matches!(result, Err(DbError::Closed)), "{result:?}");
+        });
     });
 }
 

@@ -579,6 +579,18 @@ impl DbError {
         }
     }
 
+    /// Adds a text, on one line and without secrets, to the reason of a failed connection.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn with_connect_detail(self, detail: Option<String>) -> Self {
+        match self {
+            DbError::Connect { target, source } => DbError::Connect {
+                target,
+                source: source.with_detail(detail),
+            },
+            error => error,
+        }
+    }
+
     /// Returns the error of an attempt to connect that failed before the driver was called, or that was given up.
     pub(crate) fn not_connected(target: String, reason: String) -> Self {
         DbError::Connect {

@@ -199,3 +199,53 @@ fn sqlite_busy_timeout_is_not_rounded_down_to_zero() {
         .unwrap();
     assert_eq!(rows[0].get::<i64>("timeout").unwrap(), 1);
 }
+
+/// Returns the error of the first use of a database.
+#[track_caller]
+fn connect_error(url: &str) -> String {
+    let config = DatabaseConfig::new(url.parse().unwrap());
+    let scope = Scope::new().provide(ConfigService::new(config));
+    let error = scope
+        .run(|| DatabaseService::connection().map(drop))
+        .expect_err(url);
+    let text = format!("{:#}", anyhow::Error::from(error));
+    assert!(!text.contains('\n'), "{text}");
+    text
+}
+
+#[test]
+fn sqlite_file_that_cannot_be_opened_is_reported_with_its_resolved_path() {
+    let here = std::env::current_dir().unwrap();
+    let here = here.display();
+    let text = connect_error("sqlite:///no_such_folder/x.db\n");
+    for part in [
+        &format!("{here}/no_such_folder/x.db"),
+        &format!("the folder {here}/no_such_folder does not exist"),
+        "an absolute path has four slashes: sqlite:////no_such_folder/x.db",
+    ] {
+        assert!(text.contains(part), "{text}: {part}");
+    }
+    let text = connect_error("sqlite:////no_such_folder/x.db");
+    assert!(
+        text.ends_with("/no_such_folder/x.db (the folder /no_such_folder does not exist)"),
+        "{text}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().display();
+    let text = connect_error(&format!("sqlite:///{folder}"));
+    assert!(
+        text.ends_with(&format!("{folder} (it is a folder)")),
+        "{text}"
+    );
+    // Windows paths are relative elsewhere.
+    let text = connect_error("sqlite:///C:/no_such_folder/x.db");
+    assert!(
+        text.contains(&format!("{here}/C:/no_such_folder/x.db")),
+        "{text}"
+    );
+    let text = connect_error("sqlite:///a\n\u{1b}b/x.db");
+    assert!(
+        text.contains(&format!(r"{here}/a\n\u{{1b}}b/x.db")),
+        "{text}"
+    );
+}

@@ -202,6 +202,25 @@ mod tests {
     }
 
     #[test]
+    fn white_space_around_a_value_does_not_count() {
+        let config = read(&[
+            ("DATABASE_URL", "\nsqlite:///data.db\r\n"),
+            ("DB_POOL_SIZE", "7\n"),
+            ("DB_ECHO_SQL", "true\n"),
+            ("DB_TLS_MODE", "require\r\n"),
+            ("DB_APPLICATION_NAME", " a shop\n"),
+            ("DB_TLS_ROOT_CERTIFICATE", "/root.crt\n"),
+        ])
+        .unwrap();
+        assert_eq!(config.url.to_string(), "sqlite:///data.db");
+        assert!(config.pool_size == 7 && config.echo_sql);
+        assert_eq!(config.postgres.tls_mode, Some(TlsMode::Require));
+        assert_eq!(config.postgres.application_name.as_deref(), Some("a shop"));
+        let root = config.postgres.tls_root_certificate.as_deref();
+        assert_eq!(root, Some("/root.crt"));
+    }
+
+    #[test]
     fn each_invalid_value_has_its_own_message() {
         for (variable, value, text) in [
             (

@@ -20,6 +20,8 @@ pub struct ConnectError {
     target: String,
     /// Whether the text comes from this crate, and so contains no secret.
     is_ours: bool,
+    /// What this crate adds to the driver's message, on one line and without secrets.
+    detail: Option<String>,
 }
 
 impl ConnectError {
@@ -28,7 +30,13 @@ impl ConnectError {
             source,
             target: target.to_owned(),
             is_ours: false,
+            detail: None,
         }
+    }
+
+    /// Adds a text to the driver's message. It must be one line, and contain no secret.
+    pub(crate) fn with_detail(self, detail: Option<String>) -> Self {
+        ConnectError { detail, ..self }
     }
 
     /// Returns the error of an attempt that failed before the driver was called, or that was given up.
@@ -56,6 +64,16 @@ impl ConnectError {
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show_reason(formatter)?;
+        match &self.detail {
+            Some(detail) => write!(formatter, ": {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ConnectError {
+    fn show_reason(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match &self.source {
             ConnectionError::BadConnection(text) if self.is_ours => {
                 return formatter.write_str(&one_line(text));

@@ -579,6 +579,11 @@ impl DbError {
         }
     }
 
+    /// Returns whether a connection failed because there is no server, or because it accepts no connections at present.
+    pub(crate) fn is_without_server(&self) -> bool {
+        matches!(self, DbError::Connect { source, .. } if source.is_without_server())
+    }
+
     /// Adds a text, on one line and without secrets, to the reason of a failed connection.
     #[cfg(feature = "sqlite")]
     pub(crate) fn with_connect_detail(self, detail: Option<String>) -> Self {

@@ -5,6 +5,7 @@ mod migrations;
 mod reading;
 mod rows;
 mod schema;
+mod start;
 
 use std::fmt;
 
@@ -43,7 +44,7 @@ impl Service for DatabaseService {
     fn initialize() -> anyhow::Result<Self> {
         let config = ConfigService::get_config()?;
         config.check()?;
-        let pool = ConnectionPool::open(config)?;
+        let pool = start::open(config)?;
         log::info!(
             "connected to {} with a pool of {}",
             config.url,

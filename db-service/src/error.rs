@@ -591,7 +591,7 @@ impl DbError {
 
     /// Adds a text, on one line and without secrets, to the reason of a failed connection.
     #[cfg(feature = "sqlite")]
-    pub(crate) fn with_connect_detail(self, detail: Option<String>) -> Self {
+    pub(crate) fn with_connect_detail(self, detail: String) -> Self {
         match self {
             DbError::Connect { target, source } => DbError::Connect {
                 target,

@@ -114,7 +114,7 @@ impl Settings {
             if let Target::SqliteFile(path) = self.config.url.target() {
                 let is_open = matches!(&source, ConnectionError::CouldntSetupConfiguration(_));
                 let detail = sqlite_path::explained(path.as_ref(), is_open);
-                return DbError::connect(target, source).with_connect_detail(Some(detail));
+                return DbError::connect(target, source).with_connect_detail(detail);
             }
             DbError::connect(target, source)
         };

@@ -17,26 +17,30 @@ use singleton_core::__private::Escaped;
 pub struct ConnectError {
     source: ConnectionError,
     /// The URL without its password.
-    target: String,
+    target: Box<str>,
     /// Whether the text comes from this crate, and so contains no secret.
     is_ours: bool,
     /// What this crate adds to the driver's message, on one line and without secrets.
-    detail: Option<String>,
+    detail: Option<Box<str>>,
 }
 
 impl ConnectError {
     pub(crate) fn new(target: &str, source: ConnectionError) -> Self {
         ConnectError {
             source,
-            target: target.to_owned(),
+            target: target.into(),
             is_ours: false,
             detail: None,
         }
     }
 
     /// Adds a text to the driver's message. It must be one line, and contain no secret.
-    pub(crate) fn with_detail(self, detail: Option<String>) -> Self {
-        ConnectError { detail, ..self }
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn with_detail(self, detail: String) -> Self {
+        ConnectError {
+            detail: Some(detail.into()),
+            ..self
+        }
     }
 
     /// Returns the error of an attempt that failed before the driver was called, or that was given up.

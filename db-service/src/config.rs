@@ -3,6 +3,7 @@
 mod environment;
 mod error;
 mod libpq_parameters;
+mod misspelt;
 mod postgres_url;
 mod replicas;
 mod settings;
@@ -17,6 +18,7 @@ pub use settings::{PostgresSettings, ResetOnReturn, SqliteSettings, Synchronous,
 pub(crate) use url::Target;
 pub use url::{DatabaseUrl, UrlError};
 
+use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 
@@ -52,6 +54,10 @@ pub struct DatabaseConfig {
     pub min_idle: u32,
     /// The maximum time that a caller waits for a connection (`DB_POOL_TIMEOUT`, 30 s).
     pub pool_timeout: Duration,
+    /// The time during which the start tries the first connection again while there is no server, or while it is
+    /// starting up, shutting down or full. The last attempt may end later. Other errors, such as a wrong password, fail
+    /// at once, and a shutdown ends the wait (`DB_START_TIMEOUT`, 0 s).
+    pub start_timeout: Duration,
     /// The maximum time that a shutdown waits for connections in use (`DB_DRAIN_TIMEOUT`, 5 s).
     pub drain_timeout: Duration,
     /// The maximum lifetime of a connection, or `None` for unlimited (`DB_POOL_RECYCLE`, 3600 s).
@@ -86,6 +92,7 @@ impl DatabaseConfig {
             max_overflow: 10,
             min_idle: 0,
             pool_timeout: Duration::from_secs(30),
+            start_timeout: Duration::ZERO,
             drain_timeout: Duration::from_secs(5),
             pool_recycle: Some(Duration::from_secs(3600)),
             echo_sql: false,
@@ -170,15 +177,26 @@ impl DatabaseConfig {
 
     /// Reads the settings from the environment variables.
     ///
+    /// Logs a variable that begins with `DB_` or `DATABASE_` if it is not a setting, but resembles one, such as
+    /// `DB_POLL_SIZE`. The record contains no value.
+    ///
     /// # Errors
     ///
     /// Returns [`ConfigError`] with all invalid variables.
     pub fn from_env() -> Result<Self, ConfigError> {
-        environment::read(|name| match env::var(name) {
-            Ok(value) => Some(Ok(value)),
-            Err(env::VarError::NotPresent) => None,
-            Err(env::VarError::NotUnicode(_)) => Some(Err(NotUnicode)),
-        })
+        let known = RefCell::new(Vec::new());
+        let config = environment::read(|name| {
+            known.borrow_mut().push(name);
+            match env::var(name) {
+                Ok(value) => Some(Ok(value)),
+                Err(env::VarError::NotPresent) => None,
+                Err(env::VarError::NotUnicode(_)) => Some(Err(NotUnicode)),
+            }
+        });
+        misspelt::warn(env::names(), &known.into_inner(), |name| {
+            env::var_os(name).is_some_and(|value| !value.is_empty())
+        });
+        config
     }
 }
 

@@ -7,7 +7,7 @@
 //! 3. `execute`: statements, run once
 //! 4. `transaction`: begin, commit, rollback, retries
 //! 5. `parameter_types`, `query`, `batch`: statements with parameters
-//! 6. `reset`, `establish` with `relayed`: the begin and the end of a checkout
+//! 6. `reset`, `establish` with `relayed` and `sqlite_path`: the begin and the end of a checkout
 //! 7. `diesel_traits` with `cursor`: the connection as one of diesel
 
 mod attempt;
@@ -26,6 +26,8 @@ mod query;
 mod relayed;
 mod reset;
 mod session;
+#[cfg(feature = "sqlite")]
+mod sqlite_path;
 mod transaction;
 mod transaction_state;
 

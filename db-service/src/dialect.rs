@@ -21,6 +21,8 @@ use parking_lot::Mutex;
 
 use crate::error::DbError;
 #[cfg(feature = "postgres")]
+use crate::error::remember_place_in_statement;
+#[cfg(feature = "postgres")]
 use crate::sql::MAX_TEXT;
 use crate::sql::{ListOperator, ParsedStatement, Piece};
 use crate::values::Params;
@@ -542,8 +544,12 @@ fn quoted(text: &str) -> String {
 
 #[cfg(feature = "postgres")]
 impl Statement<'_, Pg> {
-    /// Adds the position in the caller's text to an error of the server.
+    /// Adds the position in the caller's text to an error of the server, and notes which words of that text the message
+    /// may show.
     pub(crate) fn located<T>(&self, result: Result<T, LoadError>) -> Result<T, LoadError> {
+        if let Err(LoadError::Driver(error, _)) = &result {
+            remember_place_in_statement(error, self.parsed.text());
+        }
         result.map_err(|error| match error {
             LoadError::Driver(DieselError::DatabaseError(kind, information), _) => {
                 let position = information

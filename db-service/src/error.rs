@@ -20,7 +20,8 @@ pub(crate) use chain::{Chain, one_line};
 pub use migration::{MigrationError, MigrationStop};
 pub use server::{ConnectError, ServerError};
 pub(crate) use server::{
-    Meaning, meaning, remember_names_of_statement, statement_text, without_binds,
+    Meaning, meaning, remember_names_of_statement, remember_place_in_statement, statement_text,
+    without_binds,
 };
 
 /// An error of the database service.
@@ -179,7 +180,11 @@ pub enum DbError {
     #[error("the disk of the database is full: {0}")]
     DiskFull(ServerError),
     /// The statement has a syntax error.
-    #[error("syntax error: {0}")]
+    #[error(
+        "syntax error{place}: {error}",
+        place = .0.position().map(|position| format!(" at character {position}")).unwrap_or_default(),
+        error = .0
+    )]
     Syntax(ServerError),
     /// The server refused the statement for another reason.
     #[error("database query failed: {0}")]
@@ -582,6 +587,23 @@ impl DbError {
         DbError::Connect {
             source: ConnectError::new(&target, source),
             target,
+        }
+    }
+
+    /// Returns whether a connection failed because there is no server, or because it accepts no connections at present.
+    pub(crate) fn is_without_server(&self) -> bool {
+        matches!(self, DbError::Connect { source, .. } if source.is_without_server())
+    }
+
+    /// Adds a text, on one line and without secrets, to the reason of a failed connection.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn with_connect_detail(self, detail: String) -> Self {
+        match self {
+            DbError::Connect { target, source } => DbError::Connect {
+                target,
+                source: source.with_detail(detail),
+            },
+            error => error,
         }
     }
 

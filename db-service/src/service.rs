@@ -5,6 +5,7 @@ mod migrations;
 mod reading;
 mod rows;
 mod schema;
+mod start;
 
 use std::fmt;
 use std::panic::Location;
@@ -44,7 +45,7 @@ impl Service for DatabaseService {
     fn initialize() -> anyhow::Result<Self> {
         let config = ConfigService::get_config()?;
         config.check()?;
-        let pool = ConnectionPool::open(config)?;
+        let pool = start::open(config)?;
         log::info!(
             "connected to {} with a pool of {}",
             config.url,
@@ -314,6 +315,8 @@ impl DatabaseService {
     /// Only statements on the connection that `work` receives are part of the transaction. Inside,
     /// [`Connection::transaction`] creates a savepoint.
     ///
+    /// If nothing else determines the error type of `work`, write it, as in `Ok::<_, DbError>(())`.
+    ///
     /// # Errors
     ///
     /// Returns the errors of `work`, and those of the checkout and of the transaction's begin and end.
@@ -335,6 +338,33 @@ impl DatabaseService {
     /// # });
     /// # Ok::<(), db_service::UrlError>(())
     /// ```
+    ///
+    /// The `?` behind a call converts the error, so it does not determine the type:
+    ///
+    /// ```
+    /// # use db_service::{ConfigService, DatabaseConfig, DatabaseService, DbError, params};
+    /// # use singleton_core::testing::Scope;
+    /// # let memory = ConfigService::new(DatabaseConfig::new("sqlite::memory:".parse()?));
+    /// # Scope::new().provide(memory).run(|| {
+    /// DatabaseService::transaction(|connection| {
+    ///     connection.execute_query("CREATE TABLE bills (id INTEGER)", params! {})?;
+    ///     Ok::<_, DbError>(())
+    /// })?;
+    /// # Ok::<(), DbError>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// ```compile_fail,E0283
+    /// # use db_service::{DatabaseService, DbError, params};
+    /// # fn bills() -> Result<(), DbError> {
+    /// DatabaseService::transaction(|connection| {
+    ///     connection.execute_query("CREATE TABLE bills (id INTEGER)", params! {})?;
+    ///     Ok(())
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn transaction<T, E, F>(work: F) -> Result<T, E>
     where
@@ -350,6 +380,8 @@ impl DatabaseService {
     /// with retries.
     ///
     /// A retry runs the whole of `work` again, so `work` should have no effects except through its connection.
+    ///
+    /// If nothing else determines the error type of `work`, write it, as in `Ok::<_, DbError>(())`.
     ///
     /// # Errors
     ///

@@ -5,6 +5,7 @@ mod lists;
 #[cfg(test)]
 mod oracle;
 mod parse;
+mod placeholders;
 mod script;
 mod side_effects;
 

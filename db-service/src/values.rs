@@ -145,9 +145,20 @@ impl Value {
 /// let row: [Value; 3] = values![7, "Ada", None::<bool>];
 /// assert_eq!(row[2], Value::Null);
 /// ```
+///
+/// Names are refused by an error that says what to write:
+///
+/// ```compile_fail
+/// db_service::values!["id" => 7];
+/// ```
 #[macro_export]
 macro_rules! values {
     ($($value:expr),* $(,)?) => {
         [$($crate::Value::from($value)),*]
     };
+    ($($other:tt)*) => {{
+        ::core::compile_error!("write values and commas, without names: values![7, \"Ada\"]; names are for params!");
+        // The right type, so that the only error is the one above.
+        [$crate::Value::Null]
+    }};
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 pub use inventory;
 
@@ -16,7 +17,7 @@ pub use crate::service::{
 use crate::engine::{self, ContainerId};
 use crate::error::Error;
 use crate::init;
-use crate::service::{Instance, Requirement, Singleton, State};
+use crate::service::{Instance, Requirement, Singleton, State, Stop};
 
 /// Returns the instance after one load if it is ready and no scope is open.
 #[inline(always)]
@@ -113,6 +114,13 @@ pub async fn chosen_async<D: TraitService + ?Sized>() -> Result<&'static D, Erro
 fn ready_choice<D: TraitService + ?Sized>() -> Option<&'static Chosen<D>> {
     let chosen = D::ready().get();
     chosen.or_else(|| ready_in_context(D::ready(), D::descriptor))
+}
+
+/// Returns the request to shut down the services of the caller's container. `None` after the end of its scope.
+pub fn shutdown_request() -> Option<Arc<Stop>> {
+    let engine = engine::lock();
+    let container = engine.container(engine::current_container())?;
+    Some(Arc::clone(&container.closing))
 }
 
 /// Returns whether `T` is ready in the caller's container.

@@ -45,3 +45,30 @@ pub fn var_os(name: impl AsRef<OsStr>) -> Option<OsString> {
     };
     scoped.unwrap_or_else(|| env::var_os(name))
 }
+
+/// Returns the names of all environment variables, in no particular order. Their values are left out, because they may
+/// be secrets.
+///
+/// Inside a [`Scope`](crate::testing::Scope), the scope's variables are among them, and those that it removes are not.
+///
+/// # Examples
+///
+/// ```
+/// use singleton_core::{env, testing::Scope};
+///
+/// let names = Scope::new().env("PORT", "8080").run(env::names);
+/// assert!(names.iter().any(|name| name == "PORT"));
+/// ```
+pub fn names() -> Vec<OsString> {
+    let scoped = {
+        let engine = engine::lock();
+        let Some(container) = engine.container(engine::current_container()) else {
+            return Vec::new();
+        };
+        container.environment.clone()
+    };
+    let process = env::vars_os().map(|(name, _)| name);
+    let inherited = process.filter(|name| !scoped.contains_key(name));
+    let set = scoped.iter().filter(|(_, value)| value.is_some());
+    inherited.chain(set.map(|(name, _)| name.clone())).collect()
+}

@@ -1,10 +1,15 @@
 //! Settings: their effect, their limits and their errors.
 
-use std::time::Duration;
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use db_service::{ConfigError, ConfigService, DatabaseConfig, DatabaseService, params};
+use db_service::{ConfigError, ConfigService, DatabaseConfig, DatabaseService, DbError, params};
 use singleton_core::testing::Scope;
-use tests::TestDatabase;
+use singleton_core::{ServiceContext, registry};
+use tests::{TestDatabase, TestServer};
+
+use crate::reporting::logs::{capture, lines_with};
 
 #[test]
 fn postgres_settings_take_effect() {
@@ -198,4 +203,205 @@ fn sqlite_busy_timeout_is_not_rounded_down_to_zero() {
         .run(|| DatabaseService::execute_query(sql, params! {}))
         .unwrap();
     assert_eq!(rows[0].get::<i64>("timeout").unwrap(), 1);
+}
+
+/// Returns the error of the first use of a database.
+#[track_caller]
+fn connect_error(url: &str) -> String {
+    let config = DatabaseConfig::new(url.parse().unwrap());
+    let scope = Scope::new().provide(ConfigService::new(config));
+    let error = scope
+        .run(|| DatabaseService::connection().map(drop))
+        .expect_err(url);
+    let text = format!("{:#}", anyhow::Error::from(error));
+    assert!(!text.contains('\n'), "{text}");
+    text
+}
+
+#[test]
+fn sqlite_file_that_cannot_be_opened_is_reported_with_its_resolved_path() {
+    let here = std::env::current_dir().unwrap();
+    let here = here.display();
+    let text = connect_error("sqlite:///no_such_folder/x.db\n");
+    for part in [
+        &format!("{here}/no_such_folder/x.db"),
+        &format!("the folder {here}/no_such_folder does not exist"),
+        "an absolute path has four slashes: sqlite:////no_such_folder/x.db",
+    ] {
+        assert!(text.contains(part), "{text}: {part}");
+    }
+    let text = connect_error("sqlite:////no_such_folder/x.db");
+    assert!(
+        text.ends_with("/no_such_folder/x.db (the folder /no_such_folder does not exist)"),
+        "{text}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().display();
+    let text = connect_error(&format!("sqlite:///{folder}"));
+    assert!(
+        text.ends_with(&format!("{folder} (it is a folder)")),
+        "{text}"
+    );
+    // Windows paths are relative elsewhere.
+    let text = connect_error("sqlite:///C:/no_such_folder/x.db");
+    assert!(
+        text.contains(&format!("{here}/C:/no_such_folder/x.db")),
+        "{text}"
+    );
+    let text = connect_error("sqlite:///a\n\u{1b}b/x.db");
+    assert!(
+        text.contains(&format!(r"{here}/a\n\u{{1b}}b/x.db")),
+        "{text}"
+    );
+}
+
+#[test]
+fn misspelt_variable_is_logged_once_with_the_likely_name() {
+    capture();
+    let scope = Scope::new()
+        .env("DATABASE_URL", "sqlite::memory:")
+        .env("DB_POLL_SIZE", "secret_4711")
+        .env("DATABASE_URI", "postgresql://u:secret_4711@h/d")
+        .env("DB_POOLSIZE", "secret_4711")
+        .env("DB_MIN_IDEL", "")
+        .env("DB_HOST", "secret_4711");
+    scope.run(|| {
+        DatabaseConfig::from_env().unwrap();
+        DatabaseService::connection().unwrap();
+    });
+    for (name, meant) in [
+        ("DB_POLL_SIZE", "DB_POOL_SIZE"),
+        ("DB_POOLSIZE", "DB_POOL_SIZE"),
+        ("DATABASE_URI", "DATABASE_URL"),
+    ] {
+        let line = format!(
+            "the environment variable {name} is not a setting of the database and has no effect; did you mean {meant}?"
+        );
+        assert_eq!(lines_with(name), [line]);
+    }
+    for unlogged in ["DB_MIN_IDEL", "DB_HOST", "secret_4711"] {
+        assert_eq!(lines_with(unlogged), [""; 0]);
+    }
+}
+
+/// Returns the number of a port on which nothing listens.
+fn closed_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Returns a scope whose start waits for a server.
+fn patient(url: &str) -> Scope {
+    let mut config = DatabaseConfig::new(url.parse().unwrap());
+    config.start_timeout = Duration::from_secs(600);
+    Scope::new().provide(ConfigService::new(config))
+}
+
+/// Waits until the start waits for the server on a port.
+#[track_caller]
+fn wait_for_first_failure(port: u16) {
+    let end = Instant::now() + Duration::from_secs(60);
+    let line = format!("127.0.0.1:{port}/");
+    while lines_with(&line).is_empty() {
+        assert!(Instant::now() < end, "nothing was logged");
+        thread::yield_now();
+    }
+    let lines = lines_with(&line);
+    assert!(
+        lines[0].contains("trying again for at most 600s (DB_START_TIMEOUT)"),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn start_waits_for_a_server_that_starts_later() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    capture();
+    server.stop();
+    patient(&server.url()).run(|| {
+        let first = ServiceContext::current()
+            .wrap(|| DatabaseService::execute_query("SELECT 1 AS n", params! {}));
+        let first = thread::spawn(first);
+        wait_for_first_failure(server.port());
+        server.start_again();
+        assert_eq!(first.join().unwrap().unwrap().len(), 1);
+    });
+    let lines = lines_with(&format!("127.0.0.1:{}/", server.port()));
+    let waits = lines.iter().filter(|line| line.contains("trying again"));
+    assert_eq!(waits.count(), 1, "{lines:?}");
+}
+
+#[test]
+fn start_does_not_wait_for_a_server_that_refuses_the_settings() {
+    let Some(server) = TestServer::start() else {
+        return;
+    };
+    server.execute("CREATE ROLE ada LOGIN PASSWORD 'right'");
+    server.set_access_rules(
+        "host all postgres 127.0.0.1/32 trust\nhost all ada 127.0.0.1/32 scram-sha-256\n",
+    );
+    let place = format!("127.0.0.1:{}", server.port());
+    for (url, reason) in [
+        (
+            format!("ada:wrong@{place}/postgres"),
+            "password authentication failed",
+        ),
+        (format!("ada@{place}/postgres"), "no password supplied"),
+        (
+            format!("postgres@{place}/none"),
+            "database \"none\" does not exist",
+        ),
+        (format!("nobody@{place}/postgres"), "no pg_hba.conf entry"),
+        (format!("postgres@{place}/postgres?sslmode=require"), "SSL"),
+        // The last host decides.
+        (
+            format!("ada:wrong@127.0.0.1:{},{place}/postgres", closed_port()),
+            "password authentication failed",
+        ),
+    ] {
+        let started_at = Instant::now();
+        let error = patient(&format!("postgresql://{url}"))
+            .run(|| DatabaseService::connection().map(drop))
+            .unwrap_err();
+        assert!(started_at.elapsed() < Duration::from_secs(60), "{url}");
+        let text = error.to_string();
+        assert!(text.contains(reason) && !text.contains("wrong"), "{text}");
+    }
+}
+
+#[test]
+fn start_stops_waiting_at_its_timeout_and_at_a_shutdown() {
+    if TestDatabase::postgres().is_none() {
+        return;
+    }
+    capture();
+    let url = |port: u16| format!("postgresql://postgres@127.0.0.1:{port}/postgres");
+    // With a socket timeout, a relay of this crate connects in place of libpq.
+    for socket_timeout in [None, Some(Duration::from_secs(60))] {
+        let mut config = DatabaseConfig::new(url(closed_port()).parse().unwrap());
+        config.start_timeout = Duration::from_millis(300);
+        config.postgres.socket_timeout = socket_timeout;
+        let started_at = Instant::now();
+        let error = Scope::new()
+            .provide(ConfigService::new(config))
+            .run(|| DatabaseService::connection().map(drop))
+            .unwrap_err();
+        assert!(error.to_string().contains("Connection refused"), "{error}");
+        assert!(
+            started_at.elapsed() >= Duration::from_millis(300),
+            "{error}"
+        );
+    }
+
+    let port = closed_port();
+    patient(&url(port)).run(|| {
+        let start = ServiceContext::current().wrap(|| DatabaseService::connection().map(drop));
+        let start = thread::spawn(start);
+        wait_for_first_failure(port);
+        registry().shutdown_all();
+        let error = start.join().unwrap().unwrap_err();
+        assert!(matches!(error, DbError::Service(_)), "{error}");
+    });
 }

@@ -1,5 +1,7 @@
 //! Reads the settings from environment variables, and reports all invalid ones.
 
+use std::time::Duration;
+
 use super::DatabaseConfig;
 use super::error::ConfigError;
 use super::replicas::ReplicaSettings;
@@ -21,6 +23,12 @@ pub(crate) fn read(
     let max_overflow = variables.count("DB_MAX_OVERFLOW", 10, 0);
     let min_idle = variables.count("DB_MIN_IDLE", 0, 0);
     let pool_timeout = variables.seconds("DB_POOL_TIMEOUT", 30, false);
+    let start_timeout = variables.within(
+        "DB_START_TIMEOUT",
+        0,
+        0..=86_400,
+        "between 0 and 86400 seconds",
+    );
     let drain_timeout = variables.seconds("DB_DRAIN_TIMEOUT", 5, false);
     let pool_recycle = variables.seconds("DB_POOL_RECYCLE", 3600, true);
     let echo_sql = variables.switch("DB_ECHO_SQL");
@@ -82,6 +90,7 @@ pub(crate) fn read(
             max_overflow,
             min_idle,
             pool_timeout: pool_timeout.unwrap_or_default(),
+            start_timeout: Duration::from_secs(start_timeout.into()),
             drain_timeout: drain_timeout.unwrap_or_default(),
             pool_recycle,
             echo_sql,
@@ -104,7 +113,6 @@ pub(crate) fn read(
 #[cfg(all(test, feature = "sqlite"))]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn read(variables: &[(&str, &str)]) -> Result<DatabaseConfig, String> {
         let lookup = |name: &str| {
@@ -137,6 +145,7 @@ mod tests {
             ("DB_MAX_OVERFLOW", "0"),
             ("DB_MIN_IDLE", "4"),
             ("DB_POOL_TIMEOUT", " 1 "),
+            ("DB_START_TIMEOUT", "60"),
             ("DB_POOL_RECYCLE", "-1"),
             ("DB_ECHO_SQL", "TruE"),
             ("DB_STATEMENT_CACHE_SIZE", "0"),
@@ -194,11 +203,31 @@ mod tests {
             (config.pool_timeout, config.pool_recycle),
             (Duration::from_secs(1), None)
         );
+        assert_eq!(config.start_timeout, Duration::from_secs(60));
         assert!(config.echo_sql);
         assert!(
             read(&[URL, ("DB_POOL_TIMEOUT", "9223372036854775807")]).is_ok(),
             "no overflow"
         );
+    }
+
+    #[test]
+    fn white_space_around_a_value_does_not_count() {
+        let config = read(&[
+            ("DATABASE_URL", "\nsqlite:///data.db\r\n"),
+            ("DB_POOL_SIZE", "7\n"),
+            ("DB_ECHO_SQL", "true\n"),
+            ("DB_TLS_MODE", "require\r\n"),
+            ("DB_APPLICATION_NAME", " a shop\n"),
+            ("DB_TLS_ROOT_CERTIFICATE", "/root.crt\n"),
+        ])
+        .unwrap();
+        assert_eq!(config.url.to_string(), "sqlite:///data.db");
+        assert!(config.pool_size == 7 && config.echo_sql);
+        assert_eq!(config.postgres.tls_mode, Some(TlsMode::Require));
+        assert_eq!(config.postgres.application_name.as_deref(), Some("a shop"));
+        let root = config.postgres.tls_root_certificate.as_deref();
+        assert_eq!(root, Some("/root.crt"));
     }
 
     #[test]
@@ -228,6 +257,11 @@ mod tests {
                 "DB_POOL_TIMEOUT",
                 "-1",
                 "DB_POOL_TIMEOUT must be more than 0",
+            ),
+            (
+                "DB_START_TIMEOUT",
+                "-1",
+                "DB_START_TIMEOUT must be between 0 and 86400 seconds",
             ),
             (
                 "DB_POOL_RECYCLE",
@@ -285,6 +319,6 @@ mod tests {
                 .starts_with("DATABASE_URL environment variable is required. ")
         );
         let not_unicode = super::read(|_| Some(Err(NotUnicode))).unwrap_err();
-        assert_eq!(not_unicode.faults().len(), 30, "each variable has its own");
+        assert_eq!(not_unicode.faults().len(), 31, "each variable has its own");
     }
 }

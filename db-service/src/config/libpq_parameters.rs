@@ -140,7 +140,7 @@ impl Parameter {
                 "a list of host names, IP addresses and absolute paths",
             ),
             Shape::Addresses => (all(is_address), "a list of IP addresses"),
-            Shape::Ports => (all(is_port), "a list of numbers between 1 and 65535"),
+            Shape::Ports => (all(is_port), "a number between 1 and 65535 for each host"),
             Shape::Number(maximum, expected) => (
                 value.parse().is_ok_and(|number: i32| number <= maximum),
                 expected,
@@ -210,7 +210,7 @@ fn is_address(address: &str) -> bool {
 }
 
 /// Returns whether a port is valid. An empty one is the default.
-pub(super) fn is_port(port: &str) -> bool {
+fn is_port(port: &str) -> bool {
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
     port.is_empty() || is_number && port.parse::<u16>().is_ok_and(|port| port > 0)
 }

@@ -5,14 +5,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 #[cfg(any(feature = "postgres", test))]
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::libpq_parameters::{
-    PARAMETERS, Parameter, Shape, is_plain_path, is_port, known, similar,
-};
+use super::libpq_parameters::{PARAMETERS, Parameter, Shape, is_plain_path, known, similar};
 use super::settings::TlsMode;
 use super::url::UrlError;
 use singleton_core::__private::Escaped;
@@ -74,7 +73,13 @@ impl PostgresUrl {
         }
         let mut url = PostgresUrl { parts: Vec::new() };
         let (user, password) = user.split_once(':').unwrap_or((user, ""));
-        let (hosts, ports) = hosts_and_ports(hosts)?;
+        // A text in place of a port may be a part of a password: before an @ that comes too late, or without any @.
+        let not_a_port = if query.contains('@') {
+            Some(UrlError::UnencodedCharacter)
+        } else {
+            (place.len() == rest.len()).then_some(UrlError::PortOrPassword)
+        };
+        let (hosts, ports) = hosts_and_ports(hosts, not_a_port.as_ref())?;
         for (name, value) in [
             ("user", user),
             ("password", password),
@@ -326,29 +331,44 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
-/// The hosts and ports before the path as two lists, still encoded.
-fn hosts_and_ports(hosts: &str) -> Result<(String, String), UrlError> {
+/// Returns the hosts and ports before the path as two lists, still encoded.
+///
+/// `not_a_port` is the error for a port that is not a number, if it may be a part of a password.
+fn hosts_and_ports(
+    hosts: &str,
+    not_a_port: Option<&UrlError>,
+) -> Result<(String, String), UrlError> {
     let (mut names, mut ports) = (Vec::new(), Vec::new());
     for host in hosts.split(',') {
+        if host.parse::<Ipv6Addr>().is_ok() || is_unbracketed(host) {
+            return Err(UrlError::Ipv6Host);
+        }
         let (name, port) = match host.strip_prefix('[') {
             Some(host) => match host.split_once(']') {
                 None | Some(("", _)) => return Err(UrlError::Ipv6Host),
                 Some((name, "")) => (name, ""),
                 Some((name, port)) => match port.strip_prefix(':') {
-                    Some(port) if is_port(port) => (name, port),
-                    _ => return Err(UrlError::Ipv6Host),
+                    Some(port) => (name, port),
+                    None => return Err(UrlError::Ipv6Host),
                 },
             },
             None => host.split_once(':').unwrap_or((host, "")),
         };
-        // Without an @ a password comes where libpq expects a port.
-        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(UrlError::UnencodedCharacter);
+        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+        match not_a_port {
+            Some(error) if !is_number && !host.starts_with('[') => return Err(error.clone()),
+            _ => known("port").check(port)?,
         }
         names.push(name);
         ports.push(port);
     }
     Ok((names.join(","), ports.join(",")))
+}
+
+/// Returns whether a text is an IPv6 address without brackets and a port.
+fn is_unbracketed(host: &str) -> bool {
+    let address = host.rsplit_once(':').map_or("", |(address, _)| address);
+    address.parse::<Ipv6Addr>().is_ok()
 }
 
 fn decoded(text: &str) -> Result<Cow<'_, str>, UrlError> {
@@ -389,11 +409,19 @@ mod tests {
             "u:p/ss?x@h/d",
             "u:p:/ss@h/d",
             "u:p?a=b@h/d",
-            "u:secret/d",
-            "h:1,u:secret/d",
             "/u:secret",
         ] {
             assert_eq!(error(url), UrlError::UnencodedCharacter, "{url}");
+        }
+        for url in [
+            "u:secret/d",
+            "h:1,u:secret/d",
+            "u:secret",
+            "h:5432x/d",
+            "h:-1/d",
+            "u:p:ss/d",
+        ] {
+            assert_eq!(error(url), UrlError::PortOrPassword, "{url}");
         }
         for url in [
             "u:p%@h/d",
@@ -409,8 +437,10 @@ mod tests {
             "u:p@[::1/d",
             "u:p@[]/d",
             "u:p@h,[::1]x/d",
-            "u:p@[::1]:x/d",
             "u:p@[::1:5432",
+            "u:p@::1:5432/d",
+            "::1/d",
+            "u:p@h,fe80::1:x/d",
         ] {
             assert_eq!(error(url), UrlError::Ipv6Host, "{url}");
         }
@@ -424,6 +454,11 @@ mod tests {
             "u:p%40ss@h:1,k:2/d?sslmode=disable",
             "u:p@a,b:2,[::1],[fe80::1%25eth0]:5432,/d?target_session_attrs=read-write",
             "[::1]:5432/d",
+            // An empty host is libpq's default, and an empty port is 5432.
+            ":5432,/d",
+            "u:p@,/d",
+            "u:p@a:,,b/d",
+            "u:p@:/d",
             "/d?host=/tmp",
             "u:p&=;ss@h/d?",
             "h/d?sslmode=prefer&",
@@ -480,6 +515,17 @@ mod tests {
             ("/d?port=1,x", "port"),
             ("h:65536/d", "port"),
             ("h:0/d", "port"),
+            ("u:p@h:secret/d", "port"),
+            ("u:p@h:secret", "port"),
+            ("u@h:1,k:secret/d?sslmode=disable", "port"),
+            ("u:p@h:1:2/d", "port"),
+            ("u:p@h:-1/d", "port"),
+            ("u:p@h:$PORT/d", "port"),
+            ("u:p@[::1]:secret/d", "port"),
+            ("[::1]:secret/d", "port"),
+            ("[::1]:65536/d", "port"),
+            (":65536,/d", "port"),
+            ("a:,b:0/d", "port"),
             ("/d?connect_timeout=secret", "connect_timeout"),
             ("/d?connect_timeout=", "connect_timeout"),
             ("/d?connect_timeout=2147484", "connect_timeout"),

@@ -75,8 +75,8 @@ mod tests {
         assert_eq!(
             error,
             "Invalid database configuration: DATABASE_URL: the scheme is none of postgres://, postgresql:// and sqlite://; \
-             Invalid database configuration: DB_REPLICA_URLS: a sqlite:// URL names a file after three slashes, such as \
-             sqlite:///data.db or sqlite:////var/lib/data.db"
+             Invalid database configuration: DB_REPLICA_URLS: a sqlite:// URL names a file after three slashes: \
+             sqlite:///data.db is relative to the working directory, sqlite:////var/lib/data.db is absolute"
         );
     }
 

@@ -16,6 +16,9 @@ pub enum UrlError {
     /// The scheme before `://` is unknown.
     #[error("the scheme is none of postgres://, postgresql:// and sqlite://")]
     UnknownScheme,
+    /// The URL begins with a quote. Docker's `--env-file` keeps the quotes of a value.
+    #[error("it begins with a quote; write the URL without quotes")]
+    Quoted,
     /// This build does not contain the backend.
     #[error("{backend} is not compiled in; build db-service with the feature `{feature}`")]
     NotCompiled {
@@ -29,6 +32,12 @@ pub enum UrlError {
         "the user name or password contains an @, : or / that must be percent-encoded (%40, %3A, %2F)"
     )]
     UnencodedCharacter,
+    /// In a URL without an `@`, the text after the colon of a host is not a port. It may be a password.
+    #[error(
+        "the port after a host must be a whole number between 1 and 65535; a user name and a password come before \
+         the host: user:password@host"
+    )]
+    PortOrPassword,
     /// A character that separates parameters must be percent-encoded in a host, a database name, or a parameter.
     #[error(
         "a host, the database or a parameter contains an &, ;, # or = that must be percent-encoded (%26, %3B, %23, %3D)"
@@ -83,9 +92,10 @@ pub enum UrlError {
     /// A SQLite URL has parameters or a fragment.
     #[error("a sqlite:// URL has no parameters, and its file name contains no ?, # or ;")]
     SqliteParameters,
-    /// A SQLite URL has a host, as in `sqlite://name`.
+    /// A SQLite URL has fewer than three slashes, as in `sqlite://name`.
     #[error(
-        "a sqlite:// URL names a file after three slashes, such as sqlite:///data.db or sqlite:////var/lib/data.db"
+        "a sqlite:// URL names a file after three slashes: sqlite:///data.db is relative to the working directory, \
+         sqlite:////var/lib/data.db is absolute"
     )]
     SqliteHost,
 }
@@ -106,6 +116,9 @@ pub(crate) enum Target {
 impl DatabaseUrl {
     /// Parses a URL, and checks that this build contains its backend.
     ///
+    /// White space and byte-order marks around the URL do not count, such as the newline at the end of a file with a
+    /// secret.
+    ///
     /// # Errors
     ///
     /// Returns [`UrlError`] if the URL is invalid or its backend is not compiled in.
@@ -123,10 +136,21 @@ impl DatabaseUrl {
         if url.contains('\0') {
             return Err(UrlError::Nul);
         }
+        let url = url.trim_matches(|next: char| next.is_whitespace() || next == '\u{feff}');
+        if url.starts_with(['"', '\'']) {
+            return Err(UrlError::Quoted);
+        }
         if url.eq_ignore_ascii_case("sqlite::memory:") {
             return Self::of(Target::SqliteMemory);
         }
-        let (scheme, rest) = url.split_once("://").ok_or(UrlError::UnknownScheme)?;
+        let Some((scheme, rest)) = url.split_once("://") else {
+            let is_sqlite = url.split(':').next().is_some_and(is_sqlite) && url.contains(':');
+            return Err(if is_sqlite {
+                UrlError::SqliteHost
+            } else {
+                UrlError::UnknownScheme
+            });
+        };
         let target = match scheme.to_ascii_lowercase().split('+').next() {
             Some("postgres" | "postgresql") => Target::Postgres(PostgresUrl::parse(rest)?),
             Some("sqlite") => sqlite_target(rest)?,
@@ -185,6 +209,10 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
+fn is_sqlite(scheme: &str) -> bool {
+    scheme.to_ascii_lowercase().split('+').next() == Some("sqlite")
+}
+
 fn sqlite_target(rest: &str) -> Result<Target, UrlError> {
     if rest.contains(['?', '#', ';']) {
         return Err(UrlError::SqliteParameters);
@@ -241,6 +269,12 @@ mod tests {
         }
         for url in [
             "sqlite://data.db",
+            "sqlite://data/x.db",
+            "sqlite:/data/x.db",
+            "sqlite:data.db",
+            "sqlite:",
+            "sqlite+pysqlite:/data.db",
+            "sqlite://C:/data.db",
             "sqlite://u:secret@/data.db",
             "sqlite:///u:secret@h/data.db",
             "sqlite:////u:secret@h/data.db",
@@ -267,7 +301,9 @@ mod tests {
             "",
             "postgres",
             "mysql://a",
-            "sqlite:",
+            "sqlite",
+            "postgresql:/h/d",
+            "/var/lib/data.db",
             "://",
             "http://x",
             "password",
@@ -279,6 +315,27 @@ mod tests {
             );
         }
         assert_eq!(DatabaseUrl::parse("sqlite:///a\0b"), Err(UrlError::Nul));
+        for url in ["\"sqlite:///a.db\"", " 'sqlite:///a.db'\n", "\"secret"] {
+            assert_eq!(DatabaseUrl::parse(url), Err(UrlError::Quoted), "{url}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "sqlite")]
+    fn white_space_around_a_url_does_not_count() {
+        for url in [
+            "sqlite:///a b.db\n",
+            "sqlite:///a b.db\r\n",
+            " \tsqlite:///a b.db ",
+            "\u{feff}sqlite:///a b.db\n",
+        ] {
+            assert_eq!(
+                DatabaseUrl::parse(url).unwrap().to_string(),
+                "sqlite:///a b.db"
+            );
+        }
+        let memory = DatabaseUrl::parse("sqlite::memory:\n").unwrap();
+        assert!(*memory.target() == Target::SqliteMemory);
     }
 
     #[test]

@@ -16,10 +16,11 @@ pub(crate) struct Variables<L> {
 }
 
 impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
-    /// Returns the value, or `None` if it is missing or empty. `VARIABLE=` in a shell or `.env` counts as missing.
+    /// Returns the value without white space around it, or `None` if it is missing or empty. `VARIABLE=` in a shell or
+    /// `.env` counts as missing. The content of a file, such as a secret of Docker, often ends with a newline.
     pub(crate) fn text(&mut self, variable: &'static str) -> Option<String> {
         match (self.lookup)(variable)? {
-            Ok(value) => Some(value).filter(|value| !value.trim().is_empty()),
+            Ok(value) => Some(value.trim().to_owned()).filter(|value| !value.is_empty()),
             Err(NotUnicode) => {
                 self.faults.push(ConfigFault::NotUnicode { variable });
                 None
@@ -35,7 +36,7 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
             }
             return None;
         };
-        DatabaseUrl::parse(text.trim())
+        DatabaseUrl::parse(&text)
             .map_err(|error| self.faults.push(ConfigFault::InvalidUrl(error)))
             .ok()
     }
@@ -44,10 +45,10 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         let Some(value) = self.text(variable) else {
             return Some(default);
         };
-        let number = value.trim().parse().ok();
+        let number = value.parse().ok();
         if number.is_none() {
             // The value may be a URL or a password in the wrong variable.
-            let value = if resembles_a_number(value.trim()) {
+            let value = if resembles_a_number(&value) {
                 value
             } else {
                 "***".to_owned()
@@ -75,7 +76,7 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
         range: &'static str,
     ) -> Option<T> {
         let value = self.text(variable)?;
-        let named = |(word, _): &&(&str, T)| value.trim().eq_ignore_ascii_case(word);
+        let named = |(word, _): &&(&str, T)| value.eq_ignore_ascii_case(word);
         let chosen = words.iter().find(named).map(|(_, choice)| *choice);
         if chosen.is_none() {
             self.faults
@@ -87,7 +88,7 @@ impl<L: Fn(&'static str) -> Option<Result<String, NotUnicode>>> Variables<L> {
     /// Returns whether the value is `true`.
     pub(crate) fn switch(&mut self, variable: &'static str) -> bool {
         self.text(variable)
-            .is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
     pub(crate) fn flag(&mut self, variable: &'static str) -> Option<bool> {

@@ -6,12 +6,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use diesel::ConnectionError;
 use diesel::connection::{CacheSize, Connection as _};
 use parking_lot::{Condvar, Mutex};
 
 #[cfg(feature = "postgres")]
 use super::relayed;
 use super::session::{Session, SessionSettings};
+#[cfg(feature = "sqlite")]
+use super::sqlite_path;
 use super::{Connection, on_each};
 use crate::config::DatabaseConfig;
 use crate::config::Target;
@@ -145,10 +148,16 @@ impl Settings {
     fn open(&self) -> Result<Connection, DbError> {
         let failed = |source| {
             let target = self.config.url.to_string();
-            match out_of_descriptors() {
-                Some(reason) => DbError::not_connected(target, reason),
-                None => DbError::connect(target, source),
+            if let Some(reason) = out_of_descriptors() {
+                return DbError::not_connected(target, reason);
             }
+            #[cfg(feature = "sqlite")]
+            if let Target::SqliteFile(path) = self.config.url.target() {
+                let is_open = matches!(&source, ConnectionError::CouldntSetupConfiguration(_));
+                let detail = sqlite_path::explained(path.as_ref(), is_open);
+                return DbError::connect(target, source).with_connect_detail(detail);
+            }
+            DbError::connect(target, source)
         };
         let session = Session::new(
             self.config.url.backend(),
@@ -189,7 +198,7 @@ impl Settings {
                 };
                 if self.config.sqlite.private {
                     private_file::create_database(path.as_ref()).map_err(|error| {
-                        failed(diesel::ConnectionError::BadConnection(error.to_string()))
+                        failed(ConnectionError::BadConnection(error.to_string()))
                     })?;
                 }
                 let connection = diesel::SqliteConnection::establish(&path).map_err(failed)?;
@@ -209,7 +218,7 @@ impl Settings {
                 reason = "both backends are compiled in, or one is not"
             )]
             _ => {
-                return Err(failed(diesel::ConnectionError::InvalidConnectionUrl(
+                return Err(failed(ConnectionError::InvalidConnectionUrl(
                     "this backend is not compiled in".to_owned(),
                 )));
             }
@@ -219,9 +228,9 @@ impl Settings {
             connection.set_cache(CacheSize::Disabled);
         }
         if !statements.is_empty() {
-            connection.run(&statements).map_err(|source| {
-                failed(diesel::ConnectionError::CouldntSetupConfiguration(source))
-            })?;
+            connection
+                .run(&statements)
+                .map_err(|source| failed(ConnectionError::CouldntSetupConfiguration(source)))?;
         }
         connection.store_clean_state();
         Ok(connection)

@@ -11,6 +11,8 @@ use super::session::{Caller, Observed, Running};
 use super::{Connection, on_each};
 use crate::backend::Backend;
 use crate::dialect::{Conversions, Dialect, LoadError, ParameterTypes, Statement};
+#[cfg(feature = "sqlite")]
+use crate::error::remember_place_in_statement;
 use crate::error::{DbError, remember_names_of_statement};
 use crate::sql::SideEffects;
 use crate::statistics::{Call, StatementEntry};
@@ -304,6 +306,6 @@ impl Connection {
 #[cfg(feature = "sqlite")]
 pub(crate) fn note_names<T>(result: &Result<T, LoadError>, sql: &str) {
     if let Err(LoadError::Driver(error, _)) = result {
-        remember_names_of_statement(error, &sql);
+        remember_place_in_statement(error, sql);
     }
 }

@@ -132,6 +132,8 @@ impl Connection {
     /// Inside another transaction, it creates a savepoint. On SQLite, the outermost transaction takes the write lock
     /// when it begins (`BEGIN IMMEDIATE`), because a later attempt to lock can fail in a way that a retry cannot fix.
     ///
+    /// If nothing else determines the error type of `work`, write it, as in `Ok::<_, DbError>(())`.
+    ///
     /// # Errors
     ///
     /// Returns the errors of `work`, and those of the transaction's begin and end. If the transaction failed before
@@ -148,6 +150,8 @@ impl Connection {
 
     /// Runs `work` in a transaction, like [`transaction`](Connection::transaction), with options, and retries the whole
     /// of `work` after a conflict or a stale plan if they ask for it.
+    ///
+    /// If nothing else determines the error type of `work`, write it, as in `Ok::<_, DbError>(())`.
     ///
     /// # Errors
     ///

@@ -9,7 +9,10 @@ use singleton_core::__private::Escaped;
 
 pub use connect::ConnectError;
 pub(crate) use matching::{is_name, is_path};
-pub(crate) use named::{remember_names_of_statement, statement_text, without_binds};
+use named::Comparison;
+pub(crate) use named::{
+    remember_names_of_statement, remember_place_in_statement, statement_text, without_binds,
+};
 
 mod connect;
 mod matching;
@@ -24,7 +27,8 @@ const HIDDEN: &str =
 ///
 /// `Display` and `Debug` show a message only if it matches a list of known messages. Names of tables, columns and
 /// constraints stay, and values become `…`: `value "4711" is out of range for type integer` appears as
-/// `value "…" is out of range for type integer`.
+/// `value "…" is out of range for type integer`. The word at a syntax error is shown if it is a keyword or a name in the
+/// text of the statement, and no literal contains it or ends directly before it.
 ///
 /// A fixed text replaces any other message, such as one that a trigger raises or one in a language other than English.
 /// The names of the constraint, table and column that the server sends with the message appear before that text.
@@ -36,7 +40,7 @@ const HIDDEN: &str =
 #[derive(Clone)]
 pub struct ServerError {
     error: Arc<DieselError>,
-    /// Whether the name that the message quotes is an identifier in the statement.
+    /// Whether the name or word that the message quotes is one of the statement.
     is_of_statement: bool,
     /// The position in the caller's text.
     position: Option<usize>,
@@ -65,19 +69,19 @@ pub(crate) enum Meaning {
 impl ServerError {
     /// Converts an error whose position in the caller's text is known.
     pub(crate) fn at(position: Option<usize>, error: DieselError) -> Self {
-        ServerError {
-            is_of_statement: named::is_of_statement(&error),
-            error: Arc::new(error),
-            position,
-        }
+        ServerError::compared(position, named::take_comparison(&error), error)
     }
 
     /// Converts a copy of an error. The error itself can still be converted.
     pub(crate) fn from_copy(position: Option<usize>, error: DieselError) -> Self {
+        ServerError::compared(position, named::copy_comparison(&error), error)
+    }
+
+    fn compared(position: Option<usize>, comparison: Comparison, error: DieselError) -> Self {
         ServerError {
-            is_of_statement: named::will_be_of_statement(&error),
             error: Arc::new(error),
-            position,
+            is_of_statement: comparison.is_of_statement,
+            position: position.or(comparison.position),
         }
     }
 

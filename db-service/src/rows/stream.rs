@@ -21,6 +21,8 @@ impl Connection {
     /// Executes one statement and passes its rows to `work` one by one, like
     /// [`DatabaseService::for_each_row`](crate::DatabaseService::for_each_row).
     ///
+    /// If nothing else determines the error type of `work`, write it, as in `Ok::<_, DbError>(ControlFlow::Continue(()))`.
+    ///
     /// # Errors
     ///
     /// Returns the errors of [`execute_query`](Connection::execute_query), and those of `work`.

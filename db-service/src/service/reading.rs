@@ -51,6 +51,8 @@ impl DatabaseService {
     /// primary is tried. Then the whole of `work` runs again, so `work` should have no effects except through its
     /// connection. Without replicas, and on SQLite, the transaction runs on the primary.
     ///
+    /// If nothing else determines the error type of `work`, write it, as in `Ok::<_, DbError>(())`.
+    ///
     /// # Errors
     ///
     /// Returns the errors of `work`, [`DbError::ReadOnly`] if `work` writes, and the errors of the primary.
@@ -88,6 +90,8 @@ impl DatabaseService {
     ///
     /// Waits up to [`patience`](ReadOptions::patience) for a replica to replay up to the position, and then reads from
     /// the primary.
+    ///
+    /// If nothing else determines the error type of `work`, write it, as in `Ok::<_, DbError>(())`.
     ///
     /// # Errors
     ///

@@ -78,6 +78,8 @@ impl DatabaseService {
     /// committed unless `work` panics. The connection is in use while `work` runs, so statements inside `work` need
     /// another connection.
     ///
+    /// If nothing else determines the error type of `work`, write it, as in `Ok::<_, DbError>(ControlFlow::Continue(()))`.
+    ///
     /// # Errors
     ///
     /// Returns the errors of [`execute_query`](Self::execute_query), possibly after some rows, and those of `work`.

@@ -6,6 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use indexmap::IndexSet;
 
 use super::lists::{FoundList, ListOperator, ListScanner};
+use super::placeholders::PlaceholderScanner;
 use super::script::BlockNesting;
 use super::side_effects::{SideEffectScanner, SideEffects};
 use crate::backend::Backend;
@@ -175,11 +176,13 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
     let mut single = SingleStatement::new(backend);
     let mut effects = SideEffectScanner::new(backend);
     let mut lists = ListScanner::default();
+    let mut placeholders = PlaceholderScanner::new(backend);
     let mut position = 0;
     for Token { kind, text } in Tokens::new(sql, backend) {
         if kind == Kind::Placeholder {
             return Err(DbError::raw_placeholder(text));
         }
+        placeholders.take(Token { kind, text })?;
         single.check(kind, text)?;
         effects.take(kind, text);
         let end = position + text.len();
@@ -196,6 +199,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
         lists.take(kind, text, position, parsed.pieces.len() - 1);
         position = end;
     }
+    placeholders.finish()?;
     let Some(first) = shape.first_word else {
         return Err(DbError::EmptyStatement);
     };

@@ -126,9 +126,34 @@ impl fmt::Debug for Params {
 /// assert_eq!(parameters.get("id"), Some(&Value::Int(7)));
 /// assert_eq!(params! {}.get("id"), None);
 /// ```
+///
+/// Other forms are refused by an error that says what to write:
+///
+/// ```compile_fail
+/// db_service::params! { id: 7 };
+/// ```
+///
+/// ```compile_fail
+/// db_service::params! { "id": 7 };
+/// ```
+///
+/// ```compile_fail
+/// db_service::params! { "id" = 7 };
+/// ```
+///
+/// ```compile_fail
+/// db_service::params! { "id" => 7 "name" => "Ada" };
+/// ```
 #[macro_export]
 macro_rules! params {
     ($($name:expr => $value:expr),* $(,)?) => {
         $crate::Params::new()$(.with($name, $value))*
     };
+    ($($other:tt)*) => {{
+        ::core::compile_error!(
+            "write a text and `=>` before each value, and commas between: params! { \"id\" => 7, \"name\" => \"Ada\" }"
+        );
+        // The right type, so that the only error is the one above.
+        $crate::Params::new()
+    }};
 }

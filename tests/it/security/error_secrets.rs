@@ -577,7 +577,13 @@ fn postgres_errors_show_names() {
             ("SELECT 'hush'::mood", "invalid input value for enum mood: \"…\""),
             ("SELECT '99999999999'::int", "value \"…\" is out of range for type integer"),
             ("INSERT INTO t (brief) VALUES ('too long')", "value too long for type character varying(5)"),
-            ("SELEC 1", "syntax error at or near \"…\""),
+            ("SELEC 1", "syntax error at or near \"SELEC\""),
+            ("SELECT 1 FROM t WHERE )", "syntax error at or near \")\""),
+            ("SELECT 1 x y 'hush'", "syntax error at or near \"y\""),
+            ("SELECT 'hush' x hush", "syntax error at or near \"…\""),
+            ("SELECT 1 'hush'", "syntax error at or near \"…\""),
+            ("SELECT 1 x 4711", "syntax error at or near \"…\""),
+            ("SELECT 1 x $$hush$$", "syntax error at or near \"…\""),
             ("SELECT (", "syntax error at end of input"),
             (
                 "INSERT INTO t (must) VALUES (NULL)",
@@ -673,7 +679,12 @@ fn sqlite_errors_show_names() {
                 "cannot store TEXT value in INTEGER column strict_.n",
             ),
             ("SELECT json('hush')", "malformed JSON"),
-            ("SELEC 'hush'", "near \"…\": syntax error"),
+            ("SELEC 'hush'", "near \"SELEC\": syntax error"),
+            ("SELECT 1 FROM t WHERE )", "near \")\": syntax error"),
+            ("SELECT 1 x y 'hush'", "near \"y\": syntax error"),
+            ("SELECT 1 x 'hush'", "near \"…\": syntax error"),
+            ("SELECT 1 x 4711", "near \"…\": syntax error"),
+            ("SELECT 'hush", "unrecognized token: \"…\""),
             ("SELECT (", "incomplete input"),
         ] {
             let error = DatabaseService::execute_query(sql, params! {}).unwrap_err();

@@ -1,9 +1,14 @@
 //! Invalid statements and parameters return a typed error, change nothing and leave the pool intact.
 
+use std::ops::ControlFlow;
+
 use db_service::{Backend, DatabaseService, DbError, Params, params};
 use tests::TestDatabase;
 
-on_both_backends!(invalid_statements_and_parameters_change_nothing);
+on_both_backends!(
+    invalid_statements_and_parameters_change_nothing,
+    placeholders_of_other_drivers_are_refused_by_every_entry_point,
+);
 
 /// Executes an invalid statement and returns its error. Panics if a connection was closed or is still checked out.
 #[track_caller]
@@ -78,4 +83,55 @@ fn invalid_statements_and_parameters_change_nothing(database: &TestDatabase) {
                 "nothing was changed"
             );
         });
+}
+
+fn placeholders_of_other_drivers_are_refused_by_every_entry_point(database: &TestDatabase) {
+    database.scope().run(|| {
+        DatabaseService::execute("CREATE TABLE t (n INTEGER)", params! {}).unwrap();
+        for (placeholder, shown) in [
+            ("?", "?"),
+            ("?1", "?1"),
+            ("$1", "$1"),
+            ("$n", "$n"),
+            ("%s", "%s"),
+            ("%(n)s", "%…"),
+        ] {
+            let sql = format!("SELECT n FROM t WHERE n = {placeholder} AND n > 0");
+            let each = |_: db_service::Row| Ok::<_, DbError>(ControlFlow::Continue(()));
+            let outcomes = [
+                DatabaseService::execute_query(&sql, params! {}).map(drop),
+                DatabaseService::execute(&sql, params! {}).map(drop),
+                DatabaseService::execute_many(&sql, &[params! {}]).map(drop),
+                DatabaseService::query_as::<i64>(&sql, params! {}).map(drop),
+                DatabaseService::for_each_row(&sql, params! {}, each),
+            ];
+            for outcome in outcomes {
+                match outcome {
+                    Err(DbError::RawPlaceholder { placeholder, .. }) => {
+                        assert_eq!(placeholder, shown)
+                    }
+                    other => panic!("{sql}: {other:?}"),
+                }
+            }
+        }
+        // `%` stays an operator.
+        let rows = DatabaseService::execute_query(
+            "SELECT 7 %n AS rest FROM (SELECT 4 AS n) x",
+            params! {},
+        );
+        assert_eq!(rows.unwrap()[0].get::<i64>("rest").unwrap(), 3);
+    });
+}
+
+#[test]
+fn question_marks_stay_operators_of_json() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        let sql = r#"SELECT doc ? 'a' AND doc ? :key::text AND doc?'b' AND doc ?| array['x', 'a'] AND doc ?& array['a', 'b']
+                     AND doc @? '$.a ? (@ == 1)' AND NOT doc ? ('c') AS found FROM (SELECT '{"a": 1, "b": 2}'::jsonb AS doc) d"#;
+        let rows = DatabaseService::execute_query(sql, params! { "key" => "b" }).unwrap();
+        assert!(rows[0].get::<bool>("found").unwrap());
+    });
 }

@@ -68,6 +68,10 @@ fn call_all_methods(connection: &mut Connection, sql: &str) -> Vec<Result<(), Db
     let skip_row = |_: db_service::Row| Ok::<_, DbError>(ControlFlow::Continue(()));
     vec![
         connection.execute_query(sql, text_params()).map(drop),
+        connection.execute(sql, text_params()).map(drop),
+        connection
+            .query_as::<serde_json::Value>(sql, text_params())
+            .map(drop),
         connection
             .execute_many(sql, &[text_params(), text_params()])
             .map(drop),
@@ -82,6 +86,8 @@ fn assert_all_are_rejected() {
         let mut outcomes = vec![
             DatabaseService::execute_query(&sql, text_params()).map(drop),
             DatabaseService::execute_query(&sql, params! { "a" => 1 }).map(drop),
+            DatabaseService::execute(&sql, text_params()).map(drop),
+            DatabaseService::query_as::<serde_json::Value>(&sql, text_params()).map(drop),
             DatabaseService::execute_many(&sql, &[text_params(), text_params()]).map(drop),
             DatabaseService::for_each_row(&sql, text_params(), skip_row),
             DatabaseService::read(|connection| connection.execute_query(&sql, text_params()))

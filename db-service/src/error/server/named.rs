@@ -1,63 +1,194 @@
-//! Names in SQLite's messages that may be values.
+//! Names and words in the server's messages that may be values.
 //!
 //! SQLite reports `no such table: x` for `SELECT * FROM x` and for `SELECT * FROM pragma_integrity_check(:x)`. FTS5
-//! reports `no such column: x` for `MATCH :x`. Such a name is shown only if the statement contains it as a name. The
-//! statement is known only when diesel reports the failure, so a thread-local keeps the result until the error is
-//! converted.
+//! reports `no such column: x` for `MATCH :x`. A syntax error quotes a token, which is a literal as often as a keyword.
+//! Such a name or word is shown only if the statement contains it, outside of literals. The statement is known only when
+//! the driver reports the failure, so a thread-local keeps the result until the error is converted.
 
 use std::cell::RefCell;
 use std::fmt;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use super::patterns::NEAR;
 use crate::backend::Backend;
 use crate::tokens::{Kind, Token, Tokens};
 
 thread_local! {
-    /// The message that was compared last, if its statement contains the name.
-    static OF_STATEMENT: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// The message that was compared last, and what its statement reveals about it.
+    static COMPARED: RefCell<Option<(String, Comparison)>> = const { RefCell::new(None) };
+}
+
+/// What a statement reveals about the message of its failure.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Comparison {
+    /// Whether the statement contains the name or word, so that the whole message may be shown.
+    pub(super) is_of_statement: bool,
+    /// The position of a syntax error that SQLite reports, in characters from 1.
+    pub(super) position: Option<usize>,
 }
 
 /// Compares the name in an error's message with the names in the failed statement.
 pub(crate) fn remember_names_of_statement(error: &DieselError, query: &dyn fmt::Display) {
-    let message = candidate(error)
-        .filter(|(_, name)| contains_name(name, &statement_text(query)))
-        .map(|(message, _)| message.to_owned());
+    remember(candidate(error).map(|(message, quoted)| {
+        let is_of_statement = quoted.is_in(&statement_text(query));
+        (
+            message,
+            Comparison {
+                is_of_statement,
+                position: None,
+            },
+        )
+    }));
+}
+
+/// Does the same for a statement whose text is the caller's, and finds the position of SQLite's syntax errors.
+pub(crate) fn remember_place_in_statement(error: &DieselError, sql: &str) {
+    remember(candidate(error).map(|(message, quoted)| {
+        let is_of_statement = quoted.is_in(sql);
+        let position = quoted.position_in(sql);
+        (
+            message,
+            Comparison {
+                is_of_statement,
+                position,
+            },
+        )
+    }));
+}
+
+fn remember(compared: Option<(&str, Comparison)>) {
+    let compared = compared.map(|(message, comparison)| (message.to_owned(), comparison));
     // A thread that ends runs no more statements.
-    let _ = OF_STATEMENT.try_with(|of_statement| of_statement.replace(message));
+    let _ = COMPARED.try_with(|cell| cell.replace(compared));
 }
 
-/// Returns whether the error was compared last and its statement contains the name.
-pub(super) fn is_of_statement(error: &DieselError) -> bool {
+/// Returns the comparison of the error, if it was compared last.
+pub(super) fn take_comparison(error: &DieselError) -> Comparison {
     let Some((message, _)) = candidate(error) else {
-        return false;
+        return Comparison::default();
     };
-    let compared = OF_STATEMENT.try_with(RefCell::take).ok().flatten();
-    compared.as_deref() == Some(message)
+    let compared = COMPARED.try_with(RefCell::take).ok().flatten();
+    of_message(compared.as_ref(), message)
 }
 
-/// Returns the same as [`is_of_statement`], for a copy of the error.
-pub(super) fn will_be_of_statement(error: &DieselError) -> bool {
+/// Returns the same as [`take_comparison`], for a copy of the error.
+pub(super) fn copy_comparison(error: &DieselError) -> Comparison {
     let Some((message, _)) = candidate(error) else {
-        return false;
+        return Comparison::default();
     };
-    OF_STATEMENT
-        .try_with(|compared| compared.borrow().as_deref() == Some(message))
-        .unwrap_or(false)
+    COMPARED
+        .try_with(|compared| of_message(compared.borrow().as_ref(), message))
+        .unwrap_or_default()
 }
 
-/// Returns the message and its name, if the name may be a value.
-fn candidate(error: &DieselError) -> Option<(&str, &str)> {
+fn of_message(compared: Option<&(String, Comparison)>, message: &str) -> Comparison {
+    match compared {
+        Some((compared, comparison)) if compared == message => *comparison,
+        _ => Comparison::default(),
+    }
+}
+
+/// What a message quotes that may be a value.
+enum Quoted<'a> {
+    /// A name, reported by SQLite.
+    Name(&'a str),
+    /// The token at a syntax error.
+    Token(&'a str, Backend),
+    /// SQLite reports that the text ends too early.
+    End,
+}
+
+impl Quoted<'_> {
+    fn is_in(&self, sql: &str) -> bool {
+        match *self {
+            Quoted::Name(name) => contains_name(name, sql),
+            Quoted::Token(token, backend) => contains_token(token, sql, backend),
+            Quoted::End => false,
+        }
+    }
+
+    /// Returns the position of SQLite's token, if it occurs once. PostgreSQL reports the position itself.
+    fn position_in(&self, sql: &str) -> Option<usize> {
+        let end = match *self {
+            Quoted::Token(text, Backend::Sqlite) => {
+                let mut end = 0;
+                let mut places = Tokens::new(sql, Backend::Sqlite).filter_map(|token| {
+                    let place = end;
+                    end += token.text.len();
+                    (token.text == text).then_some(place)
+                });
+                let first = places.next()?;
+                if places.next().is_some() {
+                    return None;
+                }
+                first
+            }
+            Quoted::End => sql.len(),
+            _ => return None,
+        };
+        Some(sql[..end].chars().count() + 1)
+    }
+}
+
+/// Returns whether a statement has a token that is a keyword, a name or a sign, and no value.
+///
+/// A word may be a part of a value that was written into the text without its quotes being doubled, as in `'O'Brien'`.
+/// So a word that directly follows a literal, or that a literal contains, is not shown.
+fn contains_token(sought: &str, sql: &str, backend: Backend) -> bool {
+    let mut is_found = false;
+    let mut follows_literal = false;
+    for Token { kind, text } in Tokens::new(sql, backend) {
+        let is_word = kind == Kind::Word;
+        let is_harmless = match kind {
+            Kind::Word => {
+                !follows_literal
+                    && text.starts_with(|first: char| first.is_alphabetic() || first == '_')
+            }
+            Kind::Semicolon | Kind::Open | Kind::Close | Kind::Other => true,
+            _ => false,
+        };
+        follows_literal = kind == Kind::Quoted;
+        if text == sought {
+            if is_word && !is_harmless {
+                return false;
+            }
+            is_found |= is_harmless;
+        } else if follows_literal && text.contains(sought) && sought.len() > 1 {
+            return false;
+        }
+    }
+    is_found
+}
+
+/// Returns the message and what it quotes, if that may be a value.
+fn candidate(error: &DieselError) -> Option<(&str, Quoted<'_>)> {
     const BEFORE: [&str; 2] = ["no such table: ", "no such column: "];
     const BEHIND: &str = " - should this be a string literal in single-quotes?";
     let DieselError::DatabaseError(DatabaseErrorKind::Unknown, information) = error else {
         return None;
     };
     let message = information.message();
-    let name = BEFORE
+    let between = |before: &str, behind: &str| message.strip_prefix(before)?.strip_suffix(behind);
+    let quoted = if let Some(name) = BEFORE
         .iter()
-        .find_map(|before| message.strip_prefix(before))?;
-    Some((message, name.strip_suffix(BEHIND).unwrap_or(name)))
+        .find_map(|before| message.strip_prefix(before))
+    {
+        Quoted::Name(name.strip_suffix(BEHIND).unwrap_or(name))
+    } else if let Some(token) = between("near \"", "\": syntax error") {
+        Quoted::Token(token, Backend::Sqlite)
+    } else if let Some(token) = between("unrecognized token: \"", "\"") {
+        Quoted::Token(token, Backend::Sqlite)
+    } else if message == "incomplete input" {
+        Quoted::End
+    } else {
+        let (problem, token) = message.strip_suffix('"')?.split_once(" at or near \"")?;
+        if !NEAR.contains(&problem) {
+            return None;
+        }
+        Quoted::Token(token, Backend::Postgres)
+    };
+    Some((message, quoted))
 }
 
 /// Returns whether a statement of SQLite has a name, qualified or not.
@@ -134,6 +265,76 @@ mod tests {
         }
         let forged = shown("no such table: a\nb", "SELECT 1 FROM \"a\nb\"");
         assert_eq!(forged, r"no such table: a\nb");
+    }
+
+    #[test]
+    fn token_at_a_syntax_error_is_shown_if_it_is_a_word_of_the_statement() {
+        for (message, sql) in [
+            ("near \"SELEC\": syntax error", "SELEC 1"),
+            ("near \"größe\": syntax error", "SELECT a b größe"),
+            ("near \")\": syntax error", "SELECT )"),
+            ("near \",\": syntax error", "SELECT ',' ,"),
+            ("syntax error at or near \"SELEC\"", "SELEC 1"),
+            ("syntax error at or near \")\"", "SELECT )"),
+        ] {
+            assert_eq!(shown(message, sql), message, "{sql}");
+        }
+        for (token, sql) in [
+            ("'secret'", "SELECT 1 'secret'"),
+            ("secret", "SELECT 1 'secret'"),
+            ("secret", "SELECT 1 \"secret\""),
+            ("secret", "SELECT 1 -- secret"),
+            ("secret", "SELECT :secret"),
+            ("secret", "SELECT secrets"),
+            ("secret", "SELECT 'secret' AS a secret"),
+            ("secret", "SELECT 'my secret' AS a secret"),
+            ("secret", "SELECT 'my'secret'"),
+            ("secret", "SELECT secret AS a, 'my'secret"),
+            ("4711", "SELECT 1 4711"),
+            ("4711secret", "SELECT 4711secret"),
+            ("'secret", "SELECT 'secret"),
+            ("secret\" at or near \"1", "SELECT secret"),
+            ("", "SELECT"),
+        ] {
+            for (before, behind) in [
+                ("near \"", "\": syntax error"),
+                ("unrecognized token: \"", "\""),
+                ("syntax error at or near \"", "\""),
+            ] {
+                let message = format!("{before}{token}{behind}");
+                assert_eq!(shown(&message, sql), format!("{before}…{behind}"), "{sql}");
+            }
+        }
+        // The values of other parsers.
+        let of_fts = "fts5: syntax error near \"secret\"";
+        let of_fts = shown(of_fts, "SELECT secret");
+        assert_eq!(of_fts, "fts5: syntax error near \"…\"");
+    }
+
+    #[test]
+    fn position_is_known_if_the_token_of_sqlite_occurs_once() {
+        for (message, sql, position) in [
+            ("near \"SELEC\": syntax error", "SELEC 1", Some(1)),
+            ("near \"b\": syntax error", "SELECT 'ß' a b", Some(14)),
+            ("near \"b\": syntax error", "SELECT 'b' a b", Some(14)),
+            ("near \"b\": syntax error", "SELECT b a b", None),
+            ("near \"'b'\": syntax error", "SELECT a 'b'", Some(10)),
+            ("near \"?\": syntax error", "SELECT a :b", None),
+            ("unrecognized token: \"1b\"", "SELECT 1b", Some(8)),
+            ("incomplete input", "SELECT (", Some(9)),
+            ("no such column: b", "SELECT b", None),
+            ("syntax error at or near \"b\"", "SELECT a b", None),
+        ] {
+            let error = || error(message);
+            remember_place_in_statement(&error(), sql);
+            let copied = ServerError::from_copy(None, error()).position();
+            assert_eq!(copied, position, "{sql}");
+            assert_eq!(ServerError::from(error()).position(), position, "{sql}");
+            assert_eq!(ServerError::from(error()).position(), None, "only once");
+            // In a text that is not the caller's.
+            remember_names_of_statement(&error(), &sql);
+            assert_eq!(ServerError::from(error()).position(), None, "{sql}");
+        }
     }
 
     #[test]

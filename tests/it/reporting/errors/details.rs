@@ -12,6 +12,7 @@ use super::{execute, shown};
 on_both_backends!(
     details_quote_values_and_are_never_shown,
     violated_restriction_is_a_foreign_key_violation,
+    syntax_error_shows_its_position_and_its_word_but_no_value,
 );
 
 diesel::table! {
@@ -136,6 +137,66 @@ fn all_paths(sql: &str, params: &Params) -> Vec<(&'static str, DbError)> {
         ("for_each_row", streamed.unwrap_err()),
         ("transaction", in_transaction.unwrap_err()),
     ]
+}
+
+fn syntax_error_shows_its_position_and_its_word_but_no_value(database: &TestDatabase) {
+    let is_postgres = database.url().starts_with("postgres");
+    let near = |token: &str| match is_postgres {
+        true => format!("syntax error at or near \"{token}\""),
+        false => format!("near \"{token}\": syntax error"),
+    };
+    database.scope().run(|| {
+        create_pets();
+        // A date in a text is sent to PostgreSQL as a literal.
+        let hush = || params! { "hush" => "hush" };
+        let day = || params! { "day" => "2024-02-29" };
+        for (sql, params, position, shown_token) in [
+            ("SELEC 1", params! {}, 1, "SELEC"),
+            (
+                "SELECT 'ß☃' AS größe größe2 FROM pets",
+                params! {},
+                22,
+                "größe2",
+            ),
+            (
+                "SELECT id FROM pets WHERE name = :hush ORDR BY id",
+                hush(),
+                40,
+                "ORDR",
+            ),
+            (
+                "SELECT id FROM pets WHERE name = :hush hush",
+                hush(),
+                40,
+                "hush",
+            ),
+            ("SELECT id FROM pets WHERE )", params! {}, 27, ")"),
+            ("SELECT 1 AS x 'hush'", params! {}, 15, "…"),
+            ("SELECT 1 AS x 4711", params! {}, 15, "…"),
+            ("SELECT CAST(:day AS date) AS a b c", day(), 32, "b"),
+        ] {
+            for (path, error) in all_paths(sql, &params) {
+                let text = shown(&error);
+                let expected = format!(
+                    "syntax error at character {position}: {}",
+                    near(shown_token)
+                );
+                assert!(text.contains(&expected), "{path} {sql}: {text}");
+                assert_eq!(error.position(), Some(position), "{path} {sql}");
+                assert!(!text.contains("4711") && !text.contains("2024"), "{text}");
+            }
+        }
+        for (path, error) in all_paths("SELECT (", &params! {}) {
+            assert_eq!(error.position(), Some(9), "{path} {error}");
+        }
+        // A text of diesel's is not the caller's.
+        let error = DatabaseService::with_connection(|connection| {
+            diesel::sql_query("SELEC 1").execute(connection)
+        });
+        let error = error.unwrap_err();
+        assert_eq!(error.position(), None);
+        assert!(shown(&error).contains(&near("SELEC")), "{error}");
+    });
 }
 
 #[test]

@@ -5,17 +5,18 @@ mod migrations;
 mod reading;
 mod rows;
 mod schema;
-mod start;
 
 use std::fmt;
 use std::panic::Location;
+use std::time::{Duration, Instant};
 
 use diesel::result::QueryResult;
 pub use reading::ReadOptions;
 use serde::de::DeserializeOwned;
+use singleton_core::__private::shutdown_request;
 use singleton_core::{Service, guarded, requires, service};
 
-use crate::config::ConfigService;
+use crate::config::{ConfigService, DatabaseConfig};
 use crate::connection::{Connection, Purpose, TransactionOptions, transact};
 use crate::error::DbError;
 use crate::pool::CHECK_TIMEOUT;
@@ -27,6 +28,12 @@ use crate::values::Params;
 use crate::values::Row;
 use crate::values::deserialize_rows;
 use fake::FakeDatabase;
+
+/// The first pause between two attempts. Each pause is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The maximum pause. A start is delayed by at most this time after the server is ready.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The process's database: a connection pool for the database that `DATABASE_URL` names.
 #[service]
@@ -45,7 +52,7 @@ impl Service for DatabaseService {
     fn initialize() -> anyhow::Result<Self> {
         let config = ConfigService::get_config()?;
         config.check()?;
-        let pool = start::open(config)?;
+        let pool = open_pool(config)?;
         log::info!(
             "connected to {} with a pool of {}",
             config.url,
@@ -78,6 +85,35 @@ impl Service for DatabaseService {
             pool.close();
         }
         Ok(())
+    }
+}
+
+/// Opens the pool. Within `start_timeout`, tries again as long as there is no server to connect to.
+fn open_pool(config: &DatabaseConfig) -> Result<ConnectionPool, DbError> {
+    let started_at = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut is_logged = false;
+    loop {
+        let error = match ConnectionPool::open(config) {
+            Ok(pool) => return Ok(pool),
+            Err(error) => error,
+        };
+        let left = config.start_timeout.saturating_sub(started_at.elapsed());
+        if left.is_zero() || !error.is_without_server() {
+            return Err(error);
+        }
+        if !is_logged {
+            log::warn!(
+                "{error}; trying again for at most {:?} (DB_START_TIMEOUT)",
+                config.start_timeout
+            );
+            is_logged = true;
+        }
+        let is_shut_down = shutdown_request().is_none_or(|request| request.wait(pause.min(left)));
+        if is_shut_down {
+            return Err(error);
+        }
+        pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }
 

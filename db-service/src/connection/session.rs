@@ -122,6 +122,7 @@ impl Observed {
     }
 
     /// Records a call of a user's statement, and logs it if it was slow.
+    #[cfg(feature = "sqlite")]
     pub(super) fn measured(&self, entry: &StatementEntry, text: &str, call: Call) {
         entry.record(call);
         self.log_if_slow(text, call.took);

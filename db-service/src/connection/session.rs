@@ -121,7 +121,7 @@ impl Observed {
         counter.increment();
     }
 
-    /// Records a call of a user's statement, and logs it if it was slow.
+    /// Records a call of a statement whose rows were read, and logs it if it was slow.
     #[cfg(feature = "sqlite")]
     pub(super) fn measured(&self, entry: &StatementEntry, text: &str, call: Call) {
         entry.record(call);

@@ -21,7 +21,9 @@ use crate::backend::Backend;
 use crate::config::{DatabaseConfig, ResetOnReturn};
 use crate::error::{DbError, Meaning, ServerError, meaning, statement_text};
 use crate::sql::SideEffects;
-use crate::statistics::{Call, StatementEntry, Statistics};
+use crate::statistics::Statistics;
+#[cfg(feature = "sqlite")]
+use crate::statistics::{Call, StatementEntry};
 #[cfg(feature = "postgres")]
 use crate::watchdog::{AnswerTimeout, WatchedConnection};
 use singleton_core::__private::Escaped;

@@ -10,7 +10,7 @@ use crate::tokens::{Kind, Token};
 /// everywhere. An operator has an operand behind it, and `%` one before it too. A placeholder has none in these places.
 pub(super) struct PlaceholderScanner<'a> {
     backend: Backend,
-    /// The sign of a possible placeholder, of which the next token decides.
+    /// The sign of a possible placeholder, whose next token decides.
     sign: Option<Sign<'a>>,
     is_after_space: bool,
     /// Whether the last token cannot be the end of an operand.

@@ -1,4 +1,4 @@
-//! Outages: a server that is gone for a while, what the log shows of it, and what callers are told.
+//! Outages: a server that is gone for a while, its lines in the log, and the errors of callers.
 
 use std::sync::Barrier;
 use std::thread;

@@ -20,7 +20,7 @@ pub struct ConnectError {
     target: Box<str>,
     /// Whether the text comes from this crate, and so contains no secret.
     is_ours: bool,
-    /// What this crate adds to the driver's message, on one line and without secrets.
+    /// The text that this crate adds to the driver's message, on one line and without secrets.
     detail: Option<Box<str>>,
 }
 

@@ -19,7 +19,7 @@ thread_local! {
     static COMPARED: RefCell<Option<(String, Comparison)>> = const { RefCell::new(None) };
 }
 
-/// What a statement reveals about the message of its failure.
+/// The facts of a statement that decide which words of its error are shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Comparison {
     /// Whether the statement contains the name or word, so that the whole message may be shown.
@@ -89,7 +89,7 @@ fn of_message(compared: Option<&(String, Comparison)>, message: &str) -> Compari
     }
 }
 
-/// What a message quotes that may be a value.
+/// The quoted parts of a message that may be values.
 enum Quoted<'a> {
     /// A name, reported by SQLite.
     Name(&'a str),

@@ -9,9 +9,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use diesel::backend::Backend as DieselBackend;
-use diesel::pg::PgValue;
 #[cfg(feature = "postgres")]
 use diesel::pg::Pg;
+use diesel::pg::PgValue;
 #[cfg(feature = "postgres")]
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::{Error as DieselError, QueryResult};

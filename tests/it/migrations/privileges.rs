@@ -1,7 +1,16 @@
 //! Starting without the right to create tables, on read-only servers, and with `DB_MIGRATE=check`.
 
-use db_service::{DatabaseService, DbError, Migrate, MigrationError, MigrationState, params};
-use tests::{SHOP_MIGRATIONS, TestDatabase};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use db_service::{
+    ConfigService, DatabaseConfig, DatabaseService, DbError, Migrate, MigrationError,
+    MigrationState, params,
+};
+use singleton_core::testing::Scope;
+use tests::{SHOP_MIGRATIONS, TestDatabase, TestServer};
 
 on_both_backends!(checking_changes_nothing_and_lists_what_is_pending);
 
@@ -124,4 +133,68 @@ fn sqlite_takes_no_lock_and_writes_nothing_when_nothing_is_pending() {
         );
         assert!(!std::path::Path::new(&lock).exists());
     });
+}
+
+#[test]
+fn standby_can_be_started_on() {
+    let Some(primary) = TestServer::start() else {
+        return;
+    };
+    let standby = primary.standby();
+    let scope = |url: String| {
+        let config = DatabaseConfig::new(url.parse().unwrap());
+        Scope::new().provide(ConfigService::new(config))
+    };
+    scope(primary.url()).run(|| DatabaseService::run_migrations(&SHOP_MIGRATIONS).unwrap());
+    standby.wait_for_catchup(&primary);
+    scope(standby.url()).run(|| {
+        assert_eq!(
+            DatabaseService::run_migrations(&SHOP_MIGRATIONS).unwrap(),
+            [""; 0]
+        );
+        let states = DatabaseService::migration_status(&SHOP_MIGRATIONS).unwrap();
+        assert!(states.iter().all(|migration| migration.applied));
+    });
+}
+
+/// A process of another user, because root may write any file.
+#[test]
+fn read_only_file_can_be_started_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (program, file) = (
+        directory.path().join("migrate"),
+        directory.path().join("shop.db"),
+    );
+    fs::copy(env!("CARGO_BIN_EXE_migrate"), &program).unwrap();
+    let url = format!("sqlite:///{}", file.display());
+    let start = |user: Option<u32>| {
+        let mut command = Command::new(&program);
+        command
+            .arg(&url)
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null());
+        if let Some(user) = user {
+            command.uid(user);
+        }
+        let output = command.output().unwrap();
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    };
+    assert_eq!(start(None), "ready\n3\n");
+    let mut config = DatabaseConfig::new(url.parse().unwrap());
+    config.sqlite.write_ahead = false;
+    Scope::new()
+        .provide(ConfigService::new(config))
+        .run(|| execute("PRAGMA journal_mode = DELETE"));
+    fs::remove_file(directory.path().join("shop.db-migrations.lock")).unwrap();
+    let allow = |path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    allow(file.as_path(), 0o444);
+    allow(directory.path(), 0o555);
+    let is_root = fs::metadata(directory.path()).unwrap().uid() == 0;
+    let output = start(is_root.then_some(65_534));
+    allow(directory.path(), 0o755);
+    assert_eq!(output, "ready\n0\n");
 }

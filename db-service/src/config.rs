@@ -14,7 +14,9 @@ pub use error::{ConfigError, ConfigFault};
 #[cfg(feature = "postgres")]
 pub(crate) use postgres_url::{Host, PostgresUrl};
 pub use replicas::ReplicaSettings;
-pub use settings::{PostgresSettings, ResetOnReturn, SqliteSettings, Synchronous, TlsMode};
+pub use settings::{
+    Migrate, PostgresSettings, ResetOnReturn, SqliteSettings, Synchronous, TlsMode,
+};
 pub(crate) use url::Target;
 pub use url::{DatabaseUrl, UrlError};
 
@@ -75,6 +77,8 @@ pub struct DatabaseConfig {
     pub statement_cache_size: u32,
     /// When the session state of a returned connection is reset (`DB_RESET_ON_RETURN`, `auto`).
     pub reset_on_return: ResetOnReturn,
+    /// Whether `run_migrations` applies pending migrations or only checks that there are none (`DB_MIGRATE`, `apply`).
+    pub migrate: Migrate,
     /// Settings of connections to PostgreSQL.
     pub postgres: PostgresSettings,
     /// Settings of connections to SQLite.
@@ -101,6 +105,7 @@ impl DatabaseConfig {
             leak_threshold: None,
             statement_cache_size: 512,
             reset_on_return: ResetOnReturn::Auto,
+            migrate: Migrate::Apply,
             postgres: PostgresSettings::default(),
             sqlite: SqliteSettings::default(),
             replicas: ReplicaSettings::default(),

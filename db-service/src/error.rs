@@ -17,7 +17,7 @@ mod server;
 mod violation;
 
 pub(crate) use chain::{Chain, one_line};
-pub use migration::{MigrationError, MigrationStop};
+pub use migration::{MigrationError, MigrationStop, RefusedStatement};
 pub use server::{ConnectError, ServerError};
 pub(crate) use server::{
     Meaning, meaning, remember_names_of_statement, remember_place_in_statement, statement_text,

@@ -34,14 +34,17 @@ mod watchdog;
 
 pub use backend::Backend;
 pub use config::{
-    ConfigError, ConfigFault, ConfigService, DatabaseConfig, DatabaseUrl, PostgresSettings,
-    ReplicaSettings, ResetOnReturn, SqliteSettings, Synchronous, TlsMode, UrlError,
+    ConfigError, ConfigFault, ConfigService, DatabaseConfig, DatabaseUrl, Migrate,
+    PostgresSettings, ReplicaSettings, ResetOnReturn, SqliteSettings, Synchronous, TlsMode,
+    UrlError,
 };
 pub use connection::{
     Connection, Isolation, MultiCursor, MultiTransactionManager, TransactionOptions,
 };
 pub use dsl::MultiBackend;
-pub use error::{ConnectError, DbError, Holder, MigrationError, MigrationStop, ServerError};
+pub use error::{
+    ConnectError, DbError, Holder, MigrationError, MigrationStop, RefusedStatement, ServerError,
+};
 pub use migrations::{MigrationState, MigrationStatus, Migrations, PlannedMigration};
 pub use pool::PooledConnection;
 pub use replicas::{WritePosition, WritePositionError};

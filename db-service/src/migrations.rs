@@ -1,9 +1,11 @@
 //! Embedded SQL migrations: plan, apply, revert, baseline, status.
 
 mod apply;
+mod foreign_keys;
 mod history;
 mod lock;
 mod plan;
+mod script;
 mod source;
 
 use std::fmt;
@@ -12,18 +14,21 @@ use std::time::Duration;
 use diesel_migrations::EmbeddedMigrations;
 
 use crate::backend::Backend;
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, Migrate};
 use crate::connection::Connection;
 use crate::error::DbError;
 use crate::error::MigrationError;
+use apply::Run;
+use history::{History, Store};
 use lock::with_lock;
 use plan::{Plan, Step};
 use source::Migration;
 
 /// The migrations of one crate, for each backend that it supports.
 ///
-/// Migrations of several crates can share a database. Versions distinguish them, so begin their names with the date, as
-/// diesel's command-line tool does.
+/// Migrations of several crates can share a database: give each source a [name](Migrations::named). Sources without a
+/// name share one history, in which versions distinguish them, so begin their names with the date, as diesel's
+/// command-line tool does.
 ///
 /// # Examples
 ///
@@ -51,8 +56,10 @@ impl Migrations {
         }
     }
 
-    /// Names the source, for example after its crate. Then an applied migration that the source lacks is detected.
-    /// Without a name, it could belong to another crate.
+    /// Names the source, for example after its crate. A named source has a history of its own: another source can use
+    /// the same versions, and an applied migration that the source lacks is detected.
+    ///
+    /// Migrations that were applied before the source had a name are recognized by their version and name.
     pub const fn named(self, set: &'static str) -> Self {
         Migrations { set, ..self }
     }
@@ -86,7 +93,10 @@ impl Migrations {
             Backend::Postgres => self.postgres.as_ref(),
             Backend::Sqlite => self.sqlite.as_ref(),
         };
-        source::read(source.ok_or(MigrationError::Unsupported { backend })?)
+        source::read(
+            source.ok_or(MigrationError::Unsupported { backend })?,
+            backend,
+        )
     }
 }
 
@@ -159,18 +169,46 @@ pub struct PlannedMigration {
     pub done: usize,
 }
 
-/// Applies the pending migrations in order and returns their versions.
+/// Applies the pending migrations in order and returns their versions. With `DB_MIGRATE=check`, only checks that there
+/// are none.
+///
+/// With nothing pending, it only reads.
 pub(crate) fn run(
     connection: &mut Connection,
     config: &DatabaseConfig,
     source: &Migrations,
 ) -> Result<Vec<String>, DbError> {
-    let migrations = source.of(connection.backend())?;
-    with_lock(connection, config, source.lock_timeout, |connection| {
-        history::create(connection)?;
-        let plan = Plan::apply(&migrations, &history::read(connection)?, source.set)?;
-        execute(connection, &plan, source.set)
-    })
+    let backend = connection.backend();
+    let migrations = source.of(backend)?;
+    let history = History::read(connection, &migrations, source.set)?;
+    let plan = Plan::apply(&migrations, &history, source.set, backend)?;
+    let pending = plan.pending();
+    if config.migrate == Migrate::Check {
+        return match pending.is_empty() {
+            true => Ok(Vec::new()),
+            false => Err(MigrationError::Pending {
+                migrations: pending.into_iter().map(|planned| planned.name).collect(),
+            }
+            .into()),
+        };
+    }
+    if plan.is_empty() {
+        return Ok(Vec::new());
+    }
+    let result = with_lock(connection, config, source.lock_timeout, |connection| {
+        let store = history::create(connection)?;
+        let history = History::read(connection, &migrations, source.set)?;
+        let plan = Plan::apply(&migrations, &history, source.set, backend)?;
+        execute(connection, config, &store, &plan, source.set)
+    });
+    match result {
+        // The role may have no right to write.
+        Err(error) if pending.is_empty() => {
+            log::warn!("the checksums of applied migrations could not be recorded: {error}");
+            Ok(Vec::new())
+        }
+        result => result,
+    }
 }
 
 /// Returns the migrations that [`run`] would apply, and changes nothing.
@@ -179,7 +217,8 @@ pub(crate) fn plan(
     source: &Migrations,
 ) -> Result<Vec<PlannedMigration>, DbError> {
     let migrations = source.of(connection.backend())?;
-    let plan = Plan::apply(&migrations, &history::read(connection)?, source.set)?;
+    let history = History::read(connection, &migrations, source.set)?;
+    let plan = Plan::apply(&migrations, &history, source.set, connection.backend())?;
     Ok(plan.pending())
 }
 
@@ -190,13 +229,16 @@ pub(crate) fn revert(
     source: &Migrations,
     count: usize,
 ) -> Result<Vec<String>, DbError> {
-    let migrations = source.of(connection.backend())?;
+    let backend = connection.backend();
+    let migrations = source.of(backend)?;
     with_lock(connection, config, source.lock_timeout, |connection| {
-        let plan = Plan::revert(&migrations, &history::read(connection)?, source.set, count)?;
-        if !plan.is_empty() {
-            history::create(connection)?;
+        let history = History::read(connection, &migrations, source.set)?;
+        let plan = Plan::revert(&migrations, &history, source.set, count, backend)?;
+        if plan.is_empty() {
+            return Ok(Vec::new());
         }
-        execute(connection, &plan, source.set)
+        let store = history::create(connection)?;
+        execute(connection, config, &store, &plan, source.set)
     })
 }
 
@@ -211,9 +253,10 @@ pub(crate) fn baseline(
     let migrations = source.of(connection.backend())?;
     let recorded = plan::up_to(&migrations, version)?;
     with_lock(connection, config, source.lock_timeout, |connection| {
-        history::create(connection)?;
-        let plan = Plan::baseline(recorded, &history::read(connection)?);
-        connection.transaction(|connection| execute(connection, &plan, source.set))
+        let store = history::create(connection)?;
+        let history = History::read(connection, &migrations, source.set)?;
+        let plan = Plan::baseline(recorded, &history);
+        connection.transaction(|connection| execute(connection, config, &store, &plan, source.set))
     })
 }
 
@@ -223,24 +266,26 @@ pub(crate) fn status(
     source: &Migrations,
 ) -> Result<Vec<MigrationStatus>, DbError> {
     let migrations = source.of(connection.backend())?;
-    Ok(plan::status(
-        &migrations,
-        &history::read(connection)?,
-        source.set,
-    ))
+    let history = History::read(connection, &migrations, source.set)?;
+    Ok(plan::status(&migrations, &history, source.set))
 }
 
 /// Executes the steps of a plan in order. Returns the versions of the migrations that it reports.
 fn execute(
     connection: &mut Connection,
+    config: &DatabaseConfig,
+    store: &Store,
     plan: &Plan<'_>,
     set: &str,
 ) -> Result<Vec<String>, DbError> {
+    let run = Run { config, store, set };
     for step in plan.steps() {
         match *step {
-            Step::Apply { migration, done } => apply::apply(connection, migration, set, done)?,
-            Step::Record { migration, .. } => history::record(connection, migration, set, None)?,
-            Step::Revert { migration } => apply::revert(connection, migration)?,
+            Step::Apply { migration, done } => run.apply(connection, migration, done)?,
+            Step::Record {
+                migration, adopted, ..
+            } => store.record(connection, migration, set, None, adopted)?,
+            Step::Revert { migration, record } => run.revert(connection, migration, record)?,
         }
     }
     Ok(plan.reported_versions())

@@ -6,7 +6,7 @@ use super::DatabaseConfig;
 use super::error::ConfigError;
 use super::replicas::ReplicaSettings;
 use super::settings::{
-    self, PostgresSettings, ResetOnReturn, SqliteSettings, Synchronous, TlsMode,
+    self, Migrate, PostgresSettings, ResetOnReturn, SqliteSettings, Synchronous, TlsMode,
 };
 use super::variables::{NotUnicode, Variables};
 
@@ -46,6 +46,7 @@ pub(crate) fn read(
         &ResetOnReturn::NAMES,
         "auto or always",
     );
+    let migrate = variables.choice("DB_MIGRATE", &Migrate::NAMES, "apply or check");
     let postgres = PostgresSettings {
         connect_timeout: variables.bounded_seconds(&settings::CONNECT_TIMEOUT, 10),
         tcp_keepalive: variables.bounded_seconds(&settings::TCP_KEEPALIVE, 30),
@@ -99,6 +100,7 @@ pub(crate) fn read(
             leak_threshold,
             statement_cache_size,
             reset_on_return: reset_on_return.unwrap_or_default(),
+            migrate: migrate.unwrap_or_default(),
             postgres,
             sqlite,
             replicas,
@@ -150,6 +152,7 @@ mod tests {
             ("DB_ECHO_SQL", "TruE"),
             ("DB_STATEMENT_CACHE_SIZE", "0"),
             ("DB_RESET_ON_RETURN", "Always"),
+            ("DB_MIGRATE", "check"),
             ("DB_CONNECT_TIMEOUT", "-1"),
             ("DB_TCP_KEEPALIVE", "7"),
             ("DB_TCP_USER_TIMEOUT", "8"),
@@ -170,6 +173,7 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(config.statement_cache_size, 0);
         assert_eq!(config.reset_on_return, ResetOnReturn::Always);
+        assert_eq!(config.migrate, Migrate::Check);
         assert_eq!(
             config.postgres,
             PostgresSettings {
@@ -279,6 +283,7 @@ mod tests {
                 "DB_TLS_MODE must be disable, allow, prefer, require, verify-ca or verify-full",
             ),
             ("DB_SQLITE_WAL", "1", "DB_SQLITE_WAL must be true or false"),
+            ("DB_MIGRATE", "dry", "DB_MIGRATE must be apply or check"),
             (
                 "DB_STATEMENT_CACHE_SIZE",
                 "-1",

@@ -60,6 +60,23 @@ impl ResetOnReturn {
     ];
 }
 
+/// What [`DatabaseService::run_migrations`](crate::DatabaseService::run_migrations) does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Migrate {
+    /// It applies the pending migrations.
+    #[default]
+    Apply,
+    /// It changes nothing. If migrations are pending, it returns
+    /// [`MigrationError::Pending`](crate::MigrationError::Pending).
+    Check,
+}
+
+impl Migrate {
+    pub(crate) const NAMES: [(&'static str, Migrate); 2] =
+        [("apply", Migrate::Apply), ("check", Migrate::Check)];
+}
+
 /// The settings of connections to PostgreSQL.
 ///
 /// A parameter of the URL overrides the setting here. Of two TLS modes, the stricter one is used.

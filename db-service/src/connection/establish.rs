@@ -20,6 +20,8 @@ use crate::config::DatabaseConfig;
 use crate::config::Target;
 use crate::error::DbError;
 #[cfg(feature = "sqlite")]
+use crate::error::{Meaning, meaning};
+#[cfg(feature = "sqlite")]
 use crate::private_file;
 use crate::statistics::Statistics;
 #[cfg(feature = "postgres")]
@@ -288,6 +290,8 @@ fn write_ahead(
             {
                 std::thread::sleep(Duration::from_millis(5));
             }
+            // A file that cannot be written keeps its mode.
+            Err(error) if meaning(&error) == Meaning::ReadOnly => return Ok(()),
             result => return result,
         }
     }

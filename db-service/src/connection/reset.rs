@@ -2,11 +2,13 @@
 
 use super::{Connection, on_each};
 use crate::backend::Backend;
-use crate::config::ResetOnReturn;
+use crate::config::{DatabaseConfig, ResetOnReturn};
 use crate::dialect::ParameterTypes;
 use crate::error::DbError;
+use crate::sql::quote;
 use crate::values::Params;
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::result::Error as DieselError;
 
 /// Resets the state of a PostgreSQL session that outlives a transaction: role, settings, cursors, subscriptions, locks,
 /// temporary objects and the memory of sequences, as `DISCARD ALL` does, but without the prepared statements of the
@@ -20,6 +22,21 @@ const POSTGRES_RESET: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL
      SELECT CAST(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
      THEN 'prepared' ELSE '1' END AS pg_catalog.int4); \
      SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8'; ";
+
+/// Resets the role and the settings of a PostgreSQL session, also inside a transaction. The driver sets the time zone
+/// and the encoding when it connects.
+const POSTGRES_SETTINGS: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; \
+     SET TIME ZONE 'UTC'; SET CLIENT_ENCODING TO 'UTF8'; ";
+
+/// Resets what else a migration can leave behind in a PostgreSQL session, except prepared statements.
+const POSTGRES_OBJECTS: &str = "CLOSE ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); \
+     DISCARD TEMP; DISCARD SEQUENCES; ";
+
+/// Resets the settings of a SQLite connection that a migration can change, apart from those of the service.
+#[cfg(feature = "sqlite")]
+const SQLITE_SETTINGS: &str = "PRAGMA legacy_alter_table = OFF; PRAGMA writable_schema = RESET; \
+     PRAGMA defer_foreign_keys = OFF; PRAGMA ignore_check_constraints = OFF; PRAGMA recursive_triggers = OFF; \
+     PRAGMA query_only = OFF; PRAGMA read_uncommitted = OFF; PRAGMA reverse_unordered_selects = OFF; ";
 
 /// The state of a SQLite connection: temporary objects, attached databases and settings.
 const SQLITE_STATE: &str = "SELECT concat_ws(' ', (SELECT count(*) FROM sqlite_temp_schema), \
@@ -78,6 +95,43 @@ impl Connection {
         }
         !self.is_lost()
             && !on_each!(self, inner => AnsiTransactionManager::is_broken_transaction_manager(inner))
+    }
+
+    /// Returns whether the words of a statement since the checkout show that it changed session state, or leave it open.
+    pub(crate) fn may_have_changed_session(&mut self) -> bool {
+        let session = self.session();
+        session.is_dirty || session.is_unsure
+    }
+
+    /// Resets the role and the settings of a PostgreSQL session, also inside a transaction. Does nothing on SQLite.
+    pub(crate) fn reset_settings(&mut self) -> Result<(), DieselError> {
+        if self.backend() == Backend::Sqlite {
+            return Ok(());
+        }
+        let sql = format!("{POSTGRES_SETTINGS}{}", self.session().session_limits);
+        self.run(&sql)
+    }
+
+    /// Resets the session after a migration, for the next one. The pool still closes or resets the connection.
+    pub(crate) fn reset_after_migration(&mut self, config: &DatabaseConfig) -> Result<(), DbError> {
+        match self.backend() {
+            Backend::Postgres => {
+                self.reset_settings()?;
+                self.run(POSTGRES_OBJECTS)?;
+            }
+            Backend::Sqlite => {
+                #[cfg(feature = "sqlite")]
+                self.run(&format!("{SQLITE_SETTINGS}{}", config.sqlite.statements()))?;
+                let attached =
+                    "SELECT name FROM pragma_database_list WHERE name NOT IN ('main', 'temp')";
+                for row in self.execute_query(attached, Params::new())? {
+                    let name: String = row.get("name")?;
+                    self.run(&format!("DETACH {}", quote(&name)))?;
+                }
+            }
+        }
+        let _ = config;
+        Ok(())
     }
 
     /// Resets the session's state. Returns `false` if it cannot be reset.

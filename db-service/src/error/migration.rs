@@ -52,6 +52,44 @@ pub enum MigrationError {
         /// The changed migrations.
         migrations: Vec<String>,
     },
+    /// The source has no name, and its history has another migration of the same version.
+    #[error(
+        "{} has the version of {}, which was applied; if they belong to two sources, give each a name with \
+         Migrations::named, otherwise rename one",
+        Escaped(migration),
+        Escaped(applied)
+    )]
+    #[non_exhaustive]
+    VersionInUse {
+        /// The migration of the source.
+        migration: String,
+        /// The applied migration.
+        applied: String,
+    },
+    /// Migrations are pending, and `DB_MIGRATE=check` only checks. Nothing was changed.
+    #[error(
+        "pending: {}; apply them with DB_MIGRATE=apply, for example as a role that may create tables",
+        Escaped(migrations.join(", "))
+    )]
+    #[non_exhaustive]
+    Pending {
+        /// The migrations, in order.
+        migrations: Vec<String>,
+    },
+    /// Reverting the migration would drop tables that it did not create. It was not reverted.
+    #[error(
+        "{} cannot be reverted: {}",
+        Escaped(migration),
+        Escaped(adopted_text(tables))
+    )]
+    #[non_exhaustive]
+    Adopted {
+        /// The migration.
+        migration: String,
+        /// The tables that existed before the migration was applied. Empty if the migration was recorded by
+        /// `baseline_migrations` and never ran.
+        tables: Vec<String>,
+    },
     /// The source lacks migrations that were applied to the database, although they are older than its newest one.
     #[error("applied, but not in the source: {}; was a migration deleted or renamed?", Escaped(migrations.join(", ")))]
     #[non_exhaustive]
@@ -69,6 +107,49 @@ pub enum MigrationError {
         stop: MigrationStop,
         /// The server's error.
         r#source: Box<DbError>,
+    },
+    /// A migration contains a statement that would not do what it says. Nothing of the run was applied or reverted.
+    #[error("{}, statement {statement}, line {line}: {reason}", Escaped(migration))]
+    #[non_exhaustive]
+    Refused {
+        /// The migration.
+        migration: String,
+        /// The position of the statement, from 1.
+        statement: usize,
+        /// The first line of the statement, from 1.
+        line: usize,
+        /// Why it is refused, and what to do.
+        reason: RefusedStatement,
+    },
+    /// A migration of SQLite that ran without foreign keys has left rows without their parents. It was rolled back.
+    #[error(
+        "{} was rolled back: it leaves rows whose parent is missing: {}",
+        Escaped(migration),
+        Escaped(row_counts(tables))
+    )]
+    #[non_exhaustive]
+    ForeignKeys {
+        /// The migration.
+        migration: String,
+        /// The tables, each with its number of such rows that the migration added.
+        tables: Vec<(String, u64)>,
+    },
+    /// A migration of SQLite drops a table, and the foreign keys would change rows of another table. Nothing of the
+    /// migration was applied.
+    #[error(
+        "{} drops the table {}, which would delete or change rows of {}; to rebuild the table, begin the file with          PRAGMA foreign_keys = OFF, or to remove these rows, delete them before",
+        Escaped(migration),
+        Escaped(table),
+        Escaped(child)
+    )]
+    #[non_exhaustive]
+    CascadingDrop {
+        /// The migration.
+        migration: String,
+        /// The table that would be dropped.
+        table: String,
+        /// The table whose rows would be changed.
+        child: String,
     },
     /// A migration that runs outside a transaction failed partway, and its file has been changed since.
     #[error(
@@ -133,10 +214,89 @@ impl MigrationError {
             | MigrationError::Duplicate { .. }
             | MigrationError::Drift { .. }
             | MigrationError::Missing { .. }
+            | MigrationError::VersionInUse { .. }
+            | MigrationError::Pending { .. }
+            | MigrationError::Adopted { .. }
+            | MigrationError::Refused { .. }
+            | MigrationError::ForeignKeys { .. }
+            | MigrationError::CascadingDrop { .. }
             | MigrationError::Incomplete { .. }
             | MigrationError::Irreversible { .. }
             | MigrationError::UnknownVersion { .. }
             | MigrationError::LockTimeout { .. } => None,
+        }
+    }
+}
+
+fn adopted_text(tables: &[String]) -> String {
+    match tables.is_empty() {
+        true => "it was recorded by baseline_migrations and did not run, so it created nothing; write a new migration"
+            .to_owned(),
+        false => format!(
+            "it did not create {}, which its down.sql drops; remove that from down.sql, or write a new migration",
+            tables.join(", ")
+        ),
+    }
+}
+
+fn row_counts(tables: &[(String, u64)]) -> String {
+    let counts = tables
+        .iter()
+        .map(|(table, count)| format!("{table} ({count} rows)"));
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+/// Why a statement of a migration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefusedStatement {
+    /// The statement begins or ends a transaction or savepoint, and the migration runs in a transaction.
+    #[error(
+        "{0} is not possible, because the migration runs in a transaction of its own; remove the statement, or set          run_in_transaction = false in the migration's metadata.toml"
+    )]
+    InTransaction(String),
+    /// The statement leaves a transaction open, or ends one in another way than by `COMMIT`.
+    #[error(
+        "{0} has no matching BEGIN or COMMIT; outside a transaction, each BEGIN needs a COMMIT in the same file"
+    )]
+    OutsideTransaction(String),
+    /// The pragma has no effect in a transaction, or would stay set on the connection.
+    #[error("{}", Pragma(.0))]
+    Pragma(String),
+    /// The statement expects data from the client, as psql sends it.
+    #[error(
+        "the data of COPY FROM STDIN cannot be sent; use INSERT statements (pg_dump --inserts)"
+    )]
+    CopyFromStdin,
+    /// The line is a command for psql.
+    #[error("{0} is a command of psql, not of the server; remove it")]
+    PsqlCommand(String),
+    /// `SET LOCAL` outside a transaction.
+    #[error("SET LOCAL has no effect outside a transaction; use SET")]
+    SetLocal,
+    /// The statement sets an encoding other than that of the migration's text.
+    #[error("the encoding of a migration is UTF-8; remove the statement")]
+    Encoding,
+}
+
+/// Shows why a pragma is refused.
+struct Pragma<'a>(&'a str);
+
+impl fmt::Display for Pragma<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Escaped(self.0);
+        if self.0.eq_ignore_ascii_case("foreign_keys") {
+            write!(
+                formatter,
+                "PRAGMA {name} has no effect in a transaction; write PRAGMA foreign_keys = OFF before all other \
+                 statements of the file, or use DB_SQLITE_FOREIGN_KEYS"
+            )
+        } else {
+            write!(
+                formatter,
+                "PRAGMA {name} has no effect in a transaction or changes the connection for others; use the settings \
+                 of the service, or set run_in_transaction = false in the migration's metadata.toml"
+            )
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The plan of a migration run: pure data, computed from the source's migrations and the history of the database.
 
-use super::history::History;
+use super::history::{AppliedMigration, EVERYTHING, History};
+use super::script::{Script, dropped_names};
 use super::source::Migration;
 use super::{MigrationState, MigrationStatus, PlannedMigration};
+use crate::backend::Backend;
 use crate::error::MigrationError;
+use crate::sql::statements;
 
 /// The steps of a run, in order.
 #[derive(Debug)]
@@ -24,9 +27,14 @@ pub(crate) enum Step<'a> {
         migration: &'a Migration,
         /// Whether the run reports the version to its caller.
         is_reported: bool,
+        /// What the history notes about tables that the migration did not create.
+        adopted: Option<&'a str>,
     },
     /// Reverts a migration.
-    Revert { migration: &'a Migration },
+    Revert {
+        migration: &'a Migration,
+        record: Option<&'a AppliedMigration>,
+    },
 }
 
 impl<'a> Plan<'a> {
@@ -34,30 +42,33 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     ///
-    /// Returns an error if applied migrations were changed or are missing in the source.
+    /// Returns an error if applied migrations were changed or are missing in the source, or if one to apply contains a
+    /// statement that is refused.
     pub(crate) fn apply(
         migrations: &'a [Migration],
-        history: &History,
+        history: &'a History,
         set: &str,
+        backend: Backend,
     ) -> Result<Self, MigrationError> {
         check(migrations, history, set)?;
-        let step = |migration: &'a Migration| {
+        let mut steps = Vec::new();
+        for migration in migrations {
+            let record = history.records.get(&migration.version);
             if !history.applied.contains(&migration.version) {
                 let done = history.done(&migration.version);
-                Some(Step::Apply { migration, done })
-            } else if !history.records.contains_key(&migration.version) {
-                // diesel's own tools applied it, so its checksum at that time is unknown. The present text is recorded.
-                Some(Step::Record {
+                Script::check(migration, &migration.up, backend)?;
+                steps.push(Step::Apply { migration, done });
+            } else if record.is_none_or(|record| record.set != set && !set.is_empty()) {
+                // diesel's own tools applied it, so its checksum at that time is unknown, or the source had no name.
+                // The present text is recorded.
+                steps.push(Step::Record {
                     migration,
                     is_reported: false,
-                })
-            } else {
-                None
+                    adopted: record.and_then(|record| record.adopted.as_deref()),
+                });
             }
-        };
-        Ok(Plan {
-            steps: migrations.iter().filter_map(step).collect(),
-        })
+        }
+        Ok(Plan { steps })
     }
 
     /// Plans to revert the last `count` migrations that are applied, also in part, newest first.
@@ -67,9 +78,10 @@ impl<'a> Plan<'a> {
     /// Returns an error if one of them cannot be reverted, and the errors of [`apply`](Plan::apply).
     pub(crate) fn revert(
         migrations: &'a [Migration],
-        history: &History,
+        history: &'a History,
         set: &str,
         count: usize,
+        backend: Backend,
     ) -> Result<Self, MigrationError> {
         check(migrations, history, set)?;
         let is_begun = |migration: &&Migration| {
@@ -77,11 +89,18 @@ impl<'a> Plan<'a> {
                 || history.done(&migration.version).is_some()
         };
         let newest_first = migrations.iter().rev().filter(is_begun).take(count);
-        let step = |migration: &'a Migration| match &migration.down {
-            Some(_) => Ok(Step::Revert { migration }),
-            None => Err(MigrationError::Irreversible {
-                migration: migration.name.clone(),
-            }),
+        let step = |migration: &'a Migration| {
+            let Some(down) = &migration.down else {
+                return Err(MigrationError::Irreversible {
+                    migration: migration.name.clone(),
+                });
+            };
+            Script::check(migration, down, backend)?;
+            let record = history.records.get(&migration.version);
+            if let Some(record) = record {
+                check_drops(migration, down, record, backend)?;
+            }
+            Ok(Step::Revert { migration, record })
         };
         Ok(Plan {
             steps: newest_first.map(step).collect::<Result<_, _>>()?,
@@ -89,13 +108,17 @@ impl<'a> Plan<'a> {
     }
 
     /// Plans to record migrations that are not recorded with their present text.
-    pub(crate) fn baseline(migrations: &'a [Migration], history: &History) -> Self {
+    pub(crate) fn baseline(migrations: &'a [Migration], history: &'a History) -> Self {
         let is_new = |migration: &&Migration| {
             !history.applied.contains(&migration.version) || history.is_changed(migration)
         };
-        let record = |migration| Step::Record {
+        let record = |migration: &'a Migration| Step::Record {
             migration,
             is_reported: true,
+            adopted: match history.records.get(&migration.version) {
+                Some(record) => record.adopted.as_deref(),
+                None => Some(EVERYTHING),
+            },
         };
         Plan {
             steps: migrations.iter().filter(is_new).map(record).collect(),
@@ -118,7 +141,7 @@ impl<'a> Plan<'a> {
             } => None,
             Step::Apply { migration, .. }
             | Step::Record { migration, .. }
-            | Step::Revert { migration } => Some(migration.version.clone()),
+            | Step::Revert { migration, .. } => Some(migration.version.clone()),
         };
         self.steps.iter().filter_map(version).collect()
     }
@@ -194,6 +217,20 @@ fn check(migrations: &[Migration], history: &History, set: &str) -> Result<(), M
         .filter(|migration| history.is_changed(migration));
     let (begun, changed): (Vec<&Migration>, Vec<&Migration>) =
         changed.partition(|migration| history.done(&migration.version).is_some());
+    // Another source without a name can have applied it.
+    let other = changed
+        .iter()
+        .filter(|_| set.is_empty())
+        .find_map(|migration| {
+            let record = history.records.get(&migration.version)?;
+            (record.name != migration.name).then_some((migration, record))
+        });
+    if let Some((migration, record)) = other {
+        return Err(MigrationError::VersionInUse {
+            migration: migration.name.clone(),
+            applied: record.name.clone(),
+        });
+    }
     if !changed.is_empty() {
         let migrations = changed
             .iter()
@@ -221,6 +258,41 @@ fn check(migrations: &[Migration], history: &History, set: &str) -> Result<(), M
         Err(MigrationError::Missing {
             migrations: missing,
         })
+    }
+}
+
+/// Returns an error if reverting would drop what the migration did not create, as far as the script shows it. In a
+/// transaction, the tables are compared too.
+fn check_drops(
+    migration: &Migration,
+    down: &str,
+    record: &AppliedMigration,
+    backend: Backend,
+) -> Result<(), MigrationError> {
+    let adopted = |tables| {
+        Err(MigrationError::Adopted {
+            migration: migration.name.clone(),
+            tables,
+        })
+    };
+    if record.adopted.as_deref() == Some(EVERYTHING) {
+        return adopted(Vec::new());
+    }
+    if migration.in_transaction {
+        return Ok(());
+    }
+    let mut tables = record.adopted_tables();
+    let dropped: Vec<_> = statements(down, backend)
+        .iter()
+        .map(|statement| dropped_names(statement.text, backend))
+        .collect();
+    tables.retain(|table| {
+        let name = table.rsplit('.').next().unwrap_or(table).to_lowercase();
+        dropped.iter().any(|names| names.contains(&name))
+    });
+    match tables.is_empty() {
+        true => Ok(()),
+        false => adopted(tables),
     }
 }
 
@@ -256,6 +328,7 @@ mod tests {
             down: down.map(str::to_owned),
             in_transaction: true,
             checksum: "present".to_owned(),
+            marked_checksum: None,
         }
     }
 
@@ -265,6 +338,7 @@ mod tests {
             set: "set".to_owned(),
             checksum: checksum.to_owned(),
             done,
+            adopted: None,
         }
     }
 
@@ -280,7 +354,7 @@ mod tests {
         history
             .records
             .insert("3".to_owned(), record("present", Some(2)));
-        let plan = Plan::apply(&migrations, &history, "set").unwrap();
+        let plan = Plan::apply(&migrations, &history, "set", Backend::Postgres).unwrap();
         assert_eq!(plan.steps().len(), 3);
         assert_eq!(plan.reported_versions(), ["3", "4"]);
         let done: Vec<usize> = plan.pending().iter().map(|planned| planned.done).collect();
@@ -295,8 +369,8 @@ mod tests {
         history
             .records
             .insert("1".to_owned(), record("earlier", None));
-        assert!(Plan::apply(&migrations, &history, "set").is_err());
-        assert!(Plan::revert(&migrations, &history, "set", 1).is_err());
+        assert!(Plan::apply(&migrations, &history, "set", Backend::Postgres).is_err());
+        assert!(Plan::revert(&migrations, &history, "set", 1, Backend::Postgres).is_err());
         let plan = Plan::baseline(up_to(&migrations, "1").unwrap(), &history);
         assert_eq!(plan.reported_versions(), ["1"]);
     }
@@ -306,9 +380,9 @@ mod tests {
         let migrations = [migration("1", None), migration("2", Some("SELECT 1"))];
         let mut history = History::default();
         history.applied.extend(["1".to_owned(), "2".to_owned()]);
-        let plan = Plan::revert(&migrations, &history, "set", 1).unwrap();
+        let plan = Plan::revert(&migrations, &history, "set", 1, Backend::Postgres).unwrap();
         assert_eq!(plan.reported_versions(), ["2"]);
-        let error = Plan::revert(&migrations, &history, "set", 2).unwrap_err();
+        let error = Plan::revert(&migrations, &history, "set", 2, Backend::Postgres).unwrap_err();
         assert!(matches!(error, MigrationError::Irreversible { .. }));
     }
 }

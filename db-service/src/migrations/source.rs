@@ -8,6 +8,8 @@ use diesel::result::QueryResult;
 use diesel_migrations::EmbeddedMigrations;
 use sha2::{Digest, Sha256};
 
+use super::script::executable;
+use crate::backend::Backend;
 use crate::error::DbError;
 use crate::error::MigrationError;
 
@@ -25,17 +27,29 @@ pub(crate) struct Migration {
     pub(crate) up: String,
     pub(crate) down: Option<String>,
     pub(crate) in_transaction: bool,
-    /// The checksum of `up.sql`.
+    /// The checksum of `up.sql`, without a byte-order mark.
     pub(crate) checksum: String,
+    /// The checksum with the byte-order mark, if there is one. Earlier versions of this crate recorded it.
+    pub(crate) marked_checksum: Option<String>,
+}
+
+impl Migration {
+    /// Returns whether a recorded checksum is that of the present text.
+    pub(crate) fn has_checksum(&self, recorded: &str) -> bool {
+        self.checksum == recorded || self.marked_checksum.as_deref() == Some(recorded)
+    }
 }
 
 /// Returns the migrations in the order of their versions.
-pub(crate) fn read(source: &EmbeddedMigrations) -> Result<Vec<Migration>, DbError> {
+pub(crate) fn read(
+    source: &EmbeddedMigrations,
+    backend: Backend,
+) -> Result<Vec<Migration>, DbError> {
     let migrations: Vec<Box<dyn DieselMigration<AnyBackend>>> =
         source.migrations().map_err(MigrationError::Unreadable)?;
     let mut entries = migrations
         .iter()
-        .map(|migration| convert(&**migration))
+        .map(|migration| convert(&**migration, backend))
         .collect::<Result<Vec<_>, _>>()?;
     entries.sort_by(|left, right| left.version.cmp(&right.version));
     for pair in entries.windows(2) {
@@ -50,17 +64,22 @@ pub(crate) fn read(source: &EmbeddedMigrations) -> Result<Vec<Migration>, DbErro
     Ok(entries)
 }
 
-fn convert(migration: &dyn DieselMigration<AnyBackend>) -> Result<Migration, MigrationError> {
+fn convert(
+    migration: &dyn DieselMigration<AnyBackend>,
+    backend: Backend,
+) -> Result<Migration, MigrationError> {
     let mut up = Recorder::default();
     migration.run(&mut up).map_err(MigrationError::Unreadable)?;
     let mut down = Recorder::default();
     let reverts = migration.revert(&mut down).is_ok();
+    let unmarked = up.0.strip_prefix('\u{feff}');
     Ok(Migration {
         version: migration.name().version().to_string(),
         name: migration.name().to_string(),
-        checksum: checksum(&up.0),
-        up: up.0,
-        down: reverts.then_some(down.0),
+        checksum: checksum(unmarked.unwrap_or(&up.0)),
+        marked_checksum: unmarked.map(|_| checksum(&up.0)),
+        up: executable(&up.0, backend),
+        down: reverts.then(|| executable(&down.0, backend)),
         in_transaction: migration.metadata().run_in_transaction(),
     })
 }

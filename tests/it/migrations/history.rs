@@ -3,8 +3,10 @@
 use db_service::{
     DatabaseService, DbError, MigrationError, MigrationState, MigrationStop, Migrations, params,
 };
-use diesel_migrations::{EmbeddedMigration, EmbeddedMigrations, EmbeddedName, TomlMetadataWrapper};
+use diesel_migrations::EmbeddedMigration;
 use tests::{SHOP_MIGRATIONS, TestDatabase};
+
+use super::{migration, outside, source};
 
 on_both_backends!(
     planning_changes_nothing,
@@ -16,38 +18,17 @@ on_both_backends!(
     database_created_without_migrations_can_be_baselined,
 );
 
-/// Returns a migration as `embed_migrations!` creates it, without a folder.
-const fn migration(
-    name: &'static str,
-    up: &'static str,
-    down: Option<&'static str>,
-    in_transaction: bool,
-) -> EmbeddedMigration {
-    let metadata = TomlMetadataWrapper::new(in_transaction);
-    EmbeddedMigration::new(up, down, EmbeddedName::new(name), metadata)
-}
-
-fn source(name: &'static str, migrations: &'static [EmbeddedMigration]) -> Migrations {
-    Migrations::new()
-        .named(name)
-        .sqlite(EmbeddedMigrations::new(migrations))
-        .postgres(EmbeddedMigrations::new(migrations))
-}
-
 const ONE: EmbeddedMigration = migration(
     "001_one",
     "CREATE TABLE one (a INTEGER)",
     Some("DROP TABLE one"),
-    true,
 );
 const TWO: EmbeddedMigration = migration(
     "002_two",
     "CREATE TABLE two (a INTEGER)",
     Some("DROP TABLE two"),
-    true,
 );
-const THREE: EmbeddedMigration =
-    migration("003_three", "CREATE TABLE three (a INTEGER)", None, true);
+const THREE: EmbeddedMigration = migration("003_three", "CREATE TABLE three (a INTEGER)", None);
 static BOTH: [EmbeddedMigration; 2] = [ONE, TWO];
 
 fn run(source: &Migrations) -> Result<Vec<String>, DbError> {
@@ -117,7 +98,7 @@ fn migrations_are_reverted_newest_first(database: &TestDatabase) {
 fn changed_migrations_are_reported_and_can_be_accepted(database: &TestDatabase) {
     database.scope().run(|| {
         run(&source("", &BOTH)).unwrap();
-        let changed = source("", const { &[migration("001_one", "CREATE TABLE one (a TEXT)", None, true), TWO, THREE] });
+        let changed = source("", const { &[migration("001_one", "CREATE TABLE one (a TEXT)", None), TWO, THREE] });
         for error in [
             run(&changed).map(drop),
             DatabaseService::plan_migrations(&changed).map(drop),
@@ -154,7 +135,7 @@ fn migration_outside_a_transaction_resumes_at_the_failed_statement(database: &Te
     const SCRIPT: &str = "CREATE TABLE one (a INTEGER);\n-- Not there yet.\nINSERT INTO two VALUES (1);\nCREATE TABLE three (a INTEGER);";
     let steps = source(
         "",
-        const { &[migration(NAME, SCRIPT, Some("DROP TABLE one"), false)] },
+        const { &[outside(NAME, SCRIPT, Some("DROP TABLE one"))] },
     );
     database.scope().run(|| {
         let error = run(&steps).unwrap_err();
@@ -169,7 +150,7 @@ fn migration_outside_a_transaction_resumes_at_the_failed_statement(database: &Te
         assert_eq!(tables(), ["one"]);
         assert!(matches!(states(&steps)[..], [MigrationState::Incomplete { done: 1, .. }]));
         assert_eq!(DatabaseService::plan_migrations(&steps).unwrap()[0].done, 1);
-        let changed = source("", const { &[migration(NAME, "SELECT 1", None, false)] });
+        let changed = source("", const { &[outside(NAME, "SELECT 1", None)] });
         let error = run(&changed).unwrap_err();
         assert!(matches!(&error, DbError::Migration(MigrationError::Incomplete { done: 1, .. })), "{error}");
         DatabaseService::execute_query("CREATE TABLE two (a INTEGER)", params! {}).unwrap();
@@ -186,10 +167,7 @@ fn migrations_applied_by_diesel_are_adopted(database: &TestDatabase) {
         DatabaseService::execute_query("DROP TABLE db_service_migrations", params! {}).unwrap();
         assert_eq!(states(&source("", &BOTH)), [MigrationState::Applied; 2]);
         assert_eq!(run(&source("", &BOTH)).unwrap(), [""; 0]);
-        let changed = source(
-            "",
-            const { &[ONE, migration("002_two", "SELECT 1", None, true)] },
-        );
+        let changed = source("", const { &[ONE, migration("002_two", "SELECT 1", None)] });
         assert_eq!(
             states(&changed),
             [MigrationState::Applied, MigrationState::Changed]
@@ -226,7 +204,7 @@ fn database_created_without_migrations_can_be_baselined(database: &TestDatabase)
 fn duplicate_versions_are_rejected() {
     let duplicates = source(
         "",
-        const { &[ONE, migration("00-1_uno", "SELECT 1", None, true)] },
+        const { &[ONE, migration("00-1_uno", "SELECT 1", None)] },
     );
     let error = TestDatabase::sqlite()
         .scope()

@@ -333,16 +333,27 @@ fn errors_of_migrations_print_each_message_once(database: &TestDatabase) {
                 "Incomplete",
                 run(const { &[ONE, THREE, migration("004_b\n", "SELECT 2", false)] }),
             ),
+            (
+                "Refused",
+                run(const { &[ONE, THREE, migration("005_b\n", "SELECT 1;\nCOMMIT", true)] }),
+            ),
         ]);
+        let pending = const {
+            &[
+                ONE,
+                THREE,
+                migration("005_c", "CREATE TABLE five (n INTEGER)", true),
+            ]
+        };
         match database.url().strip_prefix("sqlite:///") {
             Some(path) => {
                 let lock = format!("{path}-migrations.lock");
                 let file = std::fs::File::open(&lock).unwrap();
                 file.lock().unwrap();
-                let timed_out = run(const { &[ONE, THREE] });
+                let timed_out = run(pending);
                 std::fs::remove_file(&lock).unwrap();
                 std::fs::create_dir(&lock).unwrap();
-                let refused = run(const { &[ONE, THREE] });
+                let refused = run(pending);
                 assert_all_printed_once([("LockTimeout", timed_out), ("LockFile", refused)]);
             }
             None => {
@@ -352,7 +363,7 @@ fn errors_of_migrations_print_each_message_once(database: &TestDatabase) {
                 other
                     .execute_query(sql, params! { "lock" => lock })
                     .unwrap();
-                assert_all_printed_once([("LockTimeout", run(const { &[ONE, THREE] }))]);
+                assert_all_printed_once([("LockTimeout", run(pending))]);
             }
         }
     });

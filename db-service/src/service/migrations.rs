@@ -21,7 +21,8 @@ impl DatabaseService {
     /// # Errors
     ///
     /// Returns [`DbError::Migration`] with the failed migration and how much of it was applied. Earlier migrations stay
-    /// applied.
+    /// applied. A statement that cannot do what it says is refused before the first migration is applied. With
+    /// `DB_MIGRATE=check`, pending migrations are an error and nothing is changed.
     #[guarded]
     #[track_caller]
     pub fn run_migrations(&self, source: &Migrations) -> Result<Vec<String>, DbError> {

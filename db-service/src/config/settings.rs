@@ -60,7 +60,7 @@ impl ResetOnReturn {
     ];
 }
 
-/// What [`DatabaseService::run_migrations`](crate::DatabaseService::run_migrations) does.
+/// The effect of [`DatabaseService::run_migrations`](crate::DatabaseService::run_migrations).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Migrate {

@@ -13,7 +13,7 @@ use crate::error::DbError;
 use crate::error::{MigrationError, MigrationStop};
 use crate::sql::{ScriptStatement, facts, statements};
 
-/// What all steps of a run share.
+/// The context of all steps of a run.
 pub(crate) struct Run<'a> {
     pub(crate) config: &'a DatabaseConfig,
     pub(crate) store: &'a Store,

@@ -15,7 +15,7 @@ use crate::sql::quote;
 const VERSIONS: &str = "__diesel_schema_migrations";
 const DETAILS: &str = "db_service_migrations";
 
-/// What the history notes of a migration that was recorded as applied and did not run.
+/// The note in the history of a migration that was recorded as applied and did not run.
 pub(crate) const EVERYTHING: &str = "everything";
 
 const COLUMNS: &str = "version VARCHAR(50) NOT NULL, name TEXT NOT NULL, migration_set TEXT NOT NULL, \

@@ -27,7 +27,7 @@ pub(crate) enum Step<'a> {
         migration: &'a Migration,
         /// Whether the run reports the version to its caller.
         is_reported: bool,
-        /// What the history notes about tables that the migration did not create.
+        /// The note in the history about tables that the migration did not create.
         adopted: Option<&'a str>,
     },
     /// Reverts a migration.

@@ -1,4 +1,4 @@
-//! What the files of migrations contain: transactions, dumps, roles, byte-order marks, nothing.
+//! Files of migrations with transactions, dumps, roles, byte-order marks, or nothing.
 
 use db_service::{
     DatabaseService, DbError, MigrationError, MigrationState, Migrations, RefusedStatement, params,

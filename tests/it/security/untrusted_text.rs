@@ -163,6 +163,8 @@ fn tables_and_migration_sources_may_have_any_name(database: &TestDatabase) {
                 .named(text)
                 .sqlite(EmbeddedMigrations::new(&ONE))
                 .postgres(EmbeddedMigrations::new(&ONE));
+            // Each source has its own history.
+            DatabaseService::execute_query("DROP TABLE IF EXISTS one", params! {}).unwrap();
             DatabaseService::run_migrations(&source).unwrap();
             assert!(
                 DatabaseService::run_migrations(&source).unwrap().is_empty(),

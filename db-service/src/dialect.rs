@@ -532,7 +532,16 @@ impl<D: Dialect> Statement<'_, D> {
 
 /// Writes a literal of PostgreSQL. Between dollar signs, no character has a meaning, whatever the settings of the
 /// session are. The tag is longer than all that the text contains.
-fn quoted(text: &str) -> String {
+///
+/// If a string of the statement may end elsewhere (`has_backslash`), the literal could be read as a part of it. Then each
+/// character is escaped, so that no part of the text can be executed.
+fn quoted(text: &str, has_backslash: bool) -> String {
+    if has_backslash {
+        let escaped = text
+            .chars()
+            .map(|character| format!("\\U{:08X}", u32::from(character)));
+        return format!(" E'{}' ", escaped.collect::<String>());
+    }
     let mut longest = 0;
     for (position, _) in text.match_indices('$') {
         let tag = text[position + 1..].bytes();
@@ -569,11 +578,11 @@ impl Statement<'_, Pg> {
         let here = |byte: usize, characters: usize| text[..byte].chars().count() + characters + 1;
         let mut before = sent.checked_sub(1 + self.prefix.chars().count())?;
         let mut found = None;
-        let mut place = |length: usize, position: Option<usize>| {
+        let mut place = |length: usize, position: &dyn Fn(usize) -> Option<usize>| {
             // Positions before `before` were passed.
             if found.is_none() {
                 if before < length {
-                    found = Some(position);
+                    found = Some(position(before));
                 } else {
                     before -= length;
                 }
@@ -585,17 +594,18 @@ impl Statement<'_, Pg> {
                 Part::Source(source) => {
                     let length = characters(source);
                     let is_unchanged = text[at..].starts_with(source);
-                    for offset in 0..length {
-                        place(1, Some(here(at, if is_unchanged { offset } else { 0 })));
-                    }
+                    place(length, &|offset| {
+                        Some(here(at, if is_unchanged { offset } else { 0 }))
+                    });
                 }
-                Part::Added(text) => place(characters(text), None),
-                Part::Literal(Literal::Null) => place("NULL".len(), Some(here(at, 0))),
+                Part::Added(text) => place(characters(text), &|_| None),
+                Part::Literal(Literal::Null) => place("NULL".len(), &|_| Some(here(at, 0))),
                 Part::Literal(Literal::Text(text)) => {
-                    place(characters(&quoted(&text)), Some(here(at, 0)));
+                    let written = quoted(&text, self.parsed.has_backslash);
+                    place(characters(&written), &|_| Some(here(at, 0)));
                 }
                 Part::Value { number, .. } => {
-                    place(format!("${number}").len(), Some(here(at, 0)));
+                    place(format!("${number}").len(), &|_| Some(here(at, 0)));
                 }
             }
             Ok(())
@@ -667,7 +677,9 @@ impl<D: Dialect> QueryFragment<D> for Statement<'_, D> {
                 Part::Source(text) => out.push_sql(text),
                 Part::Added(text) => out.push_sql(text),
                 Part::Literal(Literal::Null) => out.push_sql("NULL"),
-                Part::Literal(Literal::Text(text)) => out.push_sql(&quoted(&text)),
+                Part::Literal(Literal::Text(text)) => {
+                    out.push_sql(&quoted(&text, self.parsed.has_backslash))
+                }
                 Part::Value {
                     index,
                     is_first: true,

@@ -73,11 +73,13 @@ impl Connection {
         }
         let redefinitions = self.session().observed.statistics.redefinitions.get();
         let asked = self.internally(|connection| connection.ask(&statement.parsed, needs));
+        // An error about something else, such as a timeout, says nothing about the statement.
+        let is_answer = matches!(asked, Ok(_) | Err(DbError::Query(_) | DbError::Syntax(_)));
         let types = match asked.map(|types| by_name(&statement.parsed, &types)) {
             Ok(Some(types)) => ParameterTypes::Known(types.into()),
             _ => ParameterTypes::Unknown,
         };
-        *statement.types.lock() = Some(AskedTypes {
+        *statement.types.lock() = is_answer.then(|| AskedTypes {
             redefinitions,
             lists: needs.lists.clone(),
             types: types.clone(),

@@ -126,12 +126,14 @@ impl Connection {
         let Err(error @ (DbError::Query(_) | DbError::StalePlan(_))) = &first else {
             return first;
         };
-        let is_stale = is_stale(error) && self.has_prepared();
+        // A procedure may have committed a part of its work.
+        let is_stale = statement.parsed.is_preparable && is_stale(error) && self.has_prepared();
         if self.is_in_transaction() {
             // The transaction has failed. The statement is prepared again after it.
             let session = self.session();
             session.statements.has_stale_plan |= is_stale;
             session.count_noted(false);
+            self.forget_types(statement);
             return first;
         }
         if is_stale {
@@ -159,6 +161,14 @@ impl Connection {
     #[cfg(not(feature = "postgres"))]
     fn types_for(&mut self, _: &KnownStatement, _: &Needs) -> ParameterTypes {
         ParameterTypes::NotNeeded
+    }
+
+    /// Makes the next execution ask for the types of the parameters again.
+    fn forget_types(&self, statement: &KnownStatement) {
+        #[cfg(feature = "postgres")]
+        statement.types.lock().take();
+        #[cfg(not(feature = "postgres"))]
+        let _ = statement;
     }
 
     #[cfg(feature = "postgres")]

@@ -106,6 +106,9 @@ impl Dialect for Pg {
     // The literal of an empty array is also an object of JSON.
     fn refusal(bind: &Bind<'_>, place: Place, is_operand: bool) -> Option<&'static str> {
         match (bind, place) {
+            (Bind::Array(_), Place::Type(oid::TEXT | oid::BPCHAR | oid::NAME)) => {
+                Some("a text takes no array; write the array with a cast, such as :name::int[]")
+            }
             (Bind::Array([]), Place::Type(oid::JSON | oid::JSONB)) => {
                 Some("JSON takes no array of PostgreSQL; pass a serde_json::Value or Value::Json")
             }
@@ -124,7 +127,9 @@ impl Dialect for Pg {
             (Bind::Text(_) | Bind::Json(_) | Bind::Array(_), Place::Unknown) => false,
             (Bind::Text(_), Place::Type(oid)) => oid == oid::TEXT,
             (Bind::Json(_), Place::Type(oid)) => matches!(oid, oid::JSON | oid::JSONB | oid::TEXT),
-            (Bind::Array(values), Place::Type(oid)) => arrays::fits(values, oid),
+            (Bind::Array(values), Place::Type(oid)) => {
+                arrays::fits(values, oid) || arrays::natural_type(values, oid).is_some()
+            }
             _ => true,
         };
         match bind {
@@ -185,7 +190,8 @@ impl Dialect for Pg {
                 push_raw(oid, bind, bytes, placeholder, out)
             }
             Bind::Array(values) => {
-                let oid = arrays::own_type(values).unwrap_or(oid);
+                let natural = || arrays::natural_type(values, oid);
+                let oid = arrays::own_type(values).or_else(natural).unwrap_or(oid);
                 let bytes = |lookup: &mut _| arrays::encode(values, oid, lookup).map(Some);
                 push_raw(oid, bind, bytes, placeholder, out)
             }

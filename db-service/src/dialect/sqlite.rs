@@ -156,7 +156,8 @@ const NO_ARRAYS: &str =
 
 /// Returns a list as a JSON array, whose elements have the forms in which SQLite stores them.
 fn list(values: &[Value]) -> Result<Bind<'_>, &'static str> {
-    let is_hex = values.iter().any(|value| matches!(value, Value::Bytes(_)));
+    let is_bytes = |value| matches!(Sqlite::bind(value), Bind::Blob(_));
+    let is_hex = values.iter().any(is_bytes);
     let mut json = String::from("[");
     for value in values {
         if json.len() > 1 {

@@ -35,6 +35,9 @@ pub(crate) struct ParsedStatement {
     pub(crate) changes_rows: bool,
     /// Whether the statement may return the rows that it changes.
     pub(crate) has_returning: bool,
+    /// Whether a plain string contains a backslash. With `standard_conforming_strings` off, the server reads it as an
+    /// escape, and the string may end elsewhere.
+    pub(crate) has_backslash: bool,
     /// Whether PostgreSQL accepts the statement in `PREPARE` and in a transaction.
     pub(crate) is_preparable: bool,
     /// Whether the statement stays prepared: it is likely to be sent again, and not too long.
@@ -168,6 +171,7 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
         side_effects: SideEffects::default(),
         changes_rows: false,
         has_returning: false,
+        has_backslash: false,
         is_preparable: false,
         is_cached: false,
         is_query: false,
@@ -184,6 +188,8 @@ pub(crate) fn parse(sql: &str, backend: Backend) -> Result<ParsedStatement, DbEr
         }
         placeholders.take(Token { kind, text })?;
         single.check(kind, text)?;
+        parsed.has_backslash |=
+            kind == Kind::Quoted && text.starts_with('\'') && text.contains('\\');
         effects.take(kind, text);
         let end = position + text.len();
         match kind {

@@ -373,6 +373,32 @@ fn rows_are_no_elements(database: &TestDatabase) {
 }
 
 #[test]
+fn lists_of_typed_elements_are_compared_as_single_parameters() {
+    let Some(database) = TestDatabase::postgres() else {
+        return;
+    };
+    database.scope().run(|| {
+        run("CREATE TABLE t (id INTEGER, d DATE, s SMALLINT, w TIMESTAMP)");
+        run("INSERT INTO t VALUES (1, '2026-01-01', 7, '2026-01-01 00:00')");
+        let day = NaiveDate::from_ymd_opt(2026, 1, 1).unwrap();
+        let morning = day.and_hms_opt(10, 0, 0).unwrap();
+        for (column, list, expected) in [
+            ("d", Value::from([morning]), false),
+            ("d", Value::from([day]), true),
+            ("d", Value::from([day.and_hms_opt(0, 0, 0).unwrap()]), true),
+            ("w", Value::from([day]), true),
+            ("id", Value::from([1, 3_000_000_000_i64]), true),
+            ("s", Value::from([7, 70_000]), true),
+            ("s", Value::from([i64::MAX]), false),
+        ] {
+            let sql = format!("SELECT id FROM t WHERE {column} IN (:list)");
+            let found = ids(&sql, params! { "list" => list.clone() });
+            assert_eq!(!found.is_empty(), expected, "{column} IN {list:?}");
+        }
+    });
+}
+
+#[test]
 fn lists_of_sqlite_find_what_the_same_parameters_find() {
     TestDatabase::sqlite().scope().run(|| {
         run("CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT, n NUMERIC, k TEXT COLLATE NOCASE, r REAL, b, i INTEGER)");

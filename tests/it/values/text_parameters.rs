@@ -419,6 +419,27 @@ fn literals_cannot_be_left() {
                 );
             }
         }
+        // With the setting off, the string before the literals ends elsewhere for the server.
+        let like =
+            "SELECT relname FROM pg_class WHERE relname LIKE :p ESCAPE '\\' AND relkind = :k";
+        for attack in ["'::char(1) or true limit 1 --", "\\' or true --", "x"] {
+            let params = params! { "p" => "none", "k" => attack };
+            for setting in ["off", "on"] {
+                let set = format!("SET standard_conforming_strings = {setting}");
+                connection.execute_query(&set, params! {}).unwrap();
+                let found = connection.execute_query(like, params.clone());
+                assert!(
+                    found.as_ref().is_ok_and(Vec::is_empty)
+                        || matches!(found, Err(DbError::Syntax(_) | DbError::Query(_))),
+                    "{found:?}"
+                );
+            }
+        }
+        let day = connection.execute_query(
+            "SELECT '\\' AS b, :d::date = '2026-11-28' AS same",
+            params! { "d" => "28 November 2026" },
+        );
+        assert!(day.unwrap()[0].get::<bool>("same").unwrap());
         let nul = connection.execute_query("SELECT :a UNION SELECT 'b'", params! { "a" => "a\0" });
         assert!(
             matches!(nul, Err(DbError::UnstorableValue { ref name, .. }) if name == "a"),

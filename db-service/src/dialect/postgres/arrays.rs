@@ -4,6 +4,7 @@
 use std::error::Error as StdError;
 use std::num::NonZeroU32;
 
+use chrono::SubsecRound;
 use diesel::pg::{Pg, PgValue};
 use diesel::query_builder::BindCollector;
 use diesel::query_builder::bind_collector::RawBytesBindCollector;
@@ -79,6 +80,26 @@ pub(super) fn own_type(values: &[Value]) -> Option<u32> {
         _ => None,
     })?;
     oid::array_of(element).filter(|_| leaves.iter().all(|value| is_of(value, element)))
+}
+
+/// Returns the type of an array that is sent as it is to a place of another type, because its literal there could lose
+/// the time of a timestamp, or refuse a whole list for one integer that is out of range.
+pub(super) fn natural_type(values: &[Value], place: u32) -> Option<u32> {
+    let leaves = leaves(values);
+    let all = |is: fn(&Value) -> bool| leaves.iter().all(|value| value.is_null() || is(value));
+    let has_value = leaves.iter().any(|value| !value.is_null());
+    let is_integer = matches!(oid::element_of(place), Some(oid::INT2 | oid::INT4));
+    if !has_value || fits(values, place) {
+        None
+    } else if all(|value| matches!(value, Value::Timestamp(_))) {
+        oid::array_of(oid::TIMESTAMP)
+    } else if all(|value| matches!(value, Value::TimestampTz(_))) {
+        oid::array_of(oid::TIMESTAMPTZ)
+    } else if is_integer && all(|value| matches!(value, Value::Int(_))) {
+        oid::array_of(oid::INT8)
+    } else {
+        None
+    }
 }
 
 /// Returns whether each element is sent as an element of this array type.
@@ -174,10 +195,11 @@ fn by_driver(value: &Value, lookup: &mut Lookup) -> QueryResult<Vec<u8>> {
         Value::Date(value) => binds.push_bound_value::<sql_types::Date, _>(value, lookup)?,
         Value::Time(value) => binds.push_bound_value::<sql_types::Time, _>(value, lookup)?,
         Value::Timestamp(value) => {
-            binds.push_bound_value::<sql_types::Timestamp, _>(value, lookup)?;
+            // The driver would round times before 2000 up.
+            binds.push_bound_value::<sql_types::Timestamp, _>(&value.trunc_subsecs(6), lookup)?;
         }
         Value::TimestampTz(value) => {
-            binds.push_bound_value::<sql_types::Timestamptz, _>(value, lookup)?;
+            binds.push_bound_value::<sql_types::Timestamptz, _>(&value.trunc_subsecs(6), lookup)?;
         }
         Value::Uuid(value) => binds.push_bound_value::<sql_types::Uuid, _>(value, lookup)?,
         Value::Decimal(value) => {

@@ -324,6 +324,6 @@ mod tests {
                 .starts_with("DATABASE_URL environment variable is required. ")
         );
         let not_unicode = super::read(|_| Some(Err(NotUnicode))).unwrap_err();
-        assert_eq!(not_unicode.faults().len(), 31, "each variable has its own");
+        assert_eq!(not_unicode.faults().len(), 32, "each variable has its own");
     }
 }
